@@ -1,0 +1,45 @@
+# Needs make and Python 3.11 or newer; everything else goes into the folder $(VENV).
+#   make run PYTHON=python3.12       another interpreter
+#   make test VENV=/tmp/venv         another environment
+#   make test PYTEST_ARGS="-k mask"  some of the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test quality train-tiny clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+
+run: $(INSTALLED)  ## make a picture of what the default model does: outputs/showcase.png
+	$(PY) -m demo.showcase --output outputs/showcase.png
+
+test: $(INSTALLED)  ## run the tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+quality: $(INSTALLED)  ## check formatting and lint
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+train-tiny: $(INSTALLED)  ## train a very small model for a few steps, to see that training works
+	$(PY) -m mg_diffusion.training.tiny
+
+clean:  ## remove .venv, caches and build folders; outputs stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	find mg_diffusion pipelines demo tests hub_cards -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# torch first and alone, at the pinned version: a looser request may choose another, much larger build.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer expected, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $@

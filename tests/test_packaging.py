@@ -1,0 +1,116 @@
+"""What is installed: the pipelines and the default model inside the package, from a checkout and from a wheel."""
+
+import importlib.resources
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+
+import pytest
+
+
+EMBEDDED = "hub_cards/mg-bazaar"
+
+
+@pytest.fixture(scope="module")
+def project(repository) -> dict:
+    return tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def wheel(repository, tmp_path_factory):
+    """A wheel, built from a copy so that no build folder of the checkout can put old files into it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, source)
+    for name in ("mg_diffusion", "pipelines", EMBEDDED):
+        shutil.copytree(repository / name, source / name)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index"]
+    done = subprocess.run(
+        [*pip, "--no-build-isolation", "--no-deps", "--wheel-dir", folder, source], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def embedded_files(repository) -> set[str]:
+    """Every file of the default model, by its path inside the Hub repository."""
+    root = repository / EMBEDDED
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return {file for file in files if "__pycache__" not in file and not file.startswith(".")}
+
+
+def test_pipelines_are_importable():
+    from mg_diffusion.pipelines import pipeline_mg
+
+    assert pipeline_mg.__name__ == "mg_diffusion.pipelines.pipeline_mg"
+
+
+def test_default_model_is_locatable(repository):
+    init = repository / EMBEDDED / "__init__.py"
+    assert init.is_file(), f"{init} is missing; an editable install finds no mg_diffusion.embedded without it"
+    embedded = importlib.resources.files("mg_diffusion.embedded")
+    assert embedded.joinpath("model_index.json").is_file()
+    assert embedded.joinpath("unet").joinpath("config.json").is_file()
+
+
+def test_no_package_is_forgotten(project, repository):
+    folders = {path.parent for path in (repository / "mg_diffusion").rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(repository).parts) for folder in folders}
+    mapped = {"mg_diffusion.pipelines", "mg_diffusion.embedded"}
+    assert set(project["tool"]["setuptools"]["packages"]) == packages | mapped
+
+
+def test_direct_dependencies_are_pinned_with_torch_first(project, repository):
+    lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    names = [pin.partition("==")[0].lower().replace("_", "-") for pin in pins]
+    assert names[0] == "torch"
+
+    wanted = project["project"]["dependencies"] + sum(project["project"]["optional-dependencies"].values(), [])
+    direct = {re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-") for requirement in wanted}
+    assert direct - {"mg-diffusion"} <= set(names)
+
+
+def test_wheel_holds_code_and_default_model(wheel, project, repository):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"mg_diffusion/__init__.py", "mg_diffusion/cli.py", "mg_diffusion/pipelines/pipeline_mg.py"} <= names
+    assert "mg_diffusion/embedded/model_index.json" in names
+    assert {f"mg_diffusion/embedded/{file}" for file in embedded_files(repository)} <= names
+    assert not [name for name in names if name.endswith(".pyc")]
+    assert {name.split("/")[0] for name in names} == {
+        "mg_diffusion",
+        f"mg_diffusion-{project['project']['version']}.dist-info",
+    }
+
+
+def test_installed_wheel_finds_pipelines_and_default_model(wheel, tmp_path):
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--target", site, wheel], check=True, capture_output=True)
+    script = (
+        "import importlib.resources, mg_diffusion.pipelines.pipeline_mg as m;"
+        "print(m.__file__);"
+        "print(importlib.resources.files('mg_diffusion.embedded').joinpath('model_index.json'))"
+    )
+    # Run elsewhere, with the wheel before whatever else is installed.
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        str(site / "mg_diffusion/pipelines/pipeline_mg.py"),
+        str(site / "mg_diffusion/embedded/model_index.json"),
+    ]
