@@ -61,7 +61,7 @@ class Descriptor:
 
 
 def describe(picture: np.ndarray) -> Descriptor:
-    """All three features of one picture: about 15 ms at 64 by 64 pixels."""
+    """All three features of one picture: about 25 ms at 64 by 64 pixels."""
     return Descriptor(color_features(picture), texture_features(picture), shape_features(picture))
 
 
@@ -123,9 +123,8 @@ def texture_features(picture: np.ndarray) -> np.ndarray:
     levels = (luminance * LBP_LEVELS_PER_L).clip(0, 255).astype(np.uint8)
     roots = []
     for radius in LBP_RADII:
-        codes = local_binary_pattern(levels, LBP_POINTS, radius, method="uniform")
-        inner = codes[radius:-radius, radius:-radius].astype(int)  # where no neighbor lies outside the picture
-        roots.append(np.sqrt(np.bincount(inner.ravel(), minlength=LBP_POINTS + 2) / inner.size))
+        codes = local_binary_pattern(levels, LBP_POINTS, radius, method="uniform").astype(int)
+        roots.append(np.sqrt(np.bincount(codes.ravel(), minlength=LBP_POINTS + 2) / codes.size))
     return np.concatenate(roots)
 
 
