@@ -319,6 +319,10 @@ class MGAdapter(ModelMixin, ConfigMixin):
         """Size of the shape map, in encoder pixels, for latents of height x width: the `size` of `MGEncoder.encode`."""
         return height * self.config.map_stride, width * self.config.map_stride
 
+    def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
+        """`granularity_scale` of a pipeline call to a tensor (batch_size, G); see `parse_strengths`."""
+        return parse_strengths(granularity_scale, self.config.granularities, batch_size)
+
     # -- step 3: fuse -------------------------------------------------------------------------------------------------
     def forward(
         self, features: Features, strengths: torch.Tensor, latent_size: tuple[int, int], fusion_scale: float = 1.0
