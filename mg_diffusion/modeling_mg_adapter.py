@@ -17,6 +17,7 @@ This file is self-contained: it is copied into exported repositories and loaded 
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
+
 
 TILE_OVERLAP = 6
 Features = dict[str, dict[str, torch.Tensor]]
@@ -39,7 +41,8 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
             that is not named keeps 1.0. 0 is off, 1 as trained, above 1 extrapolates.
 
     Raises:
-        ValueError: for an unknown granularity, a negative or non-finite strength, or a list of another length.
+        ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
+            something that is not a number.
     """
     per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
     unknown = [name for name in per_name if name not in granularities]
@@ -47,7 +50,12 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
         raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
     columns = []
     for name in granularities:
-        value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
+        try:
+            value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
+            ) from error
         if value.numel() not in (1, batch_size):
             raise ValueError(
                 f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
@@ -269,6 +277,33 @@ class MGAdapter(ModelMixin, ConfigMixin):
             self.texture_residuals = TextureResiduals(map_stride, block_channels)
 
     # -- construction and checks --------------------------------------------------------------------------------------
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGAdapter":
+        """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
+
+        Raises:
+            ValueError: if the folder or Hub repository is missing or damaged, or holds another model.
+        """
+        place = "/".join(str(part) for part in (pretrained_model_name_or_path, kwargs.get("subfolder")) if part)
+        remedy = (
+            f"An {cls.__name__} is a folder written by `save_pretrained`, with config.json and "
+            f"diffusion_pytorch_model.safetensors; check the path and `subfolder`, or copy or download it again."
+        )
+        with_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"Cannot load {cls.__name__} from {place!r}: {error}\n{remedy}") from error
+        missing, unexpected = (sorted(info.get(key, [])) for key in ("missing_keys", "unexpected_keys"))
+        if missing or unexpected:
+            raise ValueError(
+                f"The weights in {place!r} are not those of this {cls.__name__}: {len(missing)} are missing "
+                f"({', '.join(missing[:2])}), {len(unexpected)} are unknown ({', '.join(unexpected[:2])}). {remedy}"
+            )
+        return (model, info) if with_info else model
+
     @classmethod
     def from_unet(cls, unet: nn.Module, encoder: nn.Module, **config: Any) -> "MGAdapter":
         """An untrained adapter that fits `unet` (a `UNet2DConditionModel`) and `encoder` (an `MGEncoder`)."""

@@ -16,6 +16,7 @@ This file is self-contained: it is copied into exported repositories and loaded 
 import math
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 from transformers import AutoBackbone, AutoConfig
+
 
 GRANULARITIES = ("color", "texture", "shape")
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
@@ -288,7 +290,7 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     for entry in palette:
         match = _HEX.match(entry)
         weight = float(match.group(2) or 1.0) if match else 0.0
-        if weight <= 0:
+        if weight <= 0 or not math.isfinite(weight):
             raise ValueError(
                 f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, got {entry!r}.'
             )
@@ -298,24 +300,55 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(colors), weights / weights.sum()
 
 
-def _pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
-    """A PIL image to (3, H, W) in [0, 1]: EXIF orientation applied, only well-defined modes converted."""
+def _open_picture(path: str | os.PathLike) -> PIL.Image.Image:
+    """The decoded picture of a file, upright."""
+    name = repr(os.fspath(path))
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns near its own limit; ours is below that and refused before anything is decoded.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            opened = PIL.Image.open(path)
+    except FileNotFoundError as error:
+        hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
+        raise ValueError(f"There is no reference picture at {name}.{hint}") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first.") from error
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        raise _unreadable(name, error) from error
+    with opened:
+        return _upright(opened, name)
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    return ValueError(f"{name} cannot be read as a picture: {error}. It may be truncated or of another format.")
+
+
+def _upright(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Decode a picture that is not too large and apply its EXIF orientation."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(
             f"A reference has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted. "
             f"Shrink it first, for example with `image.thumbnail((2048, 2048))`."
         )
-    image = PIL.ImageOps.exif_transpose(image)
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        raise _unreadable(name, error) from error
+
+
+def _pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
+    """A PIL image to (3, H, W) in [0, 1]; only modes with a well-defined conversion."""
     if image.mode.startswith("I;16"):
         gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return gray.expand(3, -1, -1).clone()
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    color_key = image.mode in ("RGB", "L", "1", "P") and "transparency" in image.info
+    if color_key or image.mode in ("RGBA", "LA", "PA", "RGBa"):
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 255:
+        if alpha.size and alpha.min() < 255:
             raise ValueError(
                 f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it "
                 f"on a background, or pass its alpha as the mask: "
-                f'{{"image": image.convert("RGB"), "mask": image.getchannel("A").point(lambda a: 255 * (a > 127))}}.'
+                f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.'
             )
         image = image.convert("RGBA").convert("RGB")
     if image.mode not in ("RGB", "L", "1", "P"):
@@ -331,20 +364,27 @@ def _array_to_rgb(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     """numpy (H, W, 3) or (H, W), or torch (3, H, W); uint8 or float in [0, 1] -> (3, H, W) in [0, 1]."""
     is_numpy = isinstance(array, np.ndarray)
     layout = "numpy (height, width, 3) or (height, width)" if is_numpy else "torch (3, height, width)"
-    tensor = torch.from_numpy(np.ascontiguousarray(array)) if is_numpy else array.detach()
-    if is_numpy and tensor.ndim == 2:
-        tensor = tensor.unsqueeze(2).expand(-1, -1, 3)
-    channel_axis = 2 if is_numpy else 0
-    if tensor.ndim != 3 or tensor.shape[channel_axis] != 3:
+    is_gray = is_numpy and array.ndim == 2
+    if not is_gray and (array.ndim != 3 or array.shape[2 if is_numpy else 0] != 3):
         raise ValueError(
             f"A reference array must be {layout}, got shape {tuple(array.shape)}. Pass several references as a list, "
             f"not as one batched array."
         )
-    tensor = tensor.permute(2, 0, 1) if is_numpy else tensor
-    if tensor.dtype == torch.uint8:
+    is_bytes = array.dtype == (np.uint8 if is_numpy else torch.uint8)
+    is_float = array.dtype.kind == "f" if is_numpy else array.is_floating_point()
+    if not (is_bytes or is_float):
+        raise ValueError(
+            f"A reference array must be uint8 or floating point in [0, 1], got {array.dtype}. Bring it to [0, 1] as "
+            f"float32 first."
+        )
+    if is_numpy:
+        # A copy: torch takes neither foreign byte orders nor, without a warning, read-only memory.
+        array = torch.from_numpy(np.array(array, dtype=np.uint8 if is_bytes else np.float32, order="C"))
+        tensor = (array.unsqueeze(2).expand(-1, -1, 3) if is_gray else array).permute(2, 0, 1)
+    else:
+        tensor = array.detach()
+    if is_bytes:
         return tensor.float() / 255
-    if not tensor.is_floating_point():
-        raise ValueError(f"A reference array must be uint8 or floating point in [0, 1], got {array.dtype}.")
     tensor = tensor.float()
     if tensor.numel() and not torch.isfinite(tensor).all():
         raise ValueError("A reference array holds NaN or infinite values. Clean it before passing it.")
@@ -367,19 +407,9 @@ def read_image(image: Any) -> torch.Tensor:
             to do.
     """
     if isinstance(image, (str, os.PathLike)):
-        try:
-            with PIL.Image.open(image) as opened:
-                rgb = _pil_to_rgb(opened)
-        except FileNotFoundError as error:
-            raise ValueError(f"There is no reference picture at {os.fspath(image)!r}.") from error
-        except PIL.Image.DecompressionBombError as error:
-            raise ValueError(f"{os.fspath(image)!r} has too many pixels (at most {MAX_PIXELS:,}).") from error
-        except OSError as error:
-            raise ValueError(
-                f"{os.fspath(image)!r} cannot be read as a picture: {error}. It may be truncated or of another format."
-            ) from error
+        rgb = _pil_to_rgb(_open_picture(image))
     elif isinstance(image, PIL.Image.Image):
-        rgb = _pil_to_rgb(image)
+        rgb = _pil_to_rgb(_upright(image, "A reference"))
     elif isinstance(image, (np.ndarray, torch.Tensor)):
         rgb = _array_to_rgb(image).cpu()
     else:
@@ -406,7 +436,16 @@ def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
     Raises:
         ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
     """
-    array = np.asarray(mask.convert("L") if isinstance(mask, PIL.Image.Image) else mask)
+    if isinstance(mask, PIL.Image.Image):
+        array = np.asarray(mask.convert("L"))
+    elif isinstance(mask, torch.Tensor):
+        array = mask.detach().float().cpu().numpy()
+    else:
+        array = mask
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise ValueError(
+            f"A reference's mask must be a PIL image or a numpy or torch array of numbers, got {type(mask).__name__}."
+        )
     array = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
     if array.shape != (height, width):
         raise ValueError(
@@ -474,6 +513,33 @@ class MGEncoder(ModelMixin, ConfigMixin):
         }
         self.branches = nn.ModuleDict({name: builders[name]() for name in granularities})
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGEncoder":
+        """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
+
+        Raises:
+            ValueError: if the folder or Hub repository is missing or damaged, or holds another model.
+        """
+        place = "/".join(str(part) for part in (pretrained_model_name_or_path, kwargs.get("subfolder")) if part)
+        remedy = (
+            f"An {cls.__name__} is a folder written by `save_pretrained`, with config.json and "
+            f"diffusion_pytorch_model.safetensors; check the path and `subfolder`, or copy or download it again."
+        )
+        with_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"Cannot load {cls.__name__} from {place!r}: {error}\n{remedy}") from error
+        missing, unexpected = (sorted(info.get(key, [])) for key in ("missing_keys", "unexpected_keys"))
+        if missing or unexpected:
+            raise ValueError(
+                f"The weights in {place!r} are not those of this {cls.__name__}: {len(missing)} are missing "
+                f"({', '.join(missing[:2])}), {len(unexpected)} are unknown ({', '.join(unexpected[:2])}). {remedy}"
+            )
+        return (model, info) if with_info else model
+
     @property
     def vector_sizes(self) -> dict[str, int]:
         """Length of the pooled vector of each granularity."""
@@ -501,11 +567,14 @@ class MGEncoder(ModelMixin, ConfigMixin):
         extra = set(fields) - {"image", "mask", "weight"}
         if extra or "image" not in fields:
             raise ValueError(
-                f'A reference dict has the keys "image" and, optional, "mask" and "weight"; got {sorted(fields)}.'
+                f'A reference dict has the keys "image" and, optional, "mask" and "weight"; got {list(fields)}.'
             )
-        weight = float(fields.get("weight", 1.0))
+        try:
+            weight = float(fields.get("weight", 1.0))
+        except (TypeError, ValueError):
+            weight = math.nan
         if not weight > 0 or not math.isfinite(weight):
-            raise ValueError(f"A reference's weight must be a positive number, got {weight}.")
+            raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
         rgb = read_image(fields["image"]).unsqueeze(0)
         height, width = rgb.shape[2:]
         mask = fields.get("mask")
@@ -514,6 +583,11 @@ class MGEncoder(ModelMixin, ConfigMixin):
         if size != (height, width):
             rgb = F.interpolate(rgb, size=size, mode="bicubic", antialias=True).clamp(0, 1)
             mask = F.interpolate(mask, size=size, mode="area")
+        if mask[:, :, ::2, ::2].sum() < 1:  # what the color view takes; the rest would be noise
+            raise ValueError(
+                f"A reference's mask selects too little to read: {mask.sum():.2g} pixels of the working size "
+                f"{size[1]} x {size[0]}. Crop the picture around the mask first, or select more."
+            )
         return {"rgb": rgb, "mask": mask, "weight": weight}
 
     def _working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -581,6 +655,10 @@ class MGEncoder(ModelMixin, ConfigMixin):
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists.
         """
+        if not isinstance(references, dict):
+            raise ValueError(
+                f'References are given by granularity, for example {{"color": image}}; got {type(references).__name__}.'
+            )
         features = {}
         for name, reference in references.items():
             if name not in self.branches:
