@@ -239,7 +239,8 @@ class TextureBranch(nn.Module):
         weight = weight.flatten(2)
         gram = torch.einsum("bcn,bdn->bcd", magnitude * weight, magnitude) / weight.sum(2, keepdim=True)
         energy = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-10).sqrt().mean(1).clamp(min=1e-4)
-        return (gram / energy.square().view(-1, 1, 1)).flatten(1)[:, self.upper]
+        power = energy.square().clamp(min=torch.finfo(energy.dtype).tiny)  # 1e-8 is zero in half precision
+        return (gram / power.view(-1, 1, 1)).flatten(1)[:, self.upper]
 
     def forward(self, normalized: torch.Tensor, weight: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
         coarse, coarse_weight = F.avg_pool2d(normalized, 2), F.avg_pool2d(weight, 2)
