@@ -1,5 +1,7 @@
 """MG-Diffusion: steer a diffusion UNet by the color, the texture and the shape of reference images."""
 
+from typing import Any
+
 # `ModelMixin` must be visible here: diffusers looks it up in the module that `model_index.json` names.
 from diffusers import ModelMixin
 
@@ -7,5 +9,15 @@ from .modeling_autoencoder_haar import AutoencoderHaar
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder
 
+
 __version__ = "0.1.0"
-__all__ = ["AutoencoderHaar", "MGAdapter", "MGEncoder", "ModelMixin"]
+__all__ = ["AutoencoderHaar", "MGAdapter", "MGEncoder", "MGPipeline", "ModelMixin"]
+
+
+def __getattr__(name: str) -> Any:
+    """The pipelines, on first use: `mg_diffusion.pipelines` is there only where the package is installed."""
+    if name == "MGPipeline":
+        from . import pipelines
+
+        return getattr(pipelines, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
