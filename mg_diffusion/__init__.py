@@ -11,12 +11,12 @@ from .modeling_mg_encoder import MGEncoder
 
 
 __version__ = "0.1.0"
-__all__ = ["AutoencoderHaar", "MGAdapter", "MGEncoder", "MGPipeline", "ModelMixin"]
+__all__ = ["AutoencoderHaar", "MGAdapter", "MGEncoder", "MGInpaintPipeline", "MGPipeline", "ModelMixin"]
 
 
 def __getattr__(name: str) -> Any:
     """The pipelines, on first use: `mg_diffusion.pipelines` is there only where the package is installed."""
-    if name == "MGPipeline":
+    if name in ("MGInpaintPipeline", "MGPipeline"):
         from . import pipelines
 
         return getattr(pipelines, name)

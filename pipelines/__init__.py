@@ -4,6 +4,7 @@ Installed as `mg_diffusion.pipelines`.
 """
 
 from .pipeline_mg import MGPipeline
+from .pipeline_mg_inpaint import MGInpaintPipeline
 
 
-__all__ = ["MGPipeline"]
+__all__ = ["MGInpaintPipeline", "MGPipeline"]
