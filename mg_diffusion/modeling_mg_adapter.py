@@ -419,8 +419,10 @@ class MGAdapter(ModelMixin, ConfigMixin):
             keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = values * strengths.to(values.dtype)[:, :, None, None]
-            query = effective_weight(attn.to_q, layer["query_dim"]).unflatten(0, (heads, -1))  # (h, d, c)
-            output = effective_weight(attn.to_out[0], layer["inner_dim"]).unflatten(1, (heads, -1))  # (c, h, d)
+            query = effective_weight(attn.to_q, layer["query_dim"], keys.device)
+            query = query.unflatten(0, (heads, -1))  # (h, d, c)
+            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device)
+            output = output.unflatten(1, (heads, -1))  # (c, h, d)
             keys, values = (x.flatten(1, 2).unflatten(2, (heads, -1)) for x in (keys, values))  # (b, gt, h, d)
             key = torch.einsum("bthd,hdc->bcht", keys.to(query.dtype), query * attn.scale).flatten(2)
             value = torch.einsum("bthd,chd->bhtc", values.to(output.dtype), output).flatten(1, 2)
@@ -470,10 +472,11 @@ def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def effective_weight(linear: nn.Module, in_features: int) -> torch.Tensor:
-    """The matrix (out, in) a projection applies, adapters such as LoRA included."""
-    if type(linear) is nn.Linear:
-        return linear.weight
+def effective_weight(linear: nn.Module, in_features: int, device: torch.device) -> torch.Tensor:
+    """The matrix (out, in) a projection applies, adapters such as LoRA included, on `device`."""
     reference = next(linear.parameters())
-    identity = torch.eye(in_features, dtype=reference.dtype, device=reference.device)
-    return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T
+    if type(linear) is nn.Linear and not reference.is_meta:
+        return linear.weight.to(device)  # elsewhere where the model is offloaded
+    # Sequentially offloaded weights are there only during a call, on the device that computes.
+    identity = torch.eye(in_features, dtype=reference.dtype, device=device if reference.is_meta else reference.device)
+    return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)
