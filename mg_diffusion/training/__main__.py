@@ -1,0 +1,21 @@
+"""`accelerate launch -m mg_diffusion.training {vae,base} ...`"""
+
+import sys
+
+from .arguments import parse_args
+
+
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_args(arguments)
+    if args.stage == "vae":
+        from .vae import run
+    else:
+        from .base import run
+    try:
+        run(args)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

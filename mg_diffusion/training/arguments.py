@@ -1,0 +1,100 @@
+"""Flags of the training stages, named as in diffusers' examples."""
+
+import argparse
+from collections.abc import Sequence
+
+
+STAGES = ("vae", "base")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="accelerate launch -m mg_diffusion.training",
+        description="vae: train a small AutoencoderKL. base: train UNet, text encoder, MGEncoder and MGAdapter together.",
+    )
+    stages = parser.add_subparsers(dest="stage", required=True)
+    for stage in STAGES:
+        one = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        _add_common(one)
+        (_add_vae if stage == "vae" else _add_base)(one)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--train_data_dir", required=True, help="imagefolder with train/ and, optional, val/ below it")
+    data.add_argument("--image_column", default="image")
+    data.add_argument("--caption_column", default="text")
+    data.add_argument("--max_train_samples", type=int, help="train on a random part of so many pictures")
+    data.add_argument("--resolution", type=int, default=64)
+    data.add_argument("--cache_dir", help="keep computed views here between runs")
+    data.add_argument("--dataloader_num_workers", type=int, default=0)
+
+    run = parser.add_argument_group("run")
+    run.add_argument("--output_dir", required=True)
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--train_batch_size", type=int, default=32)
+    run.add_argument("--max_train_steps", type=int, default=3000)
+    run.add_argument("--gradient_accumulation_steps", type=int, default=1)
+    run.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
+    run.add_argument("--compile", action="store_true", help="torch.compile the largest network")
+    run.add_argument("--checkpointing_steps", type=int, default=500)
+    run.add_argument("--checkpoints_total_limit", type=int, default=2)
+    run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')
+    run.add_argument("--report_to", help="trackers of accelerate: tensorboard, wandb, trackio, or all")
+
+    optimizer = parser.add_argument_group("optimizer")
+    optimizer.add_argument("--learning_rate", type=float, default=1e-3)
+    optimizer.add_argument("--lr_scheduler", default="cosine")
+    optimizer.add_argument("--lr_warmup_steps", type=int, default=200)
+    optimizer.add_argument("--adam_beta1", type=float, default=0.9)
+    optimizer.add_argument("--adam_beta2", type=float, default=0.99)
+    optimizer.add_argument("--adam_weight_decay", type=float, default=0.01)
+    optimizer.add_argument("--adam_epsilon", type=float, default=1e-8)
+    optimizer.add_argument("--max_grad_norm", type=float, default=1.0)
+    optimizer.add_argument("--ema_decay", type=float, default=0.9995)
+
+    validation = parser.add_argument_group("validation")
+    validation.add_argument("--validation_steps", type=int, default=500)
+    validation.add_argument("--num_validation_images", type=int, default=64, help="for the loss; the grid shows 8")
+
+
+def _add_vae(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("vae")
+    group.add_argument("--latent_channels", type=int, default=8)
+    group.add_argument("--block_out_channels", type=int, nargs="+", default=[32, 64])
+    group.add_argument("--kl_weight", type=float, default=1e-6)
+    group.add_argument("--detail_weight", type=float, default=2.0, help="weight of the L1 loss of the Haar details")
+
+
+def _add_base(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("base")
+    group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
+    group.add_argument("--init_from", help="folder of a pipeline to start from (fine-tuning)")
+    group.add_argument("--block_out_channels", type=int, nargs="+", default=[48, 96, 160])
+    group.add_argument("--text_width", type=int, default=128)
+    group.add_argument("--composite_share", type=float, default=0.45, help="exact triples of photographs")
+    group.add_argument("--rendered_share", type=float, default=0.15, help="exact triples of rendered pictures")
+    group.add_argument("--num_crossings", type=int, default=12000, help="pool of crossed photographs")
+    group.add_argument("--num_rendered", type=int, default=4000, help="pool of rendered pictures")
+    group.add_argument("--snr_gamma", type=float, default=16.0, help="limit of the v-space weight 1 / sigma^2")
+
+
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse and check; contradictions are refused before anything is loaded.
+
+    Raises:
+        SystemExit: for unknown flags or values out of range (argparse's own behavior), with the reason.
+    """
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    for name in ("train_batch_size", "max_train_steps", "gradient_accumulation_steps", "checkpointing_steps"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    if args.resolution < 32 or args.resolution % 8:
+        parser.error(f"--resolution must be a multiple of 8 and at least 32, got {args.resolution}")
+    if args.stage == "base":
+        shares = args.composite_share, args.rendered_share
+        if min(shares) < 0 or sum(shares) > 1:
+            parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")
+    return args

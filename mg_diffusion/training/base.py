@@ -1,0 +1,171 @@
+"""Stage `base`: the UNet, the text encoder, the encoder and the adapter of the embedded default, trained together."""
+
+import contextlib
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch.utils.data import default_collate
+
+from .loop import start, train
+from .models import TrainedModel, build_components
+from .pictures import Pictures, load_pictures
+from .supervision import SampleStream, build_pool, views_of
+from .validation import save_grid, validation_loss
+
+
+class Objective:
+    """L = sum of ||v - v_hat||^2 for an x0-predicting UNet, and the noisy input it is computed from."""
+
+    def __init__(self, components: dict[str, Any], snr_gamma: float):
+        self.vae = components["vae"]
+        self.tokenizer = components["tokenizer"]
+        self.alphas = components["scheduler"].alphas_cumprod
+        self.prediction_type = components["scheduler"].config.prediction_type
+        self.snr_gamma = snr_gamma
+        if self.prediction_type != "sample":
+            raise ValueError(
+                f"Stage base trains x0-prediction (`sample`); the scheduler has {self.prediction_type!r}."
+            )
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        captions = [sample.pop("caption") for sample in samples]
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(
+            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return {**default_collate(samples), "input_ids": tokens.input_ids}
+
+    @torch.no_grad()
+    def latents(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(images).latent_dist.sample() * self.vae.config.scaling_factor
+
+    def __call__(
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        timesteps: torch.Tensor,
+        noise: torch.Tensor,
+        fusion_scale: float,
+    ) -> torch.Tensor:
+        """Weighted squared error (B,) of a batch at given timesteps (B,) and noise (B, C, h, w)."""
+        image, mask = batch["image"], batch["mask"]
+        clean = self.latents(image)
+        masked = self.latents(image * (1 - mask))
+        # A cell is repainted when any of its pixels is, as in the pipelines.
+        cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
+        alpha_bar = self.alphas.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
+        noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        predicted = model(
+            torch.cat([noisy, cell, masked], 1),
+            timesteps,
+            batch["input_ids"],
+            views_of(batch),
+            batch["present"],
+            fusion_scale,
+        )
+        # v - v_hat = (x0_hat - x0) / sigma (Salimans and Ho, arXiv 2202.00512), its weight limited near the data.
+        weight = (1 / (1 - alpha_bar)).clamp(max=self.snr_gamma).flatten()
+        return weight * (predicted.float() - clean).square().mean((1, 2, 3))
+
+    def training_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
+        count = len(batch["image"])
+        timesteps = torch.randint(0, len(self.alphas), (count,), device=batch["image"].device)
+        shape = self.latents(batch["image"]).shape
+        noise = torch.randn(shape, device=batch["image"].device)
+        # The fusion is left out of half of the batches, so that alpha = 0 always works.
+        fusion_scale = float(torch.rand(()) < 0.5)
+        return self(model, batch, timesteps, noise, fusion_scale).mean()
+
+
+def _components(args: Namespace, captions: list[str]) -> dict[str, Any]:
+    if not args.init_from:
+        return build_components(args, captions)
+    pipeline = DiffusionPipeline.from_pretrained(args.init_from, trust_remote_code=True, dtype=torch.float32)
+    return dict(pipeline.components)
+
+
+def _validation_pictures(args: Namespace) -> Pictures | None:
+    try:
+        return load_pictures(
+            args.train_data_dir,
+            "validation",
+            args.resolution,
+            image_column=args.image_column,
+            caption_column=args.caption_column,
+            max_samples=args.num_validation_images,
+            seed=1,
+        )
+    except ValueError:
+        return None  # A folder without a validation split trains without validation; the log says so.
+
+
+def export_weights(components: dict[str, Any], folder: str | Path) -> None:
+    """Write inference weights as a repository that `DiffusionPipeline.from_pretrained` loads."""
+    from mg_diffusion.pipelines import MGPipeline
+
+    MGPipeline(**components).save_pretrained(folder, safe_serialization=True)
+
+
+def run(args: Namespace) -> list[dict[str, float]]:
+    """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
+    accelerator = start(args)
+    pictures = load_pictures(
+        args.train_data_dir,
+        "train",
+        args.resolution,
+        image_column=args.image_column,
+        caption_column=args.caption_column,
+        max_samples=args.max_train_samples,
+        seed=args.seed,
+    )
+    components = _components(args, pictures.captions)
+    model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
+    model.requires_grad_(True).to(memory_format=torch.channels_last)
+    components["vae"].to(accelerator.device)
+    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
+    pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    stream = SampleStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares)
+    objective = Objective(components, args.snr_gamma)
+    held_out = _validation_pictures(args)
+    if held_out is None:
+        accelerator.print("No validation split: the run reports the training loss only.")
+    else:
+        held_pool, held_bases = build_pool(held_out, len(held_out), len(held_out) // 2, 1, args.cache_dir)
+        held_stream = SampleStream(
+            held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, augment=False
+        )
+    with contextlib.ExitStack() as attached:
+
+        def attach() -> None:
+            attached.enter_context(model.mg_adapter.attach(model.unet))
+
+        def validate(step: int) -> dict[str, float]:
+            if held_out is None:
+                return {}
+            model.eval()
+            with torch.compiler.set_stance("force_eager"), torch.no_grad(), accelerator.autocast():
+                losses = validation_loss(objective, model, held_stream, accelerator.device)
+                attached.close()
+                if accelerator.is_main_process:
+                    save_grid(components, held_out, Path(args.output_dir, f"grid-{step:06d}.png"))
+                attach()
+            model.train()
+            return losses
+
+        attach()
+        if args.compile:
+            model.unet.compile()
+        return train(
+            accelerator,
+            args,
+            model.train(),
+            stream,
+            objective.collate,
+            objective.training_loss,
+            validate,
+            lambda: export_weights(components, Path(args.output_dir, "weights")),
+        )

@@ -1,0 +1,206 @@
+"""The loop that all stages share: step 4 of the method, theta <- theta - alpha * grad L, and what keeps a run safe."""
+
+import json
+import shutil
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+
+def start(args: Namespace) -> Accelerator:
+    """Accelerator, seed, output folder, and the resolved configuration written before anything else."""
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision,
+        gradient_accumulation_steps=args.gradient_accumulation_steps,
+        log_with=args.report_to,
+        project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=f"{args.output_dir}/logs"),
+        step_scheduler_with_optimizer=False,
+    )
+    set_seed(args.seed)
+    if accelerator.is_main_process:
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+    if args.report_to:
+        plain = {k: v for k, v in vars(args).items() if isinstance(v, (int, float, str, bool))}
+        accelerator.init_trackers("mg-diffusion", config=plain)
+    return accelerator
+
+
+def checkpoints(output_dir: str) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, limit: int | None) -> None:
+    """Save the state of every rank aside, rename it, then remove the oldest beyond `limit`."""
+    final = Path(output_dir, f"checkpoint-{step}")
+    aside = Path(output_dir, f"unfinished-{step}")
+    accelerator.save_state(str(aside), safe_serialization=True)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        shutil.rmtree(final, ignore_errors=True)
+        aside.rename(final)
+        for old in checkpoints(output_dir)[: -limit if limit else None] if limit else []:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def resume(accelerator: Accelerator, args: Namespace) -> int:
+    """Load the asked checkpoint; returns the step it was saved at (0 for a new run).
+
+    Raises:
+        ValueError: if the checkpoint does not exist.
+    """
+    if not args.resume_from_checkpoint:
+        return 0
+    if args.resume_from_checkpoint == "latest":
+        found = checkpoints(args.output_dir)
+        if not found:
+            return 0
+        path = found[-1]
+    else:
+        path = Path(args.resume_from_checkpoint)
+        if not path.is_dir():
+            raise ValueError(f"There is no checkpoint at {str(path)!r}; found: {checkpoints(args.output_dir)}.")
+    accelerator.load_state(str(path))
+    return int(path.name.split("-")[1])
+
+
+class Averaged:
+    """Exponential moving average of the trained weights, saved and loaded with every checkpoint."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.ema = EMAModel(self.parameters, decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+
+    def step(self) -> None:
+        self.ema.step(self.parameters)
+
+    def __enter__(self) -> None:
+        self.ema.store(self.parameters)
+        self.ema.copy_to(self.parameters)
+
+    def __exit__(self, *exception: Any) -> None:
+        self.ema.restore(self.parameters)
+
+
+def train(
+    accelerator: Accelerator,
+    args: Namespace,
+    model: nn.Module,
+    dataset: Any,
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    loss_of: Callable[[nn.Module, dict[str, Any]], torch.Tensor],
+    validate: Callable[[int], dict[str, float]],
+    export: Callable[[], None],
+) -> list[dict[str, float]]:
+    """Minimise `loss_of` over the stream; returns the log records, also appended to `log.jsonl`.
+
+    Args:
+        dataset: map-style; item i of the run, so that skipping batches resumes exactly.
+        loss_of: (prepared model, batch) -> scalar.
+        validate: called every `validation_steps` and at the end, with averaged weights in place.
+        export: writes inference weights; called at every checkpoint with averaged weights in place.
+    """
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        weight_decay=args.adam_weight_decay,
+        eps=args.adam_epsilon,
+        fused=True,
+    )
+    schedule = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
+        num_warmup_steps=args.lr_warmup_steps,
+        num_training_steps=args.max_train_steps,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=args.train_batch_size,
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+        drop_last=True,
+    )
+    prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
+    averaged = Averaged(model, args.ema_decay)
+    averaged.ema.to(accelerator.device)
+    accelerator.register_for_checkpointing(averaged.ema)
+    step = resume(accelerator, args)
+    batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
+    records: list[dict[str, float]] = []
+    running, seen, since = 0.0, 0, time.time()
+    bar = tqdm(
+        total=args.max_train_steps,
+        initial=step,
+        desc=args.stage,
+        disable=not accelerator.is_local_main_process,
+        mininterval=2,
+    )
+
+    def report(record: dict[str, float]) -> None:
+        records.append(record)
+        accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
+        if accelerator.is_main_process:
+            with open(Path(args.output_dir, "log.jsonl"), "a") as log:
+                log.write(json.dumps(record) + "\n")
+
+    def pause(at: int, last: bool) -> None:
+        """Checkpoint first, so that nothing that fails in validation can lose the work."""
+        if last or at % args.checkpointing_steps == 0:
+            save_checkpoint(accelerator, args.output_dir, at, args.checkpoints_total_limit)
+            if accelerator.is_main_process:
+                with averaged:
+                    export()
+        if last or at % args.validation_steps == 0:
+            with averaged:
+                report({"step": at, **validate(at)})
+
+    for batch in batches:
+        if step >= args.max_train_steps:
+            break
+        with accelerator.accumulate(prepared):
+            loss = loss_of(prepared, batch)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        running, seen = running + loss.detach().item(), seen + 1
+        if not accelerator.sync_gradients:
+            continue
+        schedule.step()
+        averaged.step()
+        step += 1
+        bar.update(1)
+        if step % 20 == 0 or step == args.max_train_steps:
+            speed = seen * args.train_batch_size * accelerator.num_processes / (time.time() - since)
+            report(
+                {
+                    "step": step,
+                    "loss": running / seen,
+                    "grad_norm": float(norm),
+                    "lr": schedule.get_last_lr()[0],
+                    "samples_per_second": round(speed, 2),
+                }
+            )
+            bar.set_postfix(loss=f"{running / seen:.4f}", samples_s=f"{speed:.1f}")
+            running, seen, since = 0.0, 0, time.time()
+        pause(step, last=step == args.max_train_steps)
+    bar.close()
+    accelerator.end_training()
+    return records

@@ -1,0 +1,148 @@
+"""The networks of the embedded default, and the one module that holds all that is trained."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
+from mg_diffusion.modeling_mg_adapter import MGAdapter
+from mg_diffusion.modeling_mg_encoder import MGEncoder
+
+
+MAX_TOKENS = 24
+
+
+def build_tokenizer(captions: list[str], vocab_size: int = 1024) -> CLIPTokenizer:
+    """A `CLIPTokenizer` whose byte-pair merges are learned from the captions."""
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<|startoftext|>", "<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    learner.train_from_iterator([word for caption in captions for word in caption.lower().split()], trainer)
+    model = json.loads(learner.to_str())["model"]
+    with tempfile.TemporaryDirectory() as folder:
+        vocab, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        # Every byte needs a form that ends a word, or unseen words would fall apart into unknown tokens.
+        words = dict(model["vocab"])
+        for letter in pre_tokenizers.ByteLevel.alphabet():
+            words.setdefault(letter + "</w>", len(words))
+        vocab.write_text(json.dumps(words))
+        merges.write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in model["merges"]) + "\n")
+        return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS, pad_token="<|endoftext|>")
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,
+            projection_dim=width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_unet(latent_channels: int, sample_size: int, widths: list[int], text_width: int) -> UNet2DConditionModel:
+    """A miniature Stable Diffusion UNet with inpainting channels: latents, mask, latents of the masked image.
+
+    The first block attends only to text and references, not to itself: at full size self-attention would cost more
+    than all convolutions, while the block type is what lets residuals reach the full resolution.
+    """
+    return UNet2DConditionModel(
+        sample_size=sample_size,
+        in_channels=2 * latent_channels + 1,
+        out_channels=latent_channels,
+        block_out_channels=tuple(widths),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
+        up_block_types=("CrossAttnUpBlock2D",) * (len(widths) - 1) + ("UpBlock2D",),
+        only_cross_attention=(True,) + (False,) * (len(widths) - 1),
+        cross_attention_dim=text_width,
+        attention_head_dim=2,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891)."""
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+    )
+
+
+def build_components(args: Any, captions: list[str]) -> dict[str, Any]:
+    """New components of the embedded default; keys are those of `MGPipeline`."""
+    vae = AutoencoderKL.from_pretrained(args.vae) if args.vae else AutoencoderHaar(sample_size=args.resolution)
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    tokenizer = build_tokenizer(captions)
+    unet = build_unet(vae.config.latent_channels, args.resolution // factor, args.block_out_channels, args.text_width)
+    encoder = MGEncoder(sample_size=args.resolution)
+    return {
+        "vae": vae.requires_grad_(False),
+        "text_encoder": build_text_encoder(tokenizer, args.text_width),
+        "tokenizer": tokenizer,
+        "unet": unet,
+        "scheduler": build_scheduler(),
+        "mg_encoder": encoder,
+        "mg_adapter": MGAdapter.from_unet(unet, encoder, token_dim=args.text_width, map_stride=factor),
+    }
+
+
+class TrainedModel(nn.Module):
+    """UNet, text encoder, encoder and adapter in one module, so that DDP or FSDP wraps them together."""
+
+    def __init__(self, unet: nn.Module, text_encoder: nn.Module, mg_encoder: nn.Module, mg_adapter: nn.Module):
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+        self.mg_encoder, self.mg_adapter = mg_encoder, mg_adapter
+
+    def forward(
+        self,
+        unet_input: torch.Tensor,
+        timesteps: torch.Tensor,
+        input_ids: torch.Tensor,
+        views: dict[str, dict[str, torch.Tensor]],
+        present: torch.Tensor,
+        fusion_scale: float,
+    ) -> torch.Tensor:
+        """The UNet's prediction (B, C, h, w); must run inside `mg_adapter.attach(unet)`.
+
+        Args:
+            unet_input: (B, 2C + 1, h, w), noisy latents, mask, masked latents.
+            present: (B, G) bool, references that were not dropped.
+        """
+        features = self.mg_encoder(views)
+        attention, residuals = self.mg_adapter.condition(
+            self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
+        )
+        text = self.text_encoder(input_ids).last_hidden_state
+        return self.unet(
+            unet_input,
+            timesteps,
+            text,
+            cross_attention_kwargs={"ip_hidden_states": attention},
+            down_intrablock_additional_residuals=list(residuals),
+        ).sample

@@ -1,0 +1,276 @@
+"""What one training sample is: a picture, its references' views, and what of them is dropped.
+
+Three kinds of samples supervise separate control:
+
+- *photo*: the references are the picture itself or another part of it. Each view has already destroyed what the other
+  granularities could learn from it.
+- *composite*: the exact triple of three photographs (`composer`).
+- *rendered*: the exact triple of three procedural pictures (`renderer`), with any texture.
+
+Sample `i` of a run is a function of (seed, i) alone, so that a resumed run sees exactly what it would have seen.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from mg_diffusion.modeling_mg_adapter import lay_tiles
+from mg_diffusion.modeling_mg_encoder import (
+    draw_tiles,
+    edge_preserving_smooth,
+    rgb_to_lab,
+    shape_view,
+    texture_view,
+)
+
+from .composer import add_texture, flatten_regions, transfer_colors
+from .pictures import Pictures
+from .renderer import render, render_palette, render_regions
+
+
+GRANULARITIES = ("color", "texture", "shape")
+KINDS = ("photo", "composite", "rendered")
+
+
+@dataclass
+class ViewPool:
+    """Views of N pictures, half precision: computed once, because they are fixed.
+
+    rgb (N, 3, S, S) uint8; points (N, 256, 3); normalized, weight, detail, edges (N, 1, S, S); contrast (N, 1).
+    """
+
+    rgb: torch.Tensor
+    points: torch.Tensor
+    normalized: torch.Tensor
+    weight: torch.Tensor
+    detail: torch.Tensor
+    edges: torch.Tensor
+    contrast: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+
+def compute_views(rgb: torch.Tensor, batch_size: int = 64) -> tuple[ViewPool, torch.Tensor]:
+    """Views of pictures (N, 3, S, S) uint8, and their smoothed Lab pictures (N, 3, S, S) half."""
+    parts: dict[str, list[torch.Tensor]] = {}
+    for start in tqdm(range(0, len(rgb), batch_size), desc="views", mininterval=5):
+        lab = rgb_to_lab(rgb[start : start + batch_size].float() / 255)
+        smooth = edge_preserving_smooth(lab)
+        mask = torch.ones_like(lab[:, :1])
+        views = {**texture_view(lab, smooth, mask), **shape_view(smooth, mask), "smooth": smooth}
+        views["points"] = smooth[:, :, 1::4, 1::4].flatten(2).transpose(1, 2)
+        for name, value in views.items():
+            parts.setdefault(name, []).append(value.half())
+    joined = {name: torch.cat(values) for name, values in parts.items()}
+    smooth = joined.pop("smooth")
+    return ViewPool(rgb=rgb, **joined), smooth
+
+
+@dataclass
+class Bases:
+    """Crossed pictures before their texture: Lab (M, 3, S, S) half; pool indices of the color and shape reference."""
+
+    lab: torch.Tensor
+    color: torch.Tensor
+    shape: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.color)
+
+
+def cross_photos(smooth: torch.Tensor, count: int, seed: int) -> Bases:
+    """`count` random pairs: the smoothed shape of one picture in the colors of another."""
+    rng = np.random.default_rng([6, seed])
+    size = smooth.shape[2]
+    color, shape = rng.integers(0, len(smooth), (2, count))
+    bases = []
+    for start in tqdm(range(0, count, 64), desc="crossing", mininterval=5):
+        pairs = zip(color[start : start + 64], shape[start : start + 64], strict=True)
+        moved = [
+            transfer_colors(smooth[s].flatten(1).T.double().numpy(), smooth[c].flatten(1).T.double().numpy(), rng)
+            for c, s in pairs
+        ]
+        lab = torch.from_numpy(np.stack(moved)).float().transpose(1, 2).reshape(-1, 3, size, size)
+        bases.append(flatten_regions(lab).half())
+    return Bases(torch.cat(bases), torch.from_numpy(color), torch.from_numpy(shape))
+
+
+def cross_rendered(count: int, size: int, seed: int) -> tuple[torch.Tensor, Bases]:
+    """`count` rendered pictures (count, 3, S, S) uint8, and as many crossings of their palettes and regions.
+
+    Factor seeds are below 1e9; the benchmark draws its unseen factors from above.
+    """
+    rng = np.random.default_rng([7, seed])
+    seeds = rng.integers(0, 10**9, (count, 3))
+    pictures = [render(c, t, s, size=size, amplitude=rng.uniform(4, 14)) for c, t, s in tqdm(seeds, desc="rendering")]
+    rgb = torch.from_numpy((np.stack(pictures) * 255).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
+    color, shape = rng.integers(0, count, (2, count))
+    labs = []
+    for c, s in zip(color, shape, strict=True):
+        lab = render_palette(seeds[c, 0])[render_regions(seeds[s, 2], 2 * size)]
+        labs.append(lab.reshape(size, 2, size, 2, 3).mean((1, 3)).transpose(2, 0, 1))
+    bases = Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
+    return rgb, bases
+
+
+def build_pool(
+    pictures: Pictures, crossings: int, rendered: int, seed: int, cache_dir: str | None = None
+) -> tuple[ViewPool, dict[str, Bases]]:
+    """Views and bases for training; pool order is whole pictures, their crops, rendered pictures.
+
+    With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
+    """
+    size = pictures.whole.shape[2]
+    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 3])
+    digest = hashlib.sha256(settings.encode() + pictures.whole[:64].numpy().tobytes()).hexdigest()[:16]
+    path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
+    if path and path.exists():
+        stored = torch.load(path, weights_only=True)
+        return ViewPool(**stored["pool"]), {name: Bases(**value) for name, value in stored["bases"].items()}
+    drawn, rendered_bases = cross_rendered(rendered, size, seed)
+    pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
+    offset = 2 * len(pictures)
+    bases = {
+        "composite": cross_photos(smooth[:offset], crossings, seed),
+        "rendered": Bases(rendered_bases.lab, rendered_bases.color + offset, rendered_bases.shape + offset),
+    }
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"pool": vars(pool), "bases": {name: vars(value) for name, value in bases.items()}}, path)
+    return pool, bases
+
+
+def random_mask(rng: np.random.Generator, size: int) -> torch.Tensor:
+    """A region to repaint, (1, S, S) of 0 and 1: everything, a box, or figures of the renderer."""
+    choice = rng.random()
+    if choice < 0.5:
+        return torch.ones(1, size, size)
+    mask = np.zeros((size, size), np.float32)
+    if choice < 0.75:
+        height, width = rng.integers(size // 5, size * 4 // 5, 2)
+        top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
+        mask[top : top + height, left : left + width] = 1
+    else:
+        mask[render_regions(int(rng.integers(10**9)), size) > 0] = 1
+    return torch.from_numpy(mask if mask.any() else np.ones_like(mask)).unsqueeze(0)
+
+
+def random_presence(rng: np.random.Generator, kind: str) -> np.ndarray:
+    """Condition dropout: which granularities a sample keeps, (3,) bool.
+
+    Each is dropped on its own, so that every subset is seen. Crossed pictures always keep at least one: without any
+    reference the model should paint photographs.
+    """
+    choice = rng.random()
+    if kind == "photo" and choice < 0.12:
+        return np.zeros(3, bool)
+    if choice < 0.24:
+        return np.arange(3) == rng.integers(3)
+    keep = rng.random(3) > (0.15 if kind == "photo" else 0.08)
+    return keep if keep.any() or kind == "photo" else np.ones(3, bool)
+
+
+class SampleStream(Dataset):
+    """Sample `i` of a run. `shares` gives the probability of each kind, "photo" taking the rest."""
+
+    def __init__(
+        self,
+        pool: ViewPool,
+        bases: dict[str, Bases],
+        captions: list[str],
+        length: int,
+        seed: int,
+        shares: dict[str, float],
+        text_dropout: float = 0.3,
+        num_tiles: int = 16,
+        augment: bool = True,
+    ):
+        self.pool, self.bases, self.captions = pool, bases, captions
+        self.length, self.seed, self.shares = length, seed, shares
+        self.text_dropout, self.num_tiles, self.augment = text_dropout, num_tiles, augment
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng([self.seed, index])
+        draw = rng.random()
+        kind = "photo"
+        if draw < self.shares["composite"]:
+            kind = "composite"
+        elif draw < self.shares["composite"] + self.shares["rendered"]:
+            kind = "rendered"
+        sample = self._photo(index, rng) if kind == "photo" else self._crossed(kind, rng)
+        keep = random_presence(rng, kind) if self.augment else np.ones(3, bool)
+        sample["present"] = torch.from_numpy(keep)
+        sample["mask"] = random_mask(rng, self.pool.rgb.shape[2])
+        sample["image"] = sample["image"] * 2 - 1
+        return sample
+
+    def _photo(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """A photograph; color and texture come from the picture itself or its other part, shape from itself."""
+        count = len(self.captions)
+        picture = int(rng.integers(count))
+        part = int(rng.integers(2)) if self.augment else 0
+        this = picture + part * count
+        other = [picture + int(rng.integers(2)) * count for _ in range(2)] if self.augment else [this, this]
+        flip = self.augment and rng.random() < 0.5
+        image = self.pool.rgb[this].float() / 255
+        caption = self.captions[picture] if rng.random() >= self.text_dropout else ""
+        return {
+            "image": image.flip(-1) if flip else image,
+            "caption": caption,
+            **self._color(other[0]),
+            **self._texture(other[1], rng),
+            **self._shape(this, flip),
+        }
+
+    def _crossed(self, kind: str, rng: np.random.Generator) -> dict[str, Any]:
+        """An exact triple: a base (color x shape) under the texture of any picture of the pool."""
+        bases = self.bases[kind]
+        entry = int(rng.integers(len(bases)))
+        base, flip = bases.lab[entry].float(), self.augment and rng.random() < 0.5
+        texture = self._texture(int(rng.integers(len(self.pool))), rng)
+        canvas = lay_tiles(texture["tiles"].unsqueeze(0), *base.shape[1:])[0]
+        return {
+            "image": add_texture(base.flip(-1) if flip else base, canvas),
+            "caption": "",
+            **self._color(int(bases.color[entry])),
+            **texture,
+            **self._shape(int(bases.shape[entry]), flip),
+        }
+
+    def _color(self, item: int) -> dict[str, torch.Tensor]:
+        points = self.pool.points[item].float()
+        return {"points": points, "color_weights": torch.full((len(points),), 1 / len(points))}
+
+    def _texture(self, item: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        flip = self.augment and rng.random() < 0.5
+        maps = {name: getattr(self.pool, name)[item].float() for name in ("normalized", "weight", "detail")}
+        if flip:
+            maps = {name: value.flip(-1) for name, value in maps.items()}
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        detail = maps.pop("detail").unsqueeze(0)
+        tiles = draw_tiles(detail, torch.ones_like(detail), self.num_tiles, generator)[0]
+        return {**maps, "contrast": self.pool.contrast[item].float(), "tiles": tiles}
+
+    def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
+        edges = self.pool.edges[item].float()
+        return {"edges": edges.flip(-1) if flip else edges}
+
+
+def views_of(batch: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """The batch's views in the form `MGEncoder.forward` takes."""
+    return {
+        "color": {"points": batch["points"], "weights": batch["color_weights"]},
+        "texture": {name: batch[name] for name in ("normalized", "weight", "contrast", "tiles")},
+        "shape": {"edges": batch["edges"]},
+    }
