@@ -1,0 +1,344 @@
+"""The command line: `mg-diffusion generate | edit | bench`.
+
+    mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
+    mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
+    mg-diffusion edit photo.jpg --mask mask.png --color sunset.jpg -o edited.png
+    mg-diffusion bench --data pictures -o control.json --grid control.png
+
+Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_recipe`.
+"""
+
+import argparse
+import inspect
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+
+from . import __version__
+from .loading import load_pipeline, model_name, quiet
+from .recipe import describe_file, describe_reference, prepare_output, save_png
+
+
+GRANULARITIES = ("color", "texture", "shape")
+# Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
+PIPELINE_FLAGS = (
+    "prompt",
+    "negative_prompt",
+    "height",
+    "width",
+    "num_inference_steps",
+    "guidance_scale",
+    "strength",
+    "padding_mask_crop",
+    "mask_feather",
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Values of flags
+# ---------------------------------------------------------------------------------------------------------------------
+def whole(least: int) -> Any:
+    """A type for argparse: a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value < 2**63:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
+        return value
+
+    return parse
+
+
+def number(text: str) -> float:
+    """A type for argparse: a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return value
+
+
+def strength_of_one(text: str) -> tuple[str, float]:
+    """A type for argparse: color=1.0."""
+    name, equals, value = text.partition("=")
+    if name not in GRANULARITIES or not equals:
+        raise argparse.ArgumentTypeError(f"must be color=, texture= or shape= and a number, got {text!r}")
+    strength = number(value)
+    if strength < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0 (0 is off, 1 is as trained), got {text!r}")
+    return name, strength
+
+
+def parse_reference(name: str, text: str) -> str | list[str]:
+    """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas."""
+    if text.startswith("#"):
+        if name != "color":
+            raise ValueError(f"Hex colors describe a palette: they serve as --color, not as --{name}. Got {text!r}.")
+        return [entry.strip() for entry in text.split(",")]
+    if not Path(text).is_file():
+        hint = ' A palette begins with "#", in quotes: --color "#ff8800:3,#224466".' if name == "color" else ""
+        raise ValueError(f"There is no reference picture at {text!r} (--{name}).{hint}")
+    return text
+
+
+def parse_references(options: argparse.Namespace) -> dict[str, list[str | list[str]]]:
+    """{granularity: references} of the flags given; the references of one granularity are averaged."""
+    given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
+    return {name: [parse_reference(name, text) for text in texts] for name, texts in given.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures in and out
+# ---------------------------------------------------------------------------------------------------------------------
+def read_picture(path: str) -> PIL.Image.Image:
+    """The decoded picture of a file, upright."""
+    try:
+        with PIL.Image.open(path) as opened:
+            return PIL.ImageOps.exif_transpose(opened)
+    except FileNotFoundError as error:
+        raise ValueError(f"There is no picture at {path!r}.") from error
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        raise ValueError(f"{path!r} cannot be read as a picture: {error}.") from error
+
+
+def read_mask(path: str) -> PIL.Image.Image:
+    """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray."""
+    mask = read_picture(path)
+    if "A" in mask.getbands() and mask.getchannel("A").getextrema()[0] < 255:
+        raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is repainted.")
+    return mask.convert("RGB").convert("L").point(lambda value: 255 * (value > 127))
+
+
+def output_paths(output: str, count: int) -> list[Path]:
+    """`output` itself, or name-0.png, name-1.png, ... for several pictures."""
+    path = Path(output)
+    return [path] if count == 1 else [path.with_name(f"{path.stem}-{index}{path.suffix}") for index in range(count)]
+
+
+def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """The flags that `pipe` knows, with its own defaults where they were not given."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(pipe.__call__).parameters.items()}
+    given = {name: getattr(options, name, None) for name in PIPELINE_FLAGS}
+    return {
+        name: defaults[name] if given[name] is None else given[name] for name in PIPELINE_FLAGS if name in defaults
+    }
+
+
+def run_pipeline(
+    pipe: Any,
+    options: argparse.Namespace,
+    references: dict[str, list[str | list[str]]],
+    recipe: dict[str, Any],
+    paths: Sequence[Path],
+    icc_profile: bytes | None = None,
+    **pictures: PIL.Image.Image,
+) -> list[PIL.Image.Image]:
+    """Call the pipeline once, save what it made under `paths`, each with its recipe, and print the names."""
+    settings = pipeline_settings(pipe, options)
+    scales = {**dict.fromkeys(references, 1.0), **dict(options.scale)}
+    # One generator for each picture: what a seed gives must not depend on how many pictures are made with it.
+    seeds = [options.seed + index for index in range(len(paths))]
+    images = pipe(
+        **settings,
+        **pictures,
+        reference_image=references or None,
+        granularity_scale=scales,
+        num_images_per_prompt=len(paths),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+    ).images
+    recipe = {**recipe, **settings, "granularity_scale": scales, "model": model_name(options.model)}
+    for image, path, seed in zip(images, paths, seeds, strict=True):
+        size = {"height": image.height, "width": image.width}
+        save_png(image, path, {**recipe, **size, "seed": seed}, icc_profile)
+        print(path)
+    return images
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+# ---------------------------------------------------------------------------------------------------------------------
+def load(name: str, options: argparse.Namespace) -> Any:
+    """The pipeline of the class `name`, from the model of the flags."""
+    from . import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
+
+    return load_pipeline(
+        getattr(pipelines, name),
+        options.model,
+        trust_remote_code=options.trust_remote_code,
+        device=options.device,
+    )
+
+
+def generate(options: argparse.Namespace) -> None:
+    """`mg-diffusion generate`."""
+    references = parse_references(options)
+    described = {name: [describe_reference(entry) for entry in row] for name, row in references.items()}
+    files = [entry for row in references.values() for entry in row if isinstance(entry, str)]
+    paths = [prepare_output(path, ".png", files) for path in output_paths(options.output, options.num_images)]
+    recipe = {"command": "generate", "references": described}
+    run_pipeline(load("MGPipeline", options), options, references, recipe, paths)
+
+
+def edit(options: argparse.Namespace) -> None:
+    """`mg-diffusion edit`."""
+    references = parse_references(options)
+    described = {name: [describe_reference(entry) for entry in row] for name, row in references.items()}
+    files = [entry for row in references.values() for entry in row if isinstance(entry, str)]
+    inputs = [options.image, options.mask, *files]
+    paths = [prepare_output(path, ".png", inputs) for path in output_paths(options.output, options.num_images)]
+    image, mask = read_picture(options.image), read_mask(options.mask)
+    recipe = {
+        "command": "edit",
+        "references": described,
+        "image": describe_file(options.image),
+        "mask": describe_file(options.mask),
+    }
+    pipe = load("MGInpaintPipeline", options)
+    profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
+    edited = run_pipeline(pipe, options, references, recipe, paths, profile, image=image, mask_image=mask)
+    outside = np.asarray(mask) == 0
+    changed = [(np.asarray(made) != np.asarray(image.convert("RGB"))).any(2) for made in edited]
+    print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
+
+
+def bench(options: argparse.Namespace) -> None:
+    """`mg-diffusion bench`."""
+    output = prepare_output(options.output, ".json")
+    grid = None if options.grid is None else prepare_output(options.grid, ".png")
+    try:
+        from .bench import read_pool, run_bench
+    except ImportError as error:
+        raise ValueError(f"bench needs more packages ({error}): pip install 'mg-diffusion[eval]'.") from error
+    pool = read_pool(options.data, options.split, options.size)
+    pipe = load("MGPipeline", options)
+    options.height = options.width = options.size
+    settings = {name: value for name, value in pipeline_settings(pipe, options).items() if value is not None}
+    settings["granularity_scale"] = {**dict.fromkeys(GRANULARITIES, 1.0), **dict(options.scale)}
+    run_bench(
+        pipe,
+        pool,
+        model=model_name(options.model),
+        settings=settings,
+        triples=options.triples,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        output=output,
+        grid=grid,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags
+# ---------------------------------------------------------------------------------------------------------------------
+class Parser(argparse.ArgumentParser):
+    """As the original, but errors look the same whether a flag or a file is wrong."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"error: {message}\n(see `{self.prog} --help`)\n")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model and sampling")
+    group.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
+    group.add_argument("--trust-remote-code", action="store_true", help="let code that --model brings along run")
+    group.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
+    group.add_argument("--steps", dest="num_inference_steps", type=whole(1), metavar="N", help="denoising steps")
+    group.add_argument("--guidance-scale", type=number, metavar="X", help="1 is off")
+    group.add_argument("--seed", type=whole(0), default=0, help="default: 0")
+    group.add_argument(
+        "--scale",
+        type=strength_of_one,
+        action="append",
+        default=[],
+        metavar="NAME=X",
+        help="strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates",
+    )
+
+
+def add_picture_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("references (each may be repeated; those of one kind are averaged)")
+    group.add_argument(
+        "--color",
+        action="append",
+        metavar="PICTURE_OR_PALETTE",
+        help='picture that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"',
+    )
+    group.add_argument("--texture", action="append", metavar="PICTURE", help="picture that lends its texture")
+    group.add_argument("--shape", action="append", metavar="PICTURE", help="picture that lends its shape")
+    group = parser.add_argument_group("text and output")
+    group.add_argument("--prompt", help="what is to be seen")
+    group.add_argument("--negative-prompt", help="what to steer away from")
+    group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
+    group.add_argument("-o", "--output", required=True, metavar="FILE.png", help="holds its recipe as metadata")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | edit | bench")
+
+    one = commands.add_parser("generate", help="make a picture", allow_abbrev=False)
+    one.set_defaults(run=generate)
+    add_picture_flags(one)
+    one.add_argument("--width", type=whole(1), metavar="PIXELS", help="default: the model's own size")
+    one.add_argument("--height", type=whole(1), metavar="PIXELS", help="default: the model's own size")
+    add_model_flags(one)
+
+    one = commands.add_parser("edit", help="repaint part of a picture", allow_abbrev=False)
+    one.set_defaults(run=edit)
+    one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside the mask no pixel changes")
+    one.add_argument("--mask", required=True, metavar="PICTURE", help="of the same size; white is repainted")
+    add_picture_flags(one)
+    one.add_argument("--strength", type=number, metavar="X", help="1 (default) forgets what was under the mask")
+    one.add_argument(
+        "--padding-mask-crop", type=whole(0), metavar="PIXELS", help="compute only the mask and so much around it"
+    )
+    one.add_argument(
+        "--feather", dest="mask_feather", type=whole(0), metavar="PIXELS", help="soft edge, inside the mask"
+    )
+    add_model_flags(one)
+
+    one = commands.add_parser("bench", help="measure separate control of color, texture and shape", allow_abbrev=False)
+    one.set_defaults(run=bench)
+    one.add_argument("--data", required=True, metavar="FOLDER", help="pictures to borrow from, at least 32")
+    one.add_argument("--split", metavar="NAME", help="folder inside --data; default: val where there is one, else all")
+    one.add_argument("--triples", type=whole(1), default=200, metavar="N", help="default: 200")
+    one.add_argument("--size", type=whole(16), default=64, metavar="PIXELS", help="of the pictures; default: 64")
+    one.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="default: 16")
+    one.add_argument("--grid", metavar="FILE.png", help="also draw the first 12 triples and what was made of them")
+    one.add_argument("-o", "--output", required=True, metavar="FILE.json", help="all figures, with their settings")
+    add_model_flags(one)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, or 2 after an error in what was asked for."""
+    options = build_parser().parse_args(arguments)
+    quiet()
+    try:
+        options.run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

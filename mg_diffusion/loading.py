@@ -1,0 +1,71 @@
+"""Load a pipeline for the command line, the demo and the benchmarks: the embedded default, or any other model."""
+
+import importlib.resources
+from pathlib import Path
+
+import diffusers.utils.logging
+import torch
+import transformers.utils.logging
+from diffusers import DiffusionPipeline
+
+
+EMBEDDED_NAME = "mg-bazaar"
+
+
+def quiet() -> None:
+    """Silence what diffusers and transformers report while they load; warnings and errors about our calls stay."""
+    transformers.utils.logging.set_verbosity_error()  # reports optional packages that nothing here needs
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+
+
+def embedded_model() -> Path:
+    """The folder of the default model that comes with the package.
+
+    Raises:
+        ValueError: if the weights are not there, as in a checkout without them.
+    """
+    folder = Path(str(importlib.resources.files("mg_diffusion.embedded")))
+    if not (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"The embedded default model is not in this installation: {folder} has no model_index.json. Install the "
+            f"package with its weights, or name a model of your own (--model FOLDER_OR_HUB_ID)."
+        )
+    return folder
+
+
+def model_name(model: str | None) -> str:
+    """The name to report a model by: a Hub id as it is, a folder by its last part (its place is nobody's business)."""
+    if model is None:
+        return f"{EMBEDDED_NAME} (embedded)"
+    return Path(model).resolve().name if Path(model).exists() else model
+
+
+def load_pipeline(
+    kind: type[DiffusionPipeline],
+    model: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    device: str = "auto",
+) -> DiffusionPipeline:
+    """A pipeline of the class `kind`.
+
+    Args:
+        model: a folder written by `save_pretrained` or the id of a Hub repository; `None` is the embedded default.
+        trust_remote_code: whether code that a foreign model brings along may run. Models of our own classes do not
+            need it: their code is taken from the installed package.
+        device: "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA where there is some.
+
+    Raises:
+        ValueError: if there is no such model or device.
+        OSError: if the Hub cannot deliver it.
+    """
+    place = str(embedded_model()) if model is None else model
+    try:
+        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    except RuntimeError as error:
+        raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
+    # The code of the embedded default is that of the package itself.
+    return kind.from_pretrained(place, trust_remote_code=trust_remote_code or model is None).to(target)

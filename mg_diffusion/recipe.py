@@ -1,0 +1,110 @@
+"""The recipe of a picture, stored in the PNG file itself; and output files that are whole or not there at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import PIL.Image
+import PIL.PngImagePlugin
+import torch
+
+from . import __version__
+
+
+KEY = "mg_diffusion"  # of the text chunk
+
+Place = str | os.PathLike
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the pixels."""
+    return {"mg_diffusion": __version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
+
+
+def describe_file(path: Place) -> dict[str, str]:
+    """Name and SHA-256 of a file: enough to recognize it, and nothing about the machine it lies on."""
+    return {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def describe_reference(reference: str | list[str]) -> dict[str, Any]:
+    """A reference as the recipe records it: a palette in full, a file by name and SHA-256."""
+    return {"palette": reference} if isinstance(reference, list) else describe_file(reference)
+
+
+def save_png(image: PIL.Image.Image, path: Place, recipe: dict[str, Any], icc_profile: bytes | None = None) -> None:
+    """Write a PNG file that holds its recipe; `path` is replaced in one step.
+
+    Args:
+        recipe: anything JSON can hold; `versions` are added.
+        icc_profile: color profile of the pixels, for edits of a photograph that has one.
+    """
+    text = PIL.PngImagePlugin.PngInfo()
+    text.add_text(KEY, json.dumps({**recipe, "versions": versions()}, sort_keys=True))
+    with replacing(path) as part:
+        image.save(part, format="PNG", pnginfo=text, icc_profile=icc_profile)
+
+
+def read_recipe(path: Place) -> dict[str, Any]:
+    """The recipe a PNG file holds.
+
+    Raises:
+        ValueError: if the file is no PNG or holds no recipe.
+        OSError: if it cannot be read.
+    """
+    with PIL.Image.open(path) as image:
+        text = image.text.get(KEY) if image.format == "PNG" else None
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} holds no recipe. Recipes are in the PNG files that mg-diffusion writes, until "
+            f"another program saves them without their metadata."
+        ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Place) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; it becomes `path` if the block succeeds and vanishes otherwise."""
+    # Not `tempfile`: its files are readable by their owner only, and would stay so under their final name.
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def prepare_output(path: Place, suffix: str, inputs: Iterable[Place] = ()) -> Path:
+    """Make sure, before any work is done, that its result can be written to `path`; makes missing folders.
+
+    Args:
+        suffix: the ending the file must have, such as ".png".
+        inputs: files that are read; none of them may be overwritten.
+
+    Raises:
+        ValueError: for another ending, a folder in the place of the file, an input, or a folder without permission.
+    """
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"The output must be a {suffix} file, got {str(path)!r}: only that keeps what is written.")
+    if path.is_dir():
+        raise ValueError(f"The output {str(path)!r} is a folder. Name a {suffix} file in it.")
+    for read in inputs:
+        if path.exists() and Path(read).exists() and path.samefile(read):
+            raise ValueError(f"The output {str(path)!r} is an input of the same run. Choose another name.")
+    folder = Path(os.path.realpath(path)).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{uuid.uuid4().hex}.part"  # permissions alone do not tell: try it
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"Nothing can be written to the folder of {str(path)!r}: {error}.") from error
+    return path
