@@ -386,6 +386,7 @@ class MGAdapter(ModelMixin, ConfigMixin):
             dim=1,
         )
         tokens = self.fusion(tokens, present, fusion_scale)
+        tokens = tokens * present[:, :, None, None].to(tokens.dtype)  # the fusion writes to absent ones as well
         sizes = down_block_sizes(self.config.block_strides, *latent_size)
         total: list[torch.Tensor] | None = None
         for name, residuals in self._residuals(features, tokens, present, sizes):
