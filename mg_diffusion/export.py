@@ -1,0 +1,48 @@
+"""Turn a run's weights into a repository that loads from disk or Hub without this package.
+
+python -m mg_diffusion.export RUN/weights hub_cards/mg-bazaar --dtype float16
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import DiffusionPipeline
+
+
+def export(source: str | Path, target: str | Path, dtype: torch.dtype = torch.float16) -> float:
+    """Load a saved pipeline, cast it, and write it with the code files it needs.
+
+    Files in `target` that a pipeline does not write (card, figures, measurements) stay.
+
+    Returns:
+        size of the weights in MB.
+
+    Raises:
+        ValueError: if `source` holds no pipeline.
+    """
+    if not Path(source, "model_index.json").is_file():
+        raise ValueError(
+            f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run."
+        )
+    pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
+    pipeline.save_pretrained(target, safe_serialization=True)
+    return sum(path.stat().st_size for path in Path(target).rglob("*.safetensors")) / 1e6
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    args = parser.parse_args(arguments)
+    try:
+        size = export(args.source, args.target, getattr(torch, args.dtype))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"{args.target}: {size:.1f} MB of weights")
+
+
+if __name__ == "__main__":
+    main()
