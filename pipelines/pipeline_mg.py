@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
-from diffusers.utils import replace_example_docstring
+from diffusers.utils import USE_PEFT_BACKEND, replace_example_docstring, scale_lora_layers, unscale_lora_layers
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -97,6 +97,19 @@ def count_samples(reference: Any) -> int:
 
     is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
     return len(reference) if is_nested else 1
+
+
+@contextlib.contextmanager
+def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
+    """LoRA layers at the strength that `cross_attention_kwargs` asks for, where no call of diffusers sees to it."""
+    if scale is None or scale == 1.0 or not USE_PEFT_BACKEND:
+        yield
+        return
+    scale_lora_layers(model, scale)
+    try:
+        yield
+    finally:
+        unscale_lora_layers(model, scale)
 
 
 class MGPipeline(
@@ -316,6 +329,17 @@ class MGPipeline(
             count = len(prompt) * num_images_per_prompt
             zeros = torch.zeros(count, 1, self.unet.config.cross_attention_dim, device=device, dtype=self.unet.dtype)
             return zeros, zeros if do_classifier_free_guidance else None
+        if clip_skip is not None and prompt_embeds is None:
+            # The stock method looks for the last norm where transformers no longer has it (diffusers issue 14124).
+            prompt = self.maybe_convert_prompt(prompt, self.tokenizer)
+            length = self.tokenizer.model_max_length
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            with lora_scaled(self.text_encoder, lora_scale):
+                encoded = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
+            norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
+            prompt, prompt_embeds = None, norm(encoded.hidden_states[-(clip_skip + 1)])
         return StableDiffusionPipeline.encode_prompt(
             self,
             prompt,
@@ -326,7 +350,6 @@ class MGPipeline(
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
             lora_scale=lora_scale,
-            clip_skip=clip_skip,
         )
 
     @torch.no_grad()
@@ -386,9 +409,10 @@ class MGPipeline(
             return torch.cat([tensor.repeat_interleave(num_images_per_prompt, dim=0)] * copies)
 
         features = {name: {key: rows(value) for key, value in parts.items()} for name, parts in features.items()}
-        folded, residuals = self.mg_adapter.condition(
-            self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
-        )
+        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
+            folded, residuals = self.mg_adapter.condition(
+                self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
+            )
         return folded, None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
 
     def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
