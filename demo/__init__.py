@@ -1,0 +1,1 @@
+"""What the package can do, to look at: `python -m demo.showcase`."""
