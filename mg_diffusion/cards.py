@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+
 NAMES = ("color", "texture", "shape")
 TARGETS = {"color": 0.90, "texture": 0.75, "shape": 0.85}
 

@@ -28,6 +28,7 @@ def start(args: Namespace) -> Accelerator:
         step_scheduler_with_optimizer=False,
     )
     set_seed(args.seed)
+    torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     if accelerator.is_main_process:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
