@@ -172,7 +172,7 @@ def opaque_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
     is_numpy = isinstance(array, np.ndarray)
-    tensor = torch.from_numpy(np.ascontiguousarray(array)) if is_numpy else array.detach()
+    tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
     tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
     if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
         layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
@@ -971,7 +971,9 @@ class MGInpaintPipeline(
         mask_image = torch.stack([one if size is None else F.adaptive_max_pool2d(one, size) for one in masks])
         region = self.crop_region(mask_image, height, width, padding_mask_crop)
         left, top, right, bottom = region
-        init_image = 2 * resize(original[:, :, top:bottom, left:right], height, width) - 1
+        init_image = resize(original[:, :, top:bottom, left:right], height, width)
+        # The memory layout that diffusers gives pictures: convolutions then agree with its pipelines to the last bit.
+        init_image = (2 * init_image - 1).contiguous(memory_format=torch.channels_last)
         init_mask = F.adaptive_max_pool2d(mask_image[:, :, top:bottom, left:right], (height, width))
 
         # 3. References, read and fused once for all steps

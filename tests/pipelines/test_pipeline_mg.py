@@ -1,0 +1,408 @@
+"""MGPipeline: what it computes, against the stock pipeline where there is one."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler, StableDiffusionPipeline
+from diffusers.callbacks import SDCFGCutoffCallback
+
+from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.pipelines import MGPipeline
+
+from .tiny import SIZE, picture, references, seeded
+
+
+def run(pipeline, prompt="a red flower", seed=0, **options):
+    """Latents of two steps; pictures where `output_type` asks for them."""
+    options = {"num_inference_steps": 2, "generator": seeded(seed), "output_type": "latent", **options}
+    return pipeline(prompt, **options).images
+
+
+def stock(pipeline: MGPipeline) -> StableDiffusionPipeline:
+    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    parts = {name: pipeline.components[name] for name in names}
+    pipe = StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_call_signature():
+    parameters = inspect.signature(MGPipeline.__call__).parameters
+    assert list(parameters)[1:6] == ["prompt", "reference_image", "granularity_scale", "height", "width"]
+    shared = set(inspect.signature(StableDiffusionPipeline.__call__).parameters)
+    assert shared - set(parameters) == {"ip_adapter_image", "ip_adapter_image_embeds", "guidance_rescale", "kwargs"}
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    assert (defaults["guidance_scale"], defaults["num_inference_steps"], defaults["granularity_scale"]) == (
+        2.5,
+        20,
+        1.0,
+    )
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
+@pytest.mark.parametrize("options", [{}, {"reference_image": references(), "granularity_scale": 0}])
+def test_without_references_or_strength_it_is_the_stock_pipeline(make, guidance_scale, options):
+    pipeline = make()
+    expected = run(stock(pipeline), guidance_scale=guidance_scale, output_type="np")
+    np.testing.assert_array_equal(run(pipeline, guidance_scale=guidance_scale, output_type="np", **options), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"prompt": ["a", "b"], "negative_prompt": ["c", "d"], "num_images_per_prompt": 2},
+        {"eta": 0.7},
+        {"timesteps": [801, 401, 1]},
+        {"height": 24, "width": 32},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_other_arguments_do_what_they_do_in_the_stock_pipeline(make, options):
+    pipeline = make()
+    if "timesteps" in options:
+        pipeline.scheduler = EulerDiscreteScheduler(steps_offset=1)
+    options = {"guidance_scale": 3.0, **options}
+    assert torch.equal(run(pipeline, **options), run(stock(pipeline), **options))
+
+
+@pytest.mark.parametrize("scheduler", [EulerDiscreteScheduler, HeunDiscreteScheduler])
+def test_other_schedulers(make, scheduler):
+    pipeline = make()
+    pipeline.scheduler = scheduler(steps_offset=1)
+    assert torch.equal(run(pipeline), run(stock(pipeline), guidance_scale=2.5))
+
+
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_every_granularity_has_an_effect_in_proportion_to_its_strength(make, name):
+    pipeline, base = make(), run(make())
+    reference = {name: references()[name]}
+    change = [
+        (run(pipeline, reference_image=reference, granularity_scale=strength) - base).abs().mean().item()
+        for strength in (0.0, 0.1, 1.0)
+    ]
+    assert change[0] == 0 < change[1] < change[2]
+
+
+def test_absent_is_the_same_as_strength_zero_and_as_none(make):
+    pipeline, given = make(), references()
+    only = run(pipeline, reference_image={"color": given["color"]})
+    assert torch.equal(only, run(pipeline, reference_image={**given, "texture": None, "shape": None}))
+    zero = {"texture": 0, "shape": 0}
+    torch.testing.assert_close(only, run(pipeline, reference_image=given, granularity_scale=zero))
+
+
+def test_unconditional_rows_are_those_of_the_base_model(make):
+    pipeline, rows = make(), []
+    pipeline.unet.register_forward_hook(lambda module, inputs, output: rows.append(output[0]))
+    run(pipeline)
+    run(pipeline, reference_image=references())
+    base, steered = rows[0], rows[2]
+    assert torch.equal(base[0], steered[0])
+    assert not torch.equal(base[1], steered[1])
+
+
+def test_strength_for_each_sample(make):
+    pipeline, prompts, generators = make(), ["a", "a"], [seeded(), seeded()]
+    scale = {"color": [1.0, 0.0], "texture": 0, "shape": 0}
+    both = run(pipeline, prompts, reference_image=references(), granularity_scale=scale, generator=generators)
+    color_only = run(pipeline, "a", reference_image={"color": references()["color"]})
+    torch.testing.assert_close(both[:1], color_only, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both[1:], run(pipeline, "a"), atol=1e-4, rtol=1e-4)
+
+
+def test_a_batch_is_its_samples_one_by_one(make):
+    pipeline = make()
+    colors, shapes = [[["#ff0000"]], [["#0000ff"]]], [[picture(1)], [picture(2)]]
+    reference = {"color": colors, "shape": shapes, "texture": picture(3)}
+    batch = run(
+        pipeline, ["a", "b"], reference_image=reference, num_images_per_prompt=2, generator=list(map(seeded, range(4)))
+    )
+    assert batch.shape == (4, 4, SIZE // 2, SIZE // 2)
+    for index in range(4):
+        own = {"color": colors[index // 2], "shape": shapes[index // 2], "texture": picture(3)}
+        single = run(pipeline, "ab"[index // 2], seed=index, reference_image=own)
+        torch.testing.assert_close(batch[index : index + 1], single, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_without_a_prompt_references_set_the_batch(make, text):
+    pipeline = make(text=text)
+    assert run(pipeline, None).shape[0] == 1
+    assert run(pipeline, None, reference_image={"color": [[["#ff0000"]], [["#0000ff"]]]}).shape[0] == 2
+    assert run(pipeline, None, reference_image={"color": [["#ff0000"], ["#0000ff"]]}).shape[0] == 1  # two palettes
+
+
+def test_no_prompt_is_the_empty_prompt(make):
+    pipeline = make()
+    assert torch.equal(run(pipeline, None), run(pipeline, ""))
+
+
+def test_reference_embeds_are_used_in_place_of_references(make):
+    pipeline = make()
+    features = pipeline.encode_reference(references())
+    assert set(features) == {"color", "texture", "shape"}
+    assert torch.equal(run(pipeline, reference_embeds=features), run(pipeline, reference_image=references()))
+    pipeline.mg_encoder = None
+    assert torch.isfinite(run(pipeline, ["a", "b"], reference_embeds=features, generator=[seeded(), seeded()])).all()
+
+
+def test_fusion_scale_changes_the_result_of_several_granularities(make):
+    pipeline = make()
+    apart, mixed = (run(pipeline, reference_image=references(), fusion_scale=scale) for scale in (0.0, 1.0))
+    assert not torch.equal(apart, mixed)
+
+
+def test_conditioning_is_computed_once_and_references_are_read_once(make, monkeypatch):
+    pipeline, calls = make(), []
+    for module, name in ((pipeline.mg_adapter, "condition"), (pipeline.mg_encoder, "encode")):
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *a, _f=original, _n=name, **k: (calls.append(_n), _f(*a, **k))[1], raising=False
+        )
+    run(pipeline, reference_image=references(), num_inference_steps=4)
+    assert sorted(calls) == ["condition", "encode"]
+
+
+def test_prompt_embeds_are_used_in_place_of_prompts(make):
+    pipeline = make()
+    run(pipeline)  # sets what `encode_prompt` reads
+    positive, negative = pipeline.encode_prompt(["a red flower"], "cpu", 1, True)
+    embeds = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
+    assert torch.equal(run(pipeline, None, **embeds), run(pipeline))
+    pipeline.text_encoder = pipeline.tokenizer = None
+    assert torch.isfinite(run(pipeline, None, **embeds)).all()
+
+
+def test_clip_skip_takes_an_earlier_layer(make):
+    pipeline = make()
+    assert torch.equal(run(pipeline, clip_skip=0), run(pipeline))
+    assert not torch.equal(run(pipeline, clip_skip=1), run(pipeline))
+
+
+def test_own_latents_are_the_noise(make):
+    pipeline = make()
+    noise = torch.randn(1, 4, SIZE // 2, SIZE // 2, generator=seeded(3))
+    assert torch.equal(run(pipeline, latents=noise), run(pipeline, seed=3))
+
+
+@pytest.mark.parametrize("vae", ["kl", "haar"])
+@pytest.mark.parametrize("is_inpainting", [False, True])
+def test_output_types(make, vae, is_inpainting):
+    pipeline = make(vae=vae, is_inpainting=is_inpainting)
+    pil, array, tensor = (run(pipeline, output_type=kind) for kind in ("pil", "np", "pt"))
+    assert pil[0].size == (SIZE, SIZE) and array.shape == (1, SIZE, SIZE, 3) and tensor.shape == (1, 3, SIZE, SIZE)
+    assert 0 <= array.min() and array.max() <= 1
+    np.testing.assert_array_equal(np.asarray(pil[0]), (array[0] * 255).round().astype(np.uint8))
+    np.testing.assert_array_equal(array, tensor.permute(0, 2, 3, 1).numpy())
+
+
+def test_an_inpainting_unet_is_told_to_paint_everything(make):
+    pipeline, inputs = make(is_inpainting=True, vae="haar"), []
+    pipeline.unet.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    run(pipeline)
+    mask, masked_image_latents = inputs[0][:, 12], inputs[0][:, 13:]
+    assert (mask == 1).all() and (masked_image_latents == 0).all()
+
+
+def test_tuple_and_dataclass_are_the_same(make):
+    pipeline = make()
+    options = {"num_inference_steps": 2, "output_type": "pt"}
+    result = pipeline("a", generator=seeded(), **options)
+    images, flags = pipeline("a", generator=seeded(), return_dict=False, **options)
+    assert torch.equal(result.images, images) and flags is None and result.nsfw_content_detected is None
+
+
+def test_other_sizes(make):
+    pipeline = make()
+    assert run(pipeline, reference_image=references(), height=22, width=34, output_type="pt").shape == (1, 3, 22, 34)
+
+
+# -- callbacks ----------------------------------------------------------------------------------------------------------
+def test_callback_sees_and_replaces_tensors(make):
+    pipeline, seen = make(), []
+
+    def callback(pipe, step, timestep, tensors):
+        seen.append((step, sorted(tensors)))
+        return {"latents": torch.zeros_like(tensors["latents"])} if step == 1 else {}
+
+    names = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    latents = run(pipeline, callback_on_step_end=callback, callback_on_step_end_tensor_inputs=names)
+    assert seen == [(0, sorted(names)), (1, sorted(names))] and (latents == 0).all()
+    assert pipeline.num_timesteps == 2
+
+
+def test_callback_may_change_guidance_and_interrupt(make):
+    def stronger(pipe, step, timestep, tensors):
+        pipe._guidance_scale *= 3
+        return tensors
+
+    def stop(pipe, step, timestep, tensors):
+        pipe._interrupt = True
+        return tensors
+
+    pipeline, calls = make(), []
+    pipeline.unet.register_forward_hook(lambda module, inputs, output: calls.append(output[0].shape[0]))
+    assert not torch.equal(run(pipeline, callback_on_step_end=stronger), run(pipeline))
+    calls.clear()
+    run(pipeline, num_inference_steps=5, callback_on_step_end=stop)
+    assert calls == [2]
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_callback_may_switch_guidance_off(make, official):
+    def off(pipe, step, timestep, tensors):
+        pipe._guidance_scale = 1.0
+        return tensors
+
+    pipeline, rows = make(is_inpainting=True), []
+    pipeline.unet.register_forward_hook(lambda module, inputs, output: rows.append(output[0]))
+    callback = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=0) if official else off
+    run(pipeline, reference_image=references(), callback_on_step_end=callback)
+    run(pipeline, reference_image=references())
+    assert [len(row) for row in rows] == [2, 1, 2, 2]
+    torch.testing.assert_close(rows[1][0], rows[3][1], atol=1e-4, rtol=1e-4)  # what is left is the conditional row
+
+
+# -- nothing borrowed stays changed ---------------------------------------------------------------------------------------
+def test_processors_are_restored_after_the_call_and_after_an_error(make):
+    def fail(pipe, step, timestep, tensors):
+        assert type(pipe.unet.attn_processors[names[0]]).__name__ == "MGAttnProcessor"
+        raise RuntimeError("from the callback")
+
+    pipeline = make()
+    names = [name for name in pipeline.unet.attn_processors if "attn2" in name]
+    before, state = pipeline.unet.attn_processors, list(pipeline.unet.state_dict())
+    run(pipeline, reference_image=references())
+    assert pipeline.unet.attn_processors == before
+    with pytest.raises(RuntimeError, match="from the callback"):
+        run(pipeline, reference_image=references(), callback_on_step_end=fail)
+    assert pipeline.unet.attn_processors == before and list(pipeline.unet.state_dict()) == state
+
+
+def test_user_kwargs_and_references_stay_as_they_are(make):
+    pipeline, kwargs, given = make(), {"scale": 1.0}, references()
+    run(pipeline, reference_image=given, cross_attention_kwargs=kwargs)
+    assert kwargs == {"scale": 1.0} and given.keys() == references().keys()
+
+
+# -- with the rest of the host --------------------------------------------------------------------------------------------
+def test_lora_scale_reaches_the_folded_attention(make):
+    peft = pytest.importorskip("peft")
+    pipeline = make()
+    options = {"reference_image": references()}
+    base = run(pipeline, **options)
+    targets = ["to_q", "to_k", "to_v", "to_out.0"]
+    pipeline.unet.add_adapter(peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    full = run(pipeline, **options)
+    off = run(pipeline, cross_attention_kwargs={"scale": 0.0}, **options)
+    torch.testing.assert_close(off, base, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(full, base, atol=1e-2)
+    assert torch.equal(run(pipeline, **options), full)  # the scale did not stick
+
+
+def test_sequentially_offloaded_unet(make):
+    from accelerate import cpu_offload
+
+    pipeline = make()
+    expected = run(pipeline, reference_image=references())
+    cpu_offload(pipeline.unet, execution_device=torch.device("cpu"))
+    assert next(pipeline.unet.parameters()).is_meta
+    torch.testing.assert_close(run(pipeline, reference_image=references()), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16(make):
+    pipeline = make(is_inpainting=True).to(torch.bfloat16)
+    latents = run(pipeline, reference_image=references())
+    assert latents.dtype == torch.bfloat16 and torch.isfinite(latents).all()
+    assert run(pipeline, reference_image=references(), output_type="np").dtype == np.float32
+
+
+def test_compiled_unet(make):
+    pipeline = make()
+    expected = run(pipeline, reference_image=references())
+    pipeline.unet = torch.compile(pipeline.unet, backend="eager")
+    torch.testing.assert_close(run(pipeline, reference_image=references()), expected)
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------------
+LATENT = SIZE // 2
+EMBEDS = torch.zeros(1, 12, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference_image": {"lighting": picture()}}, "Unknown granularity 'lighting'"),
+        ({"reference_image": {"color": "no_such_file.png"}}, "no_such_file"),
+        ({"reference_image": picture()}, "is a dict"),
+        ({"reference_image": {"color": [[picture()], [picture()]]}, "prompt": ["a", "b", "c"]}, "2 samples"),
+        ({"reference_image": {}, "reference_embeds": {}}, "not both"),
+        ({"reference_embeds": {"color": {"vector": torch.zeros(1, 7)}}}, "another encoder"),
+        ({"reference_embeds": {"color": {"vector": torch.zeros(2, 253)}}}, "2 samples"),
+        ({"granularity_scale": -1}, "at least 0"),
+        ({"granularity_scale": float("nan")}, "finite"),
+        ({"granularity_scale": {"lighting": 1}}, "Unknown granularity"),
+        ({"granularity_scale": {"color": [1, 1, 1]}}, "one number or one for each"),
+        ({"height": 15}, "multiples of 2"),
+        ({"width": -2}, "multiples of 2"),
+        ({"num_images_per_prompt": 0}, "positive integer"),
+        ({"generator": [torch.Generator()] * 2}, "one for each of the 1 images"),
+        ({"latents": torch.zeros(1, 3, LATENT, LATENT)}, "must have the shape"),
+        ({"output_type": "jpeg"}, "output_type"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callback_on_step_end_tensor_inputs"),
+        ({"prompt_embeds": EMBEDS}, "not both"),
+        ({"negative_prompt": "a", "negative_prompt_embeds": EMBEDS}, "not both"),
+        ({"prompt": 3}, "string or a list"),
+        ({"prompt": []}, "0 samples"),
+        ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "3 samples"),
+        ({"prompt": None, "prompt_embeds": EMBEDS, "negative_prompt_embeds": EMBEDS[:, :5]}, "same shape"),
+        ({"timesteps": [1], "sigmas": [1.0]}, "only one"),
+        ({"sigmas": [1.0]}, "does not support"),
+    ],
+)
+def test_errors_come_before_anything_is_computed(make, options, message):
+    pipeline, calls = make(), []
+    pipeline.unet.register_forward_hook(lambda *_: calls.append(1))
+    pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises(ValueError, match=message):
+        pipeline(**{"prompt": "a", **options})
+    assert not calls
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompt": "a"}, "no text encoder"),
+        ({"negative_prompt": "a"}, "no text encoder"),
+        ({"prompt_embeds": EMBEDS}, "needs `negative_prompt_embeds`"),
+        ({"negative_prompt_embeds": EMBEDS}, "need `prompt_embeds`"),
+    ],
+)
+def test_errors_without_a_text_encoder(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(text=False)(**options)
+
+
+def test_errors_without_encoder_or_adapter(make):
+    pipeline = make()
+    pipeline.mg_encoder = None
+    with pytest.raises(ValueError, match="mg_encoder"):
+        pipeline("a", reference_image=references())
+    pipeline.mg_adapter = None
+    with pytest.raises(ValueError, match="mg_adapter"):
+        pipeline("a", reference_embeds={})
+    assert torch.isfinite(run(pipeline)).all()
+
+
+def test_components_that_do_not_fit_are_refused(make):
+    plain, inpainting, haar = make(), make(is_inpainting=True), make(vae="haar")
+    with pytest.raises(ValueError, match="input channels"):
+        MGPipeline(**{**plain.components, "unet": haar.unet})
+    with pytest.raises(ValueError, match="does not fit the MGEncoder"):
+        MGPipeline(**{**plain.components, "mg_encoder": MGEncoder()})
+    other = MGAdapter.from_unet(plain.unet, plain.mg_encoder, block_channels=(32, 32))
+    with pytest.raises(ValueError, match="does not fit the UNet"):
+        MGPipeline(**{**plain.components, "mg_adapter": other})
+    assert MGPipeline(**{**plain.components, "unet": inpainting.unet}) is not None

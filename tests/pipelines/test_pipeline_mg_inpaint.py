@@ -1,0 +1,320 @@
+"""MGInpaintPipeline: what comes back outside the mask, and what is computed inside, against the stock pipeline."""
+
+import inspect
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from diffusers import StableDiffusionInpaintPipeline
+
+from mg_diffusion.pipelines import MGInpaintPipeline
+from mg_diffusion.pipelines.pipeline_mg_inpaint import feathered, list_masks
+
+from .tiny import SIZE, picture, references, seeded
+
+
+IMAGE = picture(5, height=30, width=44)
+MASK = np.zeros((30, 44), dtype=bool)
+MASK[7:21, 11:24] = True
+INSIDE = np.zeros((SIZE, SIZE), dtype=np.uint8)
+INSIDE[4:12, 6:14] = 255  # on the latent grid
+
+
+def edit(pipeline, image=IMAGE, mask_image=MASK, prompt="a red flower", seed=0, **options):
+    options = {"num_inference_steps": 2, "generator": seeded(seed), "output_type": "np", **options}
+    return pipeline(prompt, image=image, mask_image=mask_image, **options).images
+
+
+def as_floats(image) -> np.ndarray:
+    """(H, W, 3) float32 of whatever a pipeline returns for one picture, or takes."""
+    if isinstance(image, torch.Tensor):
+        return image.permute(1, 2, 0).numpy()
+    array = np.asarray(image)
+    return array.astype(np.float32) / 255 if array.dtype == np.uint8 else array
+
+
+def native(image: PIL.Image.Image = IMAGE) -> PIL.Image.Image:
+    return image.resize((SIZE, SIZE))
+
+
+def test_call_signature():
+    ours = list(inspect.signature(MGInpaintPipeline.__call__).parameters)
+    assert ours[1:6] == ["prompt", "image", "mask_image", "reference_image", "granularity_scale"]
+    shared = set(inspect.signature(StableDiffusionInpaintPipeline.__call__).parameters)
+    assert shared - set(ours) == {"ip_adapter_image", "ip_adapter_image_embeds", "masked_image_latents", "kwargs"}
+
+
+# -- outside the mask -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("is_inpainting", [False, True])
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+@pytest.mark.parametrize("vae", ["kl", "haar"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"padding_mask_crop": 3}, {"mask_feather": 3}, {"strength": 0.6}, {"padding_mask_crop": 0, "height": 24}],
+    ids=str,
+)
+def test_outside_the_mask_every_bit_stays(make_inpaint, is_inpainting, output_type, vae, options):
+    pipeline = make_inpaint(is_inpainting=is_inpainting, vae=vae)
+    (image,) = edit(pipeline, reference_image=references(), output_type=output_type, num_inference_steps=3, **options)
+    changed = (as_floats(image) != as_floats(IMAGE)).any(-1)
+    assert not changed[~MASK].any()
+    assert changed[MASK].mean() > 0.9
+
+
+@pytest.mark.parametrize("kind", ["pil", "path", "uint8", "float", "tensor", "batch", "list"])
+def test_every_form_of_the_same_picture_and_mask_gives_the_same(make_inpaint, tmp_path, kind):
+    IMAGE.save(tmp_path / "image.png")
+    PIL.Image.fromarray(MASK).save(tmp_path / "mask.png")
+    array, floats = np.asarray(IMAGE), as_floats(IMAGE)
+    tensor = torch.from_numpy(floats).permute(2, 0, 1)
+    image, mask = {
+        "pil": (IMAGE, PIL.Image.fromarray(MASK)),
+        "path": (tmp_path / "image.png", str(tmp_path / "mask.png")),
+        "uint8": (array, 255 * MASK.astype(np.uint8)),
+        "float": (floats, MASK.astype(np.float32)[..., None]),
+        "tensor": (tensor, torch.from_numpy(MASK)),
+        "batch": (tensor[None], torch.from_numpy(MASK)[None, None]),
+        "list": ([IMAGE], [PIL.Image.fromarray(MASK).convert("RGB")]),
+    }[kind]
+    pipeline = make_inpaint()
+    np.testing.assert_array_equal(edit(pipeline, image, mask), edit(pipeline))
+
+
+def test_an_explicit_size_is_the_size_of_the_result(make_inpaint):
+    pipeline = make_inpaint()
+    (image,) = edit(pipeline, height=24, width=20, output_type="pil")
+    resized = IMAGE.resize((20, 24), PIL.Image.Resampling.LANCZOS)
+    assert image.size == (20, 24)
+    # A pixel of the smaller mask is white if any pixel under it was.
+    rows = [MASK[30 * y // 24 : -(-30 * (y + 1) // 24)] for y in range(24)]
+    mask = np.array([[row[:, 44 * x // 20 : -(-44 * (x + 1) // 20)].any() for x in range(20)] for row in rows])
+    changed = (np.asarray(image) != np.asarray(resized)).any(-1)
+    assert not changed[~mask].any() and changed[mask].mean() > 0.9
+    assert edit(pipeline, width=20).shape == (1, SIZE, 20, 3)
+
+
+def test_a_crop_is_computed_alone(make_inpaint):
+    """What lies outside the crop has no influence on the result."""
+    pipeline = make_inpaint(is_inpainting=True)
+    other = np.asarray(IMAGE).copy()
+    other[:, 40:] = 0
+    options = {"padding_mask_crop": 2, "output_type": "pil"}
+    first, second = (np.asarray(edit(pipeline, image, **options)[0]) for image in (IMAGE, other))
+    np.testing.assert_array_equal(first[MASK], second[MASK])
+
+
+def test_feather_is_a_ramp_inside_the_mask():
+    mask = torch.zeros(1, 1, 9, 9)
+    mask[..., 1:8, 0:9] = 1
+    ramp = feathered(mask, 2)[0, 0, :, 4]
+    torch.testing.assert_close(ramp, torch.tensor([0, 1, 2, 3, 3, 3, 2, 1, 0]) / 3)
+    assert torch.equal(feathered(mask, 0), mask)
+    assert (feathered(torch.ones(1, 1, 5, 5), 4) == 1).all()  # the border of the picture is no edge
+
+
+def test_feather_blends_toward_the_original(make_inpaint):
+    pipeline = make_inpaint()
+    hard, soft = (edit(pipeline, mask_feather=pixels)[0] for pixels in (0, 4))
+    center = (slice(12, 16), slice(16, 19))
+    np.testing.assert_array_equal(hard[center], soft[center])
+    edge = (slice(7, 8), slice(11, 24))
+    original = as_floats(IMAGE)[edge]
+    np.testing.assert_allclose(soft[edge] - original, (hard[edge] - original) / 5, atol=1e-6)
+
+
+# -- inside the mask ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("is_inpainting", [False, True])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize(
+    "reference", [{}, {"reference_image": references(), "granularity_scale": 0}], ids=["none", "zero"]
+)
+def test_without_references_or_strength_it_is_the_stock_pipeline(make_inpaint, is_inpainting, strength, reference):
+    pipeline = make_inpaint(is_inpainting=is_inpainting)
+    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    stock = StableDiffusionInpaintPipeline(
+        **{name: pipeline.components[name] for name in names},
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    stock.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": 4, "strength": strength, "guidance_scale": 2.5, "output_type": "latent"}
+    mask = PIL.Image.fromarray(INSIDE)
+    expected = edit(stock, native(), mask, height=SIZE, width=SIZE, **options)
+    assert torch.equal(edit(pipeline, native(), mask, **options, **reference), expected)
+
+
+@pytest.mark.parametrize("is_inpainting", [False, True])
+def test_a_full_mask_is_generation(make, make_inpaint, is_inpainting):
+    options = {"vae": "haar", "is_inpainting": is_inpainting}  # a codec that draws no random numbers
+    generated = make(**options)(
+        "a red flower",
+        reference_image=references(),
+        num_inference_steps=2,
+        generator=seeded(),
+        output_type="np",
+    ).images
+    full = np.full((SIZE, SIZE), 255, dtype=np.uint8)
+    edited = edit(make_inpaint(**options), native(), full, reference_image=references())
+    np.testing.assert_allclose(edited, generated, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_every_granularity_has_an_effect(make_inpaint, name):
+    pipeline = make_inpaint(is_inpainting=True)
+    assert not np.array_equal(edit(pipeline), edit(pipeline, reference_image={name: references()[name]}))
+
+
+def test_one_masked_pixel_masks_its_latent_cell(make_inpaint):
+    pipeline, inputs = make_inpaint(is_inpainting=True), []
+    pipeline.unet.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    mask[5, 8] = True
+    edit(pipeline, native(), mask)
+    expected = torch.zeros(SIZE // 2, SIZE // 2)
+    expected[2, 4] = 1
+    assert torch.equal(inputs[0][0, 4], expected)
+
+
+def test_several_pictures_for_a_prompt(make_inpaint):
+    pipeline = make_inpaint()
+    options = {"reference_image": references(), "num_images_per_prompt": 2}
+    first, second = edit(pipeline, generator=[seeded(0), seeded(1)], **options)
+    assert not np.array_equal(first, second)
+    for image in (first, second):
+        np.testing.assert_array_equal(image[~MASK], as_floats(IMAGE)[~MASK])
+
+
+@pytest.mark.parametrize("is_inpainting", [False, True])
+def test_a_batch_is_its_samples_one_by_one(make_inpaint, is_inpainting):
+    pipeline = make_inpaint(is_inpainting=is_inpainting)
+    images, masks = [IMAGE, picture(6, 30, 44)], [MASK, MASK[::-1].copy()]
+    shared = {"reference_image": references(), "strength": 0.7, "num_inference_steps": 3}
+    generators = [seeded(index) for index in range(4)]
+    batch = edit(pipeline, images, masks, ["a", "b"], num_images_per_prompt=2, generator=generators, **shared)
+    assert batch.shape == (4, 30, 44, 3)
+    for index in range(4):
+        half = index // 2
+        (single,) = edit(pipeline, images[half], masks[half], "ab"[half], seed=index, **shared)
+        np.testing.assert_allclose(batch[index], single, atol=1e-4)
+        np.testing.assert_array_equal(batch[index][~masks[half]], as_floats(images[half])[~masks[half]])
+
+
+def test_without_a_prompt_pictures_and_masks_set_the_batch(make_inpaint):
+    pipeline = make_inpaint(text=False)
+    assert edit(pipeline, [IMAGE, IMAGE], prompt=None).shape == (2, 30, 44, 3)
+    assert edit(pipeline, IMAGE, [MASK, MASK], prompt=None).shape == (2, 30, 44, 3)
+    assert edit(pipeline, prompt=None, padding_mask_crop=2, reference_image=references()).shape == (1, 30, 44, 3)
+
+
+def test_pictures_of_several_sizes_need_an_explicit_one(make_inpaint):
+    pipeline = make_inpaint(text=False)
+    images, masks = [IMAGE, IMAGE.resize((20, 20))], [MASK, np.ones((20, 20), dtype=bool)]
+    assert edit(pipeline, images, masks, None, height=16, width=18).shape == (2, 16, 18, 3)
+    with pytest.raises(ValueError, match="must have one size"):
+        edit(pipeline, images, masks, None)
+
+
+def test_callback_sees_mask_and_masked_image(make_inpaint):
+    seen = {}
+
+    def callback(pipe, step, timestep, tensors):
+        seen.update(tensors)
+        return {"mask": torch.ones_like(tensors["mask"])}
+
+    names = ["latents", "mask", "masked_image_latents"]
+    options = {"callback_on_step_end": callback, "callback_on_step_end_tensor_inputs": names}
+    pipeline = make_inpaint(is_inpainting=True)
+    assert not np.array_equal(edit(pipeline, **options), edit(pipeline))
+    assert seen["mask"].shape == (1, 1, 8, 8) and seen["masked_image_latents"].shape == (1, 4, 8, 8)
+
+
+def test_processors_are_restored_after_an_error(make_inpaint):
+    def fail(*arguments):
+        raise RuntimeError("from the callback")
+
+    pipeline = make_inpaint()
+    before = pipeline.unet.attn_processors
+    with pytest.raises(RuntimeError, match="from the callback"):
+        edit(pipeline, reference_image=references(), callback_on_step_end=fail)
+    assert pipeline.unet.attn_processors == before
+
+
+def test_own_latents_are_the_noise(make_inpaint):
+    pipeline = make_inpaint(vae="haar")
+    noise = torch.randn(1, 12, SIZE // 2, SIZE // 2, generator=seeded(3))
+    for strength in (0.5, 1.0):
+        np.testing.assert_array_equal(
+            edit(pipeline, latents=noise, strength=strength), edit(pipeline, seed=3, strength=strength)
+        )
+
+
+def test_bfloat16_keeps_the_outside_too(make_inpaint):
+    (image,) = edit(make_inpaint(is_inpainting=True).to(torch.bfloat16), reference_image=references())
+    np.testing.assert_array_equal(image[~MASK], as_floats(IMAGE)[~MASK])
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------------
+GRAY = np.where(MASK, 128, 0).astype(np.uint8)
+TRANSPARENT = IMAGE.convert("RGBA")
+TRANSPARENT.putalpha(100)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"image": None}, "`image` must be"),
+        ({"image": "no_such_picture.png"}, "cannot be read"),
+        ({"image": TRANSPARENT}, "transparent"),
+        ({"image": IMAGE.convert("CMYK")}, "mode CMYK"),
+        ({"image": np.zeros((30, 44, 4), dtype=np.uint8)}, "must have the shape"),
+        ({"image": torch.zeros(30, 44)}, "must have the shape"),
+        ({"image": np.full((30, 44, 3), -1.0)}, "floating point in"),
+        ({"image": np.full((30, 44, 3), np.nan)}, "without NaN"),
+        ({"image": np.zeros((30, 44, 3), dtype=np.int64)}, "must be uint8"),
+        ({"image": [IMAGE] * 3}, "holds 3 pictures"),
+        ({"image": []}, "holds 0 pictures"),
+        ({"mask_image": None}, "`mask_image` must be"),
+        ({"mask_image": "no_such_mask.png"}, "cannot be read"),
+        ({"mask_image": TRANSPARENT}, "alpha channel"),
+        ({"mask_image": np.ones((30, 44, 3), dtype=bool)}, "holds 30 pictures"),
+        ({"mask_image": torch.zeros(1, 3, 30, 44)}, "one channel"),
+        ({"mask_image": GRAY}, "must be binary.*Threshold"),
+        ({"mask_image": PIL.Image.fromarray(GRAY)}, "must be binary.*Threshold"),
+        ({"mask_image": np.zeros((30, 44), dtype=bool)}, "all black"),
+        ({"mask_image": MASK.T}, "must have the size of `image`"),
+        ({"mask_image": [MASK] * 3}, "holds 3 pictures"),
+        ({"strength": 0}, "above 0 and at most 1"),
+        ({"strength": 1.1}, "above 0 and at most 1"),
+        ({"strength": 0.1}, "no step is left"),
+        ({"padding_mask_crop": -1}, "padding_mask_crop"),
+        ({"mask_feather": 1.5}, "mask_feather"),
+        ({"height": 15}, "multiples of 2"),
+        ({"reference_image": {"lighting": picture()}}, "Unknown granularity"),
+        ({"granularity_scale": -1}, "at least 0"),
+        ({"output_type": "jpeg"}, "output_type"),
+        ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callback_on_step_end_tensor_inputs"),
+    ],
+)
+def test_errors_come_before_anything_is_computed(make_inpaint, options, message):
+    pipeline, calls = make_inpaint(), []
+    pipeline.unet.register_forward_hook(lambda *_: calls.append(1))
+    pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
+    with pytest.raises(ValueError, match=message):
+        edit(pipeline, **options)
+    assert not calls
+
+
+def test_masks_of_every_form():
+    one = torch.from_numpy(MASK.astype(np.float32))[None]
+    batch = np.stack([MASK, MASK])
+    for form in (
+        batch,
+        batch[..., None],
+        torch.from_numpy(batch),
+        torch.from_numpy(batch)[:, None],
+        [MASK, batch[:1]],
+    ):
+        masks = list_masks(form)
+        assert len(masks) == 2 and all(torch.equal(mask, one) for mask in masks)
