@@ -389,18 +389,18 @@ class MGAdapter(ModelMixin, ConfigMixin):
         tokens = tokens * present[:, :, None, None].to(tokens.dtype)  # the fusion writes to absent ones as well
         sizes = down_block_sizes(self.config.block_strides, *latent_size)
         total: list[torch.Tensor] | None = None
-        for name, residuals in self._residuals(features, tokens, present, sizes):
+        for name, residuals in self._residuals(features, tokens, sizes):
             strength = strengths[:, names.index(name)].to(self.dtype).view(-1, 1, 1, 1)
             scaled = [residual * strength for residual in residuals]
             total = scaled if total is None else [a + b for a, b in zip(total, scaled, strict=True)]
         return tokens, total
 
     def _residuals(
-        self, features: Features, tokens: torch.Tensor, present: torch.Tensor, sizes: list[tuple[int, int]]
+        self, features: Features, tokens: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> Iterator[tuple[str, list[torch.Tensor]]]:
         if "shape" in features:
             names = list(self.config.granularities)
-            means = tokens.mean(2) * present.unsqueeze(2).to(tokens.dtype)
+            means = tokens.mean(2)
             zero = torch.zeros_like(means[:, 0])
             others = [means[:, names.index(name)] if name in names else zero for name in ("color", "texture")]
             yield "shape", self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
