@@ -47,13 +47,15 @@ def test_another_phase_is_another_piece_that_keeps_color_and_shape(seed):
     assert np.abs(blocks[1] - blocks[2]).mean() < 0.02 and np.abs(blocks[1] - blocks[0]).mean() < 0.02
 
 
-def test_without_texture_every_region_has_exactly_its_palette_color():
+def test_without_texture_regions_have_exactly_their_palette_color_and_borders_a_mixture():
     palette, regions = render_palette(3), render_regions(4, 64)
-    picture = compose(palette, np.zeros((64, 64)), regions, amplitude=0.0)
-    inside = regions.reshape(32, 2, 32, 2).transpose(0, 2, 1, 3).reshape(32, 32, 4)
-    for index in np.unique(regions):
-        whole = (inside == index).all(-1)
-        np.testing.assert_allclose(picture[whole], np.broadcast_to(lab_to_rgb(palette[index]), picture[whole].shape))
+    picture = compose(palette, np.zeros((64, 64)), regions)
+    quads = regions.reshape(32, 2, 32, 2).transpose(0, 2, 1, 3).reshape(32, 32, 4)
+    expected = lab_to_rgb(palette[quads].mean(2))
+    whole = (quads == quads[..., :1]).all(-1)
+    assert whole.any() and not whole.all() and set(np.unique(quads[whole])) == set(np.unique(regions))
+    np.testing.assert_allclose(picture, expected, atol=1e-6)
+    np.testing.assert_allclose(picture[whole], lab_to_rgb(palette[quads[whole][:, 0]]), atol=1e-6)
 
 
 def test_the_lab_of_the_renderer_is_the_lab_of_the_encoder():

@@ -144,6 +144,14 @@ def test_texture_does_not_know_hue_brightness_or_contrast():
     assert (gram(lower) - found).norm() < 0.15 * found.norm()
 
 
+def test_texture_view_evens_out_contrast_that_varies_over_the_picture():
+    amplitude = torch.linspace(5, 15, 96).expand(1, 1, 64, 96)
+    lab = torch.cat([50 + amplitude * torch.randn(1, 1, 64, 96), torch.zeros(1, 2, 64, 96)], 1)
+    normalized = texture_view(lab, torch.full_like(lab, 50.0), torch.ones_like(lab[:, :1]))["normalized"]
+    low, high = (part.std().item() for part in (normalized[..., :32], normalized[..., 64:]))
+    assert low == pytest.approx(1, abs=0.2) and high == pytest.approx(1, abs=0.2)
+
+
 def test_contrast_is_the_amplitude_of_the_texture():
     weak, strong = (all_views(pictures([(1, 9, 3)], amplitude=a))["texture"]["contrast"].item() for a in (4.0, 12.0))
     assert 2.0 < strong / weak < 3.2
