@@ -173,12 +173,17 @@ def load(name: str, options: argparse.Namespace) -> Any:
     """The pipeline of the class `name`, from the model of the flags."""
     from . import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
 
-    return load_pipeline(
-        getattr(pipelines, name),
-        options.model,
-        trust_remote_code=options.trust_remote_code,
-        device=options.device,
-    )
+    try:
+        return load_pipeline(
+            getattr(pipelines, name),
+            options.model,
+            trust_remote_code=options.trust_remote_code,
+            device=options.device,
+        )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(f"{error}\nHere: --trust-remote-code, if you know whose code it is.") from error
 
 
 def generate(options: argparse.Namespace) -> None:

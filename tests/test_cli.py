@@ -1,0 +1,318 @@
+"""`mg-diffusion generate | edit | bench`, run in this process with a very small untrained model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageCms
+import pytest
+import torch
+from tiny_repository import SIZE, draw, save_tiny_repository
+
+from mg_diffusion import MGPipeline, __version__, loading
+from mg_diffusion.cli import main
+from mg_diffusion.recipe import describe_file, read_recipe
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny-bazaar")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, str]:
+    """Three references, a photograph and its mask, and things that are none."""
+    folder = tmp_path_factory.mktemp("files")
+    made = {
+        name: draw(folder / f"{name}.png", seed) for seed, name in enumerate(["color", "texture", "shape", "photo"])
+    }
+    mask = PIL.Image.new("L", (48, 40))
+    mask.paste(255, (10, 8, 34, 30))
+    mask.save(folder / "mask.png")
+    mask.resize((20, 20)).save(folder / "small.png")
+    PIL.Image.new("L", (48, 40)).save(folder / "black.png")
+    (folder / "notes.png").write_text("no picture")
+    return {**{name: str(path) for name, path in made.items()}, "folder": str(folder)} | {
+        name: str(folder / f"{name}.png") for name in ("mask", "small", "black", "notes")
+    }
+
+
+@pytest.fixture
+def run(model, tmp_path, capsys):
+    """run(flags...) runs a command with the small model at two steps; returns what was printed."""
+
+    def command(*flags: str) -> str:
+        capsys.readouterr()
+        status = main([*flags, "--model", str(model), "--steps", "2"])
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        return printed.out
+
+    return command
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    with PIL.Image.open(path) as image:
+        return np.array(image.convert("RGB"))
+
+
+def three(files: dict[str, str]) -> list[str]:
+    return ["--color", files["color"], "--texture", files["texture"], "--shape", files["shape"]]
+
+
+# -- generate ---------------------------------------------------------------------------------------------------------
+def test_generate_writes_a_picture_with_its_recipe(run, files, tmp_path, model):
+    output = tmp_path / "new folder" / "out.png"
+    flags = [*three(files), "--prompt", "a flower", "--negative-prompt", "wool", "--scale", "texture=0.5"]
+    assert run("generate", *flags, "--seed", "7", "-o", str(output)) == f"{output}\n"
+    assert pixels(output).shape == (SIZE, SIZE, 3)
+    recipe = read_recipe(output)
+    expected = {
+        "command": "generate",
+        "prompt": "a flower",
+        "negative_prompt": "wool",
+        "granularity_scale": {"color": 1.0, "texture": 0.5, "shape": 1.0},
+        "references": {name: [describe_file(files[name])] for name in ("color", "texture", "shape")},
+        "seed": 7,
+        "num_inference_steps": 2,
+        "guidance_scale": 2.5,
+        "height": SIZE,
+        "width": SIZE,
+        "model": "tiny-bazaar",
+    }
+    assert {name: recipe[name] for name in expected} == expected
+    assert str(tmp_path) not in json.dumps(recipe) and str(model.parent) not in json.dumps(recipe)
+
+
+def test_generate_is_the_pipeline_call_it_says_it_is(run, files, tmp_path, model):
+    """A granularity of several references, one of them a palette, strengths, size and guidance all arrive."""
+    flags = ["--color", files["color"], "--color", "#ff8800:3, #224466", "--shape", files["shape"]]
+    flags += ["--scale", "shape=0.7", "--guidance-scale", "4", "--width", "40", "--height", "24", "--seed", "3"]
+    run("generate", *flags, "--prompt", "wool", "-o", str(tmp_path / "a.png"))
+    expected = MGPipeline.from_pretrained(model)(
+        "wool",
+        reference_image={"color": [files["color"], ["#ff8800:3", "#224466"]], "shape": files["shape"]},
+        granularity_scale={"shape": 0.7},
+        guidance_scale=4,
+        width=40,
+        height=24,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(3),
+    ).images[0]
+    assert (pixels(tmp_path / "a.png") == np.asarray(expected)).all()
+    assert read_recipe(tmp_path / "a.png")["references"]["color"] == [
+        describe_file(files["color"]),
+        {"palette": ["#ff8800:3", "#224466"]},
+    ]
+
+
+def test_a_seed_gives_the_same_file_again_and_another_seed_another(run, files, tmp_path):
+    names = [str(tmp_path / f"{name}.png") for name in "abc"]
+    for name, seed in zip(names, ("5", "5", "6"), strict=True):
+        run("generate", *three(files), "--seed", seed, "-o", name)
+    first, again, other = (Path(name).read_bytes() for name in names)
+    assert first == again
+    assert (pixels(names[0]) != pixels(names[2])).any() and first != other
+
+
+def test_several_images_count_the_seed_up(run, files, tmp_path):
+    printed = run("generate", *three(files), "--num-images", "2", "--seed", "5", "-o", str(tmp_path / "a.png"))
+    run("generate", *three(files), "--seed", "6", "-o", str(tmp_path / "single.png"))
+    assert printed.split() == [str(tmp_path / "a-0.png"), str(tmp_path / "a-1.png")]
+    assert [read_recipe(path)["seed"] for path in printed.split()] == [5, 6]
+    difference = pixels(tmp_path / "a-1.png").astype(int) - pixels(tmp_path / "single.png")
+    assert np.abs(difference).max() <= 2  # a batch of two is not computed bit for bit like a batch of one
+
+
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_a_reference_matters_and_strength_zero_is_none(run, files, tmp_path, name):
+    run("generate", "-o", str(tmp_path / "none.png"))
+    run("generate", f"--{name}", files[name], "-o", str(tmp_path / "one.png"))
+    run("generate", f"--{name}", files[name], "--scale", f"{name}=0", "-o", str(tmp_path / "zero.png"))
+    assert (pixels(tmp_path / "one.png") != pixels(tmp_path / "none.png")).any()
+    assert (pixels(tmp_path / "zero.png") == pixels(tmp_path / "none.png")).all()
+
+
+# -- edit -------------------------------------------------------------------------------------------------------------
+def test_edit_keeps_every_pixel_outside_the_mask(run, files, tmp_path):
+    output = tmp_path / "edited.png"
+    flags = ["--mask", files["mask"], *three(files), "--strength", "0.9", "--padding-mask-crop", "4", "--feather", "2"]
+    printed = run("edit", files["photo"], *flags, "-o", str(output))
+    assert printed == f"{output}\npixels outside the mask that differ: 0\n"
+    changed = (pixels(output) != pixels(files["photo"])).any(2)
+    masked = pixels(files["mask"])[..., 0] > 0
+    assert changed[masked].mean() > 0.9 and not changed[~masked].any()
+    recipe = read_recipe(output)
+    expected = {
+        "command": "edit",
+        "image": describe_file(files["photo"]),
+        "mask": describe_file(files["mask"]),
+        "strength": 0.9,
+        "padding_mask_crop": 4,
+        "mask_feather": 2,
+        "height": 40,
+        "width": 48,
+    }
+    assert {name: recipe[name] for name in expected} == expected
+
+
+def test_edit_reads_jpeg_rotation_profile_and_soft_masks(run, files, tmp_path):
+    image, mask = PIL.Image.open(files["photo"]), PIL.Image.open(files["mask"]).rotate(90, expand=True)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 8  # shown rotated by a quarter
+    profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+    image.save(tmp_path / "photo.jpg", exif=exif, icc_profile=profile)
+    mask.convert("RGB").save(tmp_path / "mask.jpg", quality=60)
+    flags = ["--mask", str(tmp_path / "mask.jpg"), "--color", "#ff0000", "-o", str(tmp_path / "out.png")]
+    assert "differ: 0" in run("edit", str(tmp_path / "photo.jpg"), *flags)
+    with PIL.Image.open(tmp_path / "out.png") as made:
+        assert made.size == (40, 48) and made.info["icc_profile"] == profile and "exif" not in made.info
+
+
+# -- bench ------------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "drawn"
+    for index in range(33):
+        draw(folder / "val" / f"class_{index % 2}" / f"{index}.png", 100 + index)
+    draw(folder / "train" / "one.png", 99)
+    (folder / "val" / "metadata.jsonl").write_text("{}\n")
+    return folder
+
+
+def test_bench_writes_figures_settings_and_a_grid(run, data, tmp_path):
+    output, grid = tmp_path / "control.json", tmp_path / "grid.png"
+    sizes = ["--size", str(SIZE), "--triples", "3", "--batch-size", "2"]
+    printed = run("bench", "--data", str(data), *sizes, "-o", str(output), "--grid", str(grid))
+    result = json.loads(output.read_text())
+    settings = result["settings"]
+    assert {name: settings[name] for name in ("data", "split", "pool", "triples", "seed", "model")} == {
+        "data": "drawn",
+        "split": "val",
+        "pool": 33,
+        "triples": 3,
+        "seed": 0,
+        "model": "tiny-bazaar",
+    }
+    assert settings["call"] == {
+        "height": SIZE,
+        "width": SIZE,
+        "num_inference_steps": 2,
+        "guidance_scale": 2.5,
+        "granularity_scale": {"color": 1.0, "texture": 1.0, "shape": 1.0},
+    }
+    assert result["reference_lines"]["copy_color"]["pairwise"]["color"]["mean"] == 1
+    assert str(data.parent) not in output.read_text()
+    assert "| **tiny-bazaar** |" in printed and "| reinhard |" in printed and printed.endswith(f"{output}\n{grid}\n")
+    assert pixels(grid).shape[0] == 4 * (SIZE + 4)
+    assert read_recipe(grid)["pool"] == 33
+
+
+def test_bench_gives_the_same_figures_again(run, data, tmp_path):
+    flags = ["bench", "--data", str(data), "--size", str(SIZE), "--triples", "2", "--seed", "4", "-o"]
+    for name in ("a.json", "b.json"):
+        run(*flags, str(tmp_path / name))
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+GENERATE = ["generate", "-o", "{tmp}/out.png"]
+EDIT = ["edit", "{photo}", "--mask", "{mask}", "-o", "{tmp}/out.png"]
+BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([*GENERATE, "--color", "{folder}/nosuch.jpg"], "no reference picture at"),
+        ([*GENERATE, "--color", "ff8800"], "A palette begins with"),
+        ([*GENERATE, "--color", "#ff88"], "A palette entry must be"),
+        ([*GENERATE, "--color", "#ff8800:0"], "positive weight"),
+        ([*GENERATE, "--shape", "#ff8800"], "they serve as --color"),
+        ([*GENERATE, "--texture", "{notes}"], "cannot be read as a picture"),
+        ([*GENERATE, "--texture", "{folder}"], "no reference picture at"),
+        ([*GENERATE, "--scale", "hue=1"], "must be color=, texture= or shape="),
+        ([*GENERATE, "--scale", "color"], "must be color=, texture= or shape="),
+        ([*GENERATE, "--scale", "color=-1"], "at least 0"),
+        ([*GENERATE, "--scale", "color=much"], "must be a number"),
+        ([*GENERATE, "--steps", "0"], "whole number of at least 1"),
+        ([*GENERATE, "--seed", "-1"], "whole number of at least 0"),
+        ([*GENERATE, "--num-images", "two"], "whole number of at least 1"),
+        ([*GENERATE, "--guidance-scale", "nan"], "must be a number"),
+        ([*GENERATE, "--width", "33"], "multiples of 2"),
+        ([*GENERATE, "--device", "abacus"], "`device` must be"),
+        ([*GENERATE, "--model", "{folder}/nosuch/model"], "nosuch"),
+        ([*GENERATE, "--model", "{folder}"], "model_index.json"),
+        ([*GENERATE, "--hue", "x"], "unrecognized arguments"),
+        (["generate", "--color", "#ff8800"], "required: -o"),
+        (["generate", "-o", "{tmp}/out.jpg"], "must be a .png file"),
+        (["generate", "-o", "{notes}/out.png"], "Nothing can be written"),
+        (["generate", "--color", "{color}", "-o", "{color}"], "is an input of the same run"),
+        (["edit", "{photo}", "--mask", "{mask}", "-o", "{photo}"], "is an input of the same run"),
+        (["edit", "{photo}", "--mask", "{mask}", "-o", "{mask}"], "is an input of the same run"),
+        (["edit", "{photo}", "--mask", "{small}", "-o", "{tmp}/out.png"], "must have the size of `image`"),
+        (["edit", "{photo}", "--mask", "{black}", "-o", "{tmp}/out.png"], "nothing to repaint"),
+        (["edit", "{photo}", "--mask", "{notes}", "-o", "{tmp}/out.png"], "cannot be read as a picture"),
+        (["edit", "{folder}/nosuch.png", "--mask", "{mask}", "-o", "{tmp}/out.png"], "There is no picture at"),
+        (["edit", "{photo}", "-o", "{tmp}/out.png"], "required: --mask"),
+        ([*EDIT, "--strength", "2"], "`strength` must be"),
+        ([*EDIT, "--padding-mask-crop", "-3"], "whole number of at least 0"),
+        (["bench", "--data", "{folder}/nosuch", "-o", "{tmp}/out.json"], "Expected is a folder with at least 32"),
+        (BENCH, "holds 8 pictures. Expected"),
+        ([*BENCH, "--split", "test"], "There is no folder"),
+        ([*BENCH, "--grid", "{tmp}/out.jpg"], "must be a .png file"),
+        (["bench", "--data", "{folder}", "-o", "{tmp}/out.txt"], "must be a .json file"),
+        (["paint"], "invalid choice"),
+        ([], "required: generate | edit | bench"),
+    ],
+)
+def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys, flags, message):
+    (tmp_path / "kept").mkdir()
+    before = {path: path.read_bytes() for path in Path(files["folder"]).iterdir()}
+    places = {**files, "tmp": str(tmp_path)}
+    command = [flag.format(**places) for flag in flags]
+    if command and command[0] in ("generate", "edit", "bench") and "--model" not in command:
+        command += ["--model", str(model)]
+    try:
+        status = main(command)
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    printed = capsys.readouterr()
+    assert status == 2
+    assert message in printed.err and "Traceback" not in printed.err
+    assert [line for line in printed.err.splitlines() if line.startswith("error: ")]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert {path: path.read_bytes() for path in Path(files["folder"]).iterdir()} == before
+
+
+def test_code_that_a_model_brings_runs_only_when_told_to(model, tmp_path, capsys):
+    foreign = tmp_path / "foreign"
+    MGPipeline.from_pretrained(model).save_pretrained(foreign)
+    (foreign / "vae" / "modeling_autoencoder_haar.py").rename(foreign / "vae" / "foreign_codec.py")
+    index = json.loads((foreign / "model_index.json").read_text())
+    (foreign / "model_index.json").write_text(json.dumps({**index, "vae": ["foreign_codec", "AutoencoderHaar"]}))
+    command = ["generate", "--model", str(foreign), "--steps", "1", "-o", str(tmp_path / "out.png")]
+    assert main(command) == 2
+    assert "--trust-remote-code" in capsys.readouterr().err
+    assert main([*command, "--trust-remote-code"]) == 0
+    assert read_recipe(tmp_path / "out.png")["model"] == "foreign"
+
+
+def test_a_missing_default_model_is_explained(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(loading.importlib.resources, "files", lambda package: tmp_path)
+    assert main(["generate", "-o", str(tmp_path / "out.png")]) == 2
+    assert "embedded default model is not in this installation" in capsys.readouterr().err
+
+
+def test_the_default_model_is_the_embedded_one(monkeypatch, model, tmp_path):
+    monkeypatch.setattr(loading.importlib.resources, "files", lambda package: model)
+    assert main(["generate", "--steps", "1", "-o", str(tmp_path / "out.png")]) == 0
+    assert read_recipe(tmp_path / "out.png")["model"] == "mg-bazaar (embedded)"
+
+
+def test_version_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mg_diffusion.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"mg-diffusion {__version__}\n")
