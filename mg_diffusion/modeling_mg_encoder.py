@@ -39,7 +39,8 @@ MAX_ASPECT = 16.0
 LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
 DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
-TILE, TILE_OVERLAP = 24, 6
+TILE = 24
+FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -145,6 +146,51 @@ def shape_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tens
     """`edges` (B, 1, H, W) in [0, 1]: where regions of different color meet, whatever the colors are."""
     edges = ((di_zenzo_gradient(smooth) - 2.5) / 4.0).clamp(0, 1) * mask
     return {"edges": gaussian_blur(edges, 0.7)}
+
+
+def spread_within_regions(fields: torch.Tensor, edges: torch.Tensor, steps: int) -> torch.Tensor:
+    """Diffuse `fields` (B, C, h, w) for a number of Jacobi steps that edges (B, 1, h, w) in [0, 1] stop.
+
+    (Anisotropic diffusion, Perona and Malik 1990, with the conductance taken from a fixed edge map.)
+    """
+    across = torch.exp(-6 * torch.maximum(edges[..., :, 1:], edges[..., :, :-1]))
+    down = torch.exp(-6 * torch.maximum(edges[..., 1:, :], edges[..., :-1, :]))
+    right, left = F.pad(across, (0, 1)), F.pad(across, (1, 0))
+    below, above = F.pad(down, (0, 0, 0, 1)), F.pad(down, (0, 0, 1, 0))
+    total = 1 + right + left + below + above
+    right, left, below, above = right / total, left / total, below / total, above / total
+    own = 1 / total
+    for _ in range(steps):
+        padded = F.pad(fields, (1, 1, 1, 1))
+        fields = (
+            own * fields
+            + right * padded[..., 1:-1, 2:]
+            + left * padded[..., 1:-1, :-2]
+            + below * padded[..., 2:, 1:-1]
+            + above * padded[..., :-2, 1:-1]
+        )
+    return fields
+
+
+def region_fields(edges: torch.Tensor, count: int) -> torch.Tensor:
+    """Fields that are alike within a region and differ between regions: (B, 1, H, W) -> (B, count, H/2, W/2).
+
+    Low cosine waves are averaged inside the borders, coarse to fine. They say which pixels belong together, the
+    question an edge map only answers after long-range reasoning, and depend on nothing but the edges.
+    """
+    batch, _, height, width = edges.shape
+    x, y = (
+        (torch.arange(-(-side // 8), device=edges.device, dtype=edges.dtype) + 0.5) * math.pi / -(-side // 8)
+        for side in (width, height)
+    )
+    waves = [torch.cos(i * x) * torch.cos(j * y).unsqueeze(1) for i, j in FIELD_WAVES[:count]]
+    fields = torch.stack(waves).expand(batch, -1, -1, -1)
+    for cell, steps in ((8, 60), (4, 20), (2, 8)):
+        borders = F.max_pool2d(edges, cell, ceil_mode=True)
+        if fields.shape[2:] != borders.shape[2:]:
+            fields = F.interpolate(fields, size=borders.shape[2:], mode="bilinear")
+        fields = spread_within_regions(fields, borders, steps)
+    return fields
 
 
 def draw_tiles(
@@ -254,16 +300,29 @@ class TextureBranch(nn.Module):
 
 
 class ShapeBranch(nn.Module):
-    """A `transformers` backbone over the structure map; its pyramid is kept, finest first."""
+    """A `transformers` backbone over the structure map and its region fields; its pyramid is kept, finest first.
+
+    The first input channel is the edge map; further ones (`num_channels` of the backbone, at most 9) region fields.
+    """
 
     def __init__(self, backbone: dict[str, Any]):
         super().__init__()
         backbone = dict(backbone)
         self.backbone = AutoBackbone.from_config(AutoConfig.for_model(backbone.pop("model_type"), **backbone))
         self.channels = tuple(self.backbone.channels)
+        self.num_fields = self.backbone.config.num_channels - 1
+        if not 0 <= self.num_fields <= len(FIELD_WAVES):
+            raise ValueError(
+                f"The shape backbone must take 1 to {len(FIELD_WAVES) + 1} channels (edges and region fields), its "
+                f"`num_channels` is {self.num_fields + 1}."
+            )
 
     def forward(self, edges: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.backbone(edges).feature_maps)
+        maps = edges
+        if self.num_fields:
+            fields = F.interpolate(region_fields(edges.float(), self.num_fields), size=edges.shape[2:])
+            maps = torch.cat([edges, fields.to(edges.dtype)], 1)
+        return tuple(self.backbone(maps).feature_maps)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -473,7 +532,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
         sample_size: working size in pixels. A reference is resized to the area `sample_size ** 2`, aspect kept.
         color_channels, texture_channels: widths of the small CNNs.
         shape_backbone: configuration of the `transformers` backbone of the shape branch (`model_type` and its
-            arguments; one input channel).
+            arguments; `num_channels` 1 to 9: the edges and region fields).
         num_tiles: texture tiles drawn from each reference.
 
     Features (`encode`, `forward`), for a batch B:
@@ -499,7 +558,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
         if shape_backbone is None:
             shape_backbone = {
                 "model_type": "convnextv2",
-                "num_channels": 1,
+                "num_channels": 9,
                 "patch_size": 2,
                 "hidden_sizes": [32, 64, 96],
                 "num_stages": 3,

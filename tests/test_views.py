@@ -16,6 +16,7 @@ from mg_diffusion.modeling_mg_encoder import (
     draw_tiles,
     edge_preserving_smooth,
     gaussian_blur,
+    region_fields,
     rgb_to_lab,
     shape_view,
     texture_view,
@@ -283,3 +284,22 @@ def test_tiles_come_from_inside_the_mask_and_are_the_same_in_every_call():
 def test_tiles_repeat_when_a_picture_has_fewer_places(num_tiles):
     tiles = draw_tiles(torch.randn(2, 1, 24, 32), torch.ones(2, 1, 24, 32), num_tiles)
     assert tiles.shape == (2, num_tiles, 24, 24)
+
+
+def test_region_fields_are_alike_within_a_region_and_differ_between_regions():
+    edges = torch.zeros(1, 1, 64, 64)
+    edges[..., 20:44, 20], edges[..., 20:44, 43] = 1.0, 1.0
+    edges[..., 20, 20:44], edges[..., 43, 20:44] = 1.0, 1.0
+    fields = region_fields(edges, 8)
+    inside, outside = fields[0, :, 12:20, 12:20].flatten(1), fields[0, :, :8].flatten(1)
+    assert fields.shape == (1, 8, 32, 32)
+    assert inside.std(1).max() < 0.1
+    assert (inside.mean(1) - outside.mean(1)).abs().max() > 5 * inside.std(1).max()
+
+
+def test_region_fields_pass_gradients_to_the_edges_and_take_any_size():
+    edges = torch.rand(2, 1, 48, 80, requires_grad=True)
+    fields = region_fields(edges, 3)
+    fields.square().sum().backward()
+    assert fields.shape == (2, 3, 24, 40)
+    assert torch.isfinite(edges.grad).all() and edges.grad.abs().max() > 0
