@@ -3,8 +3,9 @@
     python -m mg_diffusion.cards hub_cards/mg-bazaar [--readme README.md] [--credits DATA_DIR]
 
 reads `control.json` (`mg-diffusion bench`), `speed.json` (`benchmarks/speed.py`) and `training.json` (the run's
-configuration), and writes the folder's README.md. With `--readme` the block between the two `numbers` comments of
-that file is replaced too. With `--credits` it lists the authors of the training pictures in CREDITS.md.
+`training_config.json`, with the number of `parameters` and of `classes` of pictures added), and writes the folder's
+README.md. With `--readme` the block between the two `numbers` comments of that file is replaced too. With `--credits`
+it lists the authors of the training pictures in CREDITS.md.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from typing import Any
 
 NAMES = ("color", "texture", "shape")
 TARGETS = {"color": 0.90, "texture": 0.75, "shape": 0.85}
+# Settings that name a place on the machine of the run; they are nobody's business.
+PLACES = {"train_data_dir", "output_dir", "cache_dir", "resume_from_checkpoint", "init_from", "vae"}
 
 FRONT_MATTER = """---
 library_name: diffusers
@@ -86,7 +89,10 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
         raise ValueError(f"{path} is missing; the docstring of mg_diffusion.cards names the command that writes it.")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
 
 
 def _percent(figure: dict[str, float]) -> str:
@@ -95,7 +101,8 @@ def _percent(figure: dict[str, float]) -> str:
 
 def control_table(control: dict[str, Any]) -> str:
     """Markdown: the output is nearer to its own reference than to another picture, and what trivial methods reach."""
-    lines = ["| | " + " | ".join(NAMES) + " | all three nearest of 32 |", "|-|-|-|-|-|"]
+    candidates = control["settings"]["candidates"]
+    lines = ["| | " + " | ".join(NAMES) + f" | all three nearest of {candidates} |", "|-|-|-|-|-|"]
     rows = {"**mg-bazaar**": control["method"]}
     labels = {
         "copy_color": "copy the color reference",
@@ -119,19 +126,24 @@ def control_table(control: dict[str, Any]) -> str:
 
 
 def speed_table(speed: dict[str, Any]) -> str:
-    """Markdown list of the ratios of `speed.json`."""
-    ratios = {name: value for name, value in speed["ratios"].items()}
-    return "\n".join(["| ratio, two CPU cores | |", "|-|-|", *(f"| {k} | {v:.2f} |" for k, v in ratios.items())])
+    """Markdown table of the ratios of `speed.json`."""
+    place = f"{speed['settings']['cores']} CPU cores" if speed["settings"]["device"] == "cpu" else "GPU"
+    rows = (f"| {name} | {value:.2f} |" for name, value in speed["ratio_to_stock_step"].items())
+    return "\n".join([f"| in steps of the stock UNet, {place} | |", "|-|-|", *rows])
 
 
 def card(folder: Path) -> str:
     """The text of the folder's README.md.
 
     Raises:
-        ValueError: if one of the three measurement files is missing.
+        ValueError: if one of the three measurement files is missing, or an entry the card needs.
     """
     control, speed, training = (_read(folder, f"{name}.json") for name in ("control", "speed", "training"))
-    table = "\n".join(["| setting | value |", "|-|-|", *(f"| {k} | {v} |" for k, v in sorted(training.items()))])
+    missing = [name for name in ("parameters", "resolution", "classes") if name not in training]
+    if missing:
+        raise ValueError(f"{folder / 'training.json'} lacks {', '.join(missing)}.")
+    told = {name: value for name, value in sorted(training.items()) if name not in PLACES and value is not None}
+    table = "\n".join(["| setting | value |", "|-|-|", *(f"| {name} | {value} |" for name, value in told.items())])
     return FRONT_MATTER + BODY.format(
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
@@ -158,8 +170,11 @@ def credits(data_dir: Path) -> str:
     """Authors of the training pictures that ask for credit, from the imagefolder's metadata."""
     rows = []
     for metadata in sorted(data_dir.glob("*/metadata.jsonl")):
-        rows += [json.loads(line) for line in metadata.read_text().splitlines()]
-    named = sorted({(row["author"], row["source_url"], row["license"]) for row in rows if row.get("author")})
+        rows += [json.loads(line) for line in metadata.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        named = sorted({(row["author"], row["source_url"], row["license"]) for row in rows if row.get("author")})
+    except KeyError as error:
+        raise ValueError(f"A picture of {data_dir} has an author, but no {error.args[0]!r}.") from error
     if not named:
         raise ValueError(f"{data_dir} has no metadata.jsonl with authors below it.")
     lines = [f"- {author}: {url} ({license})" for author, url, license in named]
@@ -174,12 +189,13 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         if args.credits:
-            (args.folder / "CREDITS.md").write_text(credits(args.credits))
-        (args.folder / "README.md").write_text(card(args.folder))
+            (args.folder / "CREDITS.md").write_text(credits(args.credits), encoding="utf-8")
+        (args.folder / "README.md").write_text(card(args.folder), encoding="utf-8")
         if args.readme:
             control, speed = _read(args.folder, "control.json"), _read(args.folder, "speed.json")
             block = control_table(control) + "\n\n" + speed_table(speed)
-            args.readme.write_text(replace_numbers(args.readme.read_text(), block))
+            text = replace_numbers(args.readme.read_text(encoding="utf-8"), block)
+            args.readme.write_text(text, encoding="utf-8")
     except ValueError as error:
         sys.exit(f"error: {error}")
 
