@@ -20,12 +20,14 @@ def export(source: str | Path, target: str | Path, dtype: torch.dtype = torch.fl
         size of the weights in MB.
 
     Raises:
-        ValueError: if `source` holds no pipeline.
+        ValueError: if `source` holds no pipeline, or is `target`.
     """
     if not Path(source, "model_index.json").is_file():
         raise ValueError(
             f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run."
         )
+    if Path(source).resolve() == Path(target).resolve():
+        raise ValueError(f"{str(source)!r} cannot be exported onto itself. Give another folder.")
     pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
     pipeline.save_pretrained(target, safe_serialization=True)
     return sum(path.stat().st_size for path in Path(target).rglob("*.safetensors")) / 1e6

@@ -1,0 +1,73 @@
+"""An export is a smaller copy that loads anywhere, next to the files that are already there."""
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+from tiny_repository import save_tiny_repository
+
+from mg_diffusion.export import export, main
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return save_tiny_repository(tmp_path_factory.mktemp("weights"))
+
+
+def megabytes(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6
+
+
+@pytest.mark.parametrize("name, share", [("float16", 0.5), ("bfloat16", 0.5), ("float32", 1.0)])
+def test_weights_have_the_size_of_their_type(source, tmp_path, name, share):
+    size = export(source, tmp_path, getattr(torch, name))
+    assert size == megabytes(tmp_path) == pytest.approx(share * megabytes(source), rel=0.1)
+    weights = load_file(tmp_path / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {getattr(torch, name)}
+
+
+def test_other_files_stay_and_an_export_can_be_exported_again(source, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    kept = {"README.md": "card", "control.json": "{}", "__init__.py": "kept = True"}
+    for name, content in kept.items():
+        (first / name).write_text(content)
+    export(source, first)
+    assert {name: (first / name).read_text() for name in kept} == kept
+    export(first, second)
+    for path in first.rglob("*.safetensors"):
+        one, again = load_file(path), load_file(second / path.relative_to(first))
+        assert one.keys() == again.keys() and all(torch.equal(one[key], again[key]) for key in one)
+    pipeline = DiffusionPipeline.from_pretrained(second, trust_remote_code=True, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline("a flower", num_inference_steps=1).images[0].size == (32, 32)
+    assert {path.name for path in second.rglob("*.py")} >= {"pipeline_mg.py"}
+
+
+def test_exported_files_name_no_place(source, tmp_path):
+    export(source, tmp_path)
+    for path in [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.txt")]:
+        text = path.read_text(encoding="utf-8")
+        assert str(source) not in text and "/tmp" not in text and str(tmp_path) not in text, path.name
+
+
+@pytest.mark.parametrize("missing", ["empty", "nowhere"])
+def test_a_folder_without_a_pipeline_is_refused(tmp_path, missing):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"{missing}' holds no saved pipeline"):
+        export(tmp_path / missing, tmp_path / "target")
+    with pytest.raises(SystemExit, match="^error: .*holds no saved pipeline"):
+        main([str(tmp_path / missing), str(tmp_path / "target")])
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_folder_is_not_exported_onto_itself(source):
+    with pytest.raises(ValueError, match="cannot be exported onto itself"):
+        export(source, source / "unet" / "..")
+
+
+def test_main_tells_the_size(source, tmp_path, capsys):
+    main([str(source), str(tmp_path / "target"), "--dtype", "bfloat16"])
+    assert (
+        capsys.readouterr().out.strip() == f"{tmp_path / 'target'}: {megabytes(tmp_path / 'target'):.1f} MB of weights"
+    )
