@@ -444,7 +444,7 @@ class MGPipeline(
         """Noise (B, C, h, w) of unit deviation where none is given, scaled to where the scheduler starts."""
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        return latents.to(device) * self.scheduler.init_noise_sigma
+        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
 
     def prepare_unet_channels(
         self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None

@@ -167,7 +167,6 @@ def test_conditioning_is_computed_once_and_references_are_read_once(make, monkey
 
 def test_prompt_embeds_are_used_in_place_of_prompts(make):
     pipeline = make()
-    run(pipeline)  # sets what `encode_prompt` reads
     positive, negative = pipeline.encode_prompt(["a red flower"], "cpu", 1, True)
     embeds = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
     assert torch.equal(run(pipeline, None, **embeds), run(pipeline))

@@ -19,9 +19,7 @@ from mg_diffusion import MGAdapter, MGEncoder
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
 
 
-REFERENCES = {"color": ["#c1121f:2", "#fdf0d5"], "shape": torch.linspace(0, 1, 3 * 32 * 32).view(3, 32, 32) ** 2}
-
-# Runs in a fresh process; `sample` is the same as the function of this name below.
+# What every fresh process begins with; the functions of it serve in this process too.
 PRELUDE = """
 import sys
 
@@ -224,10 +222,10 @@ def test_round_trips_through_a_hub(saved, tmp_path):
     expected = [sample(pipeline), edit(MGInpaintPipeline(**pipeline.components)), sample(pipeline)]
     with HubStandIn() as hub:
         environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+        environment |= {f"HF_HUB_{step}_TIMEOUT": "120" for step in ("ETAG", "DOWNLOAD")}  # on busy machines
         for script, is_blocked in ((PUSH, False), (PULL, True)):
             result = tmp_path / f"result_{is_blocked}.pt"
             fresh_process(script, tmp_path, is_blocked, str(folder), str(result), **environment)
             assert all(map(torch.equal, torch.load(result), expected))
-        first, again = hub.files["someone/tiny"], hub.files["someone/again"]
-    code = {name for name in first if name.endswith(".py")}
-    assert len(code) == 5 and all(first[name] == again[name] for name in code - {"pipeline_mg_inpaint.py"})
+        assert len([name for name in hub.files["someone/tiny"] if name.endswith(".py")]) == 5
+        assert hub.files["someone/again"] == hub.files["someone/tiny"]
