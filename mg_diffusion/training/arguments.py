@@ -5,6 +5,23 @@ from collections.abc import Sequence
 
 
 STAGES = ("vae", "base")
+SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
+# The smallest value that means something; `None` stands for "not given".
+AT_LEAST = {
+    "max_train_samples": 1,
+    "dataloader_num_workers": 0,
+    "train_batch_size": 1,
+    "max_train_steps": 1,
+    "gradient_accumulation_steps": 1,
+    "checkpointing_steps": 1,
+    "checkpoints_total_limit": 0,
+    "lr_warmup_steps": 0,
+    "validation_steps": 1,
+    "num_validation_images": 1,
+    "latent_channels": 1,
+    "num_crossings": 0,
+    "num_rendered": 0,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -27,7 +44,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--caption_column", default="text")
     data.add_argument("--max_train_samples", type=int, help="train on a random part of so many pictures")
     data.add_argument("--resolution", type=int, default=64)
-    data.add_argument("--cache_dir", help="keep computed views here between runs")
     data.add_argument("--dataloader_num_workers", type=int, default=0)
 
     run = parser.add_argument_group("run")
@@ -39,13 +55,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
     run.add_argument("--compile", action="store_true", help="torch.compile the largest network")
     run.add_argument("--checkpointing_steps", type=int, default=500)
-    run.add_argument("--checkpoints_total_limit", type=int, default=2)
+    run.add_argument("--checkpoints_total_limit", type=int, default=2, help="0 keeps all")
     run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')
     run.add_argument("--report_to", help="trackers of accelerate: tensorboard, wandb, trackio, or all")
 
     optimizer = parser.add_argument_group("optimizer")
     optimizer.add_argument("--learning_rate", type=float, default=1e-3)
-    optimizer.add_argument("--lr_scheduler", default="cosine")
+    optimizer.add_argument("--lr_scheduler", choices=SCHEDULES, default="cosine")
     optimizer.add_argument("--lr_warmup_steps", type=int, default=200)
     optimizer.add_argument("--adam_beta1", type=float, default=0.9)
     optimizer.add_argument("--adam_beta2", type=float, default=0.99)
@@ -70,6 +86,7 @@ def _add_vae(parser: argparse.ArgumentParser) -> None:
 def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base")
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
+    group.add_argument("--cache_dir", help="keep computed views here between runs")
     group.add_argument("--init_from", help="folder of a pipeline to start from (fine-tuning)")
     group.add_argument("--block_out_channels", type=int, nargs="+", default=[48, 96, 160])
     group.add_argument("--text_width", type=int, default=128)
@@ -88,13 +105,25 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_args(arguments)
-    for name in ("train_batch_size", "max_train_steps", "gradient_accumulation_steps", "checkpointing_steps"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(args, name)}")
+    for name, least in AT_LEAST.items():
+        value = getattr(args, name, None)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}, got {value}")
+    if not 0 <= args.ema_decay <= 1:
+        parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
+    if any(width < 16 or width % 16 for width in args.block_out_channels):
+        parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
     if args.resolution < 32 or args.resolution % 8:
         parser.error(f"--resolution must be a multiple of 8 and at least 32, got {args.resolution}")
     if args.stage == "base":
         shares = args.composite_share, args.rendered_share
         if min(shares) < 0 or sum(shares) > 1:
             parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")
+        for share, pool in (("composite_share", "num_crossings"), ("rendered_share", "num_rendered")):
+            if getattr(args, share) > 0 and getattr(args, pool) == 0:
+                parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
+        if args.init_from and args.vae:
+            parser.error("--vae contradicts --init_from: the pipeline to start from has its own")
+        if args.text_width < 4 or args.text_width % 4:
+            parser.error(f"--text_width must be a multiple of 4, got {args.text_width}")
     return args

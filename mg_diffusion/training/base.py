@@ -134,7 +134,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
     if held_out is None:
         accelerator.print("No validation split: the run reports the training loss only.")
     else:
-        held_pool, held_bases = build_pool(held_out, len(held_out), len(held_out) // 2, 1, args.cache_dir)
+        held_rendered = max(1, len(held_out) // 2)
+        held_pool, held_bases = build_pool(held_out, len(held_out), held_rendered, 1, args.cache_dir)
         held_stream = SampleStream(
             held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, augment=False
         )

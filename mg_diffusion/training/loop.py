@@ -1,6 +1,8 @@
 """The loop that all stages share: step 4 of the method, theta <- theta - alpha * grad L, and what keeps a run safe."""
 
+import contextlib
 import json
+import re
 import shutil
 import time
 from argparse import Namespace
@@ -41,8 +43,13 @@ def start(args: Namespace) -> Accelerator:
 
 def checkpoints(output_dir: str) -> list[Path]:
     """Finished checkpoints, oldest first."""
-    found = [path for path in Path(output_dir).glob("checkpoint-*") if path.name.split("-")[1].isdigit()]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return sorted((path for path in Path(output_dir).glob("checkpoint-*") if _step_of(path)), key=_step_of)
+
+
+def _step_of(checkpoint: Path) -> int:
+    """The step a checkpoint was saved at; 0 if the folder is none, as one that was not finished."""
+    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(match[1]) if match and checkpoint.is_dir() else 0
 
 
 def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, limit: int | None) -> None:
@@ -54,7 +61,7 @@ def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, limit:
     if accelerator.is_main_process:
         shutil.rmtree(final, ignore_errors=True)
         aside.rename(final)
-        for old in checkpoints(output_dir)[: -limit if limit else None] if limit else []:
+        for old in [] if not limit else checkpoints(output_dir)[:-limit]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
@@ -74,10 +81,14 @@ def resume(accelerator: Accelerator, args: Namespace) -> int:
         path = found[-1]
     else:
         path = Path(args.resume_from_checkpoint)
-        if not path.is_dir():
-            raise ValueError(f"There is no checkpoint at {str(path)!r}; found: {checkpoints(args.output_dir)}.")
+        if not _step_of(path):
+            found = ", ".join(str(found) for found in checkpoints(args.output_dir)) or "none"
+            raise ValueError(f"There is no finished checkpoint-<step> at {str(path)!r}; found: {found}.")
+    step = _step_of(path)
+    if step > args.max_train_steps:
+        raise ValueError(f"{str(path)!r} is beyond --max_train_steps {args.max_train_steps}; give a larger number.")
     accelerator.load_state(str(path))
-    return int(path.name.split("-")[1])
+    return step
 
 
 class Averaged:
@@ -136,12 +147,14 @@ def train(
         collate_fn=collate,
         num_workers=args.dataloader_num_workers,
         drop_last=True,
+        generator=torch.Generator(),  # or every new iterator would draw from the numbers that a resumed run restores
     )
     prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     averaged = Averaged(model, args.ema_decay)
     averaged.ema.to(accelerator.device)
     accelerator.register_for_checkpointing(averaged.ema)
     step = resume(accelerator, args)
+    averaged.ema.to(accelerator.device)  # what is loaded lies on the CPU
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
     records: list[dict[str, float]] = []
     running, seen, since = 0.0, 0, time.time()
@@ -161,15 +174,23 @@ def train(
                 log.write(json.dumps(record) + "\n")
 
     def pause(at: int, last: bool) -> None:
-        """Checkpoint first, so that nothing that fails in validation can lose the work."""
+        """Checkpoint first, so that nothing that fails in validation can lose the work.
+
+        What export and validation draw is given back: a run resumed from the checkpoint does not draw it.
+        """
         if last or at % args.checkpointing_steps == 0:
             save_checkpoint(accelerator, args.output_dir, at, args.checkpoints_total_limit)
             if accelerator.is_main_process:
-                with averaged:
+                with averaged, fork_rng():
                     export()
         if last or at % args.validation_steps == 0:
-            with averaged:
-                report({"step": at, **validate(at)})
+            with averaged, fork_rng():
+                losses = validate(at)
+            if losses:
+                report({"step": at, **losses})
+
+    def fork_rng() -> contextlib.AbstractContextManager[None]:
+        return torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else [])
 
     for batch in batches:
         if step >= args.max_train_steps:

@@ -94,8 +94,15 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def build_components(args: Any, captions: list[str]) -> dict[str, Any]:
-    """New components of the embedded default; keys are those of `MGPipeline`."""
-    vae = AutoencoderKL.from_pretrained(args.vae) if args.vae else AutoencoderHaar(sample_size=args.resolution)
+    """New components of the embedded default; keys are those of `MGPipeline`.
+
+    Raises:
+        ValueError: if `args.vae` holds no `AutoencoderKL`.
+    """
+    try:
+        vae = AutoencoderKL.from_pretrained(args.vae) if args.vae else AutoencoderHaar(sample_size=args.resolution)
+    except OSError as error:
+        raise ValueError(f"No AutoencoderKL can be loaded from {args.vae!r} (--vae): {error}") from error
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     tokenizer = build_tokenizer(captions)
     unet = build_unet(vae.config.latent_channels, args.resolution // factor, args.block_out_channels, args.text_width)

@@ -7,6 +7,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 from datasets import load_dataset
+from datasets.exceptions import DatasetGenerationError
 from tqdm import tqdm
 
 
@@ -56,20 +57,25 @@ def load_pictures(
         max_samples: take a random part of so many pictures.
 
     Raises:
-        ValueError: if the folder has no such split or lacks the image column.
+        ValueError: if the folder has no such split, lacks a column (captions may lack under their usual name), or
+            holds a damaged picture.
     """
     try:
         dataset = load_dataset("imagefolder", data_dir=data_dir, split=split)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, DatasetGenerationError) as error:
         raise ValueError(f"No split {split!r} of pictures can be read from {data_dir!r}: {error}") from error
-    if image_column not in dataset.column_names:
-        raise ValueError(f"The data has the columns {dataset.column_names}, but no {image_column!r} (--image_column).")
+    for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
+        if column not in dataset.column_names and column != "text":
+            raise ValueError(f"The data has the columns {dataset.column_names}, but no {column!r} (--{flag}).")
     rng = np.random.default_rng([5, seed])
     order = rng.permutation(len(dataset))[:max_samples]
     whole, crop, captions = [], [], []
     for index in tqdm(order, desc=f"reading {split}", mininterval=5):
-        row = dataset[int(index)]
-        square = _square(row[image_column])
+        try:
+            row = dataset[int(index)]
+            square = _square(row[image_column])
+        except OSError as error:
+            raise ValueError(f"A picture of split {split!r} in {data_dir!r} cannot be read: {error}") from error
         whole.append(_to_tensor(square, size))
         crop.append(_to_tensor(_random_part(square, rng), size))
         captions.append(str(row.get(caption_column) or ""))

@@ -12,6 +12,7 @@ Sample `i` of a run is a function of (seed, i) alone, so that a resumed run sees
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def build_pool(
 ) -> tuple[ViewPool, dict[str, Bases]]:
     """Views and bases for training; pool order is whole pictures, their crops, rendered pictures.
 
+    A kind of which there are none has no bases.
     With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
     """
     size = pictures.whole.shape[2]
@@ -135,16 +137,19 @@ def build_pool(
     if path and path.exists():
         stored = torch.load(path, weights_only=True)
         return ViewPool(**stored["pool"]), {name: Bases(**value) for name, value in stored["bases"].items()}
-    drawn, rendered_bases = cross_rendered(rendered, size, seed)
+    offset, bases = 2 * len(pictures), {}
+    drawn = pictures.whole[:0]
+    if rendered:
+        drawn, crossed = cross_rendered(rendered, size, seed)
+        bases["rendered"] = Bases(crossed.lab, crossed.color + offset, crossed.shape + offset)
     pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
-    offset = 2 * len(pictures)
-    bases = {
-        "composite": cross_photos(smooth[:offset], crossings, seed),
-        "rendered": Bases(rendered_bases.lab, rendered_bases.color + offset, rendered_bases.shape + offset),
-    }
+    if crossings:
+        bases["composite"] = cross_photos(smooth[:offset], crossings, seed)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"pool": vars(pool), "bases": {name: vars(value) for name, value in bases.items()}}, path)
+        aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file
+        torch.save({"pool": vars(pool), "bases": {name: vars(value) for name, value in bases.items()}}, aside)
+        aside.replace(path)
     return pool, bases
 
 

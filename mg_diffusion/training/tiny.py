@@ -5,6 +5,7 @@ The smoke recipe: if this does not learn, nothing larger will. It draws its own 
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,20 @@ def draw_pictures(folder: Path, count: int = 8, size: int = 64) -> None:
             PIL.Image.fromarray(picture).save(target / f"{index}.png")
             rows.append({"file_name": f"{index}.png", "text": f"rendered picture number {index}"})
         (target / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def check_learning(losses: list[float]) -> tuple[float, float]:
+    """The first loss and the mean of the last three, which must be half of it or less.
+
+    Raises:
+        ValueError: if the loss did not halve.
+    """
+    first, last = losses[0], float(np.mean(losses[1:][-3:] or losses))
+    if not last <= 0.5 * first:
+        raise ValueError(
+            f"The loss did not halve ({first:.4f} -> {last:.4f}): too few steps, or something in the training is broken."
+        )
+    return first, last
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -52,11 +67,12 @@ def main(arguments: list[str] | None = None) -> None:
         "--ema_decay": "0.99",
     }
     records = run(parse_args(["base", *(part for pair in flags.items() for part in pair)]))
-    losses = [record["loss"] for record in records if "loss" in record]
-    first, last = losses[0], float(np.mean(losses[-3:]))
-    print(f"loss {first:.4f} -> {last:.4f}; pictures in {folder}/grid-*.png")
-    if last > 0.5 * first:
-        raise SystemExit("error: the loss did not halve; something in the training is broken.")
+    print(f"pictures in {folder}/grid-*.png")
+    try:
+        first, last = check_learning([record["loss"] for record in records if "loss" in record])
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(f"loss {first:.4f} -> {last:.4f}")
 
 
 if __name__ == "__main__":
