@@ -393,7 +393,7 @@ class MGPipeline(
             folded attention and residuals of `MGAdapter.condition`, or `None` where nothing has any strength.
         """
         given = torch.tensor([name in features for name in self.mg_adapter.config.granularities])
-        # An absent granularity has no strength, whatever the fusion writes into its tokens.
+        # What is not given has no strength, so that nothing is attached where nothing is given.
         strengths = (strengths * given).repeat_interleave(num_images_per_prompt, dim=0)
         if not strengths.any():
             return None

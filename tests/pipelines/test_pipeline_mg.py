@@ -42,9 +42,20 @@ def test_call_signature():
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
-@pytest.mark.parametrize("options", [{}, {"reference_image": references(), "granularity_scale": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reference_image": {}},
+        {"reference_image": {"color": None}},
+        {"reference_image": references(), "granularity_scale": 0},
+        {"reference_image": {"color": ["#ff0000"]}, "granularity_scale": {"color": 0}},
+    ],
+    ids=["none", "empty", "only None", "all at zero", "the only one at zero"],
+)
 def test_without_references_or_strength_it_is_the_stock_pipeline(make, guidance_scale, options):
     pipeline = make()
+    pipeline.mg_adapter.attach = None  # nothing is attached
     expected = run(stock(pipeline), guidance_scale=guidance_scale, output_type="np")
     np.testing.assert_array_equal(run(pipeline, guidance_scale=guidance_scale, output_type="np", **options), expected)
 
@@ -101,6 +112,17 @@ def test_unconditional_rows_are_those_of_the_base_model(make):
     base, steered = rows[0], rows[2]
     assert torch.equal(base[0], steered[0])
     assert not torch.equal(base[1], steered[1])
+
+
+def test_every_step_gets_all_residuals(make):
+    """The UNet empties the list that it gets."""
+    pipeline, counts = make(), []
+    pipeline.unet.register_forward_pre_hook(
+        lambda module, args, kwargs: counts.append(len(kwargs["down_intrablock_additional_residuals"])),
+        with_kwargs=True,
+    )
+    run(pipeline, reference_image=references(), num_inference_steps=3)
+    assert counts == [2, 2, 2]
 
 
 def test_strength_for_each_sample(make):

@@ -104,6 +104,13 @@ def test_a_crop_is_computed_alone(make_inpaint):
     np.testing.assert_array_equal(first[MASK], second[MASK])
 
 
+def test_outside_the_mask_not_even_nan_gets_through(make_inpaint):
+    mask = torch.from_numpy(MASK)[None, None].float()
+    original = torch.rand(1, 3, 30, 44)
+    pasted = make_inpaint(text=False).paste(torch.full((2, 3, 8, 8), torch.nan), original, mask, (0, 0, 44, 30), 2)
+    assert torch.equal(pasted[1, :, ~MASK], original[0, :, ~MASK]) and pasted[:, :, MASK].isnan().all()
+
+
 def test_feather_is_a_ramp_inside_the_mask():
     mask = torch.zeros(1, 1, 9, 9)
     mask[..., 1:8, 0:9] = 1
