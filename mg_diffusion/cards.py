@@ -70,7 +70,7 @@ three photographs, and exact triples of a procedural renderer. No picture of the
 ## Limits
 
 - {resolution} px. Textures finer than two pixels do not exist here.
-- Words choose among {classes} kinds of flowers, garments, fruit and vegetables; other words do little.
+- Words choose among kinds of flowers, garments, fruit and vegetables; other words do little.
 - Crossed references give pictures that look composed rather than photographed: colors are laid into the regions of
   the shape reference, in an order the model chooses, under the texture of the texture reference.
 - A palette does not say which region gets which color, and local contrast counts as texture.
@@ -139,7 +139,7 @@ def card(folder: Path) -> str:
         ValueError: if one of the three measurement files is missing, or an entry the card needs.
     """
     control, speed, training = (_read(folder, f"{name}.json") for name in ("control", "speed", "training"))
-    missing = [name for name in ("parameters", "resolution", "classes") if name not in training]
+    missing = [name for name in ("parameters", "resolution") if name not in training]
     if missing:
         raise ValueError(f"{folder / 'training.json'} lacks {', '.join(missing)}.")
     told = {name: value for name, value in sorted(training.items()) if name not in PLACES and value is not None}
@@ -147,7 +147,6 @@ def card(folder: Path) -> str:
     return FRONT_MATTER + BODY.format(
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
-        classes=training["classes"],
         control=control_table(control),
         speed=speed_table(speed),
         training=table,

@@ -4,17 +4,21 @@ python -m mg_diffusion.export RUN/weights hub_cards/mg-bazaar --dtype float16
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
 
+from .cards import PLACES
+
 
 def export(source: str | Path, target: str | Path, dtype: torch.dtype = torch.float16) -> float:
     """Load a saved pipeline, cast it, and write it with the code files it needs.
 
-    Files in `target` that a pipeline does not write (card, figures, measurements) stay.
+    Files in `target` that a pipeline does not write (card, figures, measurements) stay. The configuration of the run
+    that `source` belongs to, if it is there, is copied to `training.json` for the card.
 
     Returns:
         size of the weights in MB.
@@ -30,6 +34,13 @@ def export(source: str | Path, target: str | Path, dtype: torch.dtype = torch.fl
         raise ValueError(f"{str(source)!r} cannot be exported onto itself. Give another folder.")
     pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
     pipeline.save_pretrained(target, safe_serialization=True)
+    settings = Path(source).parent / "training_config.json"
+    if settings.is_file():
+        networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        parameters = sum(parameter.numel() for network in networks for parameter in network.parameters())
+        record = {**json.loads(settings.read_text(encoding="utf-8")), "parameters": parameters}
+        record = {name: value for name, value in record.items() if name not in PLACES}
+        Path(target, "training.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return sum(path.stat().st_size for path in Path(target).rglob("*.safetensors")) / 1e6
 
 

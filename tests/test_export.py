@@ -1,5 +1,8 @@
 """An export is a smaller copy that loads anywhere, next to the files that are already there."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -71,3 +74,13 @@ def test_main_tells_the_size(source, tmp_path, capsys):
     assert (
         capsys.readouterr().out.strip() == f"{tmp_path / 'target'}: {megabytes(tmp_path / 'target'):.1f} MB of weights"
     )
+
+
+def test_the_run_is_described_without_the_places_of_the_machine(source, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(source, run / "weights")
+    (run / "training_config.json").write_text(json.dumps({"learning_rate": 0.5, "train_data_dir": "/secret/place"}))
+    export(run / "weights", tmp_path / "out")
+    training = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert training["learning_rate"] == 0.5 and training["parameters"] > 0
+    assert "train_data_dir" not in training
