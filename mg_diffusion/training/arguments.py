@@ -53,7 +53,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--max_train_steps", type=int, default=3000)
     run.add_argument("--gradient_accumulation_steps", type=int, default=1)
     run.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
-    run.add_argument("--compile", action="store_true", help="torch.compile the largest network")
     run.add_argument("--checkpointing_steps", type=int, default=500)
     run.add_argument("--checkpoints_total_limit", type=int, default=2, help="0 keeps all")
     run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')

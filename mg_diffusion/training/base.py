@@ -148,7 +148,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
             if held_out is None:
                 return {}
             model.eval()
-            with torch.compiler.set_stance("force_eager"), torch.no_grad(), accelerator.autocast():
+            with torch.no_grad(), accelerator.autocast():
                 losses = validation_loss(objective, model, held_stream, accelerator.device)
                 attached.close()
                 if accelerator.is_main_process:
@@ -158,8 +158,6 @@ def run(args: Namespace) -> list[dict[str, float]]:
             return losses
 
         attach()
-        if args.compile:
-            model.unet.compile()
         return train(
             accelerator,
             args,

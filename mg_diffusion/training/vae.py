@@ -80,8 +80,6 @@ def run(args: Namespace) -> list[dict[str, float]]:
         held_out = None
     vae = build_vae(args)
     model = ReconstructionModel(vae)
-    if args.compile:
-        model.compile()
     # The Haar details make the loss ask for texture, which plain L1 gives up first.
     haar = AutoencoderHaar(detail_gain=1.0).to(accelerator.device)
 
