@@ -2,12 +2,13 @@
 
 import json
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -19,27 +20,53 @@ from mg_diffusion.modeling_mg_encoder import MGEncoder
 MAX_TOKENS = 24
 
 
+def learn_merges(captions: list[str], count: int) -> list[tuple[str, str]]:
+    """Up to `count` byte-pair merges (Sennrich et al., arXiv 1508.07909) of the 5000 most frequent words.
+
+    Ties go to the pair that is later in the alphabet. The trainer of `tokenizers` breaks them, and numbers the ends of
+    words, in another order in every process; a resumed run would read its captions with other numbers.
+    """
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
+    counts = Counter(word for caption in captions for word in caption.lower().split())
+    pieces: Counter[tuple[str, ...]] = Counter()
+    for word, number in counts.most_common(5000):
+        for piece, _ in split(word):
+            pieces[(*piece[:-1], piece[-1] + "</w>")] += number
+    merges: list[tuple[str, str]] = []
+    while len(merges) < count:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for parts, number in pieces.items():
+            for pair in zip(parts, parts[1:], strict=False):
+                pairs[pair] += number
+        if not pairs:
+            break
+        merges.append(max(pairs, key=lambda pair: (pairs[pair], pair)))
+        pieces = Counter({_merge(parts, merges[-1]): number for parts, number in pieces.items()})
+    return merges
+
+
+def _merge(parts: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    merged: list[str] = []
+    for part in parts:
+        if merged and (merged[-1], part) == pair:
+            merged[-1] += part
+        else:
+            merged.append(part)
+    return tuple(merged)
+
+
 def build_tokenizer(captions: list[str], vocab_size: int = 1024) -> CLIPTokenizer:
-    """A `CLIPTokenizer` whose byte-pair merges are learned from the captions."""
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.train_from_iterator([word for caption in captions for word in caption.lower().split()], trainer)
-    model = json.loads(learner.to_str())["model"]
+    """A `CLIPTokenizer` whose byte-pair merges are learned from the captions; a function of them alone."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    # Every byte has a form that ends a word, or unseen words would fall apart into unknown tokens.
+    words = ["<|startoftext|>", "<|endoftext|>", *alphabet, *(letter + "</w>" for letter in alphabet)]
+    merges = learn_merges(captions, vocab_size - len(words))
+    words += dict.fromkeys("".join(pair) for pair in merges)
     with tempfile.TemporaryDirectory() as folder:
-        vocab, merges = Path(folder, "vocab.json"), Path(folder, "merges.txt")
-        # Every byte needs a form that ends a word, or unseen words would fall apart into unknown tokens.
-        words = dict(model["vocab"])
-        for letter in pre_tokenizers.ByteLevel.alphabet():
-            words.setdefault(letter + "</w>", len(words))
-        vocab.write_text(json.dumps(words))
-        merges.write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in model["merges"]) + "\n")
+        vocab, lines = Path(folder, "vocab.json"), Path(folder, "merges.txt")
+        vocab.write_text(json.dumps({word: number for number, word in enumerate(words)}), encoding="utf-8")
+        text = "".join(f"{first} {second}\n" for first, second in merges)
+        lines.write_text("#version: 0.2\n" + text, encoding="utf-8")
         return CLIPTokenizer.from_pretrained(folder, model_max_length=MAX_TOKENS, pad_token="<|endoftext|>")
 
 
