@@ -1,0 +1,65 @@
+"""Drawn pictures and flags of runs that take seconds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from mg_diffusion.training.pictures import Pictures, load_pictures
+from mg_diffusion.training.supervision import Bases, ViewPool, build_pool
+from mg_diffusion.training.tiny import draw_pictures
+
+
+SIZE = 32  # the smallest side that training takes
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An imagefolder with four rendered pictures in each of train/ and val/."""
+    path = tmp_path_factory.mktemp("pictures")
+    draw_pictures(path, count=4, size=SIZE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(folder: Path) -> Pictures:
+    return load_pictures(str(folder), "train", SIZE)
+
+
+@pytest.fixture(scope="session")
+def pool(pictures: Pictures) -> tuple[ViewPool, dict[str, Bases]]:
+    return build_pool(pictures, crossings=6, rendered=4, seed=0)
+
+
+@pytest.fixture(scope="session")
+def flags(folder: Path) -> Callable[..., list[str]]:
+    """flags(stage, output_dir, name=value, ...): arguments of a very small run."""
+
+    def build(stage: str, output_dir: Path, **changed: object) -> list[str]:
+        chosen = {
+            "train_data_dir": folder,
+            "output_dir": output_dir,
+            "resolution": SIZE,
+            "block_out_channels": "32 32",
+            "train_batch_size": 2,
+            "max_train_steps": 4,
+            "checkpointing_steps": 2,
+            "validation_steps": 2,
+            "num_validation_images": 2,
+            "lr_warmup_steps": 1,
+        }
+        if stage == "base":
+            chosen |= {"text_width": 32, "num_crossings": 4, "num_rendered": 4}
+        pairs = {**chosen, **changed}.items()
+        return [stage, *(part for name, value in pairs for part in (f"--{name}", *str(value).split()))]
+
+    return build
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _leave_the_process_as_it_was():
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    torch.set_flush_denormal(False)

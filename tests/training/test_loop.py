@@ -1,0 +1,165 @@
+"""A run of four steps, the same run interrupted after two, and what both leave behind."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import DiffusionPipeline
+from safetensors.torch import load_file
+
+from mg_diffusion.training.arguments import parse_args
+from mg_diffusion.training.base import run
+from mg_diffusion.training.loop import Averaged, checkpoints, resume, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def whole(flags, tmp_path_factory):
+    """An uninterrupted run and its records."""
+    output = tmp_path_factory.mktemp("whole")
+    args = parse_args(flags("base", output, gradient_accumulation_steps=2, report_to="tensorboard"))
+    return output, run(args)
+
+
+def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(whole, flags, tmp_path):
+    options = {"gradient_accumulation_steps": 2, "resume_from_checkpoint": "latest", "validation_steps": 3}
+    shutil.copytree(whole[0] / "checkpoint-2", tmp_path / "checkpoint-2")
+    shutil.copytree(whole[0] / "checkpoint-4", tmp_path / "unfinished-4")  # as a crash while saving leaves it
+    records = run(parse_args(flags("base", tmp_path, **options)))
+    for name in ("checkpoint-4/model.safetensors", "weights/unet/diffusion_pytorch_model.safetensors"):
+        one, other = load_file(whole[0] / name), load_file(tmp_path / name)
+        assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one), name
+    lasts = [[record for record in lines if "val_loss" in record][-1] for lines in (whole[1], records)]
+    assert lasts[0] == lasts[1]
+    assert not list(tmp_path.glob("unfinished-*"))
+
+
+def test_records_are_returned_and_logged(whole):
+    output, records = whole
+    assert [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()] == records
+    training, *validation = (
+        [record for record in records if name in record] for name in ("loss", "val_loss", "val_loss_t500")
+    )
+    assert [record["step"] for record in training] == [4]
+    assert set(training[0]) == {"step", "loss", "grad_norm", "lr", "samples_per_second"}
+    assert [[record["step"] for record in records] for records in validation] == [[2, 4]] * 2
+    assert all(math.isfinite(value) for record in records for value in record.values())
+    assert list((output / "logs").rglob("events.out.tfevents*"))
+
+
+def test_the_configuration_is_that_of_the_run(whole, flags):
+    written = json.loads((whole[0] / "training_config.json").read_text())
+    args = parse_args(flags("base", whole[0], gradient_accumulation_steps=2, report_to="tensorboard"))
+    assert written == vars(args)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_the_grid_has_references_and_results_of_every_column(whole, step):
+    grid = PIL.Image.open(whole[0] / f"grid-{step:06d}.png")
+    assert grid.size == (2 * 2 * 32, 8 * 2 * 32)
+    rows = np.asarray(grid, np.float64).reshape(8, 64, 128, 3)
+    assert (rows.std((1, 2, 3)) > 1).all()
+    # The second column shows as color what the first shows as texture.
+    np.testing.assert_array_equal(rows[0][:, 64:], rows[1][:, :64])
+
+
+def test_the_weights_are_a_pipeline_of_the_averaged_weights(whole):
+    pipeline = DiffusionPipeline.from_pretrained(whole[0] / "weights", trust_remote_code=True)
+    pipeline.set_progress_bar_config(disable=True)
+    trained = load_file(whole[0] / "checkpoint-4" / "model.safetensors")
+    saved = pipeline.unet.state_dict()
+    assert trained.keys() >= {f"unet.{key}" for key in saved}
+    assert any(not torch.equal(trained[f"unet.{key}"], value) for key, value in saved.items())
+    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    image = pipeline("a photo", reference_image={"color": picture, "shape": picture}, num_inference_steps=2).images[0]
+    assert image.size == (32, 32)
+
+
+def test_a_checkpoint_holds_all_that_a_run_goes_on_with(whole):
+    names = {path.name for path in (whole[0] / "checkpoint-2").iterdir()}
+    assert names >= {"model.safetensors", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"}
+    assert "custom_checkpoint_0.pkl" in names  # the average
+
+
+def test_fine_tuning_starts_from_the_weights_and_needs_no_validation_split(whole, flags, folder, tmp_path):
+    data, output = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(folder / "train", data / "train")
+    options = {"train_data_dir": data, "init_from": whole[0] / "weights", "max_train_steps": 1, "learning_rate": 1e-9}
+    records = run(parse_args(flags("base", output, **options)))
+    assert [set(record) >= {"loss"} for record in records] == [True] and not list(output.glob("grid-*"))
+    name = "unet/diffusion_pytorch_model.safetensors"
+    before, after = load_file(whole[0] / "weights" / name), load_file(output / "weights" / name)
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
+@pytest.mark.parametrize(
+    "place, message",
+    [
+        ("checkpoint-3", "no finished checkpoint-<step> at .*checkpoint-3.*found: .*checkpoint-2, .*checkpoint-4"),
+        ("weights", "no finished checkpoint-<step> at .*weights"),
+        ("unfinished-4", "no finished checkpoint-<step> at .*unfinished-4"),
+        ("checkpoint-4", "checkpoint-4' is beyond --max_train_steps 3"),
+    ],
+)
+def test_what_is_no_checkpoint_of_the_run_is_refused(whole, flags, place, message):
+    args = parse_args(flags("base", whole[0], max_train_steps=3, resume_from_checkpoint=whole[0] / place))
+    with pytest.raises(ValueError, match=message):
+        resume(Accelerator(cpu=True), args)
+
+
+def test_latest_of_a_new_run_is_its_beginning(flags, tmp_path):
+    args = parse_args(flags("base", tmp_path, resume_from_checkpoint="latest"))
+    assert resume(Accelerator(cpu=True), args) == 0
+
+
+def test_only_finished_checkpoints_are_found_in_the_order_of_their_steps(tmp_path):
+    for name in ("checkpoint-10", "checkpoint-9", "checkpoint-x", "checkpoint-8-copy", "unfinished-11"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-12").write_text("no folder")
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+
+
+@pytest.mark.parametrize(
+    "limit, kept", [(1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4]), (0, [1, 2, 3, 4]), (None, [1, 2, 3, 4])]
+)
+def test_the_oldest_beyond_the_limit_are_removed(tmp_path, limit, kept):
+    accelerator = Accelerator(cpu=True)
+    (tmp_path / "unfinished-3").mkdir()
+    for step in (1, 2, 3):
+        save_checkpoint(accelerator, str(tmp_path), step, 0)
+    (tmp_path / "checkpoint-4").mkdir()  # left by an earlier run
+    save_checkpoint(accelerator, str(tmp_path), 4, limit)
+    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in kept]
+    assert (tmp_path / "checkpoint-4" / "random_states_0.pkl").is_file()
+
+
+def test_a_save_that_fails_leaves_no_checkpoint(tmp_path, monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    save_checkpoint(accelerator, str(tmp_path), 1, 1)
+
+    def fail(folder, **options):
+        (tmp_path / "unfinished-2").mkdir()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(accelerator, "save_state", fail)
+    with pytest.raises(OSError, match="No space"):
+        save_checkpoint(accelerator, str(tmp_path), 2, 1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1"]
+
+
+def test_the_average_is_in_place_only_inside_the_block():
+    model = torch.nn.Linear(2, 1)
+    averaged = Averaged(model, 0.5)
+    first = model.weight.detach().clone()
+    for _ in range(3):
+        with torch.no_grad():
+            model.weight += 1
+        averaged.step()
+    last = model.weight.detach().clone()
+    with averaged:
+        assert (model.weight > first).all() and (model.weight < last).all()
+    assert torch.equal(model.weight, last)

@@ -1,0 +1,237 @@
+"""A sample is a function of (seed, i): what it shows, what references it has, and what of them is dropped."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import default_collate
+
+from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, rgb_to_lab, shape_view
+from mg_diffusion.training.composer import lab_to_rgb
+from mg_diffusion.training.renderer import render_palette, render_regions
+from mg_diffusion.training.supervision import (
+    SampleStream,
+    build_pool,
+    cross_rendered,
+    random_mask,
+    random_presence,
+    views_of,
+)
+
+
+SHARES = {"composite": 0.4, "rendered": 0.2}
+ONLY = {
+    "photo": {"composite": 0.0, "rendered": 0.0},
+    "composite": {"composite": 1.0, "rendered": 0.0},
+    "rendered": {"composite": 0.0, "rendered": 1.0},
+}
+
+
+@pytest.fixture
+def stream(pool, pictures):
+    def build(shares=SHARES, seed=0, views=None, **options):
+        return SampleStream(views or pool[0], pool[1], pictures.captions, 50, seed, shares, **options)
+
+    return build
+
+
+def equal(one, other):
+    same = [torch.equal(one[key], other[key]) if key != "caption" else one[key] == other[key] for key in one]
+    return one.keys() == other.keys() and all(same)
+
+
+def test_sample_i_is_a_function_of_seed_and_i(stream):
+    one, again, other = stream(), stream(), stream(seed=1)
+    backwards = [again[i] for i in reversed(range(8))][::-1]
+    assert all(equal(one[i], backwards[i]) for i in range(8)) and len(one) == 50
+    assert not any(equal(one[i], other[i]) or equal(one[i], one[i + 1]) for i in range(8))
+
+
+@pytest.mark.parametrize("kind", ONLY)
+def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
+    samples = [stream(ONLY[kind])[i] for i in range(6)]
+    for sample in samples:
+        shapes = {name: tuple(value.shape) for name, value in sample.items() if name != "caption"}
+        assert shapes == {
+            "image": (3, 32, 32),
+            "mask": (1, 32, 32),
+            "present": (3,),
+            "points": (64, 3),
+            "color_weights": (64,),
+            "normalized": (1, 32, 32),
+            "weight": (1, 32, 32),
+            "contrast": (1,),
+            "tiles": (16, 24, 24),
+            "edges": (1, 32, 32),
+        }
+        assert -1 <= sample["image"].min() < 0 < sample["image"].max() <= 1
+        assert all(torch.isfinite(value).all() for name, value in sample.items() if name != "caption")
+        assert sample["color_weights"].sum() == pytest.approx(1)
+        assert kind == "photo" or sample["caption"] == ""
+    if kind == "photo":
+        assert any(sample["caption"].startswith("rendered picture") for sample in samples)
+
+
+def test_kinds_follow_their_shares(stream, monkeypatch):
+    seen = Counter()
+
+    def stub(kind):
+        seen[kind] += 1
+        return {"image": torch.zeros(3, 32, 32)}
+
+    monkeypatch.setattr(SampleStream, "_photo", lambda self, index, rng: stub("photo"))
+    monkeypatch.setattr(SampleStream, "_crossed", lambda self, kind, rng: stub(kind))
+    samples = stream()
+    for index in range(1500):
+        samples[index]
+    assert {kind: seen[kind] / 1500 for kind in seen} == pytest.approx(
+        {"photo": 0.4, "composite": 0.4, "rendered": 0.2}, abs=0.04
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, nothing, one, dropped",
+    [
+        # one photograph in eight keeps nothing, one in eight exactly one; the others drop each with 15 %
+        ("photo", 0.12 + 0.76 * 0.15**3, 0.12 + 0.76 * 3 * 0.85 * 0.15**2, 0.12 + 0.12 * 2 / 3 + 0.76 * 0.15),
+        # crossed pictures never drop all; one in four keeps exactly one; the others drop each with 8 %
+        ("composite", 0, 0.24 + 0.76 * 3 * 0.92 * 0.08**2, 0.24 * 2 / 3 + 0.76 * (0.08 - 0.08**3)),
+        ("rendered", 0, 0.24 + 0.76 * 3 * 0.92 * 0.08**2, 0.24 * 2 / 3 + 0.76 * (0.08 - 0.08**3)),
+    ],
+)
+def test_references_are_dropped_at_the_documented_rates(kind, nothing, one, dropped):
+    rng = np.random.default_rng(0)
+    kept = np.stack([random_presence(rng, kind) for _ in range(10_000)])
+    count = kept.sum(1)
+    assert kept.dtype == bool and ((count == 0).mean() == 0 if nothing == 0 else True)
+    assert (count == 0).mean() == pytest.approx(nothing, abs=0.015)
+    assert (count == 1).mean() == pytest.approx(one, abs=0.015)
+    np.testing.assert_allclose(1 - kept.mean(0), dropped, atol=0.015)
+    assert len(np.unique(kept, axis=0)) == (8 if nothing else 7)
+
+
+def test_captions_are_dropped_and_without_augmentation_nothing_else(stream, pictures):
+    photos = stream(ONLY["photo"])
+    assert np.mean([photos[i]["caption"] == "" for i in range(150)]) == pytest.approx(0.3, abs=0.12)
+    plain = stream(ONLY["photo"], text_dropout=0.0, augment=False)
+    for index in range(8):
+        sample = plain[index]
+        image = pictures.whole[pictures.captions.index(sample["caption"])]
+        torch.testing.assert_close(sample["image"], image.float() / 127.5 - 1)
+        assert sample["present"].all()
+
+
+def test_masks_are_binary_and_never_empty_and_half_of_them_are_full():
+    rng = np.random.default_rng(0)
+    masks = torch.stack([random_mask(rng, 32) for _ in range(1000)])
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    area = masks.mean((1, 2, 3))
+    assert area.min() > 0 and (area == 1).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert area[area < 1].std() > 0.1
+
+
+def test_the_edges_of_a_photograph_are_those_of_the_flipped_picture(stream, pictures):
+    samples, flipped = stream(ONLY["photo"]), 0
+    originals = torch.cat([pictures.whole, pictures.crop]).float() / 127.5 - 1
+    for sample in map(samples.__getitem__, range(12)):
+        flipped += not (sample["image"] - originals).abs().amax((1, 2, 3)).min() < 1e-5
+        smooth = edge_preserving_smooth(rgb_to_lab((sample["image"][None] + 1) / 2))
+        edges = shape_view(smooth, torch.ones(1, 1, 32, 32))["edges"][0]
+        assert (edges - sample["edges"]).abs().max() < 0.02
+    assert 0 < flipped < 12
+
+
+@pytest.mark.parametrize("kind", ["composite", "rendered"])
+def test_a_crossed_picture_is_its_base_and_its_references_are_those_of_the_base(kind, stream, pool):
+    views, bases = pool
+    smooth = dataclasses.replace(views, detail=torch.zeros_like(views.detail))  # leaves the base bare
+    samples, seen = stream(ONLY[kind], views=smooth), set()
+    for sample in map(samples.__getitem__, range(12)):
+        candidates = lab_to_rgb(bases[kind].lab.float()) * 2 - 1
+        both = {False: candidates, True: candidates.flip(-1)}
+        apart = {flip: (sample["image"] - pictures).abs().amax((1, 2, 3)) for flip, pictures in both.items()}
+        flip = bool(apart[True].min() < apart[False].min())
+        entry = int(apart[flip].argmin())
+        assert apart[flip][entry] < 1e-5
+        color, shape = int(bases[kind].color[entry]), int(bases[kind].shape[entry])
+        edges = views.edges[shape].float()
+        assert torch.equal(sample["points"], views.points[color].float())
+        assert torch.equal(sample["edges"], edges.flip(-1) if flip else edges)
+        seen.add(flip)
+    assert seen == {False, True}
+
+
+def test_a_rendered_crossing_has_the_palette_of_one_reference_and_the_regions_of_another():
+    rgb, bases = cross_rendered(5, 32, seed=3)
+    seeds = np.random.default_rng([7, 3]).integers(0, 10**9, (5, 3))
+    assert rgb.shape == (5, 3, 32, 32) and rgb.dtype == torch.uint8 and len(bases) == 5
+    for lab, color, shape in zip(bases.lab, bases.color, bases.shape, strict=True):
+        regions = render_regions(seeds[shape, 2], 64).reshape(32, 2, 32, 2).transpose(0, 2, 1, 3).reshape(32, 32, 4)
+        whole = (regions == regions[..., :1]).all(-1)
+        expected = render_palette(seeds[color, 0])[regions[..., 0]]
+        np.testing.assert_allclose(lab.permute(1, 2, 0).numpy()[whole], expected[whole], atol=0.05)
+
+
+def test_a_photographic_crossing_has_the_colors_of_its_reference(pool):
+    views, bases = pool
+    for lab, color in zip(bases["composite"].lab.float(), bases["composite"].color, strict=True):
+        made, wanted = lab.flatten(1).mean(1), views.points[color].float().mean(0)
+        assert (made - wanted).abs().max() < 6
+
+
+def test_the_pool_holds_pictures_parts_and_rendered_ones_in_this_order(pool, pictures):
+    views, bases = pool
+    count = len(pictures)
+    assert torch.equal(views.rgb[:count], pictures.whole) and torch.equal(views.rgb[count : 2 * count], pictures.crop)
+    assert len(views) == 2 * count + 4 and [len(bases[kind]) for kind in ("composite", "rendered")] == [6, 4]
+    for kind, low, high in (("composite", 0, 2 * count), ("rendered", 2 * count, len(views))):
+        for places in (bases[kind].color, bases[kind].shape):
+            assert places.min() >= low and places.max() < high
+
+
+def test_a_kind_without_a_pool_has_no_bases(pictures):
+    views, bases = build_pool(pictures, crossings=0, rendered=0, seed=0)
+    assert len(views) == 2 * len(pictures) and bases == {}
+    assert SampleStream(views, bases, pictures.captions, 4, 0, ONLY["photo"])[0]["image"].shape == (3, 32, 32)
+
+
+def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch):
+    arguments = {"crossings": 2, "rendered": 2, "seed": 0}
+    made = build_pool(pictures, **arguments, cache_dir=str(tmp_path / "cache"))
+    stored = list((tmp_path / "cache").iterdir())
+    assert [path.suffix for path in stored] == [".pt"]
+    for changed in ({"crossings": 3}, {"rendered": 3}, {"seed": 1}):
+        build_pool(pictures, **{**arguments, **changed}, cache_dir=str(tmp_path / "cache"))
+    other = dataclasses.replace(pictures, whole=pictures.whole.flip(-1))
+    build_pool(other, **arguments, cache_dir=str(tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").iterdir())) == 5
+    monkeypatch.setattr("mg_diffusion.training.supervision.compute_views", None)
+    found = build_pool(pictures, **arguments, cache_dir=str(tmp_path / "cache"))
+    assert all(torch.equal(value, getattr(found[0], name)) for name, value in vars(made[0]).items())
+    for kind, bases in made[1].items():
+        assert all(torch.equal(value, getattr(found[1][kind], name)) for name, value in vars(bases).items())
+
+
+def test_an_interrupted_store_leaves_no_cache(pictures, tmp_path, monkeypatch):
+    def interrupted(value, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build_pool(pictures, 2, 2, 0, str(tmp_path))
+    assert not list(tmp_path.glob("pool-*.pt"))
+
+
+def test_views_of_a_batch_are_what_the_encoder_reads(stream):
+    samples = [stream()[i] for i in range(3)]
+    batch = default_collate([{key: value for key, value in sample.items() if key != "caption"} for sample in samples])
+    encoder = MGEncoder(sample_size=32, color_channels=8, texture_channels=8)
+    features = encoder(views_of(batch))
+    assert {name: tuple(entry["vector"].shape) for name, entry in features.items()} == {
+        name: (3, size) for name, size in encoder.vector_sizes.items()
+    }
+    fresh = encoder.views((batch["image"] + 1) / 2)
+    assert {name: set(view) for name, view in fresh.items()} == {n: set(v) for n, v in views_of(batch).items()}
