@@ -31,13 +31,14 @@ from mg_diffusion.modeling_mg_encoder import (
     texture_view,
 )
 
-from .composer import add_texture, flatten_regions, transfer_colors
+from .composer import add_texture, flatten_regions, layout_axes, transfer_colors, turn_at_random, turn_to_layout
 from .pictures import Pictures
 from .renderer import render, render_palette, render_regions
 
 
 GRANULARITIES = ("color", "texture", "shape")
 KINDS = ("photo", "composite", "rendered")
+LAYOUT_SHARE = 0.75  # of crossings whose colors follow the layout, see composer.turn_to_layout
 
 
 @dataclass
@@ -87,18 +88,25 @@ class Bases:
         return len(self.color)
 
 
-def cross_photos(smooth: torch.Tensor, count: int, seed: int) -> Bases:
-    """`count` random pairs: the smoothed shape of one picture in the colors of another."""
+def cross_photos(smooth: torch.Tensor, edges: torch.Tensor, count: int, seed: int) -> Bases:
+    """`count` random pairs: the smoothed shape of one picture in the colors of another.
+
+    In three of four the assignment of colors to regions follows the layout, in the others it is random.
+
+    Args:
+        smooth: (N, 3, S, S) Lab; edges: (N, 1, S, S).
+    """
     rng = np.random.default_rng([6, seed])
     size = smooth.shape[2]
     color, shape = rng.integers(0, len(smooth), (2, count))
     bases = []
     for start in tqdm(range(0, count, 64), desc="crossing", mininterval=5):
-        pairs = zip(color[start : start + 64], shape[start : start + 64], strict=True)
-        moved = [
-            transfer_colors(smooth[s].flatten(1).T.double().numpy(), smooth[c].flatten(1).T.double().numpy(), rng)
-            for c, s in pairs
-        ]
+        rows = slice(start, min(start + 64, count))
+        moved = []
+        for c, s, axes in zip(color[rows], shape[rows], layout_axes(edges[shape[rows]].float()), strict=True):
+            source, target = (smooth[i].flatten(1).T.double().numpy() for i in (s, c))
+            turned = turn_to_layout(source, axes) if rng.random() < LAYOUT_SHARE else turn_at_random(source, rng)
+            moved.append(transfer_colors(turned, target))
         lab = torch.from_numpy(np.stack(moved)).float().transpose(1, 2).reshape(-1, 3, size, size)
         bases.append(flatten_regions(lab).half())
     return Bases(torch.cat(bases), torch.from_numpy(color), torch.from_numpy(shape))
@@ -116,7 +124,10 @@ def cross_rendered(count: int, size: int, seed: int) -> tuple[torch.Tensor, Base
     color, shape = rng.integers(0, count, (2, count))
     labs = []
     for c, s in zip(color, shape, strict=True):
-        lab = render_palette(seeds[c, 0])[render_regions(seeds[s, 2], 2 * size)]
+        palette = render_palette(seeds[c, 0])
+        if rng.random() < LAYOUT_SHARE:
+            palette = palette[np.argsort(palette[:, 0])]  # the ground is the darkest, what lies on top the lightest
+        lab = palette[render_regions(seeds[s, 2], 2 * size)]
         labs.append(lab.reshape(size, 2, size, 2, 3).mean((1, 3)).transpose(2, 0, 1))
     bases = Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
     return rgb, bases
@@ -131,7 +142,7 @@ def build_pool(
     With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
     """
     size = pictures.whole.shape[2]
-    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 3])
+    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 4])
     digest = hashlib.sha256(settings.encode() + pictures.whole[:64].numpy().tobytes()).hexdigest()[:16]
     path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
     if path and path.exists():
@@ -144,7 +155,7 @@ def build_pool(
         bases["rendered"] = Bases(crossed.lab, crossed.color + offset, crossed.shape + offset)
     pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
     if crossings:
-        bases["composite"] = cross_photos(smooth[:offset], crossings, seed)
+        bases["composite"] = cross_photos(smooth[:offset], pool.edges[:offset], crossings, seed)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file

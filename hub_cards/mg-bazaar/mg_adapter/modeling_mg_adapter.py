@@ -1,0 +1,483 @@
+"""MGAdapter: features of color, texture and shape -> fusion -> conditioning of a stock UNet.
+
+Step 3 of the method, *fuse*, F = phi(X; theta): every granularity becomes a few tokens; a residual attention across
+the granularities that are present mixes them (T' = T + alpha * attention(T), alpha starts at zero); and the result
+enters a `UNet2DConditionModel` through two doors:
+
+- tokens for a decoupled cross-attention (IP-Adapter, Ye et al., arXiv 2308.06721), one softmax per granularity;
+- residuals for the down blocks (T2I-Adapter, Mou et al., arXiv 2302.08453): the shape pyramid, modulated by color and
+  texture, and a canvas laid out from the texture's shuffled tiles.
+
+Strength multiplies after the last projection, so 0 is exactly "absent". Everything that does not change over the
+denoising steps is computed once: keys and values are even folded with the UNet's own query and output projections,
+so that a step costs two small matrix products per attention layer.
+
+This file is self-contained: it is copied into exported repositories and loaded from there as remote code.
+"""
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+
+
+TILE_OVERLAP = 6
+Features = dict[str, dict[str, torch.Tensor]]
+FoldedAttention = dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+
+def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -> torch.Tensor:
+    """`granularity_scale` to a tensor (batch_size, number of granularities).
+
+    Args:
+        scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
+            that is not named keeps 1.0. 0 is off, 1 as trained, above 1 extrapolates.
+
+    Raises:
+        ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
+            something that is not a number.
+    """
+    per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
+    unknown = [name for name in per_name if name not in granularities]
+    if unknown:
+        raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
+    columns = []
+    for name in granularities:
+        try:
+            value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
+            ) from error
+        if value.numel() not in (1, batch_size):
+            raise ValueError(
+                f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
+                f"{value.numel()} numbers."
+            )
+        if not torch.isfinite(value).all() or (value < 0).any():
+            raise ValueError(
+                f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), got "
+                f"{value.tolist()}."
+            )
+        columns.append(value.expand(batch_size))
+    return torch.stack(columns, 1)
+
+
+def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Lay texture tiles (B, K, p, p) side by side over a canvas (B, 1, height, width), in encoder pixels.
+
+    Neighbors overlap by 6 pixels and are blended with weights whose squares sum to one, which keeps the contrast
+    where uncorrelated pieces meet.
+    """
+    count, size = tiles.shape[1:3]
+    stride = size - TILE_OVERLAP
+    rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
+    # The step through the tiles is odd, so that large canvases do not repeat a row above itself.
+    order = (torch.arange(rows)[:, None] * (columns | 1) + torch.arange(columns)).flatten() % count
+    window = torch.ones(size, dtype=tiles.dtype, device=tiles.device)
+    ramp = torch.sin(torch.linspace(0, math.pi / 2, TILE_OVERLAP + 2)[1:-1]).to(window)
+    window[:TILE_OVERLAP], window[-TILE_OVERLAP:] = ramp, ramp.flip(0)
+    window = (window[:, None] * window).flatten().view(1, -1, 1)
+    placed = tiles[:, order.to(tiles.device)].flatten(2).transpose(1, 2) * window
+    extent = (rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
+    canvas = F.fold(placed, extent, size, stride=stride)
+    energy = F.fold(window.square().expand(1, -1, rows * columns), extent, size, stride=stride)
+    return (canvas / energy.sqrt())[..., :height, :width]
+
+
+def zero_module(module: nn.Module) -> nn.Module:
+    """Start a projection at zero, so that an untrained adapter leaves the base model as it is."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class MGAttnProcessor:
+    """Adds the granularities to one cross-attention layer; the layer's own processor still does the rest.
+
+    The folded keys and values arrive with each call as `ip_hidden_states` (one of the names diffusers passes through
+    `cross_attention_kwargs` without a warning); without them the layer behaves as before.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __init__(self, base: Any, layer: str, num_tokens: int):
+        self.base = base
+        self.layer = layer
+        self.num_tokens = num_tokens
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+        ip_hidden_states: FoldedAttention | None = None,
+    ) -> torch.Tensor:
+        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        if ip_hidden_states is None:
+            return output
+        key, value = ip_hidden_states[self.layer]
+        scores = hidden_states @ key  # (B, positions, heads * granularities * tokens)
+        weights = scores.unflatten(2, (-1, self.num_tokens)).softmax(-1).flatten(2)
+        return output + (weights @ value) / attn.rescale_output_factor
+
+
+class TokenProjection(nn.Module):
+    """Pooled vector (B, size) -> tokens (B, num_tokens, token_dim)."""
+
+    def __init__(self, size: int, num_tokens: int, token_dim: int):
+        super().__init__()
+        self.shape = (num_tokens, token_dim)
+        self.net = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, 256), nn.GELU(), nn.Linear(256, num_tokens * token_dim)
+        )
+        self.norm = nn.LayerNorm(token_dim)
+
+    def forward(self, vector: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.net(vector).unflatten(1, self.shape))
+
+
+class Fusion(nn.Module):
+    """T' = T + alpha * CrossGranularityAttention(T); absent granularities are masked out of the attention."""
+
+    def __init__(self, token_dim: int, heads: int = 4):
+        super().__init__()
+        self.norm = nn.LayerNorm(token_dim)
+        self.attention = nn.MultiheadAttention(token_dim, heads, batch_first=True)
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+    def forward(self, tokens: torch.Tensor, present: torch.Tensor, fusion_scale: float = 1.0) -> torch.Tensor:
+        """tokens (B, G, T, D), present (B, G) bool; `fusion_scale` 0 switches the fusion off."""
+        # Where nothing is present every key would be masked and softmax gives NaN; nothing reads those rows.
+        visible = present | ~present.any(1, keepdim=True)
+        sequence = self.norm(tokens.flatten(1, 2))
+        hidden = ~visible.repeat_interleave(tokens.shape[2], dim=1)
+        mixed, _ = self.attention(sequence, sequence, sequence, key_padding_mask=hidden, need_weights=False)
+        return tokens + fusion_scale * self.alpha * mixed.view_as(tokens)
+
+
+class ShapeResiduals(nn.Module):
+    """R_l = Z_l(S_l) * (1 + tanh gamma_l(color, texture)): the shape pyramid to residuals of every down block."""
+
+    def __init__(self, map_channels: Sequence[int], block_channels: Sequence[int], token_dim: int):
+        super().__init__()
+        levels = [min(level, len(map_channels) - 1) for level in range(len(block_channels))]
+        self.levels = levels
+        self.stems = nn.ModuleList(nn.Conv2d(map_channels[level], 64, 3, padding=1) for level in levels)
+        self.outs = nn.ModuleList(zero_module(nn.Conv2d(64, width, 1)) for width in block_channels)
+        self.gammas = nn.ModuleList(zero_module(nn.Linear(2 * token_dim, width)) for width in block_channels)
+
+    def forward(
+        self, shape: dict[str, torch.Tensor], others: torch.Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> list[torch.Tensor]:
+        residuals = []
+        for level, stem, out, gamma, size in zip(self.levels, self.stems, self.outs, self.gammas, sizes, strict=True):
+            maps = shape[f"map_{level}"]
+            if maps.shape[2:] != tuple(size):
+                smaller = size[0] < maps.shape[2]
+                maps = (
+                    F.adaptive_avg_pool2d(maps, size) if smaller else F.interpolate(maps, size=size, mode="bilinear")
+                )
+            gain = 1 + torch.tanh(gamma(others))[:, :, None, None]
+            residuals.append(out(F.silu(stem(maps))) * gain)
+        return residuals
+
+
+class TextureResiduals(nn.Module):
+    """The canvas of shuffled texture tiles to residuals of every down block."""
+
+    def __init__(self, map_stride: int, block_channels: Sequence[int]):
+        super().__init__()
+        self.map_stride = map_stride
+        strides = [1] + [2] * (len(block_channels) - 1)
+        first = map_stride**2
+        self.stems = nn.ModuleList(
+            nn.Conv2d(first if level == 0 else 64, 64, 3, stride=stride, padding=1)
+            for level, stride in enumerate(strides)
+        )
+        self.outs = nn.ModuleList(zero_module(nn.Conv2d(64, width, 1)) for width in block_channels)
+
+    def forward(self, tiles: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        height, width = sizes[0]
+        hidden = F.pixel_unshuffle(
+            lay_tiles(tiles, height * self.map_stride, width * self.map_stride), self.map_stride
+        )
+        residuals = []
+        for stem, out, size in zip(self.stems, self.outs, sizes, strict=True):
+            hidden = F.silu(stem(hidden))
+            if hidden.shape[2:] != tuple(size):
+                hidden = F.interpolate(hidden, size=size, mode="bilinear", align_corners=False)
+            residuals.append(out(hidden))
+        return residuals
+
+
+def down_block_sizes(strides: Sequence[int], height: int, width: int) -> list[tuple[int, int]]:
+    """Spatial size of every residual for latents of height x width; UNet downsampling rounds up."""
+    return [(-(-height // stride), -(-width // stride)) for stride in strides]
+
+
+class MGAdapter(ModelMixin, ConfigMixin):
+    """The trained, separately saved part: tokens, fusion and residuals for one kind of UNet.
+
+    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `condition` once and run the
+    denoising loop inside `with adapter.attach(unet)`.
+
+    Args:
+        granularities: names in the order of the tokens.
+        vector_sizes: {granularity: length of the encoder's pooled vector}.
+        map_channels: widths of the encoder's shape pyramid, finest first.
+        attention_layers: the UNet's cross-attention layers, [{"name", "query_dim", "inner_dim", "heads"}, ...].
+        block_channels, block_strides: channels and stride of the residual of every down block.
+        num_tokens: tokens per granularity; equal, so that one matrix product serves all.
+        token_dim: width of a token.
+        map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        granularities: tuple[str, ...],
+        vector_sizes: dict[str, int],
+        map_channels: tuple[int, ...],
+        attention_layers: list[dict[str, Any]],
+        block_channels: tuple[int, ...],
+        block_strides: tuple[int, ...],
+        num_tokens: int = 8,
+        token_dim: int = 128,
+        map_stride: int = 2,
+    ):
+        super().__init__()
+        self.tokens = nn.ModuleDict(
+            {name: TokenProjection(vector_sizes[name], num_tokens, token_dim) for name in granularities}
+        )
+        self.fusion = Fusion(token_dim)
+        self.to_k = nn.ModuleList(
+            nn.ModuleDict({name: nn.Linear(token_dim, layer["inner_dim"], bias=False) for name in granularities})
+            for layer in attention_layers
+        )
+        self.to_v = nn.ModuleList(
+            nn.ModuleDict(
+                {name: zero_module(nn.Linear(token_dim, layer["inner_dim"], bias=False)) for name in granularities}
+            )
+            for layer in attention_layers
+        )
+        if "shape" in granularities:
+            self.shape_residuals = ShapeResiduals(map_channels, block_channels, token_dim)
+        if "texture" in granularities:
+            self.texture_residuals = TextureResiduals(map_stride, block_channels)
+
+    # -- construction and checks --------------------------------------------------------------------------------------
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGAdapter":
+        """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
+
+        Raises:
+            ValueError: if the folder or Hub repository is missing or damaged, or holds another model.
+        """
+        place = "/".join(str(part) for part in (pretrained_model_name_or_path, kwargs.get("subfolder")) if part)
+        remedy = (
+            f"An {cls.__name__} is a folder written by `save_pretrained`, with config.json and "
+            f"diffusion_pytorch_model.safetensors; check the path and `subfolder`, or copy or download it again."
+        )
+        with_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"Cannot load {cls.__name__} from {place!r}: {error}\n{remedy}") from error
+        missing, unexpected = (sorted(info.get(key, [])) for key in ("missing_keys", "unexpected_keys"))
+        if missing or unexpected:
+            raise ValueError(
+                f"The weights in {place!r} are not those of this {cls.__name__}: {len(missing)} are missing "
+                f"({', '.join(missing[:2])}), {len(unexpected)} are unknown ({', '.join(unexpected[:2])}). {remedy}"
+            )
+        return (model, info) if with_info else model
+
+    @classmethod
+    def from_unet(cls, unet: nn.Module, encoder: nn.Module, **config: Any) -> "MGAdapter":
+        """An untrained adapter that fits `unet` (a `UNet2DConditionModel`) and `encoder` (an `MGEncoder`)."""
+        sizes = encoder.vector_sizes
+        channels, strides = [], []
+        for level, (kind, width) in enumerate(
+            zip(unet.config.down_block_types, unet.config.block_out_channels, strict=True)
+        ):
+            # A CrossAttnDownBlock2D adds its residual before it downsamples, a DownBlock2D after.
+            is_last = level == len(unet.config.block_out_channels) - 1
+            after = not kind.startswith("CrossAttn") and not is_last
+            channels.append(width)
+            strides.append(2 ** (level + after))
+        arguments = {
+            "granularities": tuple(sizes),
+            "vector_sizes": sizes,
+            "map_channels": encoder.map_channels,
+            "attention_layers": _attention_layers(unet),
+            "block_channels": tuple(channels),
+            "block_strides": tuple(strides),
+        }
+        return cls(**{**arguments, **config})
+
+    def check_encoder(self, encoder: nn.Module) -> None:
+        """Raise a ValueError unless this adapter was made for such an encoder."""
+        sizes, channels = dict(encoder.vector_sizes), tuple(encoder.map_channels)
+        expected = dict(self.config.vector_sizes), tuple(self.config.map_channels)
+        if (sizes, channels) != expected:
+            raise ValueError(
+                f"This MGAdapter does not fit the MGEncoder: it expects vectors {expected[0]} and shape maps "
+                f"{expected[1]}, the encoder gives {sizes} and {channels}. Load both from the same repository."
+            )
+
+    def check_unet(self, unet: nn.Module) -> None:
+        """Raise a ValueError unless this adapter was made for such a UNet."""
+        found, expected = _attention_layers(unet), [dict(layer) for layer in self.config.attention_layers]
+        blocks = tuple(unet.config.block_out_channels)
+        if found != expected or blocks != tuple(self.config.block_channels):
+            different = next((pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]), None)
+            raise ValueError(
+                f"This MGAdapter does not fit the UNet: it was made for {len(expected)} cross-attention layers and "
+                f"down blocks {tuple(self.config.block_channels)}, the UNet has {len(found)} and {blocks}"
+                + (f"; first difference: {different[0]} against {different[1]}" if different else "")
+                + ". Use the base model it was trained on, or train one with MGAdapter.from_unet(unet, encoder)."
+            )
+
+    def map_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size of the shape map, in encoder pixels, for latents of height x width: the `size` of `MGEncoder.encode`."""
+        return height * self.config.map_stride, width * self.config.map_stride
+
+    def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
+        """`granularity_scale` of a pipeline call to a tensor (batch_size, G); see `parse_strengths`."""
+        return parse_strengths(granularity_scale, self.config.granularities, batch_size)
+
+    # -- step 3: fuse -------------------------------------------------------------------------------------------------
+    def forward(
+        self, features: Features, strengths: torch.Tensor, latent_size: tuple[int, int], fusion_scale: float = 1.0
+    ) -> tuple[torch.Tensor, list[torch.Tensor] | None]:
+        """F = phi(X; theta).
+
+        Args:
+            features: from `MGEncoder`, batch dimension 1 or B; a missing granularity is absent.
+            strengths: (B, G) at least 0.
+            latent_size: (height, width) of the latents.
+            fusion_scale: multiplies alpha; 0 is no mixing across granularities.
+
+        Returns:
+            fused tokens (B, G, num_tokens, token_dim), and one residual (B, C_l, H_l, W_l) per down block, strength
+            included, or `None` when neither shape nor texture is given.
+        """
+        batch, names = strengths.shape[0], self.config.granularities
+        given = torch.tensor([name in features for name in names], device=strengths.device)
+        present = (strengths > 0) & given
+        empty = strengths.new_zeros(batch, self.config.num_tokens, self.config.token_dim, dtype=self.dtype)
+        tokens = torch.stack(
+            [
+                self.tokens[name](features[name]["vector"]).expand(batch, -1, -1) if name in features else empty
+                for name in names
+            ],
+            dim=1,
+        )
+        tokens = self.fusion(tokens, present, fusion_scale)
+        tokens = tokens * present[:, :, None, None].to(tokens.dtype)  # the fusion writes to absent ones as well
+        sizes = down_block_sizes(self.config.block_strides, *latent_size)
+        total: list[torch.Tensor] | None = None
+        for name, residuals in self._residuals(features, tokens, sizes):
+            strength = strengths[:, names.index(name)].to(self.dtype).view(-1, 1, 1, 1)
+            scaled = [residual * strength for residual in residuals]
+            total = scaled if total is None else [a + b for a, b in zip(total, scaled, strict=True)]
+        return tokens, total
+
+    def _residuals(
+        self, features: Features, tokens: torch.Tensor, sizes: list[tuple[int, int]]
+    ) -> Iterator[tuple[str, list[torch.Tensor]]]:
+        if "shape" in features:
+            names = list(self.config.granularities)
+            means = tokens.mean(2)
+            zero = torch.zeros_like(means[:, 0])
+            others = [means[:, names.index(name)] if name in names else zero for name in ("color", "texture")]
+            yield "shape", self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
+        if "texture" in features:
+            yield "texture", self.texture_residuals(features["texture"]["tiles"], sizes)
+
+    def fold(self, unet: nn.Module, tokens: torch.Tensor, strengths: torch.Tensor) -> FoldedAttention:
+        """Keys and values of every cross-attention layer, folded with its query and output projections.
+
+        softmax(x Wq (t Wk)^T) (t Wv) Wo is softmax(x K') V' with K' = Wq (t Wk)^T and V' = (t Wv) Wo, which do not
+        depend on x. K' is (B, query_dim, heads * G * T), V' its transpose in shape, strength included.
+        """
+        modules = dict(unet.named_modules())
+        folded = {}
+        for layer, to_k, to_v in zip(self.config.attention_layers, self.to_k, self.to_v, strict=True):
+            attn, heads = modules[layer["name"]], layer["heads"]
+            keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
+            values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
+            values = values * strengths.to(values.dtype)[:, :, None, None]
+            query = effective_weight(attn.to_q, layer["query_dim"], keys.device)
+            query = query.unflatten(0, (heads, -1))  # (h, d, c)
+            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device)
+            output = output.unflatten(1, (heads, -1))  # (c, h, d)
+            keys, values = (x.flatten(1, 2).unflatten(2, (heads, -1)) for x in (keys, values))  # (b, gt, h, d)
+            key = torch.einsum("bthd,hdc->bcht", keys.to(query.dtype), query * attn.scale).flatten(2)
+            value = torch.einsum("bthd,chd->bhtc", values.to(output.dtype), output).flatten(1, 2)
+            folded[layer["name"]] = (key, value)
+        return folded
+
+    def condition(
+        self,
+        unet: nn.Module,
+        features: Features,
+        strengths: torch.Tensor,
+        latent_size: tuple[int, int],
+        fusion_scale: float = 1.0,
+    ) -> tuple[FoldedAttention, list[torch.Tensor] | None]:
+        """Everything the UNet needs, computed once for all steps.
+
+        Returns:
+            the folded attention, to be passed as `cross_attention_kwargs={"ip_hidden_states": ...}` inside `attach`,
+            and the residuals, of which every UNet call needs a fresh list (it empties the one it gets).
+        """
+        tokens, residuals = self(features, strengths, latent_size, fusion_scale)
+        return self.fold(unet, tokens, strengths), residuals
+
+    # -- attaching ----------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def attach(self, unet: nn.Module) -> Iterator[None]:
+        """Install the attention processors for the length of a `with` block; they are removed whatever happens."""
+        self.check_unet(unet)
+        modules = dict(unet.named_modules())
+        layers = [(modules[layer["name"]], layer["name"]) for layer in self.config.attention_layers]
+        before = [(attn, attn.processor) for attn, _ in layers]
+        try:
+            for attn, name in layers:
+                attn.set_processor(MGAttnProcessor(attn.processor, name, self.config.num_tokens))
+            yield
+        finally:
+            for attn, processor in before:
+                attn.set_processor(processor)
+
+
+def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:
+    """The cross-attention layers that read the text, in the order of the UNet's modules."""
+    return [
+        {"name": name, "query_dim": attn.query_dim, "inner_dim": attn.inner_dim, "heads": attn.heads}
+        for name, attn in unet.named_modules()
+        if name.endswith("attn2")
+    ]
+
+
+def effective_weight(linear: nn.Module, in_features: int, device: torch.device) -> torch.Tensor:
+    """The matrix (out, in) a projection applies, adapters such as LoRA included, on `device`."""
+    reference = next(linear.parameters())
+    if type(linear) is nn.Linear and not reference.is_meta:
+        return linear.weight.to(device)  # elsewhere where the model is offloaded
+    # Sequentially offloaded weights are there only during a call, on the device that computes.
+    identity = torch.eye(in_features, dtype=reference.dtype, device=device if reference.is_meta else reference.device)
+    return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)

@@ -1,0 +1,784 @@
+"""MGEncoder: reference images -> features of color, texture and shape.
+
+Step 1 of the method, *preprocess*: references are read, checked and brought to one working size (`MGEncoder.load`).
+Step 2, *extract*, y = f(Wx + b): a fixed **view** takes from the picture what one granularity may know, and a small
+CNN reads that view. A branch sees only its view, so it cannot leak more than the view holds.
+
+| granularity | view | CNN and pooling | blind to |
+|---|---|---|---|
+| color | bag of colors of the edge-preserving smoothed CIELAB picture | 1x1 convolutions, (masked) mean | layout, texture |
+| texture | luminance without its local mean and contrast, borders faded; shuffled tiles of its detail | small receptive field, second-order statistics | palette, layout beyond a tile |
+| shape | Di Zenzo gradient of the smoothed picture, soft-thresholded | ConvNeXt V2 pyramid, kept spatial | palette, brightness, contrast, fine texture |
+
+This file is self-contained: it is copied into exported repositories and loaded from there as remote code.
+"""
+
+import math
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import nn
+from transformers import AutoBackbone, AutoConfig
+
+
+GRANULARITIES = ("color", "texture", "shape")
+MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
+MAX_ASPECT = 16.0
+
+# The view constants are in pixels of the working size and were calibrated at 64 px with the procedural renderer.
+LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
+DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
+DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
+TILE = 24
+FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Views: fixed, batched, differentiable
+# ---------------------------------------------------------------------------------------------------------------------
+def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+    """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
+    linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    white = rgb.new_tensor([0.95047, 1.0, 1.08883])
+    xyz = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(to_xyz) / white[:, None], linear)
+    delta = 6 / 29
+    # The clamp keeps the unused side of `where` from sending NaN gradients through the cube root.
+    f = torch.where(xyz > delta**3, xyz.clamp(min=delta**3) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
+    channels = x.shape[1]
+    for axis, length in ((2, x.shape[2]), (3, x.shape[3])):
+        radius = min(math.ceil(3 * sigma), length - 1)
+        offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+        kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+        kernel = (kernel / kernel.sum()).expand(channels, 1, -1)
+        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        x = F.pad(x, padding, mode="reflect")
+        x = F.conv2d(x, kernel.unsqueeze(5 - axis), groups=channels)
+    return x
+
+
+def edge_preserving_smooth(
+    lab: torch.Tensor, sigma: float = 2.5, steps: int = 4, color_sigma: float = 14.0, dilation: int = 2
+) -> torch.Tensor:
+    """Rolling guidance filter (Zhang et al., ECCV 2014): removes structure below a scale, keeps larger edges.
+
+    Args:
+        lab: (B, 3, H, W) CIELAB, H and W at least 5 * dilation.
+        sigma: scale in pixels of what is removed by the first blur.
+        steps: joint bilateral iterations that bring large edges back.
+        color_sigma: range of the bilateral weight, in Delta-E.
+        dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
+    """
+    batch, channels, height, width = lab.shape
+    reach = 2 * dilation
+
+    def taps(x: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(x, (reach,) * 4, mode="reflect")
+        return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
+
+    offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
+    near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+    values, guide = taps(lab), gaussian_blur(lab, sigma)
+    for _ in range(steps):
+        difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
+        weight = near * torch.exp(-difference / (2 * color_sigma**2))
+        guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+    return guide
+
+
+def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
+    """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
+    padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
+    dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
+    largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
+    return torch.sqrt(largest + 1e-6).unsqueeze(1)
+
+
+def color_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Bag of colors: `points` (B, N, 3) in Lab and `weights` (B, N) that sum to 1. Every second pixel is taken."""
+    points = smooth[:, :, ::2, ::2].flatten(2).transpose(1, 2)
+    weights = mask[:, :, ::2, ::2].flatten(1) + 1e-8
+    return {"points": points, "weights": weights / weights.sum(1, keepdim=True)}
+
+
+def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Luminance without local mean and contrast.
+
+    Returns:
+        `normalized` (B, 1, H, W), of about unit deviation where there is texture;
+        `weight` (B, 1, H, W) in [0, 1], low at borders between regions and outside the mask;
+        `contrast` (B, 1), the deviation that was divided out, in units of lightness;
+        `detail` (B, 1, H, W), the detail before its contrast is divided out, over 10, softly limited.
+    """
+    lightness = lab[:, :1]
+    mean = gaussian_blur(lightness, LOCAL_SIGMA)
+    variance = gaussian_blur((lightness - mean).square(), LOCAL_SIGMA)
+    weight = mask * torch.exp(-gaussian_blur(di_zenzo_gradient(smooth), 2.0) / 1.5) + 1e-6
+    contrast = ((variance * weight).sum((2, 3)) / weight.sum((2, 3)) + 4.0).sqrt()
+    detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
+    return {
+        "normalized": (lightness - mean) / torch.sqrt(variance + 4.0),
+        "weight": weight,
+        "contrast": contrast,
+        "detail": DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / 10.0,
+    }
+
+
+def shape_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`edges` (B, 1, H, W) in [0, 1]: where regions of different color meet, whatever the colors are."""
+    edges = ((di_zenzo_gradient(smooth) - 2.5) / 4.0).clamp(0, 1) * mask
+    return {"edges": gaussian_blur(edges, 0.7)}
+
+
+def spread_within_regions(fields: torch.Tensor, edges: torch.Tensor, steps: int) -> torch.Tensor:
+    """Diffuse `fields` (B, C, h, w) for a number of Jacobi steps that edges (B, 1, h, w) in [0, 1] stop.
+
+    (Anisotropic diffusion, Perona and Malik 1990, with the conductance taken from a fixed edge map.)
+    """
+    across = torch.exp(-6 * torch.maximum(edges[..., :, 1:], edges[..., :, :-1]))
+    down = torch.exp(-6 * torch.maximum(edges[..., 1:, :], edges[..., :-1, :]))
+    right, left = F.pad(across, (0, 1)), F.pad(across, (1, 0))
+    below, above = F.pad(down, (0, 0, 0, 1)), F.pad(down, (0, 0, 1, 0))
+    total = 1 + right + left + below + above
+    right, left, below, above = right / total, left / total, below / total, above / total
+    own = 1 / total
+    for _ in range(steps):
+        padded = F.pad(fields, (1, 1, 1, 1))
+        fields = (
+            own * fields
+            + right * padded[..., 1:-1, 2:]
+            + left * padded[..., 1:-1, :-2]
+            + below * padded[..., 2:, 1:-1]
+            + above * padded[..., :-2, 1:-1]
+        )
+    return fields
+
+
+def region_fields(edges: torch.Tensor, count: int) -> torch.Tensor:
+    """Fields that are alike within a region and differ between regions: (B, 1, H, W) -> (B, count, H/2, W/2).
+
+    Low cosine waves are averaged inside the borders, coarse to fine. They say which pixels belong together, the
+    question an edge map only answers after long-range reasoning, and depend on nothing but the edges.
+    """
+    batch, _, height, width = edges.shape
+    x, y = (
+        (torch.arange(-(-side // 8), device=edges.device, dtype=edges.dtype) + 0.5) * math.pi / -(-side // 8)
+        for side in (width, height)
+    )
+    waves = [torch.cos(i * x) * torch.cos(j * y).unsqueeze(1) for i, j in FIELD_WAVES[:count]]
+    fields = torch.stack(waves).expand(batch, -1, -1, -1)
+    for cell, steps in ((8, 60), (4, 20), (2, 8)):
+        borders = F.max_pool2d(edges, cell, ceil_mode=True)
+        if fields.shape[2:] != borders.shape[2:]:
+            fields = F.interpolate(fields, size=borders.shape[2:], mode="bilinear")
+        fields = spread_within_regions(fields, borders, steps)
+    return fields
+
+
+def draw_tiles(
+    detail: torch.Tensor, mask: torch.Tensor, num_tiles: int, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Tiles of the detail in random order, (B, num_tiles, TILE, TILE): all that is left of the layout is inside a tile.
+
+    Positions are drawn without replacement in proportion to the share of the tile inside the mask. Without a
+    generator the draw is the same in every call. (Texture from shuffled exemplar patches: Efros and Freeman,
+    "Image quilting", SIGGRAPH 2001.)
+    """
+    tiles = F.unfold(detail * mask, TILE, stride=4)
+    inside = F.unfold(mask, TILE, stride=4).mean(1)
+    generator = generator or torch.Generator().manual_seed(0)
+    uniform = torch.rand(inside.shape[1], generator=generator).to(inside).clamp(1e-6, 1 - 1e-6)
+    priority = 2 * torch.log(inside + 1e-4) - torch.log(-torch.log(uniform))
+    order = priority.argsort(dim=1, descending=True)
+    order = order.repeat(1, -(-num_tiles // order.shape[1]))[:, :num_tiles]
+    tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, TILE * TILE, -1))
+    return tiles.transpose(1, 2).unflatten(2, (TILE, TILE))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Branches: the trained CNN parts, y = f(Wx + b)
+# ---------------------------------------------------------------------------------------------------------------------
+def gabor_bank(size: int = 11) -> torch.Tensor:
+    """18 Gabor filters (3 wavelengths, 6 orientations) of zero mean, (18, 1, size, size)."""
+    axis = torch.linspace(-1, 1, size)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    filters = []
+    for wavelength in (3, 5, 9):
+        for orientation in range(6):
+            angle = orientation * math.pi / 6
+            across, along = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+            envelope = torch.exp(-(across**2 + along**2) / (2 * 0.35**2))
+            kernel = envelope * torch.cos(2 * math.pi * across * 5 / wavelength)
+            kernel = kernel - kernel.mean()
+            filters.append(kernel / kernel.abs().sum())
+    return torch.stack(filters).unsqueeze(1)
+
+
+class ColorBranch(nn.Module):
+    """A bag of colors to a vector: soft Lab histogram (5x7x7 bins), area-flattened, and learned means.
+
+    The square root of the areas flattens them: a small accent counts more than its share, so that the proportions,
+    which belong to the layout, count less.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, channels), nn.GELU(), nn.Linear(channels, channels), nn.GELU())
+        grid = (torch.linspace(10, 90, 5), torch.linspace(-60, 60, 7), torch.linspace(-60, 60, 7))
+        self.register_buffer("centers", torch.cartesian_prod(*grid), persistent=False)
+        self.out_features = 245 + channels
+
+    def forward(self, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        learned = (self.net(points / 50.0) * weights.unsqueeze(2)).sum(1)
+        return torch.cat([self.histogram(points, weights), learned], 1)
+
+    def histogram(self, points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """(B, N, 3) Lab, (B, N) -> (B, 245), unit norm times 4."""
+        centers = self.centers.to(points)
+        distance = points.square().sum(2, keepdim=True) + centers.square().sum(1) - 2 * points @ centers.T
+        share = torch.softmax(-distance / (2 * 14.0**2), dim=2)
+        area = (share * weights.unsqueeze(2)).sum(1)
+        flat = torch.where(area > 0.004, area, torch.zeros_like(area)).clamp(min=1e-12).sqrt()
+        return 4 * F.normalize(flat, dim=1)
+
+
+class TextureBranch(nn.Module):
+    """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bank = nn.Conv2d(1, 18, 11, padding=5, bias=False)
+        self.bank.weight.data.copy_(gabor_bank())
+        self.net = nn.Sequential(
+            nn.Conv2d(1, channels // 2, 5, padding=2),
+            nn.GELU(),
+            nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+        rows, columns = torch.triu_indices(18, 18)
+        self.register_buffer("upper", rows * 18 + columns, persistent=False)
+        self.out_features = 2 * 171 + 2 * channels + 1
+
+    def gram(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Weighted Gram matrix of magnitudes (Gatys et al. 2015 on our view), normalised by energy: (B, 171)."""
+        magnitude = self.bank(normalized).abs().flatten(2)
+        weight = weight.flatten(2)
+        gram = torch.einsum("bcn,bdn->bcd", magnitude * weight, magnitude) / weight.sum(2, keepdim=True)
+        energy = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-10).sqrt().mean(1).clamp(min=1e-4)
+        power = energy.square().clamp(min=torch.finfo(energy.dtype).tiny)  # 1e-8 is zero in half precision
+        return (gram / power.view(-1, 1, 1)).flatten(1)[:, self.upper]
+
+    def forward(self, normalized: torch.Tensor, weight: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+        coarse, coarse_weight = F.avg_pool2d(normalized, 2), F.avg_pool2d(weight, 2)
+        maps = self.net(normalized)
+        area = F.interpolate(weight, size=maps.shape[2:], mode="area")
+        area = area / area.sum((2, 3), keepdim=True)
+        mean = (maps * area).sum((2, 3))
+        deviation = ((maps - mean[..., None, None]).square() * area).sum((2, 3)).clamp(min=1e-8).sqrt()
+        statistics = [self.gram(normalized, weight), self.gram(coarse, coarse_weight), mean, deviation]
+        return torch.cat([*statistics, torch.log(contrast)], 1)
+
+
+class ShapeBranch(nn.Module):
+    """A `transformers` backbone over the structure map and its region fields; its pyramid is kept, finest first.
+
+    The first input channel is the edge map; further ones (`num_channels` of the backbone, at most 9) region fields.
+    """
+
+    def __init__(self, backbone: dict[str, Any]):
+        super().__init__()
+        backbone = dict(backbone)
+        self.backbone = AutoBackbone.from_config(AutoConfig.for_model(backbone.pop("model_type"), **backbone))
+        self.channels = tuple(self.backbone.channels)
+        self.num_fields = self.backbone.config.num_channels - 1
+        if not 0 <= self.num_fields <= len(FIELD_WAVES):
+            raise ValueError(
+                f"The shape backbone must take 1 to {len(FIELD_WAVES) + 1} channels (edges and region fields), its "
+                f"`num_channels` is {self.num_fields + 1}."
+            )
+
+    def forward(self, edges: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        maps = edges
+        if self.num_fields:
+            fields = F.interpolate(region_fields(edges.float(), self.num_fields), size=edges.shape[2:])
+            maps = torch.cat([edges, fields.to(edges.dtype)], 1)
+        return tuple(self.backbone(maps).feature_maps)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading references
+# ---------------------------------------------------------------------------------------------------------------------
+_HEX = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
+
+
+def is_palette(reference: Any) -> bool:
+    """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
+    return (
+        isinstance(reference, (list, tuple))
+        and len(reference) > 0
+        and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
+    )
+
+
+def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
+
+    Raises:
+        ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
+    """
+    colors, weights = [], []
+    for entry in palette:
+        match = _HEX.match(entry)
+        weight = float(match.group(2) or 1.0) if match else 0.0
+        if weight <= 0 or not math.isfinite(weight):
+            raise ValueError(
+                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, got {entry!r}.'
+            )
+        colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        weights.append(weight)
+    weights = torch.tensor(weights)
+    return torch.tensor(colors), weights / weights.sum()
+
+
+def _open_picture(path: str | os.PathLike) -> PIL.Image.Image:
+    """The decoded picture of a file, upright."""
+    name = repr(os.fspath(path))
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns near its own limit; ours is below that and refused before anything is decoded.
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+            opened = PIL.Image.open(path)
+    except FileNotFoundError as error:
+        hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
+        raise ValueError(f"There is no reference picture at {name}.{hint}") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first.") from error
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        raise _unreadable(name, error) from error
+    with opened:
+        return _upright(opened, name)
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    return ValueError(f"{name} cannot be read as a picture: {error}. It may be truncated or of another format.")
+
+
+def _upright(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Decode a picture that is not too large and apply its EXIF orientation."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(
+            f"A reference has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted. "
+            f"Shrink it first, for example with `image.thumbnail((2048, 2048))`."
+        )
+    try:
+        return PIL.ImageOps.exif_transpose(image)
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        raise _unreadable(name, error) from error
+
+
+def _pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
+    """A PIL image to (3, H, W) in [0, 1]; only modes with a well-defined conversion."""
+    if image.mode.startswith("I;16"):
+        gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
+        return gray.expand(3, -1, -1).clone()
+    color_key = image.mode in ("RGB", "L", "1", "P") and "transparency" in image.info
+    if color_key or image.mode in ("RGBA", "LA", "PA", "RGBa"):
+        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        if alpha.size and alpha.min() < 255:
+            raise ValueError(
+                f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it "
+                f"on a background, or pass its alpha as the mask: "
+                f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.'
+            )
+        image = image.convert("RGBA").convert("RGB")
+    if image.mode not in ("RGB", "L", "1", "P"):
+        raise ValueError(
+            f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
+            f"16-bit gray and opaque RGBA, LA. Convert it with its color profile first, for example with "
+            f"PIL.ImageCms, or `image.convert('RGB')` if that is what you want."
+        )
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+
+
+def _array_to_rgb(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """numpy (H, W, 3) or (H, W), or torch (3, H, W); uint8 or float in [0, 1] -> (3, H, W) in [0, 1]."""
+    is_numpy = isinstance(array, np.ndarray)
+    layout = "numpy (height, width, 3) or (height, width)" if is_numpy else "torch (3, height, width)"
+    is_gray = is_numpy and array.ndim == 2
+    if not is_gray and (array.ndim != 3 or array.shape[2 if is_numpy else 0] != 3):
+        raise ValueError(
+            f"A reference array must be {layout}, got shape {tuple(array.shape)}. Pass several references as a list, "
+            f"not as one batched array."
+        )
+    is_bytes = array.dtype == (np.uint8 if is_numpy else torch.uint8)
+    is_float = array.dtype.kind == "f" if is_numpy else array.is_floating_point()
+    if not (is_bytes or is_float):
+        raise ValueError(
+            f"A reference array must be uint8 or floating point in [0, 1], got {array.dtype}. Bring it to [0, 1] as "
+            f"float32 first."
+        )
+    if is_numpy:
+        # A copy: torch takes neither foreign byte orders nor, without a warning, read-only memory.
+        array = torch.from_numpy(np.array(array, dtype=np.uint8 if is_bytes else np.float32, order="C"))
+        tensor = (array.unsqueeze(2).expand(-1, -1, 3) if is_gray else array).permute(2, 0, 1)
+    else:
+        tensor = array.detach()
+    if is_bytes:
+        return tensor.float() / 255
+    tensor = tensor.float()
+    if tensor.numel() and not torch.isfinite(tensor).all():
+        raise ValueError("A reference array holds NaN or infinite values. Clean it before passing it.")
+    if tensor.numel() and (tensor.min() < 0 or tensor.max() > 1):
+        raise ValueError(
+            f"A floating-point reference must lie in [0, 1], got [{tensor.min():.3g}, {tensor.max():.3g}]. "
+            f"Images in [-1, 1] need `(image + 1) / 2`, images in [0, 255] need `image / 255`."
+        )
+    return tensor
+
+
+def read_image(image: Any) -> torch.Tensor:
+    """One picture to RGB (3, H, W) in [0, 1], float32 on the CPU.
+
+    Args:
+        image: PIL image, path, numpy (H, W, 3) or (H, W), or torch (3, H, W); uint8 or float in [0, 1].
+
+    Raises:
+        ValueError: for another type, rank, range, mode or size, for a file that is no picture; the message says what
+            to do.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        rgb = _pil_to_rgb(_open_picture(image))
+    elif isinstance(image, PIL.Image.Image):
+        rgb = _pil_to_rgb(_upright(image, "A reference"))
+    elif isinstance(image, (np.ndarray, torch.Tensor)):
+        rgb = _array_to_rgb(image).cpu()
+    else:
+        raise ValueError(
+            f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
+            f'only), or a dict {{"image", "mask", "weight"}}; got {type(image).__name__}.'
+        )
+    height, width = rgb.shape[1:]
+    if height * width == 0:
+        raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(
+            f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
+        )
+    return rgb
+
+
+def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
+    """A mask inside a reference to (1, H, W) of zeros and ones.
+
+    Args:
+        mask: PIL image, numpy (H, W) or torch (H, W) or (1, H, W): bool, 0/1 or 0/255; true selects.
+
+    Raises:
+        ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
+    """
+    if isinstance(mask, PIL.Image.Image):
+        array = np.asarray(mask.convert("L"))
+    elif isinstance(mask, torch.Tensor):
+        array = mask.detach().float().cpu().numpy()
+    else:
+        array = mask
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        raise ValueError(
+            f"A reference's mask must be a PIL image or a numpy or torch array of numbers, got {type(mask).__name__}."
+        )
+    array = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
+    if array.shape != (height, width):
+        raise ValueError(
+            f"A reference's mask must have the size of the reference, (height, width) = {(height, width)}, got "
+            f"{array.shape}. Resize it with nearest-neighbor interpolation."
+        )
+    values = np.unique(array.astype(np.float32))
+    if not set(values.tolist()) <= {0.0, 1.0, 255.0} or {1.0, 255.0} <= set(values.tolist()):
+        raise ValueError(
+            f"A reference's mask must be binary (bool, 0 and 1, or 0 and 255), got values {values[:6].tolist()}. "
+            f"Threshold it first, for example `mask > 127`."
+        )
+    if values.max() == 0:
+        raise ValueError("A reference's mask selects nothing (it is all zero). White is what is borrowed.")
+    return torch.from_numpy((array > 0).astype(np.float32)).unsqueeze(0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+class MGEncoder(ModelMixin, ConfigMixin):
+    """Reads each granularity of reference images through its own view and its own CNN.
+
+    Args:
+        granularities: names this encoder knows, of "color", "texture", "shape".
+        sample_size: working size in pixels. A reference is resized to the area `sample_size ** 2`, aspect kept.
+        color_channels, texture_channels: widths of the small CNNs.
+        shape_backbone: configuration of the `transformers` backbone of the shape branch (`model_type` and its
+            arguments; `num_channels` 1 to 9: the edges and region fields).
+        num_tiles: texture tiles drawn from each reference.
+
+    Features (`encode`, `forward`), for a batch B:
+        color: `vector` (B, 245 + color_channels)
+        texture: `vector` (B, 343 + 2 * texture_channels), `tiles` (B, num_tiles, 24, 24)
+        shape: `vector` (B, 4 * last backbone width), `map_0`, `map_1`, ... (B, C_l, h_l, w_l), finest first
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        granularities: tuple[str, ...] = GRANULARITIES,
+        sample_size: int = 64,
+        color_channels: int = 64,
+        texture_channels: int = 64,
+        shape_backbone: dict[str, Any] | None = None,
+        num_tiles: int = 16,
+    ):
+        super().__init__()
+        unknown = [name for name in granularities if name not in GRANULARITIES]
+        if unknown or not granularities:
+            raise ValueError(f"granularities must be some of {GRANULARITIES}, got {tuple(granularities)}.")
+        if shape_backbone is None:
+            shape_backbone = {
+                "model_type": "convnextv2",
+                "num_channels": 9,
+                "patch_size": 2,
+                "hidden_sizes": [32, 64, 96],
+                "num_stages": 3,
+                "depths": [1, 2, 2],
+                "out_features": ["stage1", "stage2", "stage3"],
+            }
+            self.register_to_config(shape_backbone=shape_backbone)
+        builders = {
+            "color": lambda: ColorBranch(color_channels),
+            "texture": lambda: TextureBranch(texture_channels),
+            "shape": lambda: ShapeBranch(shape_backbone),
+        }
+        self.branches = nn.ModuleDict({name: builders[name]() for name in granularities})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGEncoder":
+        """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
+
+        Raises:
+            ValueError: if the folder or Hub repository is missing or damaged, or holds another model.
+        """
+        place = "/".join(str(part) for part in (pretrained_model_name_or_path, kwargs.get("subfolder")) if part)
+        remedy = (
+            f"An {cls.__name__} is a folder written by `save_pretrained`, with config.json and "
+            f"diffusion_pytorch_model.safetensors; check the path and `subfolder`, or copy or download it again."
+        )
+        with_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"Cannot load {cls.__name__} from {place!r}: {error}\n{remedy}") from error
+        missing, unexpected = (sorted(info.get(key, [])) for key in ("missing_keys", "unexpected_keys"))
+        if missing or unexpected:
+            raise ValueError(
+                f"The weights in {place!r} are not those of this {cls.__name__}: {len(missing)} are missing "
+                f"({', '.join(missing[:2])}), {len(unexpected)} are unknown ({', '.join(unexpected[:2])}). {remedy}"
+            )
+        return (model, info) if with_info else model
+
+    @property
+    def vector_sizes(self) -> dict[str, int]:
+        """Length of the pooled vector of each granularity."""
+        sizes = {}
+        for name, branch in self.branches.items():
+            sizes[name] = 4 * branch.channels[-1] if name == "shape" else branch.out_features
+        return sizes
+
+    @property
+    def map_channels(self) -> tuple[int, ...]:
+        """Widths of the shape pyramid, finest first; empty without shape."""
+        return self.branches["shape"].channels if "shape" in self.branches else ()
+
+    # -- step 1: preprocess -------------------------------------------------------------------------------------------
+    def load(self, reference: Any) -> dict[str, torch.Tensor]:
+        """Read one reference and bring it to the working size.
+
+        Args:
+            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ...}`.
+
+        Returns:
+            `rgb` (1, 3, h, w) in [0, 1], `mask` (1, 1, h, w) in [0, 1], `weight` float.
+        """
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        extra = set(fields) - {"image", "mask", "weight"}
+        if extra or "image" not in fields:
+            raise ValueError(
+                f'A reference dict has the keys "image" and, optional, "mask" and "weight"; got {list(fields)}.'
+            )
+        try:
+            weight = float(fields.get("weight", 1.0))
+        except (TypeError, ValueError):
+            weight = math.nan
+        if not weight > 0 or not math.isfinite(weight):
+            raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
+        rgb = read_image(fields["image"]).unsqueeze(0)
+        height, width = rgb.shape[2:]
+        mask = fields.get("mask")
+        mask = torch.ones(1, 1, height, width) if mask is None else read_mask(mask, height, width).unsqueeze(0)
+        size = self._working_size(height, width)
+        if size != (height, width):
+            rgb = F.interpolate(rgb, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+            mask = F.interpolate(mask, size=size, mode="area")
+        if mask[:, :, ::2, ::2].sum() < 1:  # what the color view takes; the rest would be noise
+            raise ValueError(
+                f"A reference's mask selects too little to read: {mask.sum():.2g} pixels of the working size "
+                f"{size[1]} x {size[0]}. Crop the picture around the mask first, or select more."
+            )
+        return {"rgb": rgb, "mask": mask, "weight": weight}
+
+    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Sides of the working picture: the area of `sample_size ** 2`, multiples of 8, at least one tile."""
+        scale = self.config.sample_size / math.sqrt(height * width)
+        sides = [max(8 * round(side * scale / 8), 8 * -(-TILE // 8)) for side in (height, width)]
+        return sides[0], sides[1]
+
+    # -- step 2: extract ----------------------------------------------------------------------------------------------
+    def views(
+        self,
+        rgb: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        granularities: Sequence[str] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """The views of pictures: rgb (B, 3, H, W) in [0, 1], mask (B, 1, H, W) -> {granularity: {name: tensor}}."""
+        mask = torch.ones_like(rgb[:, :1]) if mask is None else mask
+        lab = rgb_to_lab(rgb)
+        smooth = edge_preserving_smooth(lab)
+        views = {}
+        for name in self.branches if granularities is None else granularities:
+            if name == "color":
+                views[name] = color_view(smooth, mask)
+            elif name == "texture":
+                view = texture_view(lab, smooth, mask)
+                view["tiles"] = draw_tiles(view.pop("detail"), mask, self.config.num_tiles, generator)
+                views[name] = view
+            else:
+                views[name] = shape_view(smooth, mask)
+        return views
+
+    def forward(self, views: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, torch.Tensor]]:
+        """Views of a batch to features of that batch; see the class for names and shapes."""
+        features = {}
+        for name, view in views.items():
+            if name == "texture":
+                view = dict(view)
+                tiles = view.pop("tiles")
+                features[name] = {"vector": self.branches[name](**view), "tiles": tiles}
+            elif name == "color":
+                features[name] = {"vector": self.branches[name](**view)}
+            else:
+                maps = self.branches[name](**view)
+                vector = F.adaptive_avg_pool2d(maps[-1], 2).flatten(1)
+                features[name] = {"vector": vector, **{f"map_{level}": m for level, m in enumerate(maps)}}
+        return features
+
+    @torch.no_grad()
+    def encode(
+        self, references: dict[str, Any], size: tuple[int, int], batch_size: int = 1
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """Features of references, ready for `MGAdapter`.
+
+        Args:
+            references: {granularity: reference, list of references, or list of such lists}. A list is averaged by
+                weight and serves the whole batch; a list of `batch_size` lists gives each sample its own. A list of
+                hex colors is one palette (color only). `None` leaves a granularity out.
+            size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
+            batch_size: number of samples the lists of lists must match.
+
+        Returns:
+            Features whose batch dimension is 1 (shared by all samples) or `batch_size`.
+
+        Raises:
+            ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists.
+        """
+        if not isinstance(references, dict):
+            raise ValueError(
+                f'References are given by granularity, for example {{"color": image}}; got {type(references).__name__}.'
+            )
+        features = {}
+        for name, reference in references.items():
+            if name not in self.branches:
+                raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
+            if reference is None:
+                continue
+            rows = self._rows(name, reference, batch_size)
+            encoded = [self._average([self._encode_one(name, item, size) for item in row]) for row in rows]
+            features[name] = {key: torch.cat([row[key] for row in encoded]) for key in encoded[0]}
+        return features
+
+    def _rows(self, name: str, reference: Any, batch_size: int) -> list[list[Any]]:
+        """Normalise the accepted forms to one list of references per row of the features."""
+        if not isinstance(reference, (list, tuple)) or is_palette(reference):
+            return [[reference]]
+        if len(reference) == 0:
+            raise ValueError(f"The list of {name} references is empty. Leave the granularity out instead.")
+        nested = [isinstance(entry, (list, tuple)) and not is_palette(entry) for entry in reference]
+        if not any(nested):
+            return [list(reference)]
+        if not all(nested) or len(reference) != batch_size or not all(len(entry) for entry in reference):
+            raise ValueError(
+                f"{name} references given as a list of lists need one non-empty list for each of the {batch_size} "
+                f"prompts, got {len(reference)} entries of which {sum(nested)} are lists."
+            )
+        return [list(entry) for entry in reference]
+
+    def _encode_one(self, name: str, reference: Any, size: tuple[int, int]) -> tuple[dict[str, torch.Tensor], float]:
+        dtype, device = self.dtype, self.device
+        if is_palette(reference):
+            if name != "color":
+                raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
+            colors, weights = parse_palette(reference)
+            points = rgb_to_lab(colors.T.view(1, 3, -1, 1)).flatten(2).transpose(1, 2)
+            view, weight = {"points": points, "weights": weights.unsqueeze(0)}, 1.0
+        else:
+            loaded = self.load(reference)
+            view = self.views(loaded["rgb"].to(device), loaded["mask"].to(device), [name])[name]
+            weight = loaded["weight"]
+        if name == "shape":
+            edges = F.interpolate(view["edges"], size=size, mode="bilinear", antialias=True, align_corners=False)
+            view = {"edges": edges}
+        view = {key: value.to(device, dtype) for key, value in view.items()}
+        return self({name: view})[name], weight
+
+    def _average(self, encoded: list[tuple[dict[str, torch.Tensor], float]]) -> dict[str, torch.Tensor]:
+        """Weighted mean of the features of several references; texture tiles are shared out by weight."""
+        if len(encoded) == 1:
+            return encoded[0][0]
+        total = sum(weight for _, weight in encoded)
+        merged = {
+            key: sum(features[key] * (weight / total) for features, weight in encoded)
+            for key in encoded[0][0]
+            if key != "tiles"
+        }
+        if "tiles" in encoded[0][0]:
+            # Tiles are never averaged (that would blur the texture): each reference fills its share of the places.
+            places = torch.arange(self.config.num_tiles) + 0.5
+            shares = torch.tensor([weight / total for _, weight in encoded]).cumsum(0) * self.config.num_tiles
+            owner = torch.searchsorted(shares, places).clamp(max=len(encoded) - 1)
+            tiles = torch.stack([features["tiles"] for features, _ in encoded])
+            merged["tiles"] = tiles[owner, :, torch.arange(self.config.num_tiles)].transpose(0, 1)
+        return merged

@@ -1,0 +1,743 @@
+"""MGPipeline: pictures from noise, steered by the color, texture and shape of reference images, with or without text.
+
+This file is self-contained: it is copied into exported repositories and loaded from there as remote code, or as a
+`custom_pipeline`. It must define exactly one pipeline class.
+"""
+
+import contextlib
+import inspect
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from diffusers.utils import USE_PEFT_BACKEND, replace_example_docstring, scale_lora_layers, unscale_lora_layers
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+Features = dict[str, dict[str, torch.Tensor]]
+Conditioning = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor] | None]
+
+SIBLINGS = ("pipeline_mg.py", "pipeline_mg_inpaint.py")  # exported together, so that one repository serves both tasks
+
+EXAMPLE_DOC_STRING = """
+    Examples:
+        ```py
+        >>> import torch
+        >>> from diffusers.utils import load_image
+        >>> from mg_diffusion import MGPipeline
+
+        >>> pipe = MGPipeline.from_pretrained("path/to/exported/repository")
+        >>> reference_image = {
+        ...     "color": ["#c1121f:2", "#fdf0d5"],
+        ...     "texture": load_image("knitted_wool.png"),
+        ...     "shape": load_image("rose.png"),
+        ... }
+        >>> image = pipe(
+        ...     "a flower",
+        ...     reference_image=reference_image,
+        ...     granularity_scale={"texture": 0.8},
+        ...     generator=torch.Generator().manual_seed(0),
+        ... ).images[0]
+        ```
+"""
+
+
+def retrieve_timesteps(
+    scheduler: SchedulerMixin,
+    num_inference_steps: int,
+    device: torch.device,
+    timesteps: list[int] | None = None,
+    sigmas: list[float] | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Set the schedule: evenly by `num_inference_steps`, or custom `timesteps` or `sigmas` (at most one of them).
+
+    Raises:
+        ValueError: if both are given, or one that `scheduler.set_timesteps` does not take.
+    """
+    custom = {name: value for name, value in (("timesteps", timesteps), ("sigmas", sigmas)) if value is not None}
+    unsupported = [name for name in custom if name not in inspect.signature(scheduler.set_timesteps).parameters]
+    if len(custom) > 1 or unsupported:
+        raise ValueError(
+            f"Pass only one of `timesteps` and `sigmas`, and one that the scheduler supports; got {list(custom)}, and "
+            f"{type(scheduler).__name__} does not support {unsupported}."
+        )
+    if custom:
+        scheduler.set_timesteps(device=device, **custom)
+        return scheduler.timesteps, len(scheduler.timesteps)
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    return scheduler.timesteps, num_inference_steps
+
+
+def retrieve_latents(encoded: Any, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Latents of what a VAE's `encode` returns: a sample of its distribution, or its only point."""
+    return encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latents
+
+
+def count_samples(reference: Any) -> int:
+    """How many samples a reference is given for: a list of lists holds one list per sample, all else serves every one.
+
+    A list of hex colors is one palette, not a list of references.
+    """
+
+    def is_list_of_references(entry: Any) -> bool:
+        is_palette = isinstance(entry, (list, tuple)) and all(isinstance(x, str) and x.startswith("#") for x in entry)
+        return isinstance(entry, (list, tuple)) and not is_palette
+
+    is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
+    return len(reference) if is_nested else 1
+
+
+@contextlib.contextmanager
+def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
+    """LoRA layers at the strength that `cross_attention_kwargs` asks for, where no call of diffusers sees to it."""
+    if scale is None or scale == 1.0 or not USE_PEFT_BACKEND:
+        yield
+        return
+    scale_lora_layers(model, scale)
+    try:
+        yield
+    finally:
+        unscale_lora_layers(model, scale)
+
+
+class MGPipeline(
+    DiffusionPipeline,
+    StableDiffusionMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    FromSingleFileMixin,
+):
+    """Generation steered by the color, texture and shape of reference images, with or without text.
+
+    Without references, or at strength 0, this is exactly the base model.
+
+    Args:
+        vae ([`AutoencoderKL`] or a model with its interface): images to and from latents.
+        text_encoder, tokenizer ([`~transformers.CLIPTextModel`], [`~transformers.CLIPTokenizer`]): may be `None`; the
+            UNet then reads zeros in place of text.
+        unet ([`UNet2DConditionModel`]): reads the latents, or, in the manner of inpainting models, latents, a mask and
+            the latents of the masked image; one such UNet generates and inpaints.
+        scheduler ([`SchedulerMixin`])
+        mg_encoder (`MGEncoder`): reads references. May be `None`; `reference_embeds` still work.
+        mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
+
+    Raises:
+        ValueError: if the adapter was made for another UNet or another encoder, or the UNet's input channels fit
+            neither way of use.
+    """
+
+    model_cpu_offload_seq = "text_encoder->mg_encoder->mg_adapter->unet->vae"
+    _optional_components = ["text_encoder", "tokenizer", "mg_encoder", "mg_adapter"]
+    # Sequential offloading moves what a module's `forward` uses; these two are small and used in other ways as well.
+    _exclude_from_cpu_offload = ["mg_encoder", "mg_adapter"]
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | ModelMixin,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        mg_encoder: ModelMixin,
+        mg_adapter: ModelMixin,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            mg_encoder=mg_encoder,
+            mg_adapter=mg_adapter,
+        )
+        self.check_components()
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+    def check_components(self) -> None:
+        """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
+        if self.unet is not None and self.vae is not None:
+            found, latent = self.unet.config.in_channels, self.vae.config.latent_channels
+            if found not in (latent, 2 * latent + 1):
+                raise ValueError(
+                    f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and "
+                    f"masked image latents), because the VAE has {latent} latent channels; this one takes {found}."
+                )
+        if self.mg_adapter is not None and self.unet is not None:
+            self.mg_adapter.check_unet(self.bare_unet)
+        if self.mg_adapter is not None and self.mg_encoder is not None:
+            self.mg_adapter.check_encoder(self.mg_encoder)
+
+    def check_inputs(
+        self,
+        height: int,
+        width: int,
+        batch_size: int,
+        num_images_per_prompt: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        output_type: str,
+        callback_on_step_end_tensor_inputs: list[str],
+    ) -> None:
+        """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""
+        factor = self.vae_scale_factor
+        if height <= 0 or width <= 0 or height % factor or width % factor:
+            raise ValueError(f"`height` and `width` must be positive multiples of {factor}, got {height} and {width}.")
+        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+            raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {num_images_per_prompt!r}.")
+        count = batch_size * num_images_per_prompt
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(generator)}.")
+        shape = (count, self.vae.config.latent_channels, height // factor, width // factor)
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {output_type!r}.')
+        unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` must be some of {self._callback_tensor_inputs}, got {unknown}."
+            )
+
+    def check_prompt(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        batch_size: int,
+    ) -> None:
+        """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
+        for name, text, embeds in (
+            ("prompt", prompt, prompt_embeds),
+            ("negative_prompt", negative_prompt, negative_prompt_embeds),
+        ):
+            if text is not None and embeds is not None:
+                raise ValueError(f"Pass `{name}` or `{name}_embeds`, not both.")
+            if text is not None and self.text_encoder is None:
+                raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
+            if not (text is None or isinstance(text, (str, list))):
+                raise ValueError(f"`{name}` must be a string or a list of strings, got {type(text).__name__}.")
+            count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
+            if count is not None and (count != batch_size or count == 0):
+                raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+        if negative_prompt_embeds is not None and prompt_embeds is None and self.text_encoder is None:
+            raise ValueError("`negative_prompt_embeds` need `prompt_embeds` where there is no text encoder.")
+        if prompt_embeds is not None and negative_prompt_embeds is None:
+            if self.do_classifier_free_guidance and self.text_encoder is None:
+                raise ValueError("Guidance with `prompt_embeds` and no text encoder needs `negative_prompt_embeds`.")
+        elif prompt_embeds is not None and prompt_embeds.shape != negative_prompt_embeds.shape:
+            raise ValueError(
+                f"`prompt_embeds` and `negative_prompt_embeds` must have the same shape, got "
+                f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}."
+            )
+
+    def check_reference(
+        self, reference_image: dict[str, Any] | None, reference_embeds: Features | None, batch_size: int
+    ) -> None:
+        """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples."""
+        if reference_image is not None and reference_embeds is not None:
+            raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
+        name, given = (
+            ("reference_image", reference_image)
+            if reference_embeds is None
+            else ("reference_embeds", reference_embeds)
+        )
+        if given is None:
+            return
+        if not isinstance(given, dict):
+            raise ValueError(f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.')
+        missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
+        if "mg_adapter" in missing or (missing and reference_image is not None):
+            raise ValueError(f"`{name}` needs the components {missing}, which this pipeline was made without.")
+        sizes = self.mg_adapter.config.vector_sizes
+        for granularity, value in given.items():
+            if granularity not in self.mg_adapter.config.granularities:
+                known = tuple(self.mg_adapter.config.granularities)
+                raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
+            if reference_embeds is not None and value["vector"].shape[1] != sizes[granularity]:
+                raise ValueError(
+                    f"The {granularity} features have {value['vector'].shape[1]} numbers where the adapter expects "
+                    f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
+                )
+            count = count_samples(value) if reference_embeds is None else value["vector"].shape[0]
+            if count not in (1, batch_size):
+                raise ValueError(
+                    f"`{name}[{granularity!r}]` is given for {count} samples, this call has {batch_size}."
+                )
+
+    # -- parts of a call ----------------------------------------------------------------------------------------------
+    @property
+    def bare_unet(self) -> UNet2DConditionModel:
+        """The UNet itself where `torch.compile` wrapped it."""
+        return getattr(self.unet, "_orig_mod", self.unet)
+
+    def default_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width in pixels; a missing one is the UNet's native size."""
+        native = self.unet.config.sample_size
+        native = (native, native) if isinstance(native, int) else native
+        return height or native[0] * self.vae_scale_factor, width or native[1] * self.vae_scale_factor
+
+    def default_batch_size(
+        self,
+        prompt: str | list[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> int:
+        """Samples of a call: the number of prompts or, without any, of references given per sample; 1 without both."""
+        if prompt is not None:
+            return len(prompt) if isinstance(prompt, list) else 1
+        if prompt_embeds is not None:
+            return prompt_embeds.shape[0]
+        counts = [count_samples(reference) for reference in (reference_image or {}).values()]
+        counts += [features["vector"].shape[0] for features in (reference_embeds or {}).values()]
+        return max(counts, default=1)
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in `StableDiffusionPipeline`; zeros (B, 1, cross_attention_dim) where there is neither encoder nor embeds.
+
+        Without a text encoder, `prompt` is a list of `None`, one for each sample.
+        """
+        if self.text_encoder is None and prompt_embeds is None:
+            count = len(prompt) * num_images_per_prompt
+            zeros = torch.zeros(count, 1, self.unet.config.cross_attention_dim, device=device, dtype=self.unet.dtype)
+            return zeros, zeros if do_classifier_free_guidance else None
+        if clip_skip is not None and prompt_embeds is None:
+            # The stock method looks for the last norm where transformers no longer has it (diffusers issue 14124).
+            prompt = self.maybe_convert_prompt(prompt, self.tokenizer)
+            length = self.tokenizer.model_max_length
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            with lora_scaled(self.text_encoder, lora_scale):
+                encoded = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
+            norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
+            prompt, prompt_embeds = None, norm(encoded.hidden_states[-(clip_skip + 1)])
+        return StableDiffusionPipeline.encode_prompt(
+            self,
+            prompt,
+            device,
+            num_images_per_prompt,
+            do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=lora_scale,
+        )
+
+    @torch.no_grad()
+    def encode_reference(
+        self,
+        reference_image: dict[str, Any],
+        height: int | None = None,
+        width: int | None = None,
+        batch_size: int = 1,
+    ) -> Features:
+        """Features of references, to be passed as `reference_embeds` to any number of calls.
+
+        Args:
+            reference_image: as in `__call__`.
+            height, width: of the pictures to be made, in pixels; the shape is laid out over them.
+            batch_size: number of prompts, which references given per sample must match.
+
+        Returns:
+            {granularity: {name: tensor of batch 1 or `batch_size`}}.
+        """
+        height, width = self.default_size(height, width)
+        size = self.mg_adapter.map_size(height // self.vae_scale_factor, width // self.vae_scale_factor)
+        return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
+
+    def prepare_conditioning(
+        self,
+        features: Features,
+        strengths: torch.Tensor,
+        latent_size: tuple[int, int],
+        num_images_per_prompt: int = 1,
+        fusion_scale: float = 1.0,
+    ) -> Conditioning | None:
+        """What the UNet gets beside the text, for all steps at once; rows as in its input, unconditional ones first.
+
+        Args:
+            features: from `encode_reference`, of batch 1 or the number of prompts.
+            strengths: (number of prompts, G) at least 0.
+            latent_size: (height, width) of the latents.
+
+        Returns:
+            folded attention and residuals of `MGAdapter.condition`, or `None` where nothing has any strength.
+        """
+        given = torch.tensor([name in features for name in self.mg_adapter.config.granularities])
+        # What is not given has no strength, so that nothing is attached where nothing is given.
+        strengths = (strengths * given).repeat_interleave(num_images_per_prompt, dim=0)
+        if not strengths.any():
+            return None
+        copies = 2 if self.do_classifier_free_guidance else 1
+        if copies == 2:
+            strengths = torch.cat([torch.zeros_like(strengths), strengths])
+        device, dtype = self._execution_device, self.mg_adapter.dtype
+
+        def rows(tensor: torch.Tensor) -> torch.Tensor:
+            tensor = tensor.to(device, dtype)
+            if tensor.shape[0] == 1:
+                return tensor  # shared by all rows
+            return torch.cat([tensor.repeat_interleave(num_images_per_prompt, dim=0)] * copies)
+
+        features = {name: {key: rows(value) for key, value in parts.items()} for name, parts in features.items()}
+        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
+            folded, residuals = self.mg_adapter.condition(
+                self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
+            )
+        return folded, None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
+
+    def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
+        """The adapter's attention processors for the length of a `with` block; nothing where nothing steers."""
+        return contextlib.nullcontext() if conditioning is None else self.mg_adapter.attach(self.bare_unet)
+
+    def encode_vae_image(
+        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
+        image = image.to(self._execution_device, self.vae.dtype)
+        repeats = count // image.shape[0]
+        if isinstance(generator, list):
+            image = image.repeat_interleave(repeats, dim=0)
+            pairs = zip(image.split(1), generator, strict=True)
+            latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
+        else:
+            latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
+        return self.vae.config.scaling_factor * latents
+
+    def prepare_latents(
+        self,
+        shape: tuple[int, int, int, int],
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Noise (B, C, h, w) of unit deviation where none is given, scaled to where the scheduler starts."""
+        if latents is None:
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+
+    def prepare_unet_channels(
+        self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor | None:
+        """Mask and masked image latents (B, 1 + C, h, w) of an inpainting UNet told to paint everything."""
+        if self.unet.config.in_channels == latents.shape[1]:
+            return None
+        count, _, height, width = latents.shape
+        blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor)
+        masked_image_latents = self.encode_vae_image(blank, count, generator).to(latents)
+        return torch.cat([torch.ones_like(latents[:, :1]), masked_image_latents], dim=1)
+
+    def predict_noise(
+        self,
+        latents: torch.Tensor,
+        t: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        unet_channels: torch.Tensor | None,
+        conditioning: Conditioning | None,
+    ) -> torch.Tensor:
+        """One call of the UNet, with classifier-free guidance where it is on.
+
+        The conditional rows come last, so that a callback may switch guidance off in the middle: the last rows of what
+        was prepared for both halves are what is left.
+        """
+        copies = 2 if self.do_classifier_free_guidance else 1
+        model_input = self.scheduler.scale_model_input(torch.cat([latents] * copies), t)
+        if unet_channels is not None:
+            model_input = torch.cat([model_input, torch.cat([unet_channels] * copies)], dim=1)
+        rows = model_input.shape[0]
+        attention_kwargs, residuals = self.cross_attention_kwargs, None
+        if conditioning is not None:
+            folded = {name: (key[-rows:], value[-rows:]) for name, (key, value) in conditioning[0].items()}
+            attention_kwargs = {**(self.cross_attention_kwargs or {}), "ip_hidden_states": folded}
+            if conditioning[1] is not None:
+                # A fresh list: the UNet empties the one it gets.
+                residuals = [residual[-rows:] for residual in conditioning[1]]
+        noise_pred = self.unet(
+            model_input,
+            t,
+            encoder_hidden_states=prompt_embeds[-rows:],
+            cross_attention_kwargs=attention_kwargs,
+            down_intrablock_additional_residuals=residuals,
+            return_dict=False,
+        )[0]
+        if copies == 1:
+            return noise_pred
+        unconditional, conditional = noise_pred.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
+        """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""
+        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self.vae.decode(latents, return_dict=False, generator=generator)[0]
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def clip_skip(self) -> int | None:
+        return self._clip_skip
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        return self._cross_attention_kwargs
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    # -- saving and loading -------------------------------------------------------------------------------------------
+    def custom_components(self) -> dict[str, type]:
+        """Classes, by component, that neither diffusers nor transformers can load without their code."""
+        kinds = {
+            name: type(getattr(part, "_orig_mod", part)) for name, part in self.components.items() if part is not None
+        }
+        return {
+            name: k for name, k in kinds.items() if k.__module__.split(".")[0] not in ("diffusers", "transformers")
+        }
+
+    def to_json_string(self) -> str:
+        """The index of an exported repository: `[file, class]` for whatever is loaded from its own code."""
+        index = json.loads(super().to_json_string())
+        index.pop("_name_or_path", None)  # a folder on the machine it was saved on
+        for name, kind in {"_class_name": type(self), **self.custom_components()}.items():
+            index[name] = [Path(inspect.getsourcefile(kind)).stem, kind.__name__]
+        return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write the index and the code it names, so that the folder loads where no package of ours is installed.
+
+        Everything that saves a pipeline comes by here, after its components were saved.
+        """
+        folder, source = Path(save_directory), Path(inspect.getsourcefile(type(self)))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / source.name)
+        beside = [source.parent, Path(self.name_or_path or source.parent)]
+        if type(self).__module__.startswith("diffusers_modules."):
+            beside.reverse()  # local remote code lies in one flat folder, with files of other repositories
+        for name in set(SIBLINGS) - {source.name}:
+            found = next((place / name for place in beside if (place / name).is_file()), None)
+            if found is not None and found.resolve() != (folder / name).resolve():
+                shutil.copyfile(found, folder / name)
+        for name, kind in self.custom_components().items():
+            (folder / name).mkdir(exist_ok=True)
+            shutil.copy(inspect.getsourcefile(kind), folder / name)
+        for path in folder.glob("*/config.json"):
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config.pop("_name_or_path", None) is not None:
+                path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        super().save_config(save_directory, **kwargs)
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """An index read by an explicit class is read as that class's own; `DiffusionPipeline` obeys what it names."""
+        index = super()._dict_from_json_file(json_file)
+        return {**index, "_class_name": cls.__name__} if isinstance(index.get("_class_name"), list) else index
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in `ConfigMixin`; models whose code the installed package has too are loaded from there, not as remote code."""
+        config = super().load_config(*args, **kwargs)
+        package = cls.__module__.rpartition(".pipelines.")[0]
+        for entry in (config[0] if isinstance(config, tuple) else config).values():
+            if isinstance(entry, list) and f"{package}.{entry[0]}" in sys.modules:
+                entry[0] = f"{package}.{entry[0]}"
+        return config
+
+    # -- the call -----------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    @replace_example_docstring(EXAMPLE_DOC_STRING)
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        reference_image: dict[str, Any] | None = None,
+        granularity_scale: float | dict[str, float | list[float]] = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 20,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
+        guidance_scale: float = 2.5,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        reference_embeds: Features | None = None,
+        fusion_scale: float = 1.0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
+    ) -> StableDiffusionPipelineOutput | tuple:
+        """Generate pictures.
+
+        Args:
+            prompt: one or several; `None` is "" where there is a text encoder.
+            reference_image: {"color": ..., "texture": ..., "shape": ...}, each of them optional: a PIL image, path,
+                array, tensor, a dict {"image", "mask", "weight"}, a list of those (averaged by weight), or a list of
+                such lists, one for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight".
+            granularity_scale: strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by
+                granularity, a number or one for each prompt. A granularity that is not named keeps 1.
+            height, width: in pixels; by default the UNet's native size.
+            num_inference_steps: number of denoising steps; `timesteps` or `sigmas` set them one by one.
+            guidance_scale: how far to go beyond the prediction without prompt and references; 1 is off.
+            negative_prompt: what to steer away from; one for all prompts or one for each.
+            num_images_per_prompt: pictures for each prompt.
+            eta: of DDIM; other schedulers ignore it.
+            generator: random numbers to draw from; a list holds one for each picture.
+            latents: (number of pictures, C, h, w) noise of unit deviation to start from.
+            prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the prompts.
+            reference_embeds: from `encode_reference`, in place of `reference_image`.
+            fusion_scale: how much the granularities are mixed with each other; 0 not at all, 1 as trained.
+            output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent".
+            return_dict: whether to return a `StableDiffusionPipelineOutput` or a tuple.
+            cross_attention_kwargs: passed on to the attention processors; "scale" is the strength of LoRA layers.
+            clip_skip: layers of the text encoder to skip at its end.
+            callback_on_step_end: called after each step with pipeline, step, timestep and the tensors named in
+                `callback_on_step_end_tensor_inputs`; what it returns replaces them.
+
+        Examples:
+
+        Returns:
+            `StableDiffusionPipelineOutput` with `images`, or a tuple that starts with them.
+
+        Raises:
+            ValueError: for arguments that cannot work, before anything is computed; the message says what to do.
+        """
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        self._guidance_scale = guidance_scale
+        self._clip_skip = clip_skip
+        self._cross_attention_kwargs = cross_attention_kwargs
+        self._interrupt = False
+
+        # 1. Check everything
+        height, width = self.default_size(height, width)
+        batch_size = self.default_batch_size(prompt, prompt_embeds, reference_image, reference_embeds)
+        self.check_inputs(
+            height,
+            width,
+            batch_size,
+            num_images_per_prompt,
+            generator,
+            latents,
+            output_type,
+            callback_on_step_end_tensor_inputs,
+        )
+        self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
+        self.check_reference(reference_image, reference_embeds, batch_size)
+        strengths = None if self.mg_adapter is None else self.mg_adapter.strengths(granularity_scale, batch_size)
+        device = self._execution_device
+        timesteps, num_inference_steps = retrieve_timesteps(
+            self.scheduler, num_inference_steps, device, timesteps, sigmas
+        )
+
+        # 2. References, read and fused once for all steps
+        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
+        conditioning = None
+        if reference_image is not None or reference_embeds is not None:
+            features = reference_embeds
+            if features is None:
+                features = self.encode_reference(reference_image, height, width, batch_size)
+            conditioning = self.prepare_conditioning(
+                features, strengths, latent_size, num_images_per_prompt, fusion_scale
+            )
+
+        # 3. Text
+        if prompt_embeds is None:
+            blank = "" if self.text_encoder is not None else None
+            prompt = [blank] * batch_size if prompt is None else [prompt] if isinstance(prompt, str) else prompt
+        if isinstance(negative_prompt, str):
+            negative_prompt = [negative_prompt] * batch_size
+        prompt_embeds, negative_prompt_embeds = self.encode_prompt(
+            prompt,
+            device,
+            num_images_per_prompt,
+            self.do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=(cross_attention_kwargs or {}).get("scale"),
+            clip_skip=clip_skip,
+        )
+        if self.do_classifier_free_guidance:
+            prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
+
+        # 4. Noise
+        shape = (batch_size * num_images_per_prompt, self.vae.config.latent_channels, *latent_size)
+        latents = self.prepare_latents(shape, prompt_embeds.dtype, device, generator, latents)
+        unet_channels = self.prepare_unet_channels(latents, generator)
+        extra_step_kwargs = StableDiffusionPipeline.prepare_extra_step_kwargs(self, generator, eta)
+
+        # 5. Denoise
+        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
+        self._num_timesteps = len(timesteps)
+        with self.attach(conditioning), self.progress_bar(total=num_inference_steps) as progress_bar:
+            for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                noise_pred = self.predict_noise(latents, t, prompt_embeds, unet_channels, conditioning)
+                latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
+
+                if callback_on_step_end is not None:
+                    callback_kwargs = {}
+                    for name in callback_on_step_end_tensor_inputs:
+                        callback_kwargs[name] = locals()[name]
+                    changed = callback_on_step_end(self, i, t, callback_kwargs)
+                    latents = changed.pop("latents", latents)
+                    prompt_embeds = changed.pop("prompt_embeds", prompt_embeds)
+                    negative_prompt_embeds = changed.pop("negative_prompt_embeds", negative_prompt_embeds)
+
+                if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
+                    progress_bar.update()
+
+        # 6. Decode
+        image = latents if output_type == "latent" else self.decode_latents(latents, generator)
+        image = self.image_processor.postprocess(image, output_type=output_type)
+        self.maybe_free_model_hooks()
+        return (
+            StableDiffusionPipelineOutput(images=image, nsfw_content_detected=None) if return_dict else (image, None)
+        )

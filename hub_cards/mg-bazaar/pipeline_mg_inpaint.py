@@ -1,0 +1,1062 @@
+"""MGInpaintPipeline: repaint part of a picture, steered by the color, texture and shape of reference images.
+
+Every pixel outside the mask comes back bit for bit. Full masks are generation; a source picture as its own shape
+reference, with color or texture from elsewhere, is recoloring or retexturing.
+
+This file is self-contained: it is copied into exported repositories and loaded from there as remote code, or as a
+`custom_pipeline`. It must define exactly one pipeline class.
+"""
+
+import contextlib
+import inspect
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+import torch.nn.functional as F
+from diffusers import (
+    AutoencoderKL,
+    ModelMixin,
+    SchedulerMixin,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.loaders import FromSingleFileMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+from diffusers.utils import USE_PEFT_BACKEND, replace_example_docstring, scale_lora_layers, unscale_lora_layers
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+Features = dict[str, dict[str, torch.Tensor]]
+Conditioning = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor] | None]
+
+SIBLINGS = ("pipeline_mg.py", "pipeline_mg_inpaint.py")  # exported together, so that one repository serves both tasks
+
+EXAMPLE_DOC_STRING = """
+    Examples:
+        ```py
+        >>> import torch
+        >>> from diffusers.utils import load_image
+        >>> from mg_diffusion import MGInpaintPipeline
+
+        >>> pipe = MGInpaintPipeline.from_pretrained("path/to/exported/repository")
+        >>> image, mask_image = load_image("jacket.png"), load_image("jacket_mask.png")
+        >>> edited = pipe(
+        ...     image=image,
+        ...     mask_image=mask_image,
+        ...     reference_image={"color": ["#c1121f"], "texture": load_image("knitted_wool.png"), "shape": image},
+        ...     generator=torch.Generator().manual_seed(0),
+        ... ).images[0]
+        ```
+"""
+
+
+# Copied from pipelines.pipeline_mg.retrieve_timesteps
+def retrieve_timesteps(
+    scheduler: SchedulerMixin,
+    num_inference_steps: int,
+    device: torch.device,
+    timesteps: list[int] | None = None,
+    sigmas: list[float] | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Set the schedule: evenly by `num_inference_steps`, or custom `timesteps` or `sigmas` (at most one of them).
+
+    Raises:
+        ValueError: if both are given, or one that `scheduler.set_timesteps` does not take.
+    """
+    custom = {name: value for name, value in (("timesteps", timesteps), ("sigmas", sigmas)) if value is not None}
+    unsupported = [name for name in custom if name not in inspect.signature(scheduler.set_timesteps).parameters]
+    if len(custom) > 1 or unsupported:
+        raise ValueError(
+            f"Pass only one of `timesteps` and `sigmas`, and one that the scheduler supports; got {list(custom)}, and "
+            f"{type(scheduler).__name__} does not support {unsupported}."
+        )
+    if custom:
+        scheduler.set_timesteps(device=device, **custom)
+        return scheduler.timesteps, len(scheduler.timesteps)
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    return scheduler.timesteps, num_inference_steps
+
+
+# Copied from pipelines.pipeline_mg.retrieve_latents
+def retrieve_latents(encoded: Any, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Latents of what a VAE's `encode` returns: a sample of its distribution, or its only point."""
+    return encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latents
+
+
+# Copied from pipelines.pipeline_mg.count_samples
+def count_samples(reference: Any) -> int:
+    """How many samples a reference is given for: a list of lists holds one list per sample, all else serves every one.
+
+    A list of hex colors is one palette, not a list of references.
+    """
+
+    def is_list_of_references(entry: Any) -> bool:
+        is_palette = isinstance(entry, (list, tuple)) and all(isinstance(x, str) and x.startswith("#") for x in entry)
+        return isinstance(entry, (list, tuple)) and not is_palette
+
+    is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
+    return len(reference) if is_nested else 1
+
+
+# Copied from pipelines.pipeline_mg.lora_scaled
+@contextlib.contextmanager
+def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
+    """LoRA layers at the strength that `cross_attention_kwargs` asks for, where no call of diffusers sees to it."""
+    if scale is None or scale == 1.0 or not USE_PEFT_BACKEND:
+        yield
+        return
+    scale_lora_layers(model, scale)
+    try:
+        yield
+    finally:
+        unscale_lora_layers(model, scale)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reading and pasting pictures
+# ---------------------------------------------------------------------------------------------------------------------
+def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
+    """The pictures to edit, one by one: PIL images in RGB, or tensors (3, H, W) in [0, 1].
+
+    Args:
+        image: PIL image, path, numpy (H, W, 3) or (B, H, W, 3), torch (3, H, W) or (B, 3, H, W), uint8 or float in
+            [0, 1]; or a list of those.
+
+    Raises:
+        ValueError: for another type, shape, range or mode; the message says what to do.
+    """
+    if isinstance(image, (list, tuple)):
+        return [one for entry in image for one in list_images(entry)]
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            with PIL.Image.open(image) as opened:
+                return list_images(PIL.ImageOps.exif_transpose(opened))
+        except OSError as error:
+            raise ValueError(f"{os.fspath(image)!r} cannot be read as a picture: {error}.") from error
+    if isinstance(image, PIL.Image.Image):
+        return [opaque_rgb(image)]
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return list(batch_of_images(image))
+    raise ValueError(
+        f"`image` must be a PIL image, a path, a numpy array, a torch tensor, or a list of those; got "
+        f"{type(image).__name__}."
+    )
+
+
+def opaque_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A PIL image in RGB; what has no well-defined color is refused rather than given one."""
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema()[0] < 255:
+            raise ValueError("`image` has transparent pixels, whose color is not defined. Composite it first.")
+        return image.convert("RGB")
+    if image.mode not in ("RGB", "L", "1", "P"):
+        raise ValueError(f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`.")
+    return image.convert("RGB")
+
+
+def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
+    is_numpy = isinstance(array, np.ndarray)
+    tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
+    tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
+    if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
+        layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
+        raise ValueError(f"`image` as an array must have the shape {layout}, got {tuple(array.shape)}.")
+    tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
+    if tensor.dtype == torch.uint8:
+        return tensor.float() / 255
+    if not tensor.is_floating_point() or not (tensor.min() >= 0 and tensor.max() <= 1):
+        raise ValueError(
+            f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {array.dtype} in "
+            f"[{tensor.min()}, {tensor.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
+        )
+    return tensor.float()
+
+
+def list_masks(mask_image: Any) -> list[torch.Tensor]:
+    """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted.
+
+    Args:
+        mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
+            (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
+
+    Raises:
+        ValueError: for another type or shape, for other values, or if nothing is selected.
+    """
+    if isinstance(mask_image, (list, tuple)):
+        return [one for entry in mask_image for one in list_masks(entry)]
+    if isinstance(mask_image, (str, os.PathLike)):
+        try:
+            with PIL.Image.open(mask_image) as opened:
+                return list_masks(PIL.ImageOps.exif_transpose(opened))
+        except OSError as error:
+            raise ValueError(f"{os.fspath(mask_image)!r} cannot be read as a mask: {error}.") from error
+    if isinstance(mask_image, PIL.Image.Image):
+        if "A" in mask_image.getbands():
+            raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
+        mask_image = np.array(mask_image.convert("L"))
+    if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
+        raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
+    mask = torch.as_tensor(mask_image).detach()
+    if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
+        mask = mask.squeeze(-1)
+    elif mask.ndim == 4 and mask.shape[1] == 1:
+        mask = mask.squeeze(1)
+    mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.numel() == 0:
+        raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
+    return [binary(one) for one in mask.split(1)]
+
+
+def binary(mask: torch.Tensor) -> torch.Tensor:
+    """(1, H, W) of zeros and ones, checked."""
+    values = mask.float().unique().tolist()
+    if not (set(values) <= {0.0, 1.0} or set(values) <= {0.0, 255.0}):
+        raise ValueError(
+            f"`mask_image` must be binary (bool, 0 and 1, or 0 and 255), got values such as {values[:5]}. Threshold it "
+            f"first, for example `mask_image.convert('L').point(lambda value: 255 * (value > 127))`."
+        )
+    if values == [0.0]:
+        raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
+    return (mask > 0).float()
+
+
+def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] to another size; the very same tensor where that is its size already."""
+    if image.shape[2:] == (height, width):
+        return image
+    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def to_tensor(image: PIL.Image.Image | torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """One entry of `list_images` to (3, H, W) in [0, 1], at `size` (height, width) if given."""
+    if isinstance(image, torch.Tensor):
+        return image if size is None else resize(image.unsqueeze(0), *size)[0]
+    if size is not None:
+        image = image.resize(size[::-1], PIL.Image.Resampling.LANCZOS)  # as diffusers does
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Mask (B, 1, H, W) of zeros and ones with a linear ramp of so many pixels, all of it inside the mask.
+
+    Borders of the picture are no borders of the mask.
+    """
+    outside, inside = 1 - mask, mask.clone()
+    for _ in range(pixels):
+        outside = F.max_pool2d(outside, 3, stride=1, padding=1)
+        inside += 1 - outside
+    return inside / (pixels + 1)
+
+
+class MGInpaintPipeline(
+    DiffusionPipeline,
+    StableDiffusionMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    FromSingleFileMixin,
+):
+    """Editing inside a mask, steered by the color, texture and shape of reference images, with or without text.
+
+    Without references, or at strength 0, this is exactly the base model.
+
+    Args:
+        vae ([`AutoencoderKL`] or a model with its interface): images to and from latents.
+        text_encoder, tokenizer ([`~transformers.CLIPTextModel`], [`~transformers.CLIPTokenizer`]): may be `None`; the
+            UNet then reads zeros in place of text.
+        unet ([`UNet2DConditionModel`]): reads the latents (what is outside the mask is then put back after every
+            step), or, in the manner of inpainting models, latents, the mask and the latents of the masked image.
+        scheduler ([`SchedulerMixin`])
+        mg_encoder (`MGEncoder`): reads references. May be `None`; `reference_embeds` still work.
+        mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
+
+    Raises:
+        ValueError: if the adapter was made for another UNet or another encoder, or the UNet's input channels fit
+            neither way of use.
+    """
+
+    model_cpu_offload_seq = "text_encoder->mg_encoder->mg_adapter->unet->vae"
+    _optional_components = ["text_encoder", "tokenizer", "mg_encoder", "mg_adapter"]
+    # Sequential offloading moves what a module's `forward` uses; these two are small and used in other ways as well.
+    _exclude_from_cpu_offload = ["mg_encoder", "mg_adapter"]
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "mask", "masked_image_latents"]
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.__init__
+    def __init__(
+        self,
+        vae: AutoencoderKL | ModelMixin,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        mg_encoder: ModelMixin,
+        mg_adapter: ModelMixin,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            mg_encoder=mg_encoder,
+            mg_adapter=mg_adapter,
+        )
+        self.check_components()
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    # -- checks -------------------------------------------------------------------------------------------------------
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_components
+    def check_components(self) -> None:
+        """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
+        if self.unet is not None and self.vae is not None:
+            found, latent = self.unet.config.in_channels, self.vae.config.latent_channels
+            if found not in (latent, 2 * latent + 1):
+                raise ValueError(
+                    f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and "
+                    f"masked image latents), because the VAE has {latent} latent channels; this one takes {found}."
+                )
+        if self.mg_adapter is not None and self.unet is not None:
+            self.mg_adapter.check_unet(self.bare_unet)
+        if self.mg_adapter is not None and self.mg_encoder is not None:
+            self.mg_adapter.check_encoder(self.mg_encoder)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_inputs
+    def check_inputs(
+        self,
+        height: int,
+        width: int,
+        batch_size: int,
+        num_images_per_prompt: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None,
+        output_type: str,
+        callback_on_step_end_tensor_inputs: list[str],
+    ) -> None:
+        """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""
+        factor = self.vae_scale_factor
+        if height <= 0 or width <= 0 or height % factor or width % factor:
+            raise ValueError(f"`height` and `width` must be positive multiples of {factor}, got {height} and {width}.")
+        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+            raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {num_images_per_prompt!r}.")
+        count = batch_size * num_images_per_prompt
+        if isinstance(generator, list) and len(generator) != count:
+            raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(generator)}.")
+        shape = (count, self.vae.config.latent_channels, height // factor, width // factor)
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {output_type!r}.')
+        unknown = [name for name in callback_on_step_end_tensor_inputs if name not in self._callback_tensor_inputs]
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` must be some of {self._callback_tensor_inputs}, got {unknown}."
+            )
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_prompt
+    def check_prompt(
+        self,
+        prompt: str | list[str] | None,
+        negative_prompt: str | list[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        batch_size: int,
+    ) -> None:
+        """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
+        for name, text, embeds in (
+            ("prompt", prompt, prompt_embeds),
+            ("negative_prompt", negative_prompt, negative_prompt_embeds),
+        ):
+            if text is not None and embeds is not None:
+                raise ValueError(f"Pass `{name}` or `{name}_embeds`, not both.")
+            if text is not None and self.text_encoder is None:
+                raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
+            if not (text is None or isinstance(text, (str, list))):
+                raise ValueError(f"`{name}` must be a string or a list of strings, got {type(text).__name__}.")
+            count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
+            if count is not None and (count != batch_size or count == 0):
+                raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+        if negative_prompt_embeds is not None and prompt_embeds is None and self.text_encoder is None:
+            raise ValueError("`negative_prompt_embeds` need `prompt_embeds` where there is no text encoder.")
+        if prompt_embeds is not None and negative_prompt_embeds is None:
+            if self.do_classifier_free_guidance and self.text_encoder is None:
+                raise ValueError("Guidance with `prompt_embeds` and no text encoder needs `negative_prompt_embeds`.")
+        elif prompt_embeds is not None and prompt_embeds.shape != negative_prompt_embeds.shape:
+            raise ValueError(
+                f"`prompt_embeds` and `negative_prompt_embeds` must have the same shape, got "
+                f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}."
+            )
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_reference
+    def check_reference(
+        self, reference_image: dict[str, Any] | None, reference_embeds: Features | None, batch_size: int
+    ) -> None:
+        """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples."""
+        if reference_image is not None and reference_embeds is not None:
+            raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
+        name, given = (
+            ("reference_image", reference_image)
+            if reference_embeds is None
+            else ("reference_embeds", reference_embeds)
+        )
+        if given is None:
+            return
+        if not isinstance(given, dict):
+            raise ValueError(f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.')
+        missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
+        if "mg_adapter" in missing or (missing and reference_image is not None):
+            raise ValueError(f"`{name}` needs the components {missing}, which this pipeline was made without.")
+        sizes = self.mg_adapter.config.vector_sizes
+        for granularity, value in given.items():
+            if granularity not in self.mg_adapter.config.granularities:
+                known = tuple(self.mg_adapter.config.granularities)
+                raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
+            if reference_embeds is not None and value["vector"].shape[1] != sizes[granularity]:
+                raise ValueError(
+                    f"The {granularity} features have {value['vector'].shape[1]} numbers where the adapter expects "
+                    f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
+                )
+            count = count_samples(value) if reference_embeds is None else value["vector"].shape[0]
+            if count not in (1, batch_size):
+                raise ValueError(
+                    f"`{name}[{granularity!r}]` is given for {count} samples, this call has {batch_size}."
+                )
+
+    def check_edit(
+        self,
+        images: list[PIL.Image.Image | torch.Tensor],
+        masks: list[torch.Tensor],
+        batch_size: int,
+        is_resized: bool,
+        strength: float,
+        padding_mask_crop: int | None,
+        mask_feather: int,
+    ) -> None:
+        """Raise a ValueError for pictures and masks that do not go together, and for strengths and widths out of range."""
+        for name, entries in (("image", images), ("mask_image", masks)):
+            if len(entries) not in (1, batch_size):
+                raise ValueError(f"`{name}` holds {len(entries)} pictures; this call needs 1 or {batch_size}.")
+        sizes = [image.size[::-1] if isinstance(image, PIL.Image.Image) else image.shape[1:] for image in images]
+        for index in range(max(len(images), len(masks))):
+            found, wanted = tuple(masks[index % len(masks)].shape[1:]), tuple(sizes[index % len(sizes)])
+            if found != wanted:
+                raise ValueError(
+                    f"`mask_image` must have the size of `image`, (height, width) = {wanted}, got {found}. Resize it "
+                    f"with nearest-neighbor interpolation."
+                )
+        if len({tuple(size) for size in sizes}) > 1 and not is_resized:
+            raise ValueError(
+                f"Pictures of one call must have one size, got {sizes}. Pass `height` and `width`, or call one by one."
+            )
+        if not 0 < strength <= 1:
+            raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
+        for name, value in (("padding_mask_crop", padding_mask_crop), ("mask_feather", mask_feather)):
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
+
+    # -- parts of a call ----------------------------------------------------------------------------------------------
+    # Copied from pipelines.pipeline_mg.MGPipeline.bare_unet
+    @property
+    def bare_unet(self) -> UNet2DConditionModel:
+        """The UNet itself where `torch.compile` wrapped it."""
+        return getattr(self.unet, "_orig_mod", self.unet)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.default_size
+    def default_size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """Height and width in pixels; a missing one is the UNet's native size."""
+        native = self.unet.config.sample_size
+        native = (native, native) if isinstance(native, int) else native
+        return height or native[0] * self.vae_scale_factor, width or native[1] * self.vae_scale_factor
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.default_batch_size
+    def default_batch_size(
+        self,
+        prompt: str | list[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> int:
+        """Samples of a call: the number of prompts or, without any, of references given per sample; 1 without both."""
+        if prompt is not None:
+            return len(prompt) if isinstance(prompt, list) else 1
+        if prompt_embeds is not None:
+            return prompt_embeds.shape[0]
+        counts = [count_samples(reference) for reference in (reference_image or {}).values()]
+        counts += [features["vector"].shape[0] for features in (reference_embeds or {}).values()]
+        return max(counts, default=1)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.encode_prompt
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in `StableDiffusionPipeline`; zeros (B, 1, cross_attention_dim) where there is neither encoder nor embeds.
+
+        Without a text encoder, `prompt` is a list of `None`, one for each sample.
+        """
+        if self.text_encoder is None and prompt_embeds is None:
+            count = len(prompt) * num_images_per_prompt
+            zeros = torch.zeros(count, 1, self.unet.config.cross_attention_dim, device=device, dtype=self.unet.dtype)
+            return zeros, zeros if do_classifier_free_guidance else None
+        if clip_skip is not None and prompt_embeds is None:
+            # The stock method looks for the last norm where transformers no longer has it (diffusers issue 14124).
+            prompt = self.maybe_convert_prompt(prompt, self.tokenizer)
+            length = self.tokenizer.model_max_length
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            with lora_scaled(self.text_encoder, lora_scale):
+                encoded = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
+            norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
+            prompt, prompt_embeds = None, norm(encoded.hidden_states[-(clip_skip + 1)])
+        return StableDiffusionPipeline.encode_prompt(
+            self,
+            prompt,
+            device,
+            num_images_per_prompt,
+            do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=lora_scale,
+        )
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.encode_reference
+    @torch.no_grad()
+    def encode_reference(
+        self,
+        reference_image: dict[str, Any],
+        height: int | None = None,
+        width: int | None = None,
+        batch_size: int = 1,
+    ) -> Features:
+        """Features of references, to be passed as `reference_embeds` to any number of calls.
+
+        Args:
+            reference_image: as in `__call__`.
+            height, width: of the pictures to be made, in pixels; the shape is laid out over them.
+            batch_size: number of prompts, which references given per sample must match.
+
+        Returns:
+            {granularity: {name: tensor of batch 1 or `batch_size`}}.
+        """
+        height, width = self.default_size(height, width)
+        size = self.mg_adapter.map_size(height // self.vae_scale_factor, width // self.vae_scale_factor)
+        return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.prepare_conditioning
+    def prepare_conditioning(
+        self,
+        features: Features,
+        strengths: torch.Tensor,
+        latent_size: tuple[int, int],
+        num_images_per_prompt: int = 1,
+        fusion_scale: float = 1.0,
+    ) -> Conditioning | None:
+        """What the UNet gets beside the text, for all steps at once; rows as in its input, unconditional ones first.
+
+        Args:
+            features: from `encode_reference`, of batch 1 or the number of prompts.
+            strengths: (number of prompts, G) at least 0.
+            latent_size: (height, width) of the latents.
+
+        Returns:
+            folded attention and residuals of `MGAdapter.condition`, or `None` where nothing has any strength.
+        """
+        given = torch.tensor([name in features for name in self.mg_adapter.config.granularities])
+        # What is not given has no strength, so that nothing is attached where nothing is given.
+        strengths = (strengths * given).repeat_interleave(num_images_per_prompt, dim=0)
+        if not strengths.any():
+            return None
+        copies = 2 if self.do_classifier_free_guidance else 1
+        if copies == 2:
+            strengths = torch.cat([torch.zeros_like(strengths), strengths])
+        device, dtype = self._execution_device, self.mg_adapter.dtype
+
+        def rows(tensor: torch.Tensor) -> torch.Tensor:
+            tensor = tensor.to(device, dtype)
+            if tensor.shape[0] == 1:
+                return tensor  # shared by all rows
+            return torch.cat([tensor.repeat_interleave(num_images_per_prompt, dim=0)] * copies)
+
+        features = {name: {key: rows(value) for key, value in parts.items()} for name, parts in features.items()}
+        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
+            folded, residuals = self.mg_adapter.condition(
+                self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
+            )
+        return folded, None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.attach
+    def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
+        """The adapter's attention processors for the length of a `with` block; nothing where nothing steers."""
+        return contextlib.nullcontext() if conditioning is None else self.mg_adapter.attach(self.bare_unet)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.encode_vae_image
+    def encode_vae_image(
+        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
+        image = image.to(self._execution_device, self.vae.dtype)
+        repeats = count // image.shape[0]
+        if isinstance(generator, list):
+            image = image.repeat_interleave(repeats, dim=0)
+            pairs = zip(image.split(1), generator, strict=True)
+            latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
+        else:
+            latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
+        return self.vae.config.scaling_factor * latents
+
+    def crop_region(
+        self, mask: torch.Tensor, height: int, width: int, padding_mask_crop: int | None
+    ) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom) of what is computed: everything, or the surroundings of all masks together."""
+        if padding_mask_crop is None:
+            return 0, 0, mask.shape[3], mask.shape[2]
+        union = PIL.Image.fromarray((255 * mask.amax((0, 1))).byte().numpy())
+        return self.image_processor.get_crop_region(union, width, height, pad=padding_mask_crop)
+
+    def prepare_latents(
+        self,
+        image: torch.Tensor,
+        shape: tuple[int, int, int, int],
+        dtype: torch.dtype,
+        timestep: torch.Tensor,
+        strength: float,
+        generator: torch.Generator | list[torch.Generator] | None,
+        latents: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Where to start, the noise (B, C, h, w) used for it, and the latents of the image where they are needed.
+
+        Args:
+            image: (1 or B, 3, H, W) in [-1, 1].
+            timestep: the first one; below strength 1 the image is noised to it.
+            latents: the noise, drawn if not given.
+        """
+        image_latents = None
+        if strength < 1 or self.unet.config.in_channels == shape[1]:
+            image_latents = self.encode_vae_image(image, shape[0], generator).to(dtype)
+        device = self._execution_device
+        noise = randn_tensor(shape, generator, device, dtype) if latents is None else latents.to(device, dtype)
+        if strength == 1:
+            return noise * self.scheduler.init_noise_sigma, noise, image_latents
+        return self.scheduler.add_noise(image_latents, noise, timestep.repeat(shape[0])), noise, image_latents
+
+    def blend(
+        self,
+        latents: torch.Tensor,
+        image_latents: torch.Tensor,
+        noise: torch.Tensor,
+        mask: torch.Tensor,
+        next_timestep: torch.Tensor,
+    ) -> torch.Tensor:
+        """Put the image, noised to the next timestep (none: not at all), back outside the mask (B, 1, h, w)."""
+        if len(next_timestep):
+            image_latents = self.scheduler.add_noise(image_latents, noise, next_timestep)
+        return (1 - mask) * image_latents + mask * latents
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.predict_noise
+    def predict_noise(
+        self,
+        latents: torch.Tensor,
+        t: torch.Tensor,
+        prompt_embeds: torch.Tensor,
+        unet_channels: torch.Tensor | None,
+        conditioning: Conditioning | None,
+    ) -> torch.Tensor:
+        """One call of the UNet, with classifier-free guidance where it is on.
+
+        The conditional rows come last, so that a callback may switch guidance off in the middle: the last rows of what
+        was prepared for both halves are what is left.
+        """
+        copies = 2 if self.do_classifier_free_guidance else 1
+        model_input = self.scheduler.scale_model_input(torch.cat([latents] * copies), t)
+        if unet_channels is not None:
+            model_input = torch.cat([model_input, torch.cat([unet_channels] * copies)], dim=1)
+        rows = model_input.shape[0]
+        attention_kwargs, residuals = self.cross_attention_kwargs, None
+        if conditioning is not None:
+            folded = {name: (key[-rows:], value[-rows:]) for name, (key, value) in conditioning[0].items()}
+            attention_kwargs = {**(self.cross_attention_kwargs or {}), "ip_hidden_states": folded}
+            if conditioning[1] is not None:
+                # A fresh list: the UNet empties the one it gets.
+                residuals = [residual[-rows:] for residual in conditioning[1]]
+        noise_pred = self.unet(
+            model_input,
+            t,
+            encoder_hidden_states=prompt_embeds[-rows:],
+            cross_attention_kwargs=attention_kwargs,
+            down_intrablock_additional_residuals=residuals,
+            return_dict=False,
+        )[0]
+        if copies == 1:
+            return noise_pred
+        unconditional, conditional = noise_pred.chunk(2)
+        return unconditional + self.guidance_scale * (conditional - unconditional)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.decode_latents
+    def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
+        """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""
+        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self.vae.decode(latents, return_dict=False, generator=generator)[0]
+
+    def paste(
+        self,
+        image: torch.Tensor,
+        original: torch.Tensor,
+        mask: torch.Tensor,
+        region: tuple[int, int, int, int],
+        mask_feather: int = 0,
+    ) -> torch.Tensor:
+        """Bring what was computed back to its place; outside the mask the original stays, bit for bit.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1], what was computed for `region`.
+            original: (1 or B', 3, H, W) in [0, 1], B' a divisor of B; each serves B / B' images in a row.
+            mask: (1 or B', 1, H, W) of zeros and ones.
+            region: (left, top, right, bottom) in pixels of `original`.
+            mask_feather: width of the ramp inside the mask, in pixels of `original`.
+        """
+        left, top, right, bottom = region
+        count = image.shape[0]
+        original, mask, alpha = (
+            x.to(image.device).repeat_interleave(count // x.shape[0], dim=0)
+            for x in (original, mask, feathered(mask, mask_feather))
+        )
+        painted = original.clone()
+        painted[:, :, top:bottom, left:right] = resize(image, bottom - top, right - left)
+        # Where alpha is 1 this is exactly `painted`.
+        return torch.where(mask > 0, alpha * painted + (1 - alpha) * original, original)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.guidance_scale
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.clip_skip
+    @property
+    def clip_skip(self) -> int | None:
+        return self._clip_skip
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.do_classifier_free_guidance
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.cross_attention_kwargs
+    @property
+    def cross_attention_kwargs(self) -> dict[str, Any] | None:
+        return self._cross_attention_kwargs
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.num_timesteps
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.interrupt
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    # -- saving and loading -------------------------------------------------------------------------------------------
+    # Copied from pipelines.pipeline_mg.MGPipeline.custom_components
+    def custom_components(self) -> dict[str, type]:
+        """Classes, by component, that neither diffusers nor transformers can load without their code."""
+        kinds = {
+            name: type(getattr(part, "_orig_mod", part)) for name, part in self.components.items() if part is not None
+        }
+        return {
+            name: k for name, k in kinds.items() if k.__module__.split(".")[0] not in ("diffusers", "transformers")
+        }
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.to_json_string
+    def to_json_string(self) -> str:
+        """The index of an exported repository: `[file, class]` for whatever is loaded from its own code."""
+        index = json.loads(super().to_json_string())
+        index.pop("_name_or_path", None)  # a folder on the machine it was saved on
+        for name, kind in {"_class_name": type(self), **self.custom_components()}.items():
+            index[name] = [Path(inspect.getsourcefile(kind)).stem, kind.__name__]
+        return json.dumps(index, indent=2, sort_keys=True) + "\n"
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.save_config
+    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Write the index and the code it names, so that the folder loads where no package of ours is installed.
+
+        Everything that saves a pipeline comes by here, after its components were saved.
+        """
+        folder, source = Path(save_directory), Path(inspect.getsourcefile(type(self)))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / source.name)
+        beside = [source.parent, Path(self.name_or_path or source.parent)]
+        if type(self).__module__.startswith("diffusers_modules."):
+            beside.reverse()  # local remote code lies in one flat folder, with files of other repositories
+        for name in set(SIBLINGS) - {source.name}:
+            found = next((place / name for place in beside if (place / name).is_file()), None)
+            if found is not None and found.resolve() != (folder / name).resolve():
+                shutil.copyfile(found, folder / name)
+        for name, kind in self.custom_components().items():
+            (folder / name).mkdir(exist_ok=True)
+            shutil.copy(inspect.getsourcefile(kind), folder / name)
+        for path in folder.glob("*/config.json"):
+            config = json.loads(path.read_text(encoding="utf-8"))
+            if config.pop("_name_or_path", None) is not None:
+                path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        super().save_config(save_directory, **kwargs)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline._dict_from_json_file
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
+        """An index read by an explicit class is read as that class's own; `DiffusionPipeline` obeys what it names."""
+        index = super()._dict_from_json_file(json_file)
+        return {**index, "_class_name": cls.__name__} if isinstance(index.get("_class_name"), list) else index
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.load_config
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As in `ConfigMixin`; models whose code the installed package has too are loaded from there, not as remote code."""
+        config = super().load_config(*args, **kwargs)
+        package = cls.__module__.rpartition(".pipelines.")[0]
+        for entry in (config[0] if isinstance(config, tuple) else config).values():
+            if isinstance(entry, list) and f"{package}.{entry[0]}" in sys.modules:
+                entry[0] = f"{package}.{entry[0]}"
+        return config
+
+    # -- the call -----------------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    @replace_example_docstring(EXAMPLE_DOC_STRING)
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        image: Any = None,
+        mask_image: Any = None,
+        reference_image: dict[str, Any] | None = None,
+        granularity_scale: float | dict[str, float | list[float]] = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        padding_mask_crop: int | None = None,
+        strength: float = 1.0,
+        num_inference_steps: int = 20,
+        timesteps: list[int] | None = None,
+        sigmas: list[float] | None = None,
+        guidance_scale: float = 2.5,
+        negative_prompt: str | list[str] | None = None,
+        num_images_per_prompt: int = 1,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        reference_embeds: Features | None = None,
+        fusion_scale: float = 1.0,
+        mask_feather: int = 0,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        clip_skip: int | None = None,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
+    ) -> StableDiffusionPipelineOutput | tuple:
+        """Repaint the white part of `mask_image`.
+
+        Without `height` and `width` the edit is computed at the UNet's native size, brought back to the size of
+        `image` and pasted into it. With `padding_mask_crop` only the surroundings of the mask are computed. With
+        `height` or `width` and no `padding_mask_crop`, image and mask are brought to that size first, which is then
+        the size of the result; a pixel of the smaller mask is white if any pixel under it was.
+
+        Args:
+            prompt: one or several; `None` is "" where there is a text encoder.
+            image: the picture to edit, or one for each prompt: PIL image, path, numpy (H, W, 3), torch (3, H, W),
+                a batched array, or a list; arrays are uint8 or float in [0, 1].
+            mask_image: of the same size, binary, white (1, 255, true) is repainted; not all black.
+            reference_image: {"color": ..., "texture": ..., "shape": ...}, each of them optional: a PIL image, path,
+                array, tensor, a dict {"image", "mask", "weight"}, a list of those (averaged by weight), or a list of
+                such lists, one for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight".
+                The shape is laid out over what is computed: the whole picture or the surroundings of the mask.
+            granularity_scale: strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by
+                granularity, a number or one for each prompt. A granularity that is not named keeps 1.
+            height, width: in pixels, see above.
+            padding_mask_crop: pixels around the mask that are computed with it; `None` computes the whole picture.
+            strength: above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.
+            num_inference_steps: number of denoising steps at strength 1; `timesteps` or `sigmas` set them one by one.
+            guidance_scale: how far to go beyond the prediction without prompt and references; 1 is off.
+            negative_prompt: what to steer away from; one for all prompts or one for each.
+            num_images_per_prompt: pictures for each prompt.
+            eta: of DDIM; other schedulers ignore it.
+            generator: random numbers to draw from; a list holds one for each picture.
+            latents: (number of pictures, C, h, w) noise of unit deviation.
+            prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the prompts.
+            reference_embeds: from `encode_reference`, in place of `reference_image`.
+            fusion_scale: how much the granularities are mixed with each other; 0 not at all, 1 as trained.
+            mask_feather: width in pixels of a soft edge, which lies inside the mask.
+            output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent" (of what was computed).
+            return_dict: whether to return a `StableDiffusionPipelineOutput` or a tuple.
+            cross_attention_kwargs: passed on to the attention processors; "scale" is the strength of LoRA layers.
+            clip_skip: layers of the text encoder to skip at its end.
+            callback_on_step_end: called after each step with pipeline, step, timestep and the tensors named in
+                `callback_on_step_end_tensor_inputs`; what it returns replaces them.
+
+        Examples:
+
+        Returns:
+            `StableDiffusionPipelineOutput` with `images`, or a tuple that starts with them. Outside the mask they
+            equal `image` bit for bit (after resizing, where `height` or `width` asked for it).
+
+        Raises:
+            ValueError: for arguments that cannot work, before anything is computed; the message says what to do.
+        """
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        self._guidance_scale = guidance_scale
+        self._clip_skip = clip_skip
+        self._cross_attention_kwargs = cross_attention_kwargs
+        self._interrupt = False
+
+        # 1. Check everything
+        is_resized = padding_mask_crop is None and not (height is None and width is None)
+        height, width = self.default_size(height, width)
+        images, masks = list_images(image), list_masks(mask_image)
+        batch_size = self.default_batch_size(prompt, prompt_embeds, reference_image, reference_embeds)
+        if prompt is None and prompt_embeds is None:
+            batch_size = max(batch_size, len(images), len(masks))
+        self.check_inputs(
+            height,
+            width,
+            batch_size,
+            num_images_per_prompt,
+            generator,
+            latents,
+            output_type,
+            callback_on_step_end_tensor_inputs,
+        )
+        self.check_edit(images, masks, batch_size, is_resized, strength, padding_mask_crop, mask_feather)
+        self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
+        self.check_reference(reference_image, reference_embeds, batch_size)
+        strengths = None if self.mg_adapter is None else self.mg_adapter.strengths(granularity_scale, batch_size)
+        device = self._execution_device
+        timesteps, num_inference_steps = retrieve_timesteps(
+            self.scheduler, num_inference_steps, device, timesteps, sigmas
+        )
+        timesteps, num_inference_steps = StableDiffusionInpaintPipeline.get_timesteps(
+            self, num_inference_steps, strength, device
+        )
+        if num_inference_steps < 1:
+            raise ValueError(f"At `strength` {strength} no step is left. Raise it, or `num_inference_steps`.")
+
+        # 2. The picture: what is kept, and what is computed
+        size = (height, width) if is_resized else None
+        original = torch.stack([to_tensor(one, size) for one in images])
+        mask_image = torch.stack([one if size is None else F.adaptive_max_pool2d(one, size) for one in masks])
+        region = self.crop_region(mask_image, height, width, padding_mask_crop)
+        left, top, right, bottom = region
+        init_image = resize(original[:, :, top:bottom, left:right], height, width)
+        # The memory layout that diffusers gives pictures: convolutions then agree with its pipelines to the last bit.
+        init_image = (2 * init_image - 1).contiguous(memory_format=torch.channels_last)
+        init_mask = F.adaptive_max_pool2d(mask_image[:, :, top:bottom, left:right], (height, width))
+
+        # 3. References, read and fused once for all steps
+        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
+        conditioning = None
+        if reference_image is not None or reference_embeds is not None:
+            features = reference_embeds
+            if features is None:
+                features = self.encode_reference(reference_image, height, width, batch_size)
+            conditioning = self.prepare_conditioning(
+                features, strengths, latent_size, num_images_per_prompt, fusion_scale
+            )
+
+        # 4. Text
+        if prompt_embeds is None:
+            blank = "" if self.text_encoder is not None else None
+            prompt = [blank] * batch_size if prompt is None else [prompt] if isinstance(prompt, str) else prompt
+        if isinstance(negative_prompt, str):
+            negative_prompt = [negative_prompt] * batch_size
+        prompt_embeds, negative_prompt_embeds = self.encode_prompt(
+            prompt,
+            device,
+            num_images_per_prompt,
+            self.do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=(cross_attention_kwargs or {}).get("scale"),
+            clip_skip=clip_skip,
+        )
+        if self.do_classifier_free_guidance:
+            prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
+
+        # 5. Noise, mask and masked image
+        count = batch_size * num_images_per_prompt
+        shape = (count, self.vae.config.latent_channels, *latent_size)
+        latents, noise, image_latents = self.prepare_latents(
+            init_image, shape, prompt_embeds.dtype, timesteps[:1], strength, generator, latents
+        )
+        # One masked pixel masks its latent cell, so that the cells cover all that is pasted.
+        mask = F.max_pool2d(init_mask, self.vae_scale_factor).to(latents)
+        mask = mask.repeat_interleave(count // mask.shape[0], dim=0)
+        masked_image_latents, is_blended = None, self.unet.config.in_channels == shape[1]
+        if not is_blended:
+            masked_image = init_image * (init_mask < 0.5)
+            masked_image_latents = self.encode_vae_image(masked_image, count, generator).to(latents)
+        extra_step_kwargs = StableDiffusionPipeline.prepare_extra_step_kwargs(self, generator, eta)
+
+        # 6. Denoise
+        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
+        self._num_timesteps = len(timesteps)
+        with self.attach(conditioning), self.progress_bar(total=num_inference_steps) as progress_bar:
+            for i, t in enumerate(timesteps):
+                if self.interrupt:
+                    continue
+                unet_channels = None if is_blended else torch.cat([mask, masked_image_latents], dim=1)
+                noise_pred = self.predict_noise(latents, t, prompt_embeds, unet_channels, conditioning)
+                latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
+                if is_blended:
+                    latents = self.blend(latents, image_latents, noise, mask, timesteps[i + 1 : i + 2])
+
+                if callback_on_step_end is not None:
+                    callback_kwargs = {}
+                    for name in callback_on_step_end_tensor_inputs:
+                        callback_kwargs[name] = locals()[name]
+                    changed = callback_on_step_end(self, i, t, callback_kwargs)
+                    latents = changed.pop("latents", latents)
+                    prompt_embeds = changed.pop("prompt_embeds", prompt_embeds)
+                    negative_prompt_embeds = changed.pop("negative_prompt_embeds", negative_prompt_embeds)
+                    mask = changed.pop("mask", mask)
+                    masked_image_latents = changed.pop("masked_image_latents", masked_image_latents)
+
+                if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
+                    progress_bar.update()
+
+        # 7. Decode, and paste into the picture
+        if output_type == "latent":
+            image = latents
+        else:
+            image = self.image_processor.denormalize(self.decode_latents(latents, generator).float())
+            image = self.paste(image, original, mask_image, region, mask_feather)
+            image = self.image_processor.postprocess(image, output_type, do_denormalize=[False] * count)
+        self.maybe_free_model_hooks()
+        return (
+            StableDiffusionPipelineOutput(images=image, nsfw_content_detected=None) if return_dict else (image, None)
+        )
