@@ -427,3 +427,13 @@ def test_components_that_do_not_fit_are_refused(make):
     with pytest.raises(ValueError, match="does not fit the UNet"):
         MGPipeline(**{**plain.components, "mg_adapter": other})
     assert MGPipeline(**{**plain.components, "unet": inpainting.unet}) is not None
+
+
+def test_a_text_encoder_of_another_type_is_brought_to_the_unets(make):
+    """So it comes from a repository of half-precision weights loaded without `dtype`."""
+    pipeline = make()
+    expected = run(pipeline, reference_image=references())
+    pipeline.text_encoder.half()
+    result = run(pipeline, reference_image=references())
+    assert result.dtype == expected.dtype == torch.float32
+    assert (result - expected).abs().max() < 0.05 * expected.abs().max()
