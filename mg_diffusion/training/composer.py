@@ -12,12 +12,19 @@ from mg_diffusion.modeling_mg_encoder import edge_preserving_smooth, region_fiel
 
 
 def layout_axes(edges: torch.Tensor) -> np.ndarray:
-    """Three fields of a picture's regions, (B, 1, S, S) edges -> (B, S * S, 3): center against border, left-right, up-down.
+    """Three fields of a picture's regions: center against border, above against below, sides against poles.
 
-    They depend on the edges alone, so the shape view knows them.
+    They depend on the edges alone, so the shape view knows them, and a mirrored picture has mirrored ones, so that
+    flipped samples agree with the others.
+
+    Args:
+        edges: (B, 1, S, S).
+
+    Returns:
+        (B, S * S, 3).
     """
     fields = region_fields(edges, 5)
-    axes = torch.stack([-(fields[:, 3] + fields[:, 4]), fields[:, 0], fields[:, 1]], 1)
+    axes = torch.stack([-(fields[:, 3] + fields[:, 4]), fields[:, 1], fields[:, 3] - fields[:, 4]], 1)
     axes = torch.nn.functional.interpolate(axes, size=edges.shape[2:], mode="bilinear")
     return axes.flatten(2).transpose(1, 2).double().numpy()
 

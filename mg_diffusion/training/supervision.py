@@ -124,10 +124,11 @@ def cross_rendered(count: int, size: int, seed: int) -> tuple[torch.Tensor, Base
     color, shape = rng.integers(0, count, (2, count))
     labs = []
     for c, s in zip(color, shape, strict=True):
-        palette = render_palette(seeds[c, 0])
+        # Only the colors that the color reference shows; a shape of more regions repeats them.
+        palette = render_palette(seeds[c, 0])[np.unique(render_regions(seeds[c, 2], 2 * size))]
         if rng.random() < LAYOUT_SHARE:
             palette = palette[np.argsort(palette[:, 0])]  # the ground is the darkest, what lies on top the lightest
-        lab = palette[render_regions(seeds[s, 2], 2 * size)]
+        lab = palette[render_regions(seeds[s, 2], 2 * size) % len(palette)]
         labs.append(lab.reshape(size, 2, size, 2, 3).mean((1, 3)).transpose(2, 0, 1))
     bases = Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
     return rgb, bases
@@ -142,8 +143,8 @@ def build_pool(
     With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
     """
     size = pictures.whole.shape[2]
-    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 4])
-    digest = hashlib.sha256(settings.encode() + pictures.whole[:64].numpy().tobytes()).hexdigest()[:16]
+    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 5])
+    digest = hashlib.sha256(settings.encode() + pictures.whole.numpy().tobytes()).hexdigest()[:16]
     path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
     if path and path.exists():
         stored = torch.load(path, weights_only=True)
