@@ -340,7 +340,7 @@ class MGPipeline(
                 encoded = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
             norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
             prompt, prompt_embeds = None, norm(encoded.hidden_states[-(clip_skip + 1)])
-        return StableDiffusionPipeline.encode_prompt(
+        embeds = StableDiffusionPipeline.encode_prompt(
             self,
             prompt,
             device,
@@ -351,6 +351,8 @@ class MGPipeline(
             negative_prompt_embeds=negative_prompt_embeds,
             lora_scale=lora_scale,
         )
+        # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
+        return tuple(None if each is None else each.to(self.unet.dtype) for each in embeds)
 
     @torch.no_grad()
     def encode_reference(
