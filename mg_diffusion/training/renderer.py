@@ -117,6 +117,12 @@ def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
     return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
+def halve(image: np.ndarray) -> np.ndarray:
+    """Average 2x2 pixels, (2s, 2s, C) -> (s, s, C): what is drawn at twice the size gets anti-aliased borders."""
+    half = image.shape[0] // 2
+    return image.reshape(half, 2, half, 2, -1).mean((1, 3))
+
+
 def compose(palette: np.ndarray, texture: np.ndarray, regions: np.ndarray, amplitude: float = 9.0) -> np.ndarray:
     """Paint: `palette` (4, 3) Lab, `texture` (2s, 2s), `regions` (2s, 2s) -> RGB float32 (s, s, 3) in [0, 1].
 
@@ -124,8 +130,7 @@ def compose(palette: np.ndarray, texture: np.ndarray, regions: np.ndarray, ampli
     """
     lab = palette[regions]
     lab[..., 0] = np.clip(lab[..., 0] + amplitude * texture, 2, 98)
-    half = lab.shape[0] // 2
-    return lab_to_rgb(lab.reshape(half, 2, half, 2, 3).mean((1, 3))).astype(np.float32)
+    return lab_to_rgb(halve(lab)).astype(np.float32)
 
 
 def render(

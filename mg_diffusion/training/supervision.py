@@ -33,7 +33,7 @@ from mg_diffusion.modeling_mg_encoder import (
 
 from .composer import add_texture, flatten_regions, layout_axes, transfer_colors, turn_at_random, turn_to_layout
 from .pictures import Pictures
-from .renderer import render, render_palette, render_regions
+from .renderer import halve, render, render_palette, render_regions
 
 
 GRANULARITIES = ("color", "texture", "shape")
@@ -129,7 +129,7 @@ def cross_rendered(count: int, size: int, seed: int) -> tuple[torch.Tensor, Base
         if rng.random() < LAYOUT_SHARE:
             palette = palette[np.argsort(palette[:, 0])]  # the ground is the darkest, what lies on top the lightest
         lab = palette[render_regions(seeds[s, 2], 2 * size) % len(palette)]
-        labs.append(lab.reshape(size, 2, size, 2, 3).mean((1, 3)).transpose(2, 0, 1))
+        labs.append(halve(lab).transpose(2, 0, 1))
     bases = Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
     return rgb, bases
 
