@@ -11,7 +11,7 @@ from torch.utils.data import default_collate
 
 from .loop import start, train
 from .models import TrainedModel, build_components
-from .pictures import Pictures, load_pictures
+from .pictures import load_splits
 from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
 
@@ -87,21 +87,6 @@ def _components(args: Namespace, captions: list[str]) -> dict[str, Any]:
     return dict(pipeline.components)
 
 
-def _validation_pictures(args: Namespace) -> Pictures | None:
-    try:
-        return load_pictures(
-            args.train_data_dir,
-            "validation",
-            args.resolution,
-            image_column=args.image_column,
-            caption_column=args.caption_column,
-            max_samples=args.num_validation_images,
-            seed=1,
-        )
-    except ValueError:
-        return None  # A folder without a validation split trains without validation; the log says so.
-
-
 def export_weights(components: dict[str, Any], folder: str | Path) -> None:
     """Write inference weights as a repository that `DiffusionPipeline.from_pretrained` loads."""
     from mg_diffusion.pipelines import MGPipeline
@@ -112,15 +97,7 @@ def export_weights(components: dict[str, Any], folder: str | Path) -> None:
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator = start(args)
-    pictures = load_pictures(
-        args.train_data_dir,
-        "train",
-        args.resolution,
-        image_column=args.image_column,
-        caption_column=args.caption_column,
-        max_samples=args.max_train_samples,
-        seed=args.seed,
-    )
+    pictures, held_out = load_splits(args, held_out_seed=1)
     components = _components(args, pictures.captions)
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     model.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -130,7 +107,6 @@ def run(args: Namespace) -> list[dict[str, float]]:
     per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     stream = SampleStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares)
     objective = Objective(components, args.snr_gamma)
-    held_out = _validation_pictures(args)
     if held_out is None:
         accelerator.print("No validation split: the run reports the training loss only.")
     else:

@@ -1,5 +1,6 @@
 """Pictures of an imagefolder, at the training size."""
 
+from argparse import Namespace
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,3 +81,21 @@ def load_pictures(
         crop.append(_to_tensor(_random_part(square, rng), size))
         captions.append(str(row.get(caption_column) or ""))
     return Pictures(torch.stack(whole), torch.stack(crop), captions)
+
+
+def load_splits(args: Namespace, held_out_seed: int = 0) -> tuple[Pictures, Pictures | None]:
+    """The training pictures a stage's flags name, and the held-out ones, `None` where there is no validation split.
+
+    Raises:
+        ValueError: if the training pictures cannot be read.
+    """
+    columns = {"image_column": args.image_column, "caption_column": args.caption_column}
+    folder, size = args.train_data_dir, args.resolution
+    pictures = load_pictures(folder, "train", size, max_samples=args.max_train_samples, seed=args.seed, **columns)
+    try:
+        held_out = load_pictures(
+            folder, "validation", size, max_samples=args.num_validation_images, seed=held_out_seed, **columns
+        )
+    except ValueError:
+        held_out = None  # a folder without a validation split trains without validation
+    return pictures, held_out

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
 from .loop import start, train
-from .pictures import Pictures, load_pictures
+from .pictures import Pictures, load_splits
 
 
 class PictureStream(Dataset):
@@ -68,16 +68,7 @@ def measure_scaling_factor(vae: AutoencoderKL, images: torch.Tensor) -> float:
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. `weights/` in `args.output_dir` is what `--vae` of stage base takes."""
     accelerator = start(args)
-    columns = {"image_column": args.image_column, "caption_column": args.caption_column}
-    pictures = load_pictures(
-        args.train_data_dir, "train", args.resolution, max_samples=args.max_train_samples, seed=args.seed, **columns
-    )
-    try:
-        held_out = load_pictures(
-            args.train_data_dir, "validation", args.resolution, max_samples=args.num_validation_images, **columns
-        )
-    except ValueError:
-        held_out = None
+    pictures, held_out = load_splits(args)
     vae = build_vae(args)
     model = ReconstructionModel(vae)
     # The Haar details make the loss ask for texture, which plain L1 gives up first.
