@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from skimage.color import lab2rgb, rgb2lab
 
+from .intervals import interval, stream
 from .metrics import GRANULARITIES, Descriptor, describe, distances
 
 
@@ -24,7 +25,7 @@ def random_triples(n: int, pool_size: int, seed: int) -> list[dict[str, int]]:
     """`n` reproducible triples of three different pictures of a pool."""
     if pool_size < len(GRANULARITIES):
         raise ValueError(f"a triple needs a pool of at least {len(GRANULARITIES)} pictures, got {pool_size}.")
-    rng = _stream(seed, "triples")
+    rng = stream(seed, "triples")
     drawn = [rng.choice(pool_size, len(GRANULARITIES), replace=False) for _ in range(n)]
     return [dict(zip(GRANULARITIES, places.tolist(), strict=True)) for places in drawn]
 
@@ -39,6 +40,7 @@ def measure_control(
     n_candidates: int = 32,
     n_boot: int = 1000,
     seed: int = 0,
+    oracle: Callable[[Triple], np.ndarray] | None = None,
 ) -> dict:
     """Generate from every triple and score the outputs, next to trivial methods scored by the same code.
 
@@ -48,6 +50,7 @@ def measure_control(
         pool: at least `n_candidates` different pictures (H, W, 3) in [0, 1], all of the size of the outputs.
         triples: references, as from `random_triples`.
         outputs_per_triple: how often each triple is used, each time with another seed.
+        oracle: where the true answer is known, the picture of a triple; scored as the reference line "oracle".
         seed: of the distractors, of the intervals and, counting up from it, of the outputs.
 
     Returns: figures as from `pairwise_control` under "method" and under each name of "reference_lines", "chance" (what
@@ -58,6 +61,8 @@ def measure_control(
     described = [describe(picture) for picture in pool]
     outputs = _generate_all(generate, pool, jobs, batch_size, seed)
     lines = {"method": outputs, **_reference_lines(pool, described, jobs, seed)}
+    if oracle is not None:
+        lines["oracle"] = [describe(oracle(job)) for job in jobs]
     scores = {
         name: pairwise_control(made, jobs, described, seed=seed, n_boot=n_boot, n_candidates=n_candidates)
         for name, made in lines.items()
@@ -91,12 +96,13 @@ def pairwise_control(
     random choice among the tied:
         "pairwise"[g]: a distractor is farther from the output than its own reference for g (two-alternative choice).
         "top1"[g]: of all candidates, the nearest is its own reference for g.
+        "mrr"[g]: one over the rank of its own reference among all candidates (mean reciprocal rank).
         "leak"[g]: of all candidates, the nearest is one of the other two references.
         "joint": top-1 in all three granularities at once.
     """
     _check(outputs, references, len(pool), n_candidates)
     described = {}  # by place: a picture that is never a candidate costs nothing
-    rng = _stream(seed, "distractors")
+    rng = stream(seed, "distractors")
     measured = np.empty((len(outputs), len(GRANULARITIES), n_candidates))
     for row, output, triple in zip(measured, outputs, references, strict=True):
         output = _descriptor(output)
@@ -105,12 +111,13 @@ def pairwise_control(
                 described[place] = _descriptor(pool[place])
             found = distances(output, described[place])
             row[:, column] = [found[granularity] for granularity in GRANULARITIES]
-    return _summarize(_scores(measured), references, n_boot, rng)
+    return _summarize(_scores(measured), references, n_boot, seed)
 
 
 def chance(n_candidates: int = 32) -> dict:
     """What an output scores that knows nothing of its references: the shares of `pairwise_control` when guessing."""
-    each = {"pairwise": 1 / 2, "top1": 1 / n_candidates, "leak": 2 / n_candidates}
+    mrr = sum(1 / rank for rank in range(1, n_candidates + 1)) / n_candidates
+    each = {"pairwise": 1 / 2, "top1": 1 / n_candidates, "mrr": mrr, "leak": 2 / n_candidates}
     spread = {name: dict.fromkeys(GRANULARITIES, share) for name, share in each.items()}
     return {**spread, "joint": n_candidates ** -len(GRANULARITIES)}
 
@@ -152,7 +159,7 @@ def _reference_lines(
     pool: Sequence[np.ndarray], described: Sequence[Descriptor], jobs: Sequence[Triple], seed: int
 ) -> dict[str, list[Descriptor]]:
     """The outputs of methods anyone could run: what the figures of a real method have to be held against."""
-    places = _stream(seed, "random picture").integers(len(pool), size=len(jobs))
+    places = stream(seed, "random picture").integers(len(pool), size=len(jobs))
     lines = {"random_picture": [described[place] for place in places]}
     for granularity in GRANULARITIES:
         lines[f"copy_{granularity}"] = [described[job[granularity]] for job in jobs]
@@ -179,35 +186,26 @@ def _scores(measured: np.ndarray) -> dict[tuple[str, ...], np.ndarray]:
         top1 = nearest[:, index]
         scores["pairwise", granularity] = ((own < distractors) + 0.5 * (own == distractors)).mean(1)
         scores["top1", granularity] = top1
+        ahead = (found < own).sum(1) + ((found == own).sum(1) - 1) / 2
+        scores["mrr", granularity] = 1 / (1 + ahead)
         scores["leak", granularity] = nearest[:, : len(GRANULARITIES)].sum(1) - top1
         joint = joint * top1
     return {**scores, ("joint",): joint}
 
 
 def _summarize(
-    scores: Mapping[tuple[str, ...], np.ndarray], references: Sequence[Triple], n_boot: int, rng: np.random.Generator
+    scores: Mapping[tuple[str, ...], np.ndarray], references: Sequence[Triple], n_boot: int, seed: int
 ) -> dict:
-    """Means and intervals, nested by name. Outputs of one triple stand or fall together: they are averaged first."""
+    """Means and intervals, nested by name. Outputs of one triple stand or fall together."""
     keys = [tuple(triple[granularity] for granularity in GRANULARITIES) for triple in references]
-    _, group = np.unique(keys, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    sizes = np.bincount(group)
-    draws = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=n_boot) / len(sizes)
     result = {}
     for (name, *granularity), shares in scores.items():
-        per_triple = np.bincount(group, weights=shares) / sizes
-        low, high = np.percentile(draws @ per_triple, [2.5, 97.5])
-        figure = {"mean": float(per_triple.mean()), "low": float(low), "high": float(high)}
+        figure = interval(shares, keys, n_boot=n_boot, seed=seed)
         if granularity:
             result.setdefault(name, {})[granularity[0]] = figure
         else:
             result[name] = figure
     return result
-
-
-def _stream(seed: int, use: str) -> np.random.Generator:
-    """Independent random numbers for each use of one seed: distractors must not depend on how triples were drawn."""
-    return np.random.default_rng([seed, *use.encode()])
 
 
 def _descriptor(picture: np.ndarray | Descriptor) -> Descriptor:
