@@ -109,6 +109,79 @@ class Averaged:
         self.ema.restore(self.parameters)
 
 
+class Journal:
+    """Log records: kept, sent to the trackers, appended to `log.jsonl`."""
+
+    def __init__(self, accelerator: Accelerator, output_dir: str):
+        self.accelerator, self.path = accelerator, Path(output_dir, "log.jsonl")
+        self.records: list[dict[str, float]] = []
+
+    def write(self, record: dict[str, float]) -> None:
+        self.records.append(record)
+        self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
+        if self.accelerator.is_main_process:
+            with open(self.path, "a") as log:
+                log.write(json.dumps(record) + "\n")
+
+
+class Meter:
+    """Mean loss and speed since they were last read."""
+
+    def __init__(self, samples_per_batch: int):
+        self.samples_per_batch = samples_per_batch
+        self._restart()
+
+    def _restart(self) -> None:
+        self.total, self.batches, self.since = 0.0, 0, time.time()
+
+    def add(self, loss: float) -> None:
+        self.total, self.batches = self.total + loss, self.batches + 1
+
+    def read(self) -> dict[str, float]:
+        speed = self.batches * self.samples_per_batch / (time.time() - self.since)
+        result = {"loss": self.total / self.batches, "samples_per_second": round(speed, 2)}
+        self._restart()
+        return result
+
+
+def fork_rng(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """What is drawn inside is given back: a run resumed from a checkpoint does not draw it."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
+def build_optimizer(args: Namespace, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
+    """AdamW for what is trainable, and its learning rate schedule."""
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=args.learning_rate,
+        betas=(args.adam_beta1, args.adam_beta2),
+        weight_decay=args.adam_weight_decay,
+        eps=args.adam_epsilon,
+        fused=True,
+    )
+    schedule = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
+        num_warmup_steps=args.lr_warmup_steps,
+        num_training_steps=args.max_train_steps,
+    )
+    return optimizer, schedule
+
+
+def build_loader(
+    args: Namespace, dataset: Any, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+) -> DataLoader:
+    """Batches of the stream in its own order."""
+    return DataLoader(
+        dataset,
+        batch_size=args.train_batch_size,
+        collate_fn=collate,
+        num_workers=args.dataloader_num_workers,
+        drop_last=True,
+        generator=torch.Generator(),  # or every new iterator would draw from the numbers that a resumed run restores
+    )
+
+
 def train(
     accelerator: Accelerator,
     args: Namespace,
@@ -127,70 +200,31 @@ def train(
         validate: called every `validation_steps` and at the end, with averaged weights in place.
         export: writes inference weights; called at every checkpoint with averaged weights in place.
     """
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=args.learning_rate,
-        betas=(args.adam_beta1, args.adam_beta2),
-        weight_decay=args.adam_weight_decay,
-        eps=args.adam_epsilon,
-        fused=True,
-    )
-    schedule = get_scheduler(
-        args.lr_scheduler,
-        optimizer,
-        num_warmup_steps=args.lr_warmup_steps,
-        num_training_steps=args.max_train_steps,
-    )
-    loader = DataLoader(
-        dataset,
-        batch_size=args.train_batch_size,
-        collate_fn=collate,
-        num_workers=args.dataloader_num_workers,
-        drop_last=True,
-        generator=torch.Generator(),  # or every new iterator would draw from the numbers that a resumed run restores
-    )
+    optimizer, schedule = build_optimizer(args, model)
+    loader = build_loader(args, dataset, collate)
     prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     averaged = Averaged(model, args.ema_decay)
-    averaged.ema.to(accelerator.device)
     accelerator.register_for_checkpointing(averaged.ema)
     step = resume(accelerator, args)
     averaged.ema.to(accelerator.device)  # what is loaded lies on the CPU
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
-    records: list[dict[str, float]] = []
-    running, seen, since = 0.0, 0, time.time()
-    bar = tqdm(
-        total=args.max_train_steps,
-        initial=step,
-        desc=args.stage,
-        disable=not accelerator.is_local_main_process,
-        mininterval=2,
-    )
-
-    def report(record: dict[str, float]) -> None:
-        records.append(record)
-        accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
-        if accelerator.is_main_process:
-            with open(Path(args.output_dir, "log.jsonl"), "a") as log:
-                log.write(json.dumps(record) + "\n")
+    journal = Journal(accelerator, args.output_dir)
+    meter = Meter(args.train_batch_size * accelerator.num_processes)
+    hidden = not accelerator.is_local_main_process
+    bar = tqdm(total=args.max_train_steps, initial=step, desc=args.stage, disable=hidden, mininterval=2)
 
     def pause(at: int, last: bool) -> None:
-        """Checkpoint first, so that nothing that fails in validation can lose the work.
-
-        What export and validation draw is given back: a run resumed from the checkpoint does not draw it.
-        """
+        """Checkpoint first, so that nothing that fails in validation can lose the work."""
         if last or at % args.checkpointing_steps == 0:
             save_checkpoint(accelerator, args.output_dir, at, args.checkpoints_total_limit)
             if accelerator.is_main_process:
-                with averaged, fork_rng():
+                with averaged, fork_rng(accelerator.device):
                     export()
         if last or at % args.validation_steps == 0:
-            with averaged, fork_rng():
+            with averaged, fork_rng(accelerator.device):
                 losses = validate(at)
             if losses:
-                report({"step": at, **losses})
-
-    def fork_rng() -> contextlib.AbstractContextManager[None]:
-        return torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else [])
+                journal.write({"step": at, **losses})
 
     for batch in batches:
         if step >= args.max_train_steps:
@@ -202,27 +236,19 @@ def train(
                 norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        running, seen = running + loss.detach().item(), seen + 1
+        meter.add(loss.detach().item())
         if not accelerator.sync_gradients:
             continue
         schedule.step()
         averaged.step()
         step += 1
+        last = step == args.max_train_steps
         bar.update(1)
-        if step % 20 == 0 or step == args.max_train_steps:
-            speed = seen * args.train_batch_size * accelerator.num_processes / (time.time() - since)
-            report(
-                {
-                    "step": step,
-                    "loss": running / seen,
-                    "grad_norm": float(norm),
-                    "lr": schedule.get_last_lr()[0],
-                    "samples_per_second": round(speed, 2),
-                }
-            )
-            bar.set_postfix(loss=f"{running / seen:.4f}", samples_s=f"{speed:.1f}")
-            running, seen, since = 0.0, 0, time.time()
-        pause(step, last=step == args.max_train_steps)
+        if step % 20 == 0 or last:
+            read = meter.read()
+            journal.write({"step": step, **read, "grad_norm": float(norm), "lr": schedule.get_last_lr()[0]})
+            bar.set_postfix(loss=f"{read['loss']:.4f}", samples_s=f"{read['samples_per_second']:.1f}")
+        pause(step, last)
     bar.close()
     accelerator.end_training()
-    return records
+    return journal.records
