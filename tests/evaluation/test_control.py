@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mg_diffusion.evaluation.control import (
+    _scores,
     chance,
     measure_control,
     pairwise_control,
@@ -50,6 +51,7 @@ def test_copier_wins_what_it_copies_and_leaks_the_rest(pool, copied):
     for granularity in GRANULARITIES:
         assert result["top1"][granularity]["mean"] == (granularity == copied)
         assert result["leak"][granularity]["mean"] == (granularity != copied)
+        assert (result["mrr"][granularity]["mean"] == 1) is (granularity == copied)
     assert result["joint"]["mean"] == 0
     assert result["pairwise"][copied]["mean"] == 1
 
@@ -72,7 +74,7 @@ def test_noise_scores_chance(pool):
     result = pairwise_control([noises[i % 10] for i in range(len(triples))], triples, pool)
     expected = chance()
     for granularity in GRANULARITIES:
-        for name, tolerance in (("pairwise", 0.04), ("top1", 0.02), ("leak", 0.03)):
+        for name, tolerance in (("pairwise", 0.04), ("top1", 0.02), ("mrr", 0.02), ("leak", 0.03)):
             assert result[name][granularity]["mean"] == pytest.approx(expected[name][granularity], abs=tolerance)
 
 
@@ -81,6 +83,42 @@ def test_ties_count_as_a_random_choice(pool):
     result = pairwise_control([flat] * len(TRIPLES), TRIPLES, pool)
     for name in ("pairwise", "top1", "leak"):
         assert result[name]["shape"] == pytest.approx(dict.fromkeys(("mean", "low", "high"), chance()[name]["shape"]))
+
+
+def reciprocal_ranks(found: list[list[float]]) -> list[float]:
+    """Of color, whose own reference is the first candidate, at these distances (outputs, candidates)."""
+    measured = np.repeat(np.array(found, float)[:, None], len(GRANULARITIES), axis=1)
+    return _scores(measured)["mrr", "color"].tolist()
+
+
+def test_mrr_is_one_over_the_rank_of_the_own_reference():
+    found = [[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [2, 0, 1, 3, 4], [4, 0, 1, 2, 3]]
+    assert reciprocal_ranks(found) == pytest.approx([1, 1 / 2, 1 / 3, 1 / 5])
+
+
+def test_mrr_ranks_all_candidates_the_other_references_too():
+    assert reciprocal_ranks([[2, 1, 3, 4, 5], [2, 3, 3, 4, 1]]) == pytest.approx([1 / 2, 1 / 2])
+
+
+@pytest.mark.xfail(strict=True, reason="a tie takes the middle rank, not the mean over a random order of the tied")
+def test_mrr_of_a_tie_is_that_of_a_random_order():
+    two, behind, all_tied = [0, 0, 1, 2, 3], [1, 0, 1, 1, 2], [1, 1, 1, 1, 1]
+    expected = [(1 + 1 / 2) / 2, (1 / 2 + 1 / 3 + 1 / 4) / 3, chance(5)["mrr"]["color"]]
+    assert reciprocal_ranks([two, behind, all_tied]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [4, 32])
+def test_chance_of_mrr_is_the_mean_over_all_ranks(n):
+    every_rank_once = [np.roll(np.arange(n), turn) for turn in range(n)]
+    expected = np.mean(reciprocal_ranks(every_rank_once))
+    assert chance(n)["mrr"] == pytest.approx(dict.fromkeys(GRANULARITIES, expected))
+
+
+def test_mrr_lies_between_top1_and_1(pictures, pool):
+    outputs = [(pictures[triple["color"]] + pictures[triple["shape"]]) / 2 for triple in TRIPLES[:12]]
+    result = pairwise_control(outputs, TRIPLES[:12], pool)
+    for granularity in GRANULARITIES:
+        assert result["top1"][granularity]["mean"] < result["mrr"][granularity]["mean"] < 1
 
 
 def test_interval_covers_the_mean_and_narrows_with_more_triples(pool):
@@ -138,6 +176,25 @@ def test_measure_control_batches_seeds_and_reference_lines(pictures, tmp_path):
     assert result["chance"]["top1"]["color"] == 1 / 32
     write_json(tmp_path / "control.json", result)
     assert json.loads((tmp_path / "control.json").read_text()) == result
+
+
+def test_oracle_is_a_reference_line_of_its_own(pictures, tmp_path):
+    asked = []
+
+    def oracle(triple):
+        asked.append(dict(triple))
+        return render(**triple, phase=1)
+
+    first, second = random_triples(2, 10, seed=0)
+    options = {"outputs_per_triple": 2, "n_boot": 50, "n_candidates": 10}
+    result = measure_control(lambda shape, **_: shape, pictures[:10], [first, second], oracle=oracle, **options)
+    assert asked == [first, first, second, second]
+    found = result["reference_lines"]["oracle"]
+    for granularity in ("color", "shape"):
+        assert found["top1"][granularity]["mean"] == 1
+    assert set(found) == set(result["method"])
+    assert result["method"] == result["reference_lines"]["copy_shape"]
+    write_json(tmp_path / "control.json", result)
 
 
 def test_write_json_sorts_keys_and_refuses_nan(tmp_path):
