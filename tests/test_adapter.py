@@ -10,7 +10,13 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.modeling_mg_adapter import down_block_sizes, effective_weight, lay_tiles, parse_strengths
+from mg_diffusion.modeling_mg_adapter import (
+    down_block_sizes,
+    effective_weight,
+    lay_palette,
+    lay_tiles,
+    parse_strengths,
+)
 
 
 NAMES = ("color", "texture", "shape")
@@ -281,7 +287,7 @@ def test_alpha_zero_is_fusion_scale_zero_and_alpha_mixes(unet, encoder):
 
 def test_fusion_lets_a_present_granularity_change_another(unet, encoder, adapter):
     features = encode(encoder, adapter)
-    other = {**features, "color": {"vector": features["color"]["vector"].flip(1)}}
+    other = {**features, "color": {**features["color"], "vector": features["color"]["vector"].flip(1)}}
     for scale, changes in ((1.0, True), (0.0, False)):
         one, two = (adapter(f, torch.ones(1, 3), SIZE, scale)[0][:, 1:] for f in (features, other))
         assert (not torch.equal(one, two)) is changes
@@ -337,6 +343,37 @@ def test_laid_tiles_fill_any_canvas_of_constant_energy(size, count):
     canvas = lay_tiles(torch.randn(2, count, 24, 24), *size)
     assert canvas.shape == (2, 1, *size) and torch.isfinite(canvas).all()
     assert count == 1 or size == (1, 1) or canvas.abs().amin((1, 2, 3)).max() < 1
+
+
+def test_a_laid_palette_has_the_colors_of_the_palette():
+    """Whatever the regions are, along any direction the colors have the palette's distribution."""
+    structure, palette = torch.rand(2, 3, 24, 24).pow(2), torch.randn(2, 256, 3) * torch.tensor([20.0, 8.0, 5.0])
+    palette[:, :80] += 40.0
+    laid = lay_palette(structure, palette).flatten(2).transpose(1, 2)
+    assert laid.shape == (2, 576, 3)
+    for direction in torch.nn.functional.normalize(torch.randn(8, 3), dim=1):
+        levels = torch.linspace(0.02, 0.98, 49)
+        found, wanted = ((colors @ direction).quantile(levels, dim=1) for colors in (laid, palette))
+        assert (found - wanted).abs().mean() < 0.12 * (palette @ direction).std()
+
+
+def test_regions_of_a_laid_palette_stay_regions():
+    """What is alike in the structure gets like colors; neither scale nor shift of the structure matters."""
+    region = torch.zeros(1, 3, 16, 16)
+    region[..., 8:] = 1.0
+    structure = region + 0.01 * torch.randn(1, 3, 16, 16)
+    palette = torch.tensor([[55.0, 60, 40], [40, 0, -50]]).repeat(64, 1)[None] + 0.1 * torch.randn(1, 128, 3)
+    laid = lay_palette(structure, palette)
+    left, right = laid[..., :8].flatten(2), laid[..., 8:].flatten(2)
+    assert left.std(2).max() < 5 and right.std(2).max() < 5 and (left.mean(2) - right.mean(2)).norm() > 100
+    torch.testing.assert_close(lay_palette(5 * structure - 2, palette), laid, atol=1e-2, rtol=0)
+
+
+def test_a_batch_of_one_palette_serves_all_structures():
+    structure, palette = torch.randn(3, 3, 8, 8), torch.randn(1, 16, 3)
+    together = lay_palette(structure, palette)
+    for row in range(3):
+        torch.testing.assert_close(together[row : row + 1], lay_palette(structure[row : row + 1], palette))
 
 
 def test_laid_tiles_keep_the_deviation_of_noise_everywhere():

@@ -54,10 +54,12 @@ def assert_same(features, expected, **tolerance):
 def test_features_have_the_documented_names_and_shapes(encoder, size):
     features = encoder.encode(dict.fromkeys(ALL, picture(1)), size)
     assert {name: set(value) for name, value in features.items()} == {
-        "color": {"vector"},
+        "color": {"vector", "palette"},
         "texture": {"vector", "tiles"},
-        "shape": {"vector", "map_0", "map_1"},
+        "shape": {"vector", "map_0", "map_1", "structure"},
     }
+    assert features["color"]["palette"].shape == (1, 256, 3)
+    assert features["shape"]["structure"].shape == (1, 3, *size)
     assert features["color"]["vector"].shape == (1, 245 + 8)
     assert features["texture"]["vector"].shape == (1, 343 + 2 * 8)
     assert features["texture"]["tiles"].shape == (1, 6, 24, 24)
@@ -93,6 +95,18 @@ def test_another_backbone_may_read_shape():
     encoder = tiny_encoder(shape_backbone=backbone)
     features = encoder.encode({"shape": picture(1)}, SIZE)["shape"]
     assert encoder.map_channels == (8, 16) and features["vector"].shape == (1, 64)
+
+
+@pytest.mark.parametrize("channels", [1, 4, 5, 12])
+def test_the_backbone_takes_as_much_of_the_shape_view_as_it_has_channels(channels):
+    encoder = tiny_encoder(shape_backbone={**BACKBONE, "num_channels": channels})
+    assert encoder.encode({"shape": picture(1)}, SIZE)["shape"]["map_0"].shape[2:] == (16, 16)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 13])
+def test_a_backbone_of_other_channels_is_refused(channels):
+    with pytest.raises(ValueError, match=rf"must take 1 \(edges\) or 4 to 12 channels .* is {channels}"):
+        tiny_encoder(shape_backbone={**BACKBONE, "num_channels": channels})
 
 
 @pytest.mark.parametrize("granularities", [(), ("color", "light")])
@@ -149,8 +163,14 @@ def test_a_list_is_averaged_by_weight(encoder, name):
     a, b = picture(5), picture(6)
     one, other = (encoder.encode({name: x}, SIZE)[name] for x in (a, b))
     mixed = encoder.encode({name: [{"image": a, "weight": 2}, {"image": b, "weight": 1}]}, SIZE)[name]
-    for key in mixed.keys() - {"tiles"}:
+    for key in mixed.keys() - {"tiles", "palette"}:
         torch.testing.assert_close(mixed[key], (2 * one[key] + other[key]) / 3)
+
+
+def test_colors_of_several_references_are_shared_out_by_weight(encoder):
+    references = [{"image": np.full((64, 64, 3), 0.8), "weight": 3}, ["#202020"]]
+    palette = encoder.encode({"color": references}, SIZE)["color"]["palette"]
+    assert palette.shape == (1, 256, 3) and (palette[0, :, 0] > 50).sum() == 192
 
 
 @pytest.mark.parametrize("weights", [(2, 1), (1, 1), (1, 5), (1, 1000)])

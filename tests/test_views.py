@@ -13,6 +13,7 @@ from mg_diffusion.modeling_mg_encoder import (
     TextureBranch,
     color_view,
     di_zenzo_gradient,
+    draw_palette,
     draw_tiles,
     edge_preserving_smooth,
     gaussian_blur,
@@ -40,12 +41,12 @@ def all_views(rgb, mask=None):
 
 
 def descriptors(rgb, mask=None):
-    """What each view holds, before anything is trained: histogram, Gram matrix of the Gabor bank, edges."""
+    """What each view holds, before anything is trained: histogram, Gram matrix of the Gabor bank, edges and regions."""
     views = all_views(rgb, mask)
     return {
         "color": ColorBranch(4).histogram(**views["color"]),
         "texture": TextureBranch(4).gram(views["texture"]["normalized"], views["texture"]["weight"]),
-        "shape": views["shape"]["edges"].flatten(1),
+        "shape": torch.cat([views["shape"]["edges"], views["shape"]["structure"]], 1).flatten(1),
     }
 
 
@@ -176,9 +177,60 @@ def test_values_and_gradients_of_flat_pictures_are_finite(name, level):
     assert torch.isfinite(found).all() and torch.isfinite(rgb.grad).all()
 
 
+def structure_of(rgb, mask=None):
+    return all_views(rgb, mask)["shape"]["structure"]
+
+
+def two_regions(inside, outside, size=64):
+    """A box right of the middle in one color on a ground of another."""
+    rgb = torch.tensor(outside).view(1, 3, 1, 1).repeat(1, 1, size, size)
+    rgb[..., 14:50, 30:56] = torch.tensor(inside).view(1, 3, 1, 1)
+    return rgb
+
+
+@pytest.mark.parametrize("inside, outside", [((0.9, 0.9, 0.2), (0.1, 0.1, 0.3)), ((0.1, 0.4, 0.1), (0.9, 0.6, 0.9))])
+def test_structure_is_the_same_whatever_the_colors_are(inside, outside):
+    """Light on dark, dark on light, any hue: what lies on top has the same false color."""
+    expected, found = (
+        structure_of(two_regions((0.8, 0.3, 0.2), (0.2, 0.4, 0.6))),
+        structure_of(two_regions(inside, outside)),
+    )
+    assert (found - expected).abs().mean() < 0.05 * expected.abs().mean()
+    box, ground = found[..., 20:44, 36:50].mean((0, 2, 3)), found[..., :24].mean((0, 2, 3))
+    assert (box - ground).norm() > 0.5
+
+
+def test_structure_of_a_mirrored_picture_is_mirrored():
+    rgb = textured(64, 64).roll(9, 3)
+    torch.testing.assert_close(structure_of(rgb.flip(-1)), structure_of(rgb).flip(-1), atol=0.05, rtol=0)
+
+
+def test_structure_knows_nothing_outside_the_mask():
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 20:] = 1
+    one, other = two_regions((0.8, 0.3, 0.2), (0.2, 0.4, 0.6)), two_regions((0.8, 0.3, 0.2), (0.2, 0.4, 0.6))
+    other[..., :8] = 0.9
+    found = structure_of(one, mask)
+    assert found[..., :20].abs().max() == 0 and found[..., 20:].abs().max() > 0.3
+    torch.testing.assert_close(structure_of(other, mask), found, atol=1e-3, rtol=0)
+
+
+def test_a_palette_of_a_bag_has_its_colors_by_weight():
+    points = torch.tensor([[[50.0, 0, 0], [20, 10, 5], [90, 0, -9]]])
+    palette = draw_palette(points, torch.tensor([[0.5, 0.25, 0.25]]))
+    assert palette.shape == (1, 256, 3)
+    assert [int((palette[0] == color).all(1).sum()) for color in points[0]] == [128, 64, 64]
+    bag = torch.randn(2, 256, 3)
+    same = draw_palette(bag, torch.full((2, 256), 1 / 256))
+    torch.testing.assert_close(same.sort(1).values, bag.sort(1).values)
+    ramp = torch.linspace(0, 1, 256).view(1, 256, 1).expand(-1, -1, 3)
+    part = draw_palette(ramp, torch.full((1, 256), 1 / 256))[:, 100:180, 0]
+    assert part.mean() == pytest.approx(0.5, abs=0.02) and part.std() == pytest.approx(12**-0.5, abs=0.02)
+
+
 def test_flat_pictures_have_no_edges_and_no_texture():
     views = all_views(torch.full((1, 3, 32, 32), 0.6))
-    assert views["shape"]["edges"].abs().max() == 0
+    assert views["shape"]["edges"].abs().max() == 0 and views["shape"]["structure"].abs().max() < 1e-3
     assert views["texture"]["normalized"].abs().max() < 1e-3 and views["texture"]["detail"].abs().max() < 1e-3
 
 

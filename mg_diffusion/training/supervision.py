@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mg_diffusion.modeling_mg_adapter import lay_tiles
+from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles
 from mg_diffusion.modeling_mg_encoder import (
     draw_tiles,
     edge_preserving_smooth,
@@ -31,21 +32,21 @@ from mg_diffusion.modeling_mg_encoder import (
     texture_view,
 )
 
-from .composer import add_texture, flatten_regions, layout_axes, transfer_colors, turn_at_random, turn_to_layout
+from .composer import add_texture, flatten_regions
 from .pictures import Pictures
 from .renderer import halve, render, render_palette, render_regions
 
 
 GRANULARITIES = ("color", "texture", "shape")
 KINDS = ("photo", "composite", "rendered")
-LAYOUT_SHARE = 0.75  # of crossings whose colors follow the layout, see composer.turn_to_layout
 
 
 @dataclass
 class ViewPool:
     """Views of N pictures, half precision: computed once, because they are fixed.
 
-    rgb (N, 3, S, S) uint8; points (N, 256, 3); normalized, weight, detail, edges (N, 1, S, S); contrast (N, 1).
+    rgb (N, 3, S, S) uint8; points (N, 256, 3); normalized, weight, detail, edges (N, 1, S, S); structure (N, 3, S, S);
+    contrast (N, 1).
     """
 
     rgb: torch.Tensor
@@ -54,6 +55,7 @@ class ViewPool:
     weight: torch.Tensor
     detail: torch.Tensor
     edges: torch.Tensor
+    structure: torch.Tensor
     contrast: torch.Tensor
 
     def __len__(self) -> int:
@@ -88,50 +90,66 @@ class Bases:
         return len(self.color)
 
 
-def cross_photos(smooth: torch.Tensor, edges: torch.Tensor, count: int, seed: int) -> Bases:
-    """`count` random pairs: the smoothed shape of one picture in the colors of another.
-
-    In three of four the assignment of colors to regions follows the layout, in the others it is random.
+def cross_photos(smooth: torch.Tensor, structure: torch.Tensor, count: int, seed: int) -> Bases:
+    """`count` random pairs: the regions of one picture in the colors of another.
 
     Args:
-        smooth: (N, 3, S, S) Lab; edges: (N, 1, S, S).
+        smooth: (N, 3, S, S) Lab; structure: (N, 3, S, S).
     """
-    rng = np.random.default_rng([6, seed])
-    size = smooth.shape[2]
-    color, shape = rng.integers(0, len(smooth), (2, count))
+    color, shape = np.random.default_rng([6, seed]).integers(0, len(smooth), (2, count))
     bases = []
     for start in tqdm(range(0, count, 64), desc="crossing", mininterval=5):
-        rows = slice(start, min(start + 64, count))
-        moved = []
-        for c, s, axes in zip(color[rows], shape[rows], layout_axes(edges[shape[rows]].float()), strict=True):
-            source, target = (smooth[i].flatten(1).T.double().numpy() for i in (s, c))
-            turned = turn_to_layout(source, axes) if rng.random() < LAYOUT_SHARE else turn_at_random(source, rng)
-            moved.append(transfer_colors(turned, target))
-        lab = torch.from_numpy(np.stack(moved)).float().transpose(1, 2).reshape(-1, 3, size, size)
-        bases.append(flatten_regions(lab).half())
+        c, s = color[start : start + 64], shape[start : start + 64]
+        painted = lay_palette(structure[s], smooth[c].flatten(2).transpose(1, 2))
+        bases.append(flatten_regions(painted).half())
     return Bases(torch.cat(bases), torch.from_numpy(color), torch.from_numpy(shape))
 
 
-def cross_rendered(count: int, size: int, seed: int) -> tuple[torch.Tensor, Bases]:
-    """`count` rendered pictures (count, 3, S, S) uint8, and as many crossings of their palettes and regions.
+def render_pictures(count: int, size: int, seed: int) -> tuple[np.ndarray, torch.Tensor]:
+    """Factor seeds (count, 3) of color, texture, shape and the pictures (count, 3, S, S) uint8 they make.
 
-    Factor seeds are below 1e9; the benchmark draws its unseen factors from above.
+    Seeds are below 1e9; the benchmark draws its unseen factors from above.
     """
     rng = np.random.default_rng([7, seed])
     seeds = rng.integers(0, 10**9, (count, 3))
     pictures = [render(c, t, s, size=size, amplitude=rng.uniform(4, 14)) for c, t, s in tqdm(seeds, desc="rendering")]
-    rgb = torch.from_numpy((np.stack(pictures) * 255).round().astype(np.uint8)).permute(0, 3, 1, 2).contiguous()
-    color, shape = rng.integers(0, count, (2, count))
+    rgb = (np.stack(pictures) * 255).round().astype(np.uint8)
+    return seeds, torch.from_numpy(rgb).permute(0, 3, 1, 2).contiguous()
+
+
+def cross_rendered(seeds: np.ndarray, structure: torch.Tensor, points: torch.Tensor, seed: int) -> Bases:
+    """As many crossings of palettes and regions as there are rendered pictures.
+
+    Args:
+        seeds: (M, 3); structure: (M, 3, S, S); points: (M, N, 3).
+    """
+    color, shape = np.random.default_rng([8, seed]).integers(0, len(seeds), (2, len(seeds)))
+    size = structure.shape[2]
     labs = []
     for c, s in zip(color, shape, strict=True):
         # Only the colors that the color reference shows; a shape of more regions repeats them.
         palette = render_palette(seeds[c, 0])[np.unique(render_regions(seeds[c, 2], 2 * size))]
-        if rng.random() < LAYOUT_SHARE:
-            palette = palette[np.argsort(palette[:, 0])]  # the ground is the darkest, what lies on top the lightest
-        lab = palette[render_regions(seeds[s, 2], 2 * size) % len(palette)]
-        labs.append(halve(lab).transpose(2, 0, 1))
-    bases = Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
-    return rgb, bases
+        regions = render_regions(seeds[s, 2], 2 * size)
+        sketch = lay_palette(structure[s, None], points[c, None])[0].permute(1, 2, 0).numpy()
+        labs.append(halve(assign_colors(palette, regions, sketch)[regions]).transpose(2, 0, 1))
+    return Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
+
+
+def assign_colors(palette: np.ndarray, regions: np.ndarray, sketch: np.ndarray) -> np.ndarray:
+    """The color of each region, (4, 3): the assignment nearest to a sketch, so that references predict it.
+
+    Args:
+        palette: (K, 3) Lab; regions: (2S, 2S) of 0..3; sketch: (S, S, 3) Lab.
+    """
+    shown, places = np.unique(regions[::2, ::2], return_inverse=True)
+    area = np.bincount(places.ravel())
+    means = np.stack([np.bincount(places.ravel(), sketch[..., i].ravel()) / area for i in range(3)], 1)
+    choices = np.resize(np.arange(len(palette)), max(len(palette), len(shown)))
+    cost = np.linalg.norm(means[:, None] - palette[choices], axis=2) * area[:, None]
+    best = min(permutations(range(len(choices)), len(shown)), key=lambda p: cost[range(len(shown)), p].sum())
+    colors = np.resize(palette, (4, 3))  # a region too thin to be seen at half the size has any
+    colors[shown] = palette[choices[list(best)]]
+    return colors
 
 
 def build_pool(
@@ -143,7 +161,7 @@ def build_pool(
     With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
     """
     size = pictures.whole.shape[2]
-    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 5])
+    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 6])
     digest = hashlib.sha256(settings.encode() + pictures.whole.numpy().tobytes()).hexdigest()[:16]
     path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
     if path and path.exists():
@@ -152,11 +170,13 @@ def build_pool(
     offset, bases = 2 * len(pictures), {}
     drawn = pictures.whole[:0]
     if rendered:
-        drawn, crossed = cross_rendered(rendered, size, seed)
-        bases["rendered"] = Bases(crossed.lab, crossed.color + offset, crossed.shape + offset)
+        seeds, drawn = render_pictures(rendered, size, seed)
     pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
+    if rendered:
+        crossed = cross_rendered(seeds, pool.structure[offset:], pool.points[offset:], seed)
+        bases["rendered"] = Bases(crossed.lab, crossed.color + offset, crossed.shape + offset)
     if crossings:
-        bases["composite"] = cross_photos(smooth[:offset], pool.edges[:offset], crossings, seed)
+        bases["composite"] = cross_photos(smooth[:offset], pool.structure[:offset], crossings, seed)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file
@@ -184,14 +204,14 @@ def random_presence(rng: np.random.Generator, kind: str) -> np.ndarray:
     """Condition dropout: which granularities a sample keeps, (3,) bool.
 
     Each is dropped on its own, so that every subset is seen. Crossed pictures always keep at least one: without any
-    reference the model should paint photographs.
+    reference the model should paint photographs. These lose more: their own colors are seldom those of the sketch.
     """
     choice = rng.random()
     if kind == "photo" and choice < 0.12:
         return np.zeros(3, bool)
     if choice < 0.24:
         return np.arange(3) == rng.integers(3)
-    keep = rng.random(3) > (0.15 if kind == "photo" else 0.08)
+    keep = rng.random(3) > (0.35 if kind == "photo" else 0.08)
     return keep if keep.any() or kind == "photo" else np.ones(3, bool)
 
 
@@ -280,8 +300,8 @@ class SampleStream(Dataset):
         return {**maps, "contrast": self.pool.contrast[item].float(), "tiles": tiles}
 
     def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
-        edges = self.pool.edges[item].float()
-        return {"edges": edges.flip(-1) if flip else edges}
+        maps = {name: getattr(self.pool, name)[item].float() for name in ("edges", "structure")}
+        return {name: value.flip(-1) if flip else value for name, value in maps.items()}
 
 
 def views_of(batch: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
@@ -289,5 +309,5 @@ def views_of(batch: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
     return {
         "color": {"points": batch["points"], "weights": batch["color_weights"]},
         "texture": {name: batch[name] for name in ("normalized", "weight", "contrast", "tiles")},
-        "shape": {"edges": batch["edges"]},
+        "shape": {name: batch[name] for name in ("edges", "structure")},
     }

@@ -13,10 +13,13 @@ from mg_diffusion.training.composer import lab_to_rgb
 from mg_diffusion.training.renderer import render_palette, render_regions
 from mg_diffusion.training.supervision import (
     SampleStream,
+    assign_colors,
     build_pool,
+    compute_views,
     cross_rendered,
     random_mask,
     random_presence,
+    render_pictures,
     views_of,
 )
 
@@ -65,6 +68,7 @@ def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
             "contrast": (1,),
             "tiles": (16, 24, 24),
             "edges": (1, 32, 32),
+            "structure": (3, 32, 32),
         }
         assert -1 <= sample["image"].min() < sample["image"].max() <= 1
         assert all(torch.isfinite(value).all() for name, value in sample.items() if name != "caption")
@@ -95,8 +99,8 @@ def test_kinds_follow_their_shares(stream, monkeypatch):
 @pytest.mark.parametrize(
     "kind, nothing, one, dropped",
     [
-        # one photograph in eight keeps nothing, one in eight exactly one; the others drop each with 15 %
-        ("photo", 0.12 + 0.76 * 0.15**3, 0.12 + 0.76 * 3 * 0.85 * 0.15**2, 0.12 + 0.12 * 2 / 3 + 0.76 * 0.15),
+        # one photograph in eight keeps nothing, one in eight exactly one; the others drop each with 35 %
+        ("photo", 0.12 + 0.76 * 0.35**3, 0.12 + 0.76 * 3 * 0.65 * 0.35**2, 0.12 + 0.12 * 2 / 3 + 0.76 * 0.35),
         # crossed pictures never drop all; one in four keeps exactly one; the others drop each with 8 %
         ("composite", 0, 0.24 + 0.76 * 3 * 0.92 * 0.08**2, 0.24 * 2 / 3 + 0.76 * (0.08 - 0.08**3)),
         ("rendered", 0, 0.24 + 0.76 * 3 * 0.92 * 0.08**2, 0.24 * 2 / 3 + 0.76 * (0.08 - 0.08**3)),
@@ -104,7 +108,7 @@ def test_kinds_follow_their_shares(stream, monkeypatch):
 )
 def test_references_are_dropped_at_the_documented_rates(kind, nothing, one, dropped):
     rng = np.random.default_rng(0)
-    kept = np.stack([random_presence(rng, kind) for _ in range(10_000)])
+    kept = np.stack([random_presence(rng, kind) for _ in range(40_000)])
     count = kept.sum(1)
     assert kept.dtype == bool and ((count == 0).mean() == 0 if nothing == 0 else True)
     assert (count == 0).mean() == pytest.approx(nothing, abs=0.015)
@@ -133,14 +137,15 @@ def test_masks_are_binary_and_never_empty_and_half_of_them_are_full():
     assert area[area < 1].std() > 0.1
 
 
-def test_the_edges_of_a_photograph_are_those_of_the_flipped_picture(stream, pictures):
+def test_the_shape_of_a_photograph_is_that_of_the_flipped_picture(stream, pictures):
     samples, flipped = stream(ONLY["photo"]), 0
     originals = torch.cat([pictures.whole, pictures.crop]).float() / 127.5 - 1
     for sample in map(samples.__getitem__, range(12)):
         flipped += not (sample["image"] - originals).abs().amax((1, 2, 3)).min() < 1e-5
         smooth = edge_preserving_smooth(rgb_to_lab((sample["image"][None] + 1) / 2))
-        edges = shape_view(smooth, torch.ones(1, 1, 32, 32))["edges"][0]
-        assert (edges - sample["edges"]).abs().max() < 0.02
+        found = shape_view(smooth, torch.ones(1, 1, 32, 32))
+        assert (found["edges"][0] - sample["edges"]).abs().max() < 0.02
+        assert (found["structure"][0] - sample["structure"]).abs().mean() < 0.02
     assert 0 < flipped < 12
 
 
@@ -157,17 +162,20 @@ def test_a_crossed_picture_is_its_base_and_its_references_are_those_of_the_base(
         entry = int(apart[flip].argmin())
         assert apart[flip][entry] < 1e-5
         color, shape = int(bases[kind].color[entry]), int(bases[kind].shape[entry])
-        edges = views.edges[shape].float()
         assert torch.equal(sample["points"], views.points[color].float())
-        assert torch.equal(sample["edges"], edges.flip(-1) if flip else edges)
+        for name in ("edges", "structure"):
+            expected = getattr(views, name)[shape].float()
+            assert torch.equal(sample[name], expected.flip(-1) if flip else expected)
         seen.add(flip)
     assert seen == {False, True}
 
 
 def test_a_rendered_crossing_has_the_palette_of_one_reference_and_the_regions_of_another():
-    rgb, bases = cross_rendered(5, 32, seed=3)
-    seeds = np.random.default_rng([7, 3]).integers(0, 10**9, (5, 3))
-    assert rgb.shape == (5, 3, 32, 32) and rgb.dtype == torch.uint8 and len(bases) == 5
+    seeds, rgb = render_pictures(5, 32, seed=3)
+    assert rgb.shape == (5, 3, 32, 32) and rgb.dtype == torch.uint8
+    views, _ = compute_views(rgb)
+    bases = cross_rendered(seeds, views.structure, views.points, seed=3)
+    assert len(bases) == 5
     for lab, color, shape in zip(bases.lab, bases.color, bases.shape, strict=True):
         regions = render_regions(seeds[shape, 2], 64).reshape(32, 2, 32, 2).transpose(0, 2, 1, 3).reshape(32, 32, 4)
         whole = (regions == regions[..., :1]).all(-1)
@@ -178,6 +186,18 @@ def test_a_rendered_crossing_has_the_palette_of_one_reference_and_the_regions_of
         chosen = [set(apart.argmin(1)[labels == label]) for label in np.unique(labels)]
         assert all(len(colors) == 1 for colors in chosen)
         assert len(set.union(*chosen)) >= min(2, len(shown), len(chosen))
+
+
+def test_colors_are_assigned_to_regions_as_the_sketch_has_them():
+    palette = np.array([[20.0, 0, 0], [50, 40, 0], [80, 0, 40]])
+    regions = np.zeros((16, 16), int)
+    regions[4:12, 4:12], regions[:, 14:] = 1, 3
+    expected = palette[[2, 0, 0, 1]]
+    noise = np.random.default_rng(0).normal(0, 15, (8, 8, 3))
+    found = assign_colors(palette, regions, expected[regions[::2, ::2]] + noise)
+    np.testing.assert_array_equal(found[[0, 1, 3]], expected[[0, 1, 3]])
+    one = assign_colors(palette[:1], regions, noise)
+    np.testing.assert_array_equal(one, np.repeat(palette[:1], 4, 0))
 
 
 def test_a_photographic_crossing_has_the_colors_of_its_reference(pool):
