@@ -64,16 +64,18 @@ image = pipe(
 
 {training}
 
-Supervision: photographs whose references pass views that destroy the other granularities, exact triples crossed from
+These are the settings of the last run; it continued from the weights of earlier ones, which docs/training.md of the
+project lists. Supervision: photographs whose references pass views that destroy the other granularities, exact triples crossed from
 three photographs, and exact triples of a procedural renderer. No picture of the benchmark was seen in training.
 
 ## Limits
 
 - {resolution} px. Textures finer than two pixels do not exist here.
-- Words choose among kinds of flowers, garments, fruit and vegetables; other words do little.
+- Words do little. A prompt without references gives vague patches in likely colors.
 - Crossed references give pictures that look composed rather than photographed: colors are laid into the regions of
-  the shape reference, in an order the model chooses, under the texture of the texture reference.
-- A palette does not say which region gets which color, and local contrast counts as texture.
+  the shape reference, under the texture of the texture reference.
+- Which region gets which color follows a fixed rule, not meaning: a sky may turn green. Local contrast counts as
+  texture.
 
 ## Training data and licenses
 

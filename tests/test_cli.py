@@ -78,7 +78,7 @@ def test_generate_writes_a_picture_with_its_recipe(run, files, tmp_path, model):
         "references": {name: [describe_file(files[name])] for name in ("color", "texture", "shape")},
         "seed": 7,
         "num_inference_steps": 2,
-        "guidance_scale": 2.5,
+        "guidance_scale": 1.5,
         "height": SIZE,
         "width": SIZE,
         "model": "tiny-bazaar",
@@ -201,7 +201,7 @@ def test_bench_writes_figures_settings_and_a_grid(run, data, tmp_path):
         "height": SIZE,
         "width": SIZE,
         "num_inference_steps": 2,
-        "guidance_scale": 2.5,
+        "guidance_scale": 1.5,
         "granularity_scale": {"color": 1.0, "texture": 1.0, "shape": 1.0},
     }
     assert result["reference_lines"]["copy_color"]["pairwise"]["color"]["mean"] == 1

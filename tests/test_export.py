@@ -54,6 +54,32 @@ def test_exported_files_name_no_place(source, tmp_path):
         assert str(source) not in text and "/tmp" not in text and str(tmp_path) not in text, path.name
 
 
+def test_a_folded_strength_is_what_one_means_afterwards(source, tmp_path):
+    main([str(source), str(tmp_path), "--strength", "texture=1.5", "--dtype", "float32"])
+
+    def run(folder, texture):
+        pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        return pipe(
+            reference_image={"texture": photo, "shape": photo},
+            granularity_scale={"texture": texture, "shape": 0.7},
+            num_inference_steps=2,
+            generator=torch.Generator().manual_seed(0),
+            output_type="latent",
+        ).images
+
+    torch.testing.assert_close(run(tmp_path, 1.0), run(source, 1.5), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(run(source, 1.0), run(source, 1.5), atol=1e-4)
+
+
+@pytest.mark.parametrize("strengths", [{"colour": 1.0}, {"texture": -1.0}, {"texture": float("nan")}])
+def test_a_strength_that_is_none_is_not_folded(source, tmp_path, strengths):
+    with pytest.raises(ValueError, match="granularity|strength"):
+        export(source, tmp_path / "target", strengths=strengths)
+    assert not (tmp_path / "target").exists()
+
+
 @pytest.mark.parametrize("missing", ["empty", "nowhere"])
 def test_a_folder_without_a_pipeline_is_refused(tmp_path, missing):
     (tmp_path / "empty").mkdir()

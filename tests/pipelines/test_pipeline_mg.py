@@ -35,7 +35,7 @@ def test_call_signature():
     assert shared - set(parameters) == {"ip_adapter_image", "ip_adapter_image_embeds", "guidance_rescale", "kwargs"}
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     assert (defaults["guidance_scale"], defaults["num_inference_steps"], defaults["granularity_scale"]) == (
-        2.5,
+        1.5,
         20,
         1.0,
     )
@@ -82,7 +82,7 @@ def test_other_arguments_do_what_they_do_in_the_stock_pipeline(make, options):
 def test_other_schedulers(make, scheduler):
     pipeline = make()
     pipeline.scheduler = scheduler(steps_offset=1)
-    assert torch.equal(run(pipeline), run(stock(pipeline), guidance_scale=2.5))
+    assert torch.equal(run(pipeline), run(stock(pipeline), guidance_scale=1.5))
 
 
 @pytest.mark.parametrize("name", ["color", "texture", "shape"])

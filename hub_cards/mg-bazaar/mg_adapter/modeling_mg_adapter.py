@@ -6,7 +6,8 @@ enters a `UNet2DConditionModel` through two doors:
 
 - tokens for a decoupled cross-attention (IP-Adapter, Ye et al., arXiv 2308.06721), one softmax per granularity;
 - residuals for the down blocks (T2I-Adapter, Mou et al., arXiv 2302.08453): the shape pyramid, modulated by color and
-  texture, and a canvas laid out from the texture's shuffled tiles.
+  texture, a canvas laid out from the texture's shuffled tiles, and a sketch: the palette of the color reference laid
+  into the regions of the shape reference.
 
 Strength multiplies after the last projection, so 0 is exactly "absent". Everything that does not change over the
 denoising steps is computed once: keys and values are even folded with the UNet's own query and output projections,
@@ -90,6 +91,37 @@ def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
     canvas = F.fold(placed, extent, size, stride=stride)
     energy = F.fold(window.square().expand(1, -1, rows * columns), extent, size, stride=stride)
     return (canvas / energy.sqrt())[..., :height, :width]
+
+
+def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) -> torch.Tensor:
+    """Paint the regions of a structure map with exactly the colors of a palette, in the order the map gives them.
+
+    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
+    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
+
+    Args:
+        structure: (B, 3, H, W), of any scale; palette: (B, N, 3) colors of equal weight. One of the batches may be 1.
+
+    Returns:
+        (B, 3, H, W) in the units of the palette.
+    """
+    generator = torch.Generator().manual_seed(0)
+    turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
+    turns[0] = torch.eye(3)
+    batch, count = max(len(structure), len(palette)), structure.shape[2] * structure.shape[3]
+    painted = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
+    colors = palette.float().expand(batch, -1, -1)
+    places = ((torch.arange(count, device=painted.device) + 0.5) / count * colors.shape[1] - 0.5).clamp(min=0)
+    below = places.long().clamp(max=colors.shape[1] - 1)
+    above = (below + 1).clamp(max=colors.shape[1] - 1)
+    fraction = (places - below).view(1, -1, 1)
+    for turn in turns.to(painted):
+        # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+        order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
+        wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
+        wanted = wanted[:, below] * (1 - fraction) + wanted[:, above] * fraction
+        painted = (torch.empty_like(wanted).scatter(1, order, wanted).unsqueeze(3) * turn.T).sum(2)
+    return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
 def zero_module(module: nn.Module) -> nn.Module:
@@ -193,25 +225,23 @@ class ShapeResiduals(nn.Module):
         return residuals
 
 
-class TextureResiduals(nn.Module):
-    """The canvas of shuffled texture tiles to residuals of every down block."""
+class CanvasResiduals(nn.Module):
+    """A picture laid out in encoder pixels (texture canvas, sketch) to residuals of every down block."""
 
-    def __init__(self, map_stride: int, block_channels: Sequence[int]):
+    def __init__(self, channels: int, map_stride: int, block_channels: Sequence[int]):
         super().__init__()
         self.map_stride = map_stride
         strides = [1] + [2] * (len(block_channels) - 1)
-        first = map_stride**2
+        first = channels * map_stride**2
         self.stems = nn.ModuleList(
             nn.Conv2d(first if level == 0 else 64, 64, 3, stride=stride, padding=1)
             for level, stride in enumerate(strides)
         )
         self.outs = nn.ModuleList(zero_module(nn.Conv2d(64, width, 1)) for width in block_channels)
 
-    def forward(self, tiles: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
-        height, width = sizes[0]
-        hidden = F.pixel_unshuffle(
-            lay_tiles(tiles, height * self.map_stride, width * self.map_stride), self.map_stride
-        )
+    def forward(self, canvas: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+        """canvas (B, channels, sizes[0] * map_stride) -> one residual (B, C_l, *sizes[l]) per block."""
+        hidden = F.pixel_unshuffle(canvas, self.map_stride)
         residuals = []
         for stem, out, size in zip(self.stems, self.outs, sizes, strict=True):
             hidden = F.silu(stem(hidden))
@@ -274,7 +304,9 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if "shape" in granularities:
             self.shape_residuals = ShapeResiduals(map_channels, block_channels, token_dim)
         if "texture" in granularities:
-            self.texture_residuals = TextureResiduals(map_stride, block_channels)
+            self.texture_residuals = CanvasResiduals(1, map_stride, block_channels)
+        if {"color", "shape"} <= set(granularities):
+            self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels)
 
     # -- construction and checks --------------------------------------------------------------------------------------
     @classmethod
@@ -389,23 +421,32 @@ class MGAdapter(ModelMixin, ConfigMixin):
         tokens = tokens * present[:, :, None, None].to(tokens.dtype)  # the fusion writes to absent ones as well
         sizes = down_block_sizes(self.config.block_strides, *latent_size)
         total: list[torch.Tensor] | None = None
-        for name, residuals in self._residuals(features, tokens, sizes):
-            strength = strengths[:, names.index(name)].to(self.dtype).view(-1, 1, 1, 1)
+        for names_used, residuals in self._residuals(features, tokens, sizes):
+            # What needs two granularities has the geometric mean of their strengths: it is off when one of them is.
+            columns = [strengths[:, names.index(name)] for name in names_used]
+            strength = torch.stack(columns).prod(0) ** (1 / len(columns))
+            strength = strength.to(self.dtype).view(-1, 1, 1, 1)
             scaled = [residual * strength for residual in residuals]
             total = scaled if total is None else [a + b for a, b in zip(total, scaled, strict=True)]
         return tokens, total
 
     def _residuals(
         self, features: Features, tokens: torch.Tensor, sizes: list[tuple[int, int]]
-    ) -> Iterator[tuple[str, list[torch.Tensor]]]:
+    ) -> Iterator[tuple[tuple[str, ...], list[torch.Tensor]]]:
+        """Residuals and the granularities they come from."""
+        canvas_size = self.map_size(*sizes[0])
         if "shape" in features:
             names = list(self.config.granularities)
             means = tokens.mean(2)
             zero = torch.zeros_like(means[:, 0])
             others = [means[:, names.index(name)] if name in names else zero for name in ("color", "texture")]
-            yield "shape", self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
+            yield ("shape",), self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
         if "texture" in features:
-            yield "texture", self.texture_residuals(features["texture"]["tiles"], sizes)
+            yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
+        if "color" in features and "shape" in features:
+            sketch = lay_palette(features["shape"]["structure"], features["color"]["palette"])
+            middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
+            yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
 
     def fold(self, unet: nn.Module, tokens: torch.Tensor, strengths: torch.Tensor) -> FoldedAttention:
         """Keys and values of every cross-attention layer, folded with its query and output projections.

@@ -8,7 +8,7 @@ CNN reads that view. A branch sees only its view, so it cannot leak more than th
 |---|---|---|---|
 | color | bag of colors of the edge-preserving smoothed CIELAB picture | 1x1 convolutions, (masked) mean | layout, texture |
 | texture | luminance without its local mean and contrast, borders faded; shuffled tiles of its detail | small receptive field, second-order statistics | palette, layout beyond a tile |
-| shape | Di Zenzo gradient of the smoothed picture, soft-thresholded | ConvNeXt V2 pyramid, kept spatial | palette, brightness, contrast, fine texture |
+| shape | Di Zenzo gradient of the smoothed picture, soft-thresholded; its regions with their colors turned away | ConvNeXt V2 pyramid, kept spatial | palette, brightness, contrast, fine texture |
 
 This file is self-contained: it is copied into exported repositories and loaded from there as remote code.
 """
@@ -40,6 +40,7 @@ LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
 DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
 TILE = 24
+PALETTE = 256  # colors of equal weight that stand for a color reference
 FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -143,9 +144,42 @@ def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) ->
 
 
 def shape_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-    """`edges` (B, 1, H, W) in [0, 1]: where regions of different color meet, whatever the colors are."""
+    """Where regions of different color meet, and which pixels belong together, whatever the colors are.
+
+    Returns:
+        `edges` (B, 1, H, W) in [0, 1]; `structure` (B, 3, H, W) in [-1, 1], see `structure_map`.
+    """
     edges = ((di_zenzo_gradient(smooth) - 2.5) / 4.0).clamp(0, 1) * mask
-    return {"edges": gaussian_blur(edges, 0.7)}
+    edges = gaussian_blur(edges, 0.7)
+    return {"edges": edges, "structure": structure_map(smooth, edges, mask)}
+
+
+def structure_map(smooth: torch.Tensor, edges: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The regions of a picture in false colors that its layout chooses: (B, 3, H, W) -> (B, 3, H, W) in [-1, 1].
+
+    Mean and scale of the colors are removed, and the cloud of colors is turned so that it agrees with the layout as
+    well as a rotation can (orthogonal Procrustes, Schoenemann 1966). Two pictures of the same regions get nearly the
+    same map in whatever palettes they are painted; what was dark or red in the reference cannot be told from it.
+    """
+    axes = F.interpolate(layout_axes(edges), size=smooth.shape[2:], mode="bilinear").flatten(2)
+    share = mask.flatten(2) / mask.sum((2, 3)).unsqueeze(2).clamp(min=1e-6)
+    cloud = smooth.flatten(2)
+    cloud = (cloud - (cloud * share).sum(2, keepdim=True)) * (share > 0)
+    axes = axes - (axes * share).sum(2, keepdim=True)
+    axes = axes / ((axes.square() * share).sum(2, keepdim=True).sqrt() + 1e-3)
+    u, _, vt = torch.linalg.svd((cloud * share) @ axes.transpose(1, 2))
+    spread = (cloud.square() * share).sum((1, 2), keepdim=True).sqrt()
+    turned = (u @ vt).transpose(1, 2) @ cloud / (spread + 1.0)  # one Delta-E: a flat picture has no regions
+    return torch.tanh(turned).view_as(smooth)
+
+
+def layout_axes(edges: torch.Tensor) -> torch.Tensor:
+    """Three fields of a picture's regions: center against border, above against below, sides against poles.
+
+    (B, 1, H, W) -> (B, 3, H/2, W/2). A mirrored picture has mirrored ones, so that flipped pictures agree.
+    """
+    fields = region_fields(edges, 5)
+    return torch.stack([-(fields[:, 3] + fields[:, 4]), fields[:, 1], fields[:, 3] - fields[:, 4]], 1)
 
 
 def spread_within_regions(fields: torch.Tensor, edges: torch.Tensor, steps: int) -> torch.Tensor:
@@ -191,6 +225,14 @@ def region_fields(edges: torch.Tensor, count: int) -> torch.Tensor:
             fields = F.interpolate(fields, size=borders.shape[2:], mode="bilinear")
         fields = spread_within_regions(fields, borders, steps)
     return fields
+
+
+def draw_palette(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """256 colors of equal weight that stand for a weighted bag: (B, N, 3), (B, N) that sum to 1 -> (B, 256, 3)."""
+    places = (torch.arange(PALETTE, device=points.device, dtype=torch.float32) + 0.5) / PALETTE
+    reached = weights.float().cumsum(1)
+    chosen = torch.searchsorted(reached, places.expand(len(reached), -1).contiguous()).clamp(max=points.shape[1] - 1)
+    return points.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
 
 
 def draw_tiles(
@@ -300,9 +342,10 @@ class TextureBranch(nn.Module):
 
 
 class ShapeBranch(nn.Module):
-    """A `transformers` backbone over the structure map and its region fields; its pyramid is kept, finest first.
+    """A `transformers` backbone over edges, structure map and region fields; its pyramid is kept, finest first.
 
-    The first input channel is the edge map; further ones (`num_channels` of the backbone, at most 9) region fields.
+    `num_channels` of the backbone says how much of that it takes: 1 is the edges alone, 4 the structure map too, and
+    further ones, at most 12, region fields.
     """
 
     def __init__(self, backbone: dict[str, Any]):
@@ -310,19 +353,22 @@ class ShapeBranch(nn.Module):
         backbone = dict(backbone)
         self.backbone = AutoBackbone.from_config(AutoConfig.for_model(backbone.pop("model_type"), **backbone))
         self.channels = tuple(self.backbone.channels)
-        self.num_fields = self.backbone.config.num_channels - 1
-        if not 0 <= self.num_fields <= len(FIELD_WAVES):
+        self.num_channels = self.backbone.config.num_channels
+        most = 4 + len(FIELD_WAVES)
+        if self.num_channels != 1 and not 4 <= self.num_channels <= most:
             raise ValueError(
-                f"The shape backbone must take 1 to {len(FIELD_WAVES) + 1} channels (edges and region fields), its "
-                f"`num_channels` is {self.num_fields + 1}."
+                f"The shape backbone must take 1 (edges) or 4 to {most} channels (edges, structure map, region "
+                f"fields), its `num_channels` is {self.num_channels}."
             )
 
-    def forward(self, edges: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        maps = edges
-        if self.num_fields:
-            fields = F.interpolate(region_fields(edges.float(), self.num_fields), size=edges.shape[2:])
-            maps = torch.cat([edges, fields.to(edges.dtype)], 1)
-        return tuple(self.backbone(maps).feature_maps)
+    def forward(self, edges: torch.Tensor, structure: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        maps = [edges]
+        if self.num_channels >= 4:
+            maps.append(structure)
+        if self.num_channels > 4:
+            fields = region_fields(edges.float(), self.num_channels - 4)
+            maps.append(F.interpolate(fields, size=edges.shape[2:]).to(edges.dtype))
+        return tuple(self.backbone(torch.cat(maps, 1)).feature_maps)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -532,13 +578,14 @@ class MGEncoder(ModelMixin, ConfigMixin):
         sample_size: working size in pixels. A reference is resized to the area `sample_size ** 2`, aspect kept.
         color_channels, texture_channels: widths of the small CNNs.
         shape_backbone: configuration of the `transformers` backbone of the shape branch (`model_type` and its
-            arguments; `num_channels` 1 to 9: the edges and region fields).
+            arguments; `num_channels` 1 to 12, see `ShapeBranch`).
         num_tiles: texture tiles drawn from each reference.
 
     Features (`encode`, `forward`), for a batch B:
-        color: `vector` (B, 245 + color_channels)
+        color: `vector` (B, 245 + color_channels), `palette` (B, 256, 3) in Lab
         texture: `vector` (B, 343 + 2 * texture_channels), `tiles` (B, num_tiles, 24, 24)
-        shape: `vector` (B, 4 * last backbone width), `map_0`, `map_1`, ... (B, C_l, h_l, w_l), finest first
+        shape: `vector` (B, 4 * last backbone width), `map_0`, `map_1`, ... (B, C_l, h_l, w_l), finest first,
+            `structure` (B, 3, h, w)
     """
 
     @register_to_config
@@ -558,7 +605,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
         if shape_backbone is None:
             shape_backbone = {
                 "model_type": "convnextv2",
-                "num_channels": 9,
+                "num_channels": 12,
                 "patch_size": 2,
                 "hidden_sizes": [32, 64, 96],
                 "num_stages": 3,
@@ -689,11 +736,12 @@ class MGEncoder(ModelMixin, ConfigMixin):
                 tiles = view.pop("tiles")
                 features[name] = {"vector": self.branches[name](**view), "tiles": tiles}
             elif name == "color":
-                features[name] = {"vector": self.branches[name](**view)}
+                features[name] = {"vector": self.branches[name](**view), "palette": draw_palette(**view)}
             else:
                 maps = self.branches[name](**view)
                 vector = F.adaptive_avg_pool2d(maps[-1], 2).flatten(1)
                 features[name] = {"vector": vector, **{f"map_{level}": m for level, m in enumerate(maps)}}
+                features[name]["structure"] = view["structure"]
         return features
 
     @torch.no_grad()
@@ -759,26 +807,31 @@ class MGEncoder(ModelMixin, ConfigMixin):
             view = self.views(loaded["rgb"].to(device), loaded["mask"].to(device), [name])[name]
             weight = loaded["weight"]
         if name == "shape":
-            edges = F.interpolate(view["edges"], size=size, mode="bilinear", antialias=True, align_corners=False)
-            view = {"edges": edges}
+            view = {
+                key: F.interpolate(value, size=size, mode="bilinear", antialias=True, align_corners=False)
+                for key, value in view.items()
+            }
         view = {key: value.to(device, dtype) for key, value in view.items()}
         return self({name: view})[name], weight
 
     def _average(self, encoded: list[tuple[dict[str, torch.Tensor], float]]) -> dict[str, torch.Tensor]:
-        """Weighted mean of the features of several references; texture tiles are shared out by weight."""
+        """Weighted mean of the features of several references; texture tiles and colors are shared out by weight."""
         if len(encoded) == 1:
             return encoded[0][0]
         total = sum(weight for _, weight in encoded)
-        merged = {
-            key: sum(features[key] * (weight / total) for features, weight in encoded)
-            for key in encoded[0][0]
-            if key != "tiles"
-        }
-        if "tiles" in encoded[0][0]:
-            # Tiles are never averaged (that would blur the texture): each reference fills its share of the places.
-            places = torch.arange(self.config.num_tiles) + 0.5
-            shares = torch.tensor([weight / total for _, weight in encoded]).cumsum(0) * self.config.num_tiles
-            owner = torch.searchsorted(shares, places).clamp(max=len(encoded) - 1)
-            tiles = torch.stack([features["tiles"] for features, _ in encoded])
-            merged["tiles"] = tiles[owner, :, torch.arange(self.config.num_tiles)].transpose(0, 1)
+        merged = {}
+        for key in encoded[0][0]:
+            values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
+            if key in ("tiles", "palette"):
+                merged[key] = _share_out(values, weights)
+            else:
+                merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
         return merged
+
+
+def _share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+    """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
+    count = values[0].shape[1]
+    reached = torch.tensor(weights).cumsum(0) * count
+    owner = torch.searchsorted(reached, torch.arange(count) + 0.5).clamp(max=len(values) - 1)
+    return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
