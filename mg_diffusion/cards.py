@@ -3,7 +3,7 @@
     python -m mg_diffusion.cards hub_cards/mg-bazaar [--readme README.md] [--credits DATA_DIR]
 
 reads `control.json` (`mg-diffusion bench`), `speed.json` (`benchmarks/speed.py`) and `training.json` (the run's
-`training_config.json`, with the number of `parameters` and of `classes` of pictures added), and writes the folder's
+`training_config.json`, with the number of `parameters` added), and writes the folder's
 README.md. With `--readme` the block between the two `numbers` comments of that file is replaced too. With `--credits`
 it lists the authors of the training pictures in CREDITS.md.
 """

@@ -58,9 +58,11 @@ def export(
         )
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(f"{str(source)!r} cannot be exported onto itself. Give another folder.")
-    pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True, dtype=torch.float32)
-    fold_strength(pipeline.mg_adapter, strengths or {})
-    pipeline.to(dtype=dtype)
+    pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
+    if strengths:
+        adapter = MGAdapter.from_pretrained(source, subfolder="mg_adapter", dtype=torch.float32)
+        fold_strength(adapter, strengths)
+        pipeline.mg_adapter.load_state_dict(adapter.state_dict())  # rounded once, after the product
     pipeline.save_pretrained(target, safe_serialization=True)
     settings = Path(source).parent / "training_config.json"
     if settings.is_file():

@@ -60,7 +60,7 @@ def test_a_folded_strength_is_what_one_means_afterwards(source, tmp_path):
     def run(folder, texture):
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
         pipe.set_progress_bar_config(disable=True)
-        photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        photo = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(1))
         return pipe(
             reference_image={"texture": photo, "shape": photo},
             granularity_scale={"texture": texture, "shape": 0.7},
