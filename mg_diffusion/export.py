@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 
 from .cards import PLACES
 from .modeling_mg_adapter import MGAdapter
+from .pipelines.pipeline_mg import MGPipeline
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def export(
     dtype: torch.dtype = torch.float16,
     strengths: dict[str, float] | None = None,
 ) -> float:
-    """Load a saved pipeline, cast it, and write it with the code files it needs.
+    """Load a saved pipeline, cast it, and write it with the code files it needs, those of the installed version.
 
     Files in `target` that a pipeline does not write (card, figures, measurements) stay. The configuration of the run
     that `source` belongs to, if it is there, is copied to `training.json` for the card, with `strengths` if they are
@@ -58,7 +58,7 @@ def export(
         )
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(f"{str(source)!r} cannot be exported onto itself. Give another folder.")
-    pipeline = DiffusionPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
+    pipeline = MGPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
     if strengths:
         adapter = MGAdapter.from_pretrained(source, subfolder="mg_adapter", dtype=torch.float32)
         fold_strength(adapter, strengths)

@@ -863,7 +863,7 @@ class MGInpaintPipeline(
         num_inference_steps: int = 20,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
-        guidance_scale: float = 2.5,
+        guidance_scale: float = 1.5,
         negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,

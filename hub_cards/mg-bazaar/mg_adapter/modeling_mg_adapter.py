@@ -444,7 +444,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if "texture" in features:
             yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
         if "color" in features and "shape" in features:
-            sketch = lay_palette(features["shape"]["structure"], features["color"]["palette"])
+            structure = F.adaptive_avg_pool2d(features["shape"]["structure"], canvas_size)
+            sketch = lay_palette(structure, features["color"]["palette"])
             middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
             yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
 

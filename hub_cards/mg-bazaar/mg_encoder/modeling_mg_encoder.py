@@ -41,6 +41,7 @@ DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
 TILE = 24
 PALETTE = 256  # colors of equal weight that stand for a color reference
+CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
 FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -151,35 +152,39 @@ def shape_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tens
     """
     edges = ((di_zenzo_gradient(smooth) - 2.5) / 4.0).clamp(0, 1) * mask
     edges = gaussian_blur(edges, 0.7)
-    return {"edges": edges, "structure": structure_map(smooth, edges, mask)}
+    return {"edges": edges, "structure": structure_map(smooth, mask)}
 
 
-def structure_map(smooth: torch.Tensor, edges: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def structure_map(smooth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The regions of a picture in false colors that its layout chooses: (B, 3, H, W) -> (B, 3, H, W) in [-1, 1].
 
-    Mean and scale of the colors are removed, and the cloud of colors is turned so that it agrees with the layout as
-    well as a rotation can (orthogonal Procrustes, Schoenemann 1966). Two pictures of the same regions get nearly the
-    same map in whatever palettes they are painted; what was dark or red in the reference cannot be told from it.
+    The mean of the colors is removed, large contrasts are brought nearer to small ones (whitening above a floor), and
+    the cloud of colors is turned so that it agrees with three fixed waves over the picture as well as a rotation can
+    (orthogonal Procrustes, Schoenemann 1966). Two pictures of the same regions get nearly the same map in whatever
+    palettes they are painted; what was dark or red in the reference cannot be told from it. A mirrored picture has a
+    mirrored map.
     """
-    axes = F.interpolate(layout_axes(edges), size=smooth.shape[2:], mode="bilinear").flatten(2)
     share = mask.flatten(2) / mask.sum((2, 3)).unsqueeze(2).clamp(min=1e-6)
-    cloud = smooth.flatten(2)
+    cloud = gaussian_blur(smooth, 1.0).flatten(2)
     cloud = (cloud - (cloud * share).sum(2, keepdim=True)) * (share > 0)
-    axes = axes - (axes * share).sum(2, keepdim=True)
-    axes = axes / ((axes.square() * share).sum(2, keepdim=True).sqrt() + 1e-3)
-    u, _, vt = torch.linalg.svd((cloud * share) @ axes.transpose(1, 2))
-    spread = (cloud.square() * share).sum((1, 2), keepdim=True).sqrt()
-    turned = (u @ vt).transpose(1, 2) @ cloud / (spread + 1.0)  # one Delta-E: a flat picture has no regions
+    # The turns are a choice, not a function to differentiate: equal variances have no gradient.
+    variance, basis = torch.linalg.eigh(((cloud * share) @ cloud.transpose(1, 2)).detach())
+    gain = (variance.clamp(min=0) + CONTRAST_FLOOR**2).rsqrt().unsqueeze(2)
+    cloud = basis @ (gain * (basis.transpose(1, 2) @ cloud))
+    waves = layout_waves(*smooth.shape[2:]).to(smooth).flatten(1)
+    waves = waves - (waves * share).sum(2, keepdim=True)
+    waves = waves / ((waves.square() * share).sum(2, keepdim=True).sqrt() + 1e-3)
+    u, _, vt = torch.linalg.svd(((cloud * share) @ waves.transpose(1, 2)).detach())
+    spread = ((cloud.square() * share).sum((1, 2), keepdim=True) + 0.05**2).sqrt()  # a flat picture has no regions
+    turned = (u @ vt).transpose(1, 2) @ cloud / spread
     return torch.tanh(turned).view_as(smooth)
 
 
-def layout_axes(edges: torch.Tensor) -> torch.Tensor:
-    """Three fields of a picture's regions: center against border, above against below, sides against poles.
-
-    (B, 1, H, W) -> (B, 3, H/2, W/2). A mirrored picture has mirrored ones, so that flipped pictures agree.
-    """
-    fields = region_fields(edges, 5)
-    return torch.stack([-(fields[:, 3] + fields[:, 4]), fields[:, 1], fields[:, 3] - fields[:, 4]], 1)
+def layout_waves(height: int, width: int) -> torch.Tensor:
+    """Center against border, above against below, poles against sides: (3, height, width) in [-2, 2]."""
+    y, x = (((torch.arange(side) + 0.5) * math.pi / side) for side in (height, width))
+    across, down = torch.cos(2 * x).expand(height, -1), torch.cos(2 * y).unsqueeze(1).expand(-1, width)
+    return torch.stack([-(across + down), torch.cos(y).unsqueeze(1).expand(-1, width), across - down])
 
 
 def spread_within_regions(fields: torch.Tensor, edges: torch.Tensor, steps: int) -> torch.Tensor:
@@ -228,8 +233,13 @@ def region_fields(edges: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def draw_palette(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """256 colors of equal weight that stand for a weighted bag: (B, N, 3), (B, N) that sum to 1 -> (B, 256, 3)."""
-    places = (torch.arange(PALETTE, device=points.device, dtype=torch.float32) + 0.5) / PALETTE
+    """256 colors of equal weight that stand for a weighted bag: (B, N, 3), (B, N) that sum to 1 -> (B, 256, 3).
+
+    They are in a scattered order (multiples of the golden ratio), so that any run of them stands for the bag as well.
+    """
+    count = torch.arange(PALETTE, device=points.device)
+    order = (count * 0.6180339887498949 % 1).argsort()
+    places = (order + 0.5) / PALETTE
     reached = weights.float().cumsum(1)
     chosen = torch.searchsorted(reached, places.expand(len(reached), -1).contiguous()).clamp(max=points.shape[1] - 1)
     return points.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
