@@ -1,9 +1,9 @@
-"""The card of a model, and the figures of the project's README, from files that commands rewrite.
+"""The card of the embedded default, and the figures of the project's README, from files that commands rewrite.
 
     python -m mg_diffusion.cards hub_cards/mg-bazaar [--readme README.md] [--credits DATA_DIR]
 
-reads `control.json` (`mg-diffusion bench`), `speed.json` (`benchmarks/speed.py`) and `training.json` (the run's
-`training_config.json`, with the number of `parameters` added), and writes the folder's
+reads `bench.json` (`mg-diffusion bench --pictures hub_cards/mg-bazaar/bench`), `speed.json` (`benchmarks/speed.py`) and
+`training.json` (the run's `training_config.json`, with the number of `parameters` added), and writes the folder's
 README.md. With `--readme` the block between the two `numbers` comments of that file is replaced too. With `--credits`
 it lists the authors of the training pictures in CREDITS.md.
 """
@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mg_diffusion.bench.tables import NAMES, leakage_table, parts, plain, retrieval_table
 
-NAMES = ("color", "texture", "shape")
-TARGETS = {"color": 0.90, "texture": 0.75, "shape": 0.85}
+
 # Settings that name a place on the machine of the run; they are nobody's business.
 PLACES = {"train_data_dir", "output_dir", "cache_dir", "resume_from_checkpoint", "init_from", "vae"}
 
@@ -31,6 +31,7 @@ tags:
 - image-to-image
 - inpainting
 - reference-conditioned
+{index}
 ---
 """
 
@@ -52,9 +53,29 @@ image = pipe(
 ).images[0]
 ```
 
-## Separate control
+## Measured
 
-{control}
+By MG-Bench (`mg-diffusion bench`), on held-out pictures, with judges that share nothing with the encoder: sliced
+Wasserstein distance in Lab for color, LBP histograms for texture, variance explained by regions for shape. Brackets:
+95 % bootstrap intervals. All figures, with their settings, are in `bench.json`.
+
+![Triples of references, outputs and, where it is known, the true answer](bench/grid.png)
+
+![Which attribute moves when one reference is swapped, and how distances fall with strength](bench/plots.png)
+
+{measured}
+
+### Failures
+
+The outputs farthest from their references:
+
+![References and outputs](bench/failures.png)
+
+### Nearest training pictures
+
+The outputs nearest to a training picture, and that picture under them:
+
+![Outputs and training pictures](bench/pairs.png)
 
 ## Speed
 
@@ -97,34 +118,53 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: {error}.") from error
 
 
-def _percent(figure: dict[str, float]) -> str:
-    return f"{100 * figure['mean']:.1f} % [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+def model_index(bench: dict[str, Any]) -> str:
+    """The `model-index` of the front matter: top-1 retrieval of both tracks, and the dominance of the leakage matrices."""
+    settings, tracks = bench["settings"], {"synthetic": "rendered pictures", "photographic": ""}
+    tracks["photographic"] = f"{settings['data']} ({settings['split'] or 'all'})"
+    results = []
+    for track, data in tracks.items():
+        metrics = []
+        if f"retrieval_{track}" in bench:
+            method = bench[f"retrieval_{track}"]["method"]
+            metrics += [(f"{name}, own reference nearest", method["top1"][name]["mean"]) for name in NAMES]
+            metrics.append(("all three nearest", method["joint"]["mean"]))
+        if f"leakage_{track}" in bench:
+            dominance = bench[f"leakage_{track}"]["method"]["by_everything"]["dominance"]["mean"]
+            metrics.append(("leakage matrix, diagonal minus rest", dominance))
+        rows = [
+            {"type": name.replace(", ", "_").replace(" ", "_"), "name": name, "value": round(value, 4)}
+            for name, value in metrics
+        ]
+        if rows:
+            task = {"type": "image-to-image", "name": "crossed references"}
+            results.append({"task": task, "dataset": {"type": track, "name": data}, "metrics": rows})
+    return "model-index: " + json.dumps([{"name": settings["model"].split()[0], "results": results}])
 
 
-def control_table(control: dict[str, Any]) -> str:
-    """Markdown: the output is nearer to its own reference than to another picture, and what trivial methods reach."""
-    candidates = control["settings"]["candidates"]
-    lines = ["| | " + " | ".join(NAMES) + f" | all three nearest of {candidates} |", "|-|-|-|-|-|"]
-    rows = {"**mg-bazaar**": control["method"]}
-    labels = {
-        "copy_color": "copy the color reference",
-        "copy_texture": "copy the texture reference",
-        "copy_shape": "copy the shape reference",
-        "reinhard": "Reinhard color transfer onto the shape reference",
-        "random_picture": "a random picture",
-    }
-    rows |= {labels[name]: control["reference_lines"][name] for name in labels if name in control["reference_lines"]}
-    for label, row in rows.items():
-        cells = [_percent(row["pairwise"][name]) for name in NAMES]
-        lines.append(f"| {label} | " + " | ".join(cells) + f" | {_percent(row['joint'])} |")
-    lines.append("| target | " + " | ".join(f"{100 * TARGETS[name]:.0f} %" for name in NAMES) + " | |")
-    note = (
-        "Share of cases in which the output is nearer to its own reference than to a random other picture, each of the "
-        "three references a different held-out photograph; judged by sliced Wasserstein distance in Lab, LBP "
-        "histograms and explained variance of regions, none of which shares anything with the encoder. Brackets: 95 % "
-        "bootstrap intervals."
-    )
-    return "\n".join(lines) + "\n\n" + note
+def readme_tables(bench: dict[str, Any]) -> str:
+    """The figures of the project's README: retrieval on photographs, and leakage."""
+    photographic = bench["retrieval_photographic"]
+    model = bench["settings"]["model"]
+    count = photographic["settings"]["candidates"]
+    blocks = [
+        f"Three references from three different held-out photographs; how often the output is nearer to its own "
+        f"reference than to another picture:\n\n{retrieval_table(photographic, model, 'pairwise')}",
+        f"How often its own reference is the nearest of {count}:\n\n{retrieval_table(photographic, model)}",
+    ]
+    if "retrieval_synthetic" in bench:
+        table = retrieval_table(bench["retrieval_synthetic"], model)
+        blocks.append(f"The same for rendered pictures, where the true answer is known:\n\n{table}")
+    for track in ("synthetic", "photographic"):
+        if f"leakage_{track}" in bench:
+            figures = bench[f"leakage_{track}"]["method"]
+            dominance = plain(figures["by_everything"]["dominance"])
+            blocks.append(
+                f"Leakage, {track}: one reference is swapped, the other two and the noise stay; how much each attribute "
+                f"moves, as a share of what swapping all three moves (`seed`: only the noise changes). Diagonal minus "
+                f"rest: {dominance}.\n\n{leakage_table(figures)}"
+            )
+    return "\n\n".join(blocks)
 
 
 def speed_table(speed: dict[str, Any]) -> str:
@@ -140,16 +180,16 @@ def card(folder: Path) -> str:
     Raises:
         ValueError: if one of the three measurement files is missing, or an entry the card needs.
     """
-    control, speed, training = (_read(folder, f"{name}.json") for name in ("control", "speed", "training"))
+    bench, speed, training = (_read(folder, f"{name}.json") for name in ("bench", "speed", "training"))
     missing = [name for name in ("parameters", "resolution") if name not in training]
     if missing:
         raise ValueError(f"{folder / 'training.json'} lacks {', '.join(missing)}.")
     told = {name: value for name, value in sorted(training.items()) if name not in PLACES and value is not None}
     table = "\n".join(["| setting | value |", "|-|-|", *(f"| {name} | {value} |" for name, value in told.items())])
-    return FRONT_MATTER + BODY.format(
+    return FRONT_MATTER.format(index=model_index(bench)) + BODY.format(
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
-        control=control_table(control),
+        measured="\n\n".join(f"### {title}\n\n{text}" for title, text in parts(bench)),
         speed=speed_table(speed),
         training=table,
     )
@@ -193,8 +233,8 @@ def main(arguments: list[str] | None = None) -> None:
             (args.folder / "CREDITS.md").write_text(credits(args.credits), encoding="utf-8")
         (args.folder / "README.md").write_text(card(args.folder), encoding="utf-8")
         if args.readme:
-            control, speed = _read(args.folder, "control.json"), _read(args.folder, "speed.json")
-            block = control_table(control) + "\n\n" + speed_table(speed)
+            bench, speed = _read(args.folder, "bench.json"), _read(args.folder, "speed.json")
+            block = readme_tables(bench) + "\n\n" + speed_table(speed)
             text = replace_numbers(args.readme.read_text(encoding="utf-8"), block)
             args.readme.write_text(text, encoding="utf-8")
     except ValueError as error:

@@ -3,7 +3,7 @@
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
     mg-diffusion edit photo.jpg --mask mask.png --color sunset.jpg -o edited.png
-    mg-diffusion bench --data pictures -o control.json --grid control.png
+    mg-diffusion bench --data pictures --quick -o bench.json --pictures bench
 
 Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_recipe`.
 """
@@ -22,6 +22,7 @@ import PIL.ImageOps
 import torch
 
 from . import __version__
+from .bench.flags import add_bench_flags, whole
 from .loading import load_pipeline, model_name, quiet
 from .recipe import describe_file, describe_reference, prepare_output, save_png
 
@@ -44,21 +45,6 @@ PIPELINE_FLAGS = (
 # ---------------------------------------------------------------------------------------------------------------------
 # Values of flags
 # ---------------------------------------------------------------------------------------------------------------------
-def whole(least: int) -> Any:
-    """A type for argparse: a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if not least <= value < 2**63:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, got {text!r}")
-        return value
-
-    return parse
-
-
 def number(text: str) -> float:
     """A type for argparse: a finite number."""
     try:
@@ -94,8 +80,18 @@ def parse_reference(name: str, text: str) -> str | list[str]:
 
 
 def parse_references(options: argparse.Namespace) -> dict[str, list[str | list[str]]]:
-    """{granularity: references} of the flags given; the references of one granularity are averaged."""
+    """{granularity: references} of the flags given; the references of one granularity are averaged.
+
+    Raises:
+        ValueError: for a reference that is none, and for the strength of one that is not given.
+    """
     given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
+    for name, strength in options.scale:
+        if name not in given:
+            raise ValueError(
+                f"--scale {name}={strength:g} is the strength of a {name} reference, and none is given. Add --{name}, "
+                f"or leave this --scale out."
+            )
     return {name: [parse_reference(name, text) for text in texts] for name, texts in given.items()}
 
 
@@ -114,11 +110,14 @@ def read_picture(path: str) -> PIL.Image.Image:
 
 
 def read_mask(path: str) -> PIL.Image.Image:
-    """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray."""
+    """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray, which is told."""
     mask = read_picture(path)
     if "A" in mask.getbands() and mask.getchannel("A").getextrema()[0] < 255:
         raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is repainted.")
-    return mask.convert("RGB").convert("L").point(lambda value: 255 * (value > 127))
+    gray = mask.convert("RGB").convert("L")
+    if not {value for _, value in gray.getcolors()} <= {0, 255}:
+        print(f"{path} is not only black and white: what is lighter than middle gray is repainted")
+    return gray.point(lambda value: 255 * (value > 127))
 
 
 def output_paths(output: str, count: int) -> list[Path]:
@@ -221,32 +220,33 @@ def edit(options: argparse.Namespace) -> None:
 def bench(options: argparse.Namespace) -> None:
     """`mg-diffusion bench`."""
     output = prepare_output(options.output, ".json")
-    grid = None if options.grid is None else prepare_output(options.grid, ".png")
     try:
-        from .bench import read_pool, run_bench
+        from .bench.command import run
+        from .bench.methods import PipelineMethod
     except ImportError as error:
         raise ValueError(f"bench needs more packages ({error}): pip install 'mg-diffusion[eval]'.") from error
-    pool = read_pool(options.data, options.split, options.size)
-    pipe = load("MGPipeline", options)
+    generator = load("MGPipeline", options)
+    inpainter = load("MGInpaintPipeline", options)
     options.height = options.width = options.size
-    settings = {name: value for name, value in pipeline_settings(pipe, options).items() if value is not None}
-    settings["granularity_scale"] = {**dict.fromkeys(GRANULARITIES, 1.0), **dict(options.scale)}
-    run_bench(
-        pipe,
-        pool,
-        model=model_name(options.model),
-        settings=settings,
-        triples=options.triples,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        output=output,
-        grid=grid,
-    )
+    settings = {name: value for name, value in pipeline_settings(generator, options).items() if value is not None}
+    scales = {**dict.fromkeys(GRANULARITIES, 1.0), **dict(options.scale)}
+    method = PipelineMethod(generator, inpainter, settings, scales)
+    run(options, method, generator.vae, model=model_name(options.model), output=output)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
 # ---------------------------------------------------------------------------------------------------------------------
+class CollectStrengths(argparse.Action):
+    """A list of (granularity, strength), each granularity once."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+        given = getattr(namespace, self.dest)
+        if values[0] in dict(given):
+            raise argparse.ArgumentError(self, f"{values[0]} is given twice. It has one strength; leave one out.")
+        setattr(namespace, self.dest, [*given, values])
+
+
 class Parser(argparse.ArgumentParser):
     """As the original, but errors look the same whether a flag or a file is wrong."""
 
@@ -265,10 +265,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scale",
         type=strength_of_one,
-        action="append",
+        action=CollectStrengths,
         default=[],
         metavar="NAME=X",
-        help="strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates",
+        help="strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each",
     )
 
 
@@ -306,7 +306,12 @@ def build_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("edit", help="repaint part of a picture", allow_abbrev=False)
     one.set_defaults(run=edit)
     one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside the mask no pixel changes")
-    one.add_argument("--mask", required=True, metavar="PICTURE", help="of the same size; white is repainted")
+    one.add_argument(
+        "--mask",
+        required=True,
+        metavar="PICTURE",
+        help="of the same size; white is repainted; soft edges are split at middle gray",
+    )
     add_picture_flags(one)
     one.add_argument("--strength", type=number, metavar="X", help="1 (default) forgets what was under the mask")
     one.add_argument(
@@ -319,13 +324,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     one = commands.add_parser("bench", help="measure separate control of color, texture and shape", allow_abbrev=False)
     one.set_defaults(run=bench)
-    one.add_argument("--data", required=True, metavar="FOLDER", help="pictures to borrow from, at least 32")
-    one.add_argument("--split", metavar="NAME", help="folder inside --data; default: val where there is one, else all")
-    one.add_argument("--triples", type=whole(1), default=200, metavar="N", help="default: 200")
-    one.add_argument("--size", type=whole(16), default=64, metavar="PIXELS", help="of the pictures; default: 64")
-    one.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="default: 16")
-    one.add_argument("--grid", metavar="FILE.png", help="also draw the first 12 triples and what was made of them")
-    one.add_argument("-o", "--output", required=True, metavar="FILE.json", help="all figures, with their settings")
+    add_bench_flags(one)
     add_model_flags(one)
     return parser
 

@@ -22,15 +22,6 @@ def pytest_unconfigure(config):
     shutil.rmtree(_HF_HOME, ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items):
-    import torch
-
-    if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     import torch

@@ -4,18 +4,36 @@ import json
 
 import pytest
 
-from mg_diffusion.cards import card, control_table, credits, main, replace_numbers, speed_table
+from mg_diffusion.cards import card, credits, main, model_index, readme_tables, replace_numbers, speed_table
 
 
-def figures(mean):
-    share = {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}
-    return {"pairwise": dict.fromkeys(("color", "texture", "shape"), share), "joint": share}
+def figure(mean):
+    return {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}
 
 
-CONTROL = {
-    "method": figures(0.875),
-    "reference_lines": {"copy_color": figures(0.5), "reinhard": figures(0.625), "unheard_of": figures(0.25)},
-    "settings": {"candidates": 16},
+def shares(mean):
+    row = dict.fromkeys(("color", "texture", "shape"), figure(mean))
+    return {"pairwise": row, "top1": row, "leak": row, "mrr": row, "joint": figure(mean)}
+
+
+def retrieval(mean):
+    lines = {"copy_color": shares(0.5), "reinhard": shares(0.625), "unheard_of": shares(0.25)}
+    row = dict.fromkeys(("color", "texture", "shape"), 0.03)
+    chance = {"pairwise": row, "top1": row, "leak": row, "mrr": row, "joint": 0.0}
+    return {"method": shares(mean), "reference_lines": lines, "chance": chance, "settings": {"candidates": 16}}
+
+
+def leakage(mean):
+    row = dict.fromkeys(("color", "texture", "shape"), figure(mean))
+    matrix = dict.fromkeys(("color", "texture", "shape", "seed"), row)
+    return {"method": {"by_everything": {"matrix": matrix, "dominance": figure(mean)}}}
+
+
+BENCH = {
+    "settings": {"model": "mg-bazaar (embedded)", "data": "pictures", "split": "val"},
+    "retrieval_synthetic": retrieval(0.75),
+    "retrieval_photographic": retrieval(0.875),
+    "leakage_synthetic": leakage(0.375),
 }
 SPEED = {
     "ratio_to_stock_step": {"step_conditioned": 1.204, "encode_256": 0.5},
@@ -32,7 +50,7 @@ TRAINING = {
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, content in (("control", CONTROL), ("speed", SPEED), ("training", TRAINING)):
+    for name, content in (("bench", BENCH), ("speed", SPEED), ("training", TRAINING)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     return tmp_path
 
@@ -55,17 +73,24 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_control_table_has_a_row_for_each_known_method_and_the_targets():
-    lines = control_table(CONTROL).splitlines()
-    assert "all three nearest of 16" in lines[0]
-    cell = "87.5 % [82.5, 92.5]"
-    assert lines[2] == f"| **mg-bazaar** | {cell} | {cell} | {cell} | {cell} |"
-    assert [line.split(" | ")[0].strip("| ") for line in lines[3:6]] == [
-        "copy the color reference",
-        "Reinhard color transfer onto the shape reference",
-        "target",
-    ]
-    assert "unheard_of" not in control_table(CONTROL)
+def test_readme_tables_hold_both_tracks_and_the_leakage():
+    text = readme_tables(BENCH)
+    cell = "87.5 [82.5, 92.5]"
+    assert f"| **mg-bazaar (embedded)** | {cell} | {cell} | {cell} | {cell} |" in text
+    assert "nearest of 16" in text and "| copy the color reference |" in text and "| unheard_of |" in text
+    assert "75.0 [70.0, 80.0]" in text and "| swap seed | 0.38 [0.33, 0.42]" in text
+    assert "rendered" not in readme_tables({name: BENCH[name] for name in ("settings", "retrieval_photographic")})
+
+
+def test_model_index_is_valid_and_holds_the_means():
+    import yaml
+
+    (model,) = yaml.safe_load(model_index(BENCH))["model-index"]
+    assert model["name"] == "mg-bazaar"
+    rendered, photographs = model["results"]
+    assert photographs["dataset"] == {"type": "photographic", "name": "pictures (val)"}
+    assert [metric["value"] for metric in rendered["metrics"]] == [0.75] * 4 + [0.375]
+    assert all(set(result) == {"task", "dataset", "metrics"} for result in model["results"])
 
 
 def test_speed_table_lists_ratios_and_where_they_were_taken():
@@ -81,15 +106,15 @@ def test_speed_table_reads_what_the_benchmark_writes(repository):
 
 def test_card_has_front_matter_and_all_figures_but_no_places(folder):
     text = card(folder)
-    assert text.startswith("---\nlibrary_name: diffusers\n") and "{" not in text.replace('{"color"', "").replace(
-        "={", ""
-    )
-    for part in ("5.3 M parameters", "64 px", "87.5 %", "1.20", "| learning_rate | 0.001 |"):
+    front, body = text.removeprefix("---\n").split("\n---\n", 1)
+    assert front.startswith("library_name: diffusers\n") and "model-index: [" in front
+    assert "{" not in body.replace('={"color"', "")
+    for part in ("5.3 M parameters", "64 px", "87.5 [", "1.20", "| learning_rate | 0.001 |"):
         assert part in text, part
     assert "secret" not in text and "report_to" not in text
 
 
-@pytest.mark.parametrize("name", ["control", "speed", "training"])
+@pytest.mark.parametrize("name", ["bench", "speed", "training"])
 def test_a_missing_or_damaged_file_is_named(folder, name):
     path = folder / f"{name}.json"
     path.write_text("{")
@@ -140,12 +165,12 @@ def test_main_writes_card_credits_and_readme(folder, data, tmp_path):
     main([str(folder), "--readme", str(readme), "--credits", str(data)])
     assert (folder / "README.md").read_text(encoding="utf-8") == card(folder)
     assert (folder / "CREDITS.md").read_text(encoding="utf-8") == credits(data)
-    block = f"{control_table(CONTROL)}\n\n{speed_table(SPEED)}"
+    block = f"{readme_tables(BENCH)}\n\n{speed_table(SPEED)}"
     assert readme.read_text(encoding="utf-8") == f"<!-- numbers -->\n{block}\n<!-- /numbers -->\n"
 
 
 def test_main_ends_with_the_reason(tmp_path):
-    with pytest.raises(SystemExit, match="error: .*control.json is missing"):
+    with pytest.raises(SystemExit, match="error: .*bench.json is missing"):
         main([str(tmp_path)])
 
 

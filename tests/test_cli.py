@@ -172,6 +172,20 @@ def test_edit_reads_jpeg_rotation_profile_and_soft_masks(run, files, tmp_path):
         assert made.size == (40, 48) and made.info["icc_profile"] == profile and "exif" not in made.info
 
 
+def test_edit_tells_of_a_mask_that_is_not_black_and_white(run, files, tmp_path):
+    soft, crisp = (tmp_path / name for name in ("soft.png", "crisp.png"))
+    gray = np.tile(np.linspace(0, 255, 48).astype(np.uint8), (40, 1))
+    PIL.Image.fromarray(gray).save(soft)
+    PIL.Image.fromarray(255 * (gray > 127).astype(np.uint8)).save(crisp)
+    told, silent = (
+        run("edit", files["photo"], "--mask", str(mask), "-o", str(tmp_path / f"{mask.stem}-out.png")).splitlines()
+        for mask in (soft, crisp)
+    )
+    assert told[0] == f"{soft} is not only black and white: what is lighter than middle gray is repainted"
+    assert len(told) == len(silent) + 1
+    assert (pixels(tmp_path / "soft-out.png") == pixels(tmp_path / "crisp-out.png")).all()
+
+
 # -- bench ------------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
@@ -184,16 +198,16 @@ def data(tmp_path_factory) -> Path:
 
 
 def test_bench_writes_figures_settings_and_a_grid(run, data, tmp_path):
-    output, grid = tmp_path / "control.json", tmp_path / "grid.png"
-    sizes = ["--size", str(SIZE), "--triples", "3", "--batch-size", "2"]
-    printed = run("bench", "--data", str(data), *sizes, "-o", str(output), "--grid", str(grid))
+    output, grid = tmp_path / "bench.json", tmp_path / "drawn" / "grid.png"
+    flags = ["--size", str(SIZE), "--triples", "3", "--batch-size", "2", "--quick"]
+    flags += ["--sections", "retrieval_photographic", "-o", str(output), "--pictures", str(grid.parent)]
+    printed = run("bench", "--data", str(data), *flags)
     result = json.loads(output.read_text())
     settings = result["settings"]
-    assert {name: settings[name] for name in ("data", "split", "pool", "triples", "seed", "model")} == {
+    assert {name: settings[name] for name in ("data", "split", "pictures", "seed", "model")} == {
         "data": "drawn",
         "split": "val",
-        "pool": 33,
-        "triples": 3,
+        "pictures": 33,
         "seed": 0,
         "model": "tiny-bazaar",
     }
@@ -204,17 +218,23 @@ def test_bench_writes_figures_settings_and_a_grid(run, data, tmp_path):
         "guidance_scale": 1.5,
         "granularity_scale": {"color": 1.0, "texture": 1.0, "shape": 1.0},
     }
-    assert result["reference_lines"]["copy_color"]["pairwise"]["color"]["mean"] == 1
+    found = result["retrieval_photographic"]
+    assert found["reference_lines"]["copy_color"]["pairwise"]["color"]["mean"] == 1
+    assert found["settings"]["triples"] == 3
     assert str(data.parent) not in output.read_text()
-    assert "| **tiny-bazaar** |" in printed and "| reinhard |" in printed and printed.endswith(f"{output}\n{grid}\n")
+    assert (
+        "| **tiny-bazaar** |" in printed
+        and "| Reinhard color transfer" in printed
+        and f"{output}\n{grid}\n" in printed
+    )
     assert pixels(grid).shape[0] == 4 * (SIZE + 4)
-    assert read_recipe(grid)["pool"] == 33
+    assert read_recipe(grid)["pictures"] == 33
 
 
 def test_bench_gives_the_same_figures_again(run, data, tmp_path):
-    flags = ["bench", "--data", str(data), "--size", str(SIZE), "--triples", "2", "--seed", "4", "-o"]
+    flags = ["bench", "--data", str(data), "--size", str(SIZE), "--triples", "2", "--seed", "4", "--quick"]
     for name in ("a.json", "b.json"):
-        run(*flags, str(tmp_path / name))
+        run(*flags, "--sections", "retrieval_photographic", "-o", str(tmp_path / name))
     assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text()
 
 
@@ -238,6 +258,10 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--scale", "color"], "must be color=, texture= or shape="),
         ([*GENERATE, "--scale", "color=-1"], "at least 0"),
         ([*GENERATE, "--scale", "color=much"], "must be a number"),
+        ([*GENERATE, "--scale", "shape=0.5"], "--scale shape=0.5 is the strength of a shape reference, and none is"),
+        ([*GENERATE, "--color", "#ff8800", "--scale", "shape=0.5"], "Add --shape, or leave this --scale out"),
+        ([*GENERATE, "--color", "#ff8800", "--scale", "color=1", "--scale", "color=2"], "color is given twice"),
+        ([*EDIT, "--scale", "texture=1"], "Add --texture, or leave this --scale out"),
         ([*GENERATE, "--steps", "0"], "whole number of at least 1"),
         ([*GENERATE, "--seed", "-1"], "whole number of at least 0"),
         ([*GENERATE, "--num-images", "two"], "whole number of at least 1"),
@@ -265,6 +289,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*BENCH, "--split", "test"], "There is no folder"),
         ([*BENCH, "--grid", "{tmp}/out.jpg"], "must be a .png file"),
         (["bench", "--data", "{folder}", "-o", "{tmp}/out.txt"], "must be a .json file"),
+        ([*BENCH, "--sections", "nosuch"], "no section 'nosuch'; known are retrieval_synthetic"),
         (["paint"], "invalid choice"),
         ([], "required: generate | edit | bench"),
     ],
@@ -288,7 +313,7 @@ def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys,
     assert {path: path.read_bytes() for path in Path(files["folder"]).iterdir()} == before
 
 
-def test_code_that_a_model_brings_runs_only_when_told_to(model, tmp_path, capsys):
+def test_code_that_a_model_brings_runs_only_when_told_to(model, tmp_path, capsys, monkeypatch):
     foreign = tmp_path / "foreign"
     MGPipeline.from_pretrained(model).save_pretrained(foreign)
     (foreign / "vae" / "modeling_autoencoder_haar.py").rename(foreign / "vae" / "foreign_codec.py")
@@ -299,6 +324,8 @@ def test_code_that_a_model_brings_runs_only_when_told_to(model, tmp_path, capsys
     assert "--trust-remote-code" in capsys.readouterr().err
     assert main([*command, "--trust-remote-code"]) == 0
     assert read_recipe(tmp_path / "out.png")["model"] == "foreign"
+    monkeypatch.setattr(loading.importlib.resources, "files", lambda package: foreign)
+    assert main(["generate", "--steps", "1", "-o", str(tmp_path / "out.png")]) == 2  # as the default model, too
 
 
 def test_a_missing_default_model_is_explained(monkeypatch, tmp_path, capsys):

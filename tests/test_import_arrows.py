@@ -31,6 +31,9 @@ TRAINING_NEEDS = (
 )
 
 
+EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
+
+
 @dataclass(frozen=True)
 class Arrow:
     """The files `governs` accepts (by path from the root) import only the dotted names `allows` accepts."""
@@ -63,7 +66,7 @@ ARROWS = (
     Arrow("self-contained", is_self_contained, lambda n: root_of(n) in SELF_CONTAINED),
     Arrow(
         "evaluation",
-        lambda path: path.startswith("mg_diffusion/evaluation/"),
+        lambda path: path.startswith("mg_diffusion/evaluation/") and path != EVALUATION_ENTRY,
         lambda n: root_of(n) not in OURS or within(n, r"mg_diffusion\.evaluation"),
     ),
     Arrow(
@@ -72,7 +75,11 @@ ARROWS = (
         lambda n: root_of(n) not in OURS or within(n, *TRAINING_NEEDS),
     ),
     Arrow("public names", lambda path: path == "mg_diffusion/cli.py" or path.startswith("demo/"), is_public),
-    Arrow("not cli", lambda path: path != "mg_diffusion/cli.py", lambda n: not within(n, r"mg_diffusion\.cli")),
+    Arrow(
+        "not cli",
+        lambda path: path not in ("mg_diffusion/cli.py", EVALUATION_ENTRY),
+        lambda n: not within(n, r"mg_diffusion\.cli"),
+    ),
     Arrow("not demo", lambda path: not path.startswith("demo/"), lambda n: root_of(n) != "demo"),
     Arrow("installed name of pipelines", lambda path: True, lambda n: root_of(n) != "pipelines"),
     Arrow(

@@ -1,5 +1,6 @@
 """What is installed: the pipelines and the default model inside the package, from a checkout and from a wheel."""
 
+import ast
 import importlib.resources
 import os
 import re
@@ -13,6 +14,9 @@ import pytest
 
 
 EMBEDDED = "hub_cards/mg-bazaar"
+# Folders of the package whose imports may come from an extra, and distributions that are imported by another name.
+EXTRAS = {"training": "train", "evaluation": "eval", "bench": "eval"}
+DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image"}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,27 @@ def test_no_package_is_forgotten(project, repository):
     assert set(project["tool"]["setuptools"]["packages"]) == packages | mapped
 
 
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-") for requirement in requirements}
+
+
+def imported(path) -> set[str]:
+    """Distributions that a file imports, beside the standard library and this package."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    roots = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"mg_diffusion"}
+    return {DISTRIBUTIONS.get(root, root).replace("_", "-") for root in roots}
+
+
+@pytest.mark.parametrize("folder", ["mg_diffusion", "pipelines", *(f"mg_diffusion/{name}" for name in EXTRAS)])
+def test_what_is_imported_is_declared(project, repository, folder):
+    declared = names_of(project["project"]["dependencies"])
+    declared |= names_of(project["project"]["optional-dependencies"].get(EXTRAS.get(folder.partition("/")[2]), []))
+    missing = {path.name: imported(path) - declared for path in (repository / folder).glob("*.py")}
+    assert not {name: found for name, found in missing.items() if found}
+
+
 def test_direct_dependencies_are_pinned_with_torch_first(project, repository):
     lines = (repository / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
@@ -75,8 +100,7 @@ def test_direct_dependencies_are_pinned_with_torch_first(project, repository):
     assert names[0] == "torch"
 
     wanted = project["project"]["dependencies"] + sum(project["project"]["optional-dependencies"].values(), [])
-    direct = {re.match(r"[\w.-]+", requirement).group().lower().replace("_", "-") for requirement in wanted}
-    assert direct - {"mg-diffusion"} <= set(names)
+    assert names_of(wanted) - {"mg-diffusion"} <= set(names)
 
 
 def test_wheel_holds_code_and_default_model(wheel, project, repository):
