@@ -58,7 +58,7 @@ def export(
         )
     if Path(source).resolve() == Path(target).resolve():
         raise ValueError(f"{str(source)!r} cannot be exported onto itself. Give another folder.")
-    pipeline = MGPipeline.from_pretrained(source, trust_remote_code=True, dtype=dtype)
+    pipeline = MGPipeline.from_pretrained(source, dtype=dtype)
     if strengths:
         adapter = MGAdapter.from_pretrained(source, subfolder="mg_adapter", dtype=torch.float32)
         fold_strength(adapter, strengths)

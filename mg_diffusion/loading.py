@@ -67,5 +67,4 @@ def load_pipeline(
         raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
-    # The code of the embedded default is that of the package itself.
-    return kind.from_pretrained(place, trust_remote_code=trust_remote_code or model is None).to(target)
+    return kind.from_pretrained(place, trust_remote_code=trust_remote_code).to(target)

@@ -32,7 +32,7 @@ def test_weights_have_the_size_of_their_type(source, tmp_path, name, share):
 def test_other_files_stay_and_an_export_can_be_exported_again(source, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
-    kept = {"README.md": "card", "control.json": "{}", "__init__.py": "kept = True"}
+    kept = {"README.md": "card", "bench.json": "{}", "__init__.py": "kept = True"}
     for name, content in kept.items():
         (first / name).write_text(content)
     export(source, first)
@@ -93,6 +93,16 @@ def test_a_folder_without_a_pipeline_is_refused(tmp_path, missing):
 def test_a_folder_is_not_exported_onto_itself(source):
     with pytest.raises(ValueError, match="cannot be exported onto itself"):
         export(source, source / "unet" / "..")
+
+
+def test_code_that_a_pipeline_brings_does_not_run(source, tmp_path):
+    foreign = tmp_path / "foreign"
+    shutil.copytree(source, foreign)
+    (foreign / "vae" / "modeling_autoencoder_haar.py").rename(foreign / "vae" / "foreign_codec.py")
+    index = json.loads((foreign / "model_index.json").read_text())
+    (foreign / "model_index.json").write_text(json.dumps({**index, "vae": ["foreign_codec", "AutoencoderHaar"]}))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        export(foreign, tmp_path / "target")
 
 
 def test_main_tells_the_size(source, tmp_path, capsys):

@@ -1,1 +1,1 @@
-"""Training of the embedded default and of adapters for existing checkpoints."""
+"""Training of models like the embedded default: stage `vae`, an autoencoder, and stage `base`, all the rest."""

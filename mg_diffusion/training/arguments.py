@@ -22,6 +22,8 @@ AT_LEAST = {
     "num_crossings": 0,
     "num_rendered": 0,
 }
+# What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
+NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,9 +88,9 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base")
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
     group.add_argument("--cache_dir", help="keep computed views here between runs")
-    group.add_argument("--init_from", help="folder of a pipeline to start from (fine-tuning)")
-    group.add_argument("--block_out_channels", type=int, nargs="+", default=[48, 96, 160])
-    group.add_argument("--text_width", type=int, default=128)
+    group.add_argument("--init_from", help="folder of an MGPipeline to start from (fine-tuning)")
+    group.add_argument("--block_out_channels", type=int, nargs="+", help="of a new UNet; 48 96 160 if not given")
+    group.add_argument("--text_width", type=int, help="of a new text encoder; 128 if not given")
     group.add_argument("--composite_share", type=float, default=0.45, help="exact triples of photographs")
     group.add_argument("--rendered_share", type=float, default=0.15, help="exact triples of rendered pictures")
     group.add_argument("--num_crossings", type=int, default=12000, help="pool of crossed photographs")
@@ -104,13 +106,18 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_args(arguments)
+    for name, default in NEW_NETWORKS.items() if args.stage == "base" else ():
+        if args.init_from and getattr(args, name) is not None:
+            parser.error(f"--{name} contradicts --init_from: the pipeline to start from has its own")
+        if not args.init_from and getattr(args, name) is None:
+            setattr(args, name, default)
     for name, least in AT_LEAST.items():
         value = getattr(args, name, None)
         if value is not None and value < least:
             parser.error(f"--{name} must be at least {least}, got {value}")
     if not 0 <= args.ema_decay <= 1:
         parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
-    if any(width < 16 or width % 16 for width in args.block_out_channels):
+    if any(width < 16 or width % 16 for width in args.block_out_channels or ()):
         parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
     if args.resolution < 32 or args.resolution % 8:
         parser.error(f"--resolution must be a multiple of 8 and at least 32, got {args.resolution}")
@@ -121,8 +128,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         for share, pool in (("composite_share", "num_crossings"), ("rendered_share", "num_rendered")):
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
-        if args.init_from and args.vae:
-            parser.error("--vae contradicts --init_from: the pipeline to start from has its own")
-        if args.text_width < 4 or args.text_width % 4:
+        if args.text_width is not None and (args.text_width < 4 or args.text_width % 4):
             parser.error(f"--text_width must be a multiple of 4, got {args.text_width}")
     return args

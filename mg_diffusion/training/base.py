@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from torch.utils.data import default_collate
+
+from mg_diffusion.pipelines import MGPipeline
 
 from .loop import start, train
 from .models import TrainedModel, build_components
@@ -42,6 +43,12 @@ class Objective:
     def latents(self, images: torch.Tensor) -> torch.Tensor:
         return self.vae.encode(images).latent_dist.sample() * self.vae.config.scaling_factor
 
+    def latent_shape(self, images: torch.Tensor) -> tuple[int, int, int, int]:
+        """Shape of `latents(images)`, from the configuration alone: noise is drawn before anything is encoded."""
+        config = self.vae.config
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        return len(images), config.latent_channels, images.shape[2] // factor, images.shape[3] // factor
+
     def __call__(
         self,
         model: torch.nn.Module,
@@ -58,23 +65,34 @@ class Objective:
         cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
         alpha_bar = self.alphas.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
         noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        predicted = model(
-            torch.cat([noisy, cell, masked], 1),
-            timesteps,
-            batch["input_ids"],
-            views_of(batch),
-            batch["present"],
-            fusion_scale,
-        )
+        predicted = self.predict(model, batch, torch.cat([noisy, cell, masked], 1), timesteps, fusion_scale)
         # v - v_hat = (x0_hat - x0) / sigma (Salimans and Ho, arXiv 2202.00512), its weight limited near the data.
         weight = (1 / (1 - alpha_bar)).clamp(max=self.snr_gamma).flatten()
         return weight * (predicted.float() - clean).square().mean((1, 2, 3))
 
+    def predict(
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        unet_input: torch.Tensor,
+        timesteps: torch.Tensor,
+        fusion_scale: float,
+    ) -> torch.Tensor:
+        """The prediction of x0 (B, C, h, w)."""
+        return model(
+            unet_input,
+            timesteps,
+            batch["input_ids"],
+            views_of(batch),
+            batch["turn"],
+            batch["present"],
+            fusion_scale,
+        )
+
     def training_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         count = len(batch["image"])
         timesteps = torch.randint(0, len(self.alphas), (count,), device=batch["image"].device)
-        shape = self.latents(batch["image"]).shape
-        noise = torch.randn(shape, device=batch["image"].device)
+        noise = torch.randn(self.latent_shape(batch["image"]), device=batch["image"].device)
         # The fusion is left out of half of the batches, so that alpha = 0 always works.
         fusion_scale = float(torch.rand(()) < 0.5)
         return self(model, batch, timesteps, noise, fusion_scale).mean()
@@ -83,14 +101,19 @@ class Objective:
 def _components(args: Namespace, captions: list[str]) -> dict[str, Any]:
     if not args.init_from:
         return build_components(args, captions)
-    pipeline = DiffusionPipeline.from_pretrained(args.init_from, trust_remote_code=True, dtype=torch.float32)
-    return dict(pipeline.components)
+    expected = f"--init_from must be the `weights` of a run of stage base or their export, got {args.init_from!r}"
+    try:
+        components = MGPipeline.from_pretrained(args.init_from, dtype=torch.float32).components
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{expected}: {error}") from error
+    missing = [name for name, part in components.items() if part is None]
+    if missing:
+        raise ValueError(f"{expected}, which lacks {missing}.")
+    return components
 
 
 def export_weights(components: dict[str, Any], folder: str | Path) -> None:
     """Write inference weights as a repository that `DiffusionPipeline.from_pretrained` loads."""
-    from mg_diffusion.pipelines import MGPipeline
-
     MGPipeline(**components).save_pretrained(folder, safe_serialization=True)
 
 
@@ -105,7 +128,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
     per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    stream = SampleStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares)
+    tiles = components["mg_encoder"].config.num_tiles
+    stream = SampleStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares, tiles)
     objective = Objective(components, args.snr_gamma)
     if held_out is None:
         accelerator.print("No validation split: the run reports the training loss only.")
@@ -113,7 +137,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
         held_rendered = max(1, len(held_out) // 2)
         held_pool, held_bases = build_pool(held_out, len(held_out), held_rendered, 1, args.cache_dir)
         held_stream = SampleStream(
-            held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, augment=False
+            held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, tiles, augment=False
         )
     with contextlib.ExitStack() as attached:
 

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
-from mg_diffusion.modeling_mg_adapter import MGAdapter
+from mg_diffusion.modeling_mg_adapter import MGAdapter, turn_colors
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 
@@ -146,7 +146,7 @@ def build_components(args: Any, captions: list[str]) -> dict[str, Any]:
 
 
 class TrainedModel(nn.Module):
-    """UNet, text encoder, encoder and adapter in one module, so that DDP or FSDP wraps them together."""
+    """UNet, text encoder, encoder and adapter in one module, so that DDP wraps them together."""
 
     def __init__(self, unet: nn.Module, text_encoder: nn.Module, mg_encoder: nn.Module, mg_adapter: nn.Module):
         super().__init__()
@@ -159,6 +159,7 @@ class TrainedModel(nn.Module):
         timesteps: torch.Tensor,
         input_ids: torch.Tensor,
         views: dict[str, dict[str, torch.Tensor]],
+        turns: torch.Tensor,
         present: torch.Tensor,
         fusion_scale: float,
     ) -> torch.Tensor:
@@ -166,9 +167,11 @@ class TrainedModel(nn.Module):
 
         Args:
             unet_input: (B, 2C + 1, h, w), noisy latents, mask, masked latents.
+            turns: (B, 3, 3), which region gets which color.
             present: (B, G) bool, references that were not dropped.
         """
         features = self.mg_encoder(views)
+        features["shape"]["structure"] = turn_colors(features["shape"]["structure"], turns)
         attention, residuals = self.mg_adapter.condition(
             self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
         )

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-from datasets import load_dataset
+from datasets import load_dataset, load_dataset_builder
 from datasets.exceptions import DatasetGenerationError
 from tqdm import tqdm
 
@@ -87,15 +87,14 @@ def load_splits(args: Namespace, held_out_seed: int = 0) -> tuple[Pictures, Pict
     """The training pictures a stage's flags name, and the held-out ones, `None` where there is no validation split.
 
     Raises:
-        ValueError: if the training pictures cannot be read.
+        ValueError: if pictures of a split that is there cannot be read.
     """
     columns = {"image_column": args.image_column, "caption_column": args.caption_column}
     folder, size = args.train_data_dir, args.resolution
     pictures = load_pictures(folder, "train", size, max_samples=args.max_train_samples, seed=args.seed, **columns)
-    try:
-        held_out = load_pictures(
-            folder, "validation", size, max_samples=args.num_validation_images, seed=held_out_seed, **columns
-        )
-    except ValueError:
-        held_out = None  # a folder without a validation split trains without validation
+    if "validation" not in load_dataset_builder("imagefolder", data_dir=folder).config.data_files:
+        return pictures, None
+    held_out = load_pictures(
+        folder, "validation", size, max_samples=args.num_validation_images, seed=held_out_seed, **columns
+    )
     return pictures, held_out

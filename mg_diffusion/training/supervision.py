@@ -13,7 +13,7 @@ Sample `i` of a run is a function of (seed, i) alone, so that a resumed run sees
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles
+from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles, random_turns, turn_colors
 from mg_diffusion.modeling_mg_encoder import (
     draw_tiles,
     edge_preserving_smooth,
@@ -80,11 +80,16 @@ def compute_views(rgb: torch.Tensor, batch_size: int = 64) -> tuple[ViewPool, to
 
 @dataclass
 class Bases:
-    """Crossed pictures before their texture: Lab (M, 3, S, S) half; pool indices of the color and shape reference."""
+    """Crossed pictures before their texture.
+
+    lab (M, 3, S, S) half; color, shape (M,) pool indices of the references; turn (M, 3, 3), which of all assignments
+    of colors to regions was drawn, see `MGAdapter.vary`.
+    """
 
     lab: torch.Tensor
     color: torch.Tensor
     shape: torch.Tensor
+    turn: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.color)
@@ -97,12 +102,29 @@ def cross_photos(smooth: torch.Tensor, structure: torch.Tensor, count: int, seed
         smooth: (N, 3, S, S) Lab; structure: (N, 3, S, S).
     """
     color, shape = np.random.default_rng([6, seed]).integers(0, len(smooth), (2, count))
+    turn = draw_turns(count, seed)
     bases = []
     for start in tqdm(range(0, count, 64), desc="crossing", mininterval=5):
         c, s = color[start : start + 64], shape[start : start + 64]
-        painted = lay_palette(structure[s], smooth[c].flatten(2).transpose(1, 2))
+        turned = turn_colors(structure[s].float(), turn[start : start + 64])
+        painted = lay_palette(turned, smooth[c].flatten(2).transpose(1, 2))
         bases.append(flatten_regions(painted).half())
-    return Bases(torch.cat(bases), torch.from_numpy(color), torch.from_numpy(shape))
+    return Bases(torch.cat(bases), torch.from_numpy(color), torch.from_numpy(shape), turn)
+
+
+def draw_turns(count: int, seed: int) -> torch.Tensor:
+    """`count` assignments of colors to regions, (count, 3, 3)."""
+    noise = np.random.default_rng([10, seed]).standard_normal((count, 3, 3)).astype(np.float32)
+    return random_turns(torch.from_numpy(noise))
+
+
+def nearest_turn(structure: torch.Tensor, smooth: torch.Tensor) -> torch.Tensor:
+    """The turn (3, 3) of a structure map (3, N) that agrees best with the colors (3, N) it was made from.
+
+    (Orthogonal Procrustes.) With it the sketch of a photograph is a sketch of that photograph.
+    """
+    u, _, vt = torch.linalg.svd((smooth - smooth.mean(1, keepdim=True)) @ structure.T)
+    return u @ vt
 
 
 def render_pictures(count: int, size: int, seed: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -124,15 +146,16 @@ def cross_rendered(seeds: np.ndarray, structure: torch.Tensor, points: torch.Ten
         seeds: (M, 3); structure: (M, 3, S, S); points: (M, N, 3).
     """
     color, shape = np.random.default_rng([8, seed]).integers(0, len(seeds), (2, len(seeds)))
-    size = structure.shape[2]
+    size, turn = structure.shape[2], draw_turns(len(seeds), seed)
     labs = []
-    for c, s in zip(color, shape, strict=True):
+    for entry, (c, s) in enumerate(zip(color, shape, strict=True)):
         # Only the colors that the color reference shows; a shape of more regions repeats them.
         palette = render_palette(seeds[c, 0])[np.unique(render_regions(seeds[c, 2], 2 * size))]
         regions = render_regions(seeds[s, 2], 2 * size)
-        sketch = lay_palette(structure[s, None], points[c, None])[0].permute(1, 2, 0).numpy()
+        turned = turn_colors(structure[s, None].float(), turn[entry, None])
+        sketch = lay_palette(turned, points[c, None])[0].permute(1, 2, 0).numpy()
         labs.append(halve(assign_colors(palette, regions, sketch)[regions]).transpose(2, 0, 1))
-    return Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape))
+    return Bases(torch.from_numpy(np.stack(labs)).half(), torch.from_numpy(color), torch.from_numpy(shape), turn)
 
 
 def assign_colors(palette: np.ndarray, regions: np.ndarray, sketch: np.ndarray) -> np.ndarray:
@@ -161,7 +184,7 @@ def build_pool(
     With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
     """
     size = pictures.whole.shape[2]
-    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 6])
+    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 7])
     digest = hashlib.sha256(settings.encode() + pictures.whole.numpy().tobytes()).hexdigest()[:16]
     path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
     if path and path.exists():
@@ -174,7 +197,7 @@ def build_pool(
     pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
     if rendered:
         crossed = cross_rendered(seeds, pool.structure[offset:], pool.points[offset:], seed)
-        bases["rendered"] = Bases(crossed.lab, crossed.color + offset, crossed.shape + offset)
+        bases["rendered"] = replace(crossed, color=crossed.color + offset, shape=crossed.shape + offset)
     if crossings:
         bases["composite"] = cross_photos(smooth[:offset], pool.structure[:offset], crossings, seed)
     if path:
@@ -185,14 +208,13 @@ def build_pool(
     return pool, bases
 
 
-def random_mask(rng: np.random.Generator, size: int) -> torch.Tensor:
-    """A region to repaint, (1, S, S) of 0 and 1: everything, a box, or figures of the renderer."""
-    choice = rng.random()
-    if choice < 0.5:
+def random_mask(rng: np.random.Generator, size: int, whole: float) -> torch.Tensor:
+    """A region to repaint, (1, S, S) of 0 and 1: everything (with probability `whole`), a box, or rendered figures."""
+    if rng.random() < whole:
         return torch.ones(1, size, size)
     mask = np.zeros((size, size), np.float32)
-    if choice < 0.75:
-        height, width = rng.integers(size // 5, size * 4 // 5, 2)
+    if rng.random() < 0.5:
+        height, width = rng.integers(size // 5, size, 2)
         top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
         mask[top : top + height, left : left + width] = 1
     else:
@@ -206,10 +228,9 @@ def random_presence(rng: np.random.Generator, kind: str) -> np.ndarray:
     Each is dropped on its own, so that every subset is seen. Crossed pictures always keep at least one: without any
     reference the model should paint photographs. These lose more: their own colors are seldom those of the sketch.
     """
-    choice = rng.random()
-    if kind == "photo" and choice < 0.12:
+    if kind == "photo" and rng.random() < 0.3:
         return np.zeros(3, bool)
-    if choice < 0.24:
+    if rng.random() < 0.2:
         return np.arange(3) == rng.integers(3)
     keep = rng.random(3) > (0.35 if kind == "photo" else 0.08)
     return keep if keep.any() or kind == "photo" else np.ones(3, bool)
@@ -226,8 +247,8 @@ class SampleStream(Dataset):
         length: int,
         seed: int,
         shares: dict[str, float],
+        num_tiles: int,
         text_dropout: float = 0.3,
-        num_tiles: int = 16,
         augment: bool = True,
     ):
         self.pool, self.bases, self.captions = pool, bases, captions
@@ -248,7 +269,12 @@ class SampleStream(Dataset):
         sample = self._photo(index, rng) if kind == "photo" else self._crossed(kind, rng)
         keep = random_presence(rng, kind) if self.augment else np.ones(3, bool)
         sample["present"] = torch.from_numpy(keep)
-        sample["mask"] = random_mask(rng, self.pool.rgb.shape[2])
+        # What is learned without any reference is to go on with what lies around a hole.
+        sample["mask"] = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if keep.any() else 0.2)
+        if kind != "photo":
+            # Around the hole of an edit lies another picture, and the references rule all the same.
+            other = self.pool.rgb[int(rng.integers(len(self.captions)))].float() / 255
+            sample["image"] = torch.where(sample["mask"] > 0, sample["image"], other)
         sample["image"] = sample["image"] * 2 - 1
         return sample
 
@@ -262,9 +288,11 @@ class SampleStream(Dataset):
         flip = self.augment and rng.random() < 0.5
         image = self.pool.rgb[this].float() / 255
         caption = self.captions[picture] if rng.random() >= self.text_dropout else ""
+        structure = self.pool.structure[this, :, 1::4, 1::4].float().flatten(1)
         return {
             "image": image.flip(-1) if flip else image,
             "caption": caption,
+            "turn": nearest_turn(structure, self.pool.points[this].float().T),
             **self._color(other[0]),
             **self._texture(other[1], rng),
             **self._shape(this, flip),
@@ -280,6 +308,7 @@ class SampleStream(Dataset):
         return {
             "image": add_texture(base.flip(-1) if flip else base, canvas),
             "caption": "",
+            "turn": bases.turn[entry],
             **self._color(int(bases.color[entry])),
             **texture,
             **self._shape(int(bases.shape[entry]), flip),
@@ -295,8 +324,8 @@ class SampleStream(Dataset):
         if flip:
             maps = {name: value.flip(-1) for name, value in maps.items()}
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-        detail = maps.pop("detail").unsqueeze(0)
-        tiles = draw_tiles(detail, torch.ones_like(detail), self.num_tiles, generator)[0]
+        detail, weight = maps.pop("detail").unsqueeze(0), maps["weight"].unsqueeze(0)
+        tiles = draw_tiles(detail, weight, self.num_tiles, generator)[0]
         return {**maps, "contrast": self.pool.contrast[item].float(), "tiles": tiles}
 
     def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:

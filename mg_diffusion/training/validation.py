@@ -27,7 +27,7 @@ def validation_loss(objective: Any, model: torch.nn.Module, stream: Any, device:
         values = []
         for batch in batches:
             batch = {key: value.to(device) for key, value in batch.items()}
-            noise = torch.randn(objective.latents(batch["image"]).shape, generator=generator).to(device)
+            noise = torch.randn(objective.latent_shape(batch["image"]), generator=generator).to(device)
             steps = torch.full((len(noise),), timestep, device=device)
             values.append(objective(model, batch, steps, noise, fusion_scale=1.0))
         losses[f"val_loss_t{timestep}"] = torch.cat(values).mean().item()

@@ -35,7 +35,7 @@ def pool(pictures: Pictures) -> tuple[ViewPool, dict[str, Bases]]:
 
 @pytest.fixture(scope="session")
 def flags(folder: Path) -> Callable[..., list[str]]:
-    """flags(stage, output_dir, name=value, ...): arguments of a very small run."""
+    """flags(stage, output_dir, name=value, ...): arguments of a very small run; `None` leaves one out."""
 
     def build(stage: str, output_dir: Path, **changed: object) -> list[str]:
         chosen = {
@@ -52,7 +52,7 @@ def flags(folder: Path) -> Callable[..., list[str]]:
         }
         if stage == "base":
             chosen |= {"text_width": 32, "num_crossings": 4, "num_rendered": 4}
-        pairs = {**chosen, **changed}.items()
+        pairs = [(name, value) for name, value in {**chosen, **changed}.items() if value is not None]
         return [stage, *(part for name, value in pairs for part in (f"--{name}", *str(value).split()))]
 
     return build

@@ -46,7 +46,10 @@ def flags_of(stage):
         (["base", *NEEDED, "--rendered_share", "-0.1"], r"at most 1 in all, got \(0.45, -0.1\)"),
         (["base", *NEEDED, "--num_crossings", "0"], "--composite_share 0.45 needs --num_crossings"),
         (["base", *NEEDED, "--num_rendered", "0"], "--rendered_share 0.15 needs --num_rendered"),
-        (["base", *NEEDED, "--vae", "a", "--init_from", "b"], "--vae contradicts --init_from"),
+        *[
+            (["base", *NEEDED, f"--{name}", value, "--init_from", "b"], f"--{name} contradicts --init_from")
+            for name, value in (("vae", "a"), ("block_out_channels", "48"), ("text_width", "128"))
+        ],
     ],
 )
 def test_contradictions_are_refused_with_their_reason(arguments, message, capsys):
@@ -67,6 +70,12 @@ def test_defaults_are_resolved(stage, widths):
     assert (args.stage, args.train_data_dir, args.output_dir) == (stage, "pictures", "run")
     assert args.block_out_channels == widths and args.resolution == 64 and args.seed == 0
     assert args.resume_from_checkpoint is None and args.report_to is None and args.mixed_precision == "no"
+
+
+def test_a_pipeline_to_start_from_brings_its_own_widths():
+    """The configuration of the run must not claim others."""
+    args = parse_args(["base", *NEEDED, "--init_from", "b"])
+    assert (args.vae, args.block_out_channels, args.text_width) == (None, None, None)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
+from mg_diffusion.pipelines import MGPipeline
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.base import run
 from mg_diffusion.training.loop import Averaged, checkpoints, resume, save_checkpoint
@@ -88,12 +89,31 @@ def test_a_checkpoint_holds_all_that_a_run_goes_on_with(whole):
 def test_fine_tuning_starts_from_the_weights_and_needs_no_validation_split(whole, flags, folder, tmp_path):
     data, output = tmp_path / "data", tmp_path / "run"
     shutil.copytree(folder / "train", data / "train")
+    own = {"block_out_channels": None, "text_width": None}
     options = {"train_data_dir": data, "init_from": whole[0] / "weights", "max_train_steps": 1, "learning_rate": 1e-9}
-    records = run(parse_args(flags("base", output, **options)))
+    records = run(parse_args(flags("base", output, **options, **own)))
     assert [set(record) >= {"loss"} for record in records] == [True] and not list(output.glob("grid-*"))
     name = "unet/diffusion_pytorch_model.safetensors"
     before, after = load_file(whole[0] / "weights" / name), load_file(output / "weights" / name)
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "empty", "foreign code", "no adapter"])
+def test_what_is_no_pipeline_of_this_stage_is_no_start(whole, flags, tmp_path, kind):
+    place = tmp_path / "start"
+    if kind == "empty":
+        place.mkdir()
+    elif kind == "foreign code":  # runs only where someone trusts it
+        shutil.copytree(whole[0] / "weights", place)
+        (place / "vae" / "modeling_autoencoder_haar.py").rename(place / "vae" / "foreign_codec.py")
+        index = json.loads((place / "model_index.json").read_text())
+        (place / "model_index.json").write_text(json.dumps({**index, "vae": ["foreign_codec", "AutoencoderHaar"]}))
+    elif kind == "no adapter":
+        MGPipeline.from_pretrained(whole[0] / "weights", mg_adapter=None).save_pretrained(place)
+    message = {"no adapter": r"lacks \['mg_adapter'\]", "foreign code": "trust_remote_code"}.get(kind, "")
+    changed = {"init_from": place, "block_out_channels": None, "text_width": None}
+    with pytest.raises(ValueError, match=f"--init_from must be the `weights` of a run .*start'.*{message}"):
+        run(parse_args(flags("base", tmp_path / "run", **changed)))
 
 
 @pytest.mark.parametrize(

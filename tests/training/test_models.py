@@ -10,6 +10,7 @@ from mg_diffusion.training.base import Objective
 from mg_diffusion.training.models import MAX_TOKENS, TrainedModel, build_components, build_tokenizer, learn_merges
 from mg_diffusion.training.supervision import SampleStream, views_of
 from mg_diffusion.training.vae import build_vae
+from mg_diffusion.training.validation import TIMESTEPS, validation_loss
 
 
 CAPTIONS = ["a photo of daisies", "a photo of a red shirt", "green apples, 12"]
@@ -75,7 +76,7 @@ def test_components_fit_each_other_and_train_as_one_module(levels, factor, tmp_p
     assert not any(parameter.requires_grad for parameter in components["vae"].parameters())
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     objective = Objective(components, 16.0)
-    stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3})
+    stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3}, 16)
     batch = objective.collate([stream[i] for i in range(2)])
     batch["present"] = torch.ones(2, 3, dtype=torch.bool)
     noise = torch.randn(2, components["vae"].config.latent_channels, 32 // factor, 32 // factor)
@@ -103,14 +104,14 @@ def test_the_prediction_has_the_shape_of_the_latents_and_does_not_see_what_is_dr
     for parameter in model.mg_adapter.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
-    stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.5, "rendered": 0.5}, augment=False)
+    stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.5, "rendered": 0.5}, 16, augment=False)
     one, other = ({**stream[i]} for i in range(2))
     batches = [Objective(components, 16.0).collate([dict(sample)]) for sample in (one, other)]
     noisy, steps = torch.randn(1, 25, 16, 16), torch.tensor([500])
 
     def predict(batch, present):
         kept = torch.tensor([present])
-        return model(noisy, steps, batches[0]["input_ids"], views_of(batch), kept, 1.0)
+        return model(noisy, steps, batches[0]["input_ids"], views_of(batch), batch["turn"], kept, 1.0)
 
     with torch.no_grad(), model.mg_adapter.attach(model.unet):
         dropped = [predict(batch, [False] * 3) for batch in batches]
@@ -118,6 +119,32 @@ def test_the_prediction_has_the_shape_of_the_latents_and_does_not_see_what_is_dr
     assert kept[0].shape == (1, 12, 16, 16)
     torch.testing.assert_close(*dropped)
     assert (kept[0] - kept[1]).abs().max() > 1e-3 and (kept[0] - dropped[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("levels", [None, 1, 3])
+def test_noise_has_the_shape_of_the_latents_and_costs_no_encoding(levels, tmp_path, monkeypatch, pool, pictures):
+    """Random numbers are drawn in a fixed order, which runs that go on from a checkpoint rely on."""
+    components = build_components(flags(None if levels is None else save_vae(tmp_path, levels)), CAPTIONS)
+    model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
+    objective = Objective(components, 16.0)
+    stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3}, 16)
+    batch = objective.collate([stream[i] for i in range(2)])
+    shape = objective.latents(batch["image"]).shape
+    assert objective.latent_shape(batch["image"]) == tuple(shape)
+
+    encode, encoded = objective.vae.encode, []
+    monkeypatch.setattr(objective.vae, "encode", lambda images: encoded.append(images) or encode(images))
+    with torch.no_grad(), components["mg_adapter"].attach(components["unet"]):
+        torch.manual_seed(3)
+        loss = objective.training_loss(model, batch)
+        assert len(encoded) == 2  # the picture, and the picture without what is repainted
+        torch.manual_seed(3)
+        timesteps, noise = torch.randint(0, 1000, (2,)), torch.randn(shape)
+        expected = objective(model, batch, timesteps, noise, float(torch.rand(()) < 0.5)).mean()
+        assert torch.equal(loss, expected)
+        encoded.clear()
+        validation_loss(objective, model, [stream[i] for i in range(2)], torch.device("cpu"))
+    assert len(encoded) == 2 * len(TIMESTEPS)
 
 
 def test_a_folder_without_a_vae_is_refused(tmp_path):

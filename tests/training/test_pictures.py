@@ -1,13 +1,14 @@
 """Reading an imagefolder: captions, orientation, order, and what is refused."""
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
-from mg_diffusion.training.pictures import load_pictures
+from mg_diffusion.training.pictures import load_pictures, load_splits
 
 
 def write(folder, count=6, split="train", captions=None, width=40, height=32):
@@ -108,3 +109,32 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path, damage):
         path.write_bytes(b"no picture" if damage == "no picture" else content[:60])
     with pytest.raises(ValueError, match="A picture of split 'train' in .* cannot be read"):
         load_pictures(data, "train", 32)
+
+
+def splits_of(data, caption_column="text"):
+    flags = {"max_train_samples": None, "num_validation_images": 8, "resolution": 32, "seed": 0}
+    return load_splits(
+        Namespace(train_data_dir=data, image_column="image", caption_column=caption_column, **flags), held_out_seed=1
+    )
+
+
+def test_the_validation_split_is_read_where_there_is_one(tmp_path):
+    pictures, held_out = splits_of(write(tmp_path, count=3))
+    assert len(pictures) == 3 and held_out is None
+    pictures, held_out = splits_of(write(tmp_path, count=2, split="val"))
+    assert (len(pictures), len(held_out)) == (3, 2)
+
+
+def test_a_damaged_validation_picture_is_not_a_missing_split(tmp_path):
+    write(tmp_path, count=2)
+    data = write(tmp_path, count=2, split="val", captions=[{"text": "whole"}, {"text": "damaged"}])
+    (tmp_path / "val" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="A picture of split 'validation' in .* cannot be read"):
+        splits_of(data)
+
+
+def test_a_missing_validation_column_is_not_a_missing_split(tmp_path):
+    write(tmp_path, count=1, captions=[{"words": "a"}])
+    data = write(tmp_path, count=1, split="val", captions=[{"text": "a"}])
+    with pytest.raises(ValueError, match=r"no 'words' \(--caption_column\)"):
+        splits_of(data, caption_column="words")

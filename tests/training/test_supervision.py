@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from mg_diffusion.modeling_mg_adapter import lay_palette, turn_colors
 from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, rgb_to_lab, shape_view
-from mg_diffusion.training.composer import lab_to_rgb
+from mg_diffusion.training.composer import add_texture
 from mg_diffusion.training.renderer import render_palette, render_regions
 from mg_diffusion.training.supervision import (
     SampleStream,
@@ -24,6 +25,7 @@ from mg_diffusion.training.supervision import (
 )
 
 
+TILES = 16
 SHARES = {"composite": 0.4, "rendered": 0.2}
 ONLY = {
     "photo": {"composite": 0.0, "rendered": 0.0},
@@ -35,7 +37,7 @@ ONLY = {
 @pytest.fixture
 def stream(pool, pictures):
     def build(shares=SHARES, seed=0, views=None, **options):
-        return SampleStream(views or pool[0], pool[1], pictures.captions, 50, seed, shares, **options)
+        return SampleStream(views or pool[0], pool[1], pictures.captions, 50, seed, shares, TILES, **options)
 
     return build
 
@@ -66,7 +68,8 @@ def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
             "normalized": (1, 32, 32),
             "weight": (1, 32, 32),
             "contrast": (1,),
-            "tiles": (16, 24, 24),
+            "tiles": (TILES, 24, 24),
+            "turn": (3, 3),
             "edges": (1, 32, 32),
             "structure": (3, 32, 32),
         }
@@ -99,11 +102,11 @@ def test_kinds_follow_their_shares(stream, monkeypatch):
 @pytest.mark.parametrize(
     "kind, nothing, one, dropped",
     [
-        # one photograph in eight keeps nothing, one in eight exactly one; the others drop each with 35 %
-        ("photo", 0.12 + 0.76 * 0.35**3, 0.12 + 0.76 * 3 * 0.65 * 0.35**2, 0.12 + 0.12 * 2 / 3 + 0.76 * 0.35),
-        # crossed pictures never drop all; one in four keeps exactly one; the others drop each with 8 %
-        ("composite", 0, 0.24 + 0.76 * 3 * 0.92 * 0.08**2, 0.24 * 2 / 3 + 0.76 * (0.08 - 0.08**3)),
-        ("rendered", 0, 0.24 + 0.76 * 3 * 0.92 * 0.08**2, 0.24 * 2 / 3 + 0.76 * (0.08 - 0.08**3)),
+        # 30 % of photographs keep nothing; one in five of the rest exactly one; the others drop each with 35 %
+        ("photo", 0.3 + 0.56 * 0.35**3, 0.14 + 0.56 * 3 * 0.65 * 0.35**2, 0.3 + 0.14 * 2 / 3 + 0.56 * 0.35),
+        # crossed pictures never drop all; one in five keeps exactly one; the others drop each with 8 %
+        ("composite", 0, 0.2 + 0.8 * 3 * 0.92 * 0.08**2, 0.2 * 2 / 3 + 0.8 * (0.08 - 0.08**3)),
+        ("rendered", 0, 0.2 + 0.8 * 3 * 0.92 * 0.08**2, 0.2 * 2 / 3 + 0.8 * (0.08 - 0.08**3)),
     ],
 )
 def test_references_are_dropped_at_the_documented_rates(kind, nothing, one, dropped):
@@ -128,13 +131,47 @@ def test_captions_are_dropped_and_without_augmentation_nothing_else(stream, pict
         assert sample["present"].all()
 
 
-def test_masks_are_binary_and_never_empty_and_half_of_them_are_full():
+@pytest.mark.parametrize("whole", [0.2, 0.5])
+def test_masks_are_binary_and_never_empty_and_some_of_them_are_full(whole):
     rng = np.random.default_rng(0)
-    masks = torch.stack([random_mask(rng, 32) for _ in range(1000)])
+    masks = torch.stack([random_mask(rng, 32, whole) for _ in range(1000)])
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     area = masks.mean((1, 2, 3))
-    assert area.min() > 0 and (area == 1).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert area.min() > 0 and (area == 1).float().mean() == pytest.approx(whole, abs=0.05)
     assert area[area < 1].std() > 0.1
+
+
+def test_without_references_most_photographs_have_a_hole(stream):
+    found = [stream(ONLY["photo"])[i] for i in range(50)]
+    holes = {bool(kept): [] for kept in (0, 1)}
+    for sample in found:
+        holes[bool(sample["present"].any())].append(not sample["mask"].all())
+    assert np.mean(holes[False]) > 0.6 > np.mean(holes[True])
+
+
+@pytest.mark.parametrize("kind", ["composite", "rendered"])
+def test_around_the_hole_of_a_crossed_picture_lies_a_photograph(kind, stream, pictures):
+    photographs, seen = pictures.whole.float() / 127.5 - 1, 0
+    for sample in (stream(ONLY[kind])[i] for i in range(20)):
+        around = sample["mask"][0] == 0
+        if around.sum() > 20:
+            apart = (sample["image"] - photographs)[:, :, around].abs().amax((1, 2))
+            assert apart.min() < 1e-5
+            seen += 1
+    assert seen > 3
+
+
+def test_the_turn_of_a_photograph_makes_its_sketch_like_it(stream):
+    for sample in (stream(ONLY["photo"], augment=False)[i] for i in range(8)):
+        lab = rgb_to_lab((sample["image"][None] + 1) / 2)
+
+        def apart(structure, lab=lab, points=sample["points"][None]):
+            return (lay_palette(structure, points) - lab).square().mean()
+
+        structure = sample["structure"][None]
+        assert apart(turn_colors(structure, sample["turn"][None])) < apart(
+            turn_colors(structure, -sample["turn"][None])
+        )
 
 
 def test_the_shape_of_a_photograph_is_that_of_the_flipped_picture(stream, pictures):
@@ -155,14 +192,18 @@ def test_a_crossed_picture_is_its_base_and_its_references_are_those_of_the_base(
     smooth = dataclasses.replace(views, detail=torch.zeros_like(views.detail))  # leaves the base bare
     samples, seen = stream(ONLY[kind], views=smooth), set()
     for sample in map(samples.__getitem__, range(12)):
-        candidates = lab_to_rgb(bases[kind].lab.float()) * 2 - 1
+        candidates = torch.stack([add_texture(lab, torch.zeros(1, 32, 32)) for lab in bases[kind].lab.float()]) * 2 - 1
         both = {False: candidates, True: candidates.flip(-1)}
-        apart = {flip: (sample["image"] - pictures).abs().amax((1, 2, 3)) for flip, pictures in both.items()}
+        apart = {
+            flip: ((sample["image"] - pictures) * sample["mask"]).abs().amax((1, 2, 3))
+            for flip, pictures in both.items()
+        }
         flip = bool(apart[True].min() < apart[False].min())
         entry = int(apart[flip].argmin())
         assert apart[flip][entry] < 1e-5
         color, shape = int(bases[kind].color[entry]), int(bases[kind].shape[entry])
         assert torch.equal(sample["points"], views.points[color].float())
+        assert torch.equal(sample["turn"], bases[kind].turn[entry])
         for name in ("edges", "structure"):
             expected = getattr(views, name)[shape].float()
             assert torch.equal(sample[name], expected.flip(-1) if flip else expected)
@@ -220,7 +261,8 @@ def test_the_pool_holds_pictures_parts_and_rendered_ones_in_this_order(pool, pic
 def test_a_kind_without_a_pool_has_no_bases(pictures):
     views, bases = build_pool(pictures, crossings=0, rendered=0, seed=0)
     assert len(views) == 2 * len(pictures) and bases == {}
-    assert SampleStream(views, bases, pictures.captions, 4, 0, ONLY["photo"])[0]["image"].shape == (3, 32, 32)
+    photos = SampleStream(views, bases, pictures.captions, 4, 0, ONLY["photo"], TILES)
+    assert photos[0]["image"].shape == (3, 32, 32)
 
 
 def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch):
