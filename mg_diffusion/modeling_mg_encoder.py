@@ -246,23 +246,43 @@ def draw_palette(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
 
 def draw_tiles(
-    detail: torch.Tensor, mask: torch.Tensor, num_tiles: int, generator: torch.Generator | None = None
+    detail: torch.Tensor,
+    weight: torch.Tensor,
+    num_tiles: int,
+    generator: torch.Generator | None = None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Tiles of the detail in random order, (B, num_tiles, TILE, TILE): all that is left of the layout is inside a tile.
 
-    Positions are drawn without replacement in proportion to the share of the tile inside the mask. Without a
-    generator the draw is the same in every call. (Texture from shuffled exemplar patches: Efros and Freeman,
-    "Image quilting", SIGGRAPH 2001.)
+    Positions are drawn without replacement, and again from the start when there are too few. Those where `weight` is
+    low, at borders between regions, come late: a border is shape, not texture. And they are spread over the picture:
+    each further one in the same sixteenth of it is less likely. With a mask only those that lie in it as well as a tile
+    can are drawn at all. Without a generator the draw is the same in every call. (Texture from shuffled exemplar
+    patches: Efros and Freeman, "Image quilting", SIGGRAPH 2001.)
     """
-    tiles = F.unfold(detail * mask, TILE, stride=4)
-    inside = F.unfold(mask, TILE, stride=4).mean(1)
+    tiles = F.unfold(detail, TILE, stride=4)
+    calm = F.unfold(weight, TILE, stride=4).mean(1)
     generator = generator or torch.Generator().manual_seed(0)
-    uniform = torch.rand(inside.shape[1], generator=generator).to(inside).clamp(1e-6, 1 - 1e-6)
-    priority = 2 * torch.log(inside + 1e-4) - torch.log(-torch.log(uniform))
-    order = priority.argsort(dim=1, descending=True)
-    order = order.repeat(1, -(-num_tiles // order.shape[1]))[:, :num_tiles]
+    uniform = torch.rand(calm.shape[1], generator=generator).to(calm).clamp(1e-6, 1 - 1e-6)
+    priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
+    rows, columns = ((side - TILE) // 4 + 1 for side in detail.shape[2:])
+    priority = priority - 2 * rank_in_cell(priority, rows, columns)
+    inside = torch.ones_like(calm) if mask is None else F.unfold(mask, TILE, stride=4).mean(1)
+    allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
+    order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
+    order = order.gather(1, torch.arange(num_tiles, device=order.device) % allowed.sum(1, keepdim=True))
     tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, TILE * TILE, -1))
     return tiles.transpose(1, 2).unflatten(2, (TILE, TILE))
+
+
+def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
+    """How many entries of (B, rows * columns) are larger and in the same cell of a grid of `cells` by `cells`."""
+    down, across = (torch.arange(count, device=priority.device) * cells // count for count in (rows, columns))
+    cell = (down[:, None] * cells + across).flatten()
+    size = torch.bincount(cell, minlength=cells * cells)
+    first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
+    order = (1e3 * cell - priority.float()).argsort(dim=1)
+    return order.argsort(dim=1) - first
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -606,7 +626,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
         color_channels: int = 64,
         texture_channels: int = 64,
         shape_backbone: dict[str, Any] | None = None,
-        num_tiles: int = 16,
+        num_tiles: int = 64,
     ):
         super().__init__()
         unknown = [name for name in granularities if name not in GRANULARITIES]
@@ -731,7 +751,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
                 views[name] = color_view(smooth, mask)
             elif name == "texture":
                 view = texture_view(lab, smooth, mask)
-                view["tiles"] = draw_tiles(view.pop("detail"), mask, self.config.num_tiles, generator)
+                detail = view.pop("detail") * mask
+                view["tiles"] = draw_tiles(detail, view["weight"], self.config.num_tiles, generator, mask)
                 views[name] = view
             else:
                 views[name] = shape_view(smooth, mask)

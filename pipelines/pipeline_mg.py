@@ -214,6 +214,34 @@ class MGPipeline(
                 f"`callback_on_step_end_tensor_inputs` must be some of {self._callback_tensor_inputs}, got {unknown}."
             )
 
+    def check_types(
+        self,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> None:
+        """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
+        for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+            if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3)):
+                raise ValueError(
+                    f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
+                    f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
+                )
+        for name, given in (("reference_image", reference_image), ("reference_embeds", reference_embeds)):
+            if not (given is None or isinstance(given, dict)):
+                raise ValueError(
+                    f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.'
+                )
+        for granularity, features in (reference_embeds or {}).items():
+            vector = features.get("vector") if isinstance(features, dict) else None
+            if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
+                raise ValueError(
+                    f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, numbers), '
+                    f"got {list(features) if isinstance(features, dict) else type(features).__name__}. Make it with "
+                    f"`encode_reference`; pictures are passed as `reference_image`."
+                )
+
     def check_prompt(
         self,
         prompt: str | list[str] | None,
@@ -260,8 +288,6 @@ class MGPipeline(
         )
         if given is None:
             return
-        if not isinstance(given, dict):
-            raise ValueError(f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.')
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
         if "mg_adapter" in missing or (missing and reference_image is not None):
             raise ValueError(f"`{name}` needs the components {missing}, which this pipeline was made without.")
@@ -291,7 +317,10 @@ class MGPipeline(
         """Height and width in pixels; a missing one is the UNet's native size."""
         native = self.unet.config.sample_size
         native = (native, native) if isinstance(native, int) else native
-        return height or native[0] * self.vae_scale_factor, width or native[1] * self.vae_scale_factor
+        return (
+            native[0] * self.vae_scale_factor if height is None else height,
+            native[1] * self.vae_scale_factor if width is None else width,
+        )
 
     def default_batch_size(
         self,
@@ -383,6 +412,7 @@ class MGPipeline(
         latent_size: tuple[int, int],
         num_images_per_prompt: int = 1,
         fusion_scale: float = 1.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> Conditioning | None:
         """What the UNet gets beside the text, for all steps at once; rows as in its input, unconditional ones first.
 
@@ -390,6 +420,7 @@ class MGPipeline(
             features: from `encode_reference`, of batch 1 or the number of prompts.
             strengths: (number of prompts, G) at least 0.
             latent_size: (height, width) of the latents.
+            generator: draws what the references leave open, see `MGAdapter.vary`.
 
         Returns:
             folded attention and residuals of `MGAdapter.condition`, or `None` where nothing has any strength.
@@ -399,23 +430,29 @@ class MGPipeline(
         strengths = (strengths * given).repeat_interleave(num_images_per_prompt, dim=0)
         if not strengths.any():
             return None
-        copies = 2 if self.do_classifier_free_guidance else 1
-        if copies == 2:
-            strengths = torch.cat([torch.zeros_like(strengths), strengths])
-        device, dtype = self._execution_device, self.mg_adapter.dtype
+        device, dtype, count = self._execution_device, self.mg_adapter.dtype, len(strengths)
 
         def rows(tensor: torch.Tensor) -> torch.Tensor:
-            tensor = tensor.to(device, dtype)
-            if tensor.shape[0] == 1:
-                return tensor  # shared by all rows
-            return torch.cat([tensor.repeat_interleave(num_images_per_prompt, dim=0)] * copies)
+            """One row for each picture, or a single row for all."""
+            repeats = 1 if tensor.shape[0] == 1 else count // tensor.shape[0]
+            return tensor.to(device, dtype).repeat_interleave(repeats, dim=0)
 
         features = {name: {key: rows(value) for key, value in parts.items()} for name, parts in features.items()}
+        features = self.mg_adapter.vary(features, count, generator)
         with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
             folded, residuals = self.mg_adapter.condition(
                 self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
             )
-        return folded, None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
+        residuals = None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
+        if not self.do_classifier_free_guidance:
+            return folded, residuals
+
+        def guided(tensor: torch.Tensor) -> torch.Tensor:
+            """The unconditional rows before the others: with values and residuals of zero they are those of the base."""
+            return torch.cat([torch.zeros_like(tensor), tensor])
+
+        folded = {name: (guided(key), guided(value)) for name, (key, value) in folded.items()}
+        return folded, None if residuals is None else [guided(residual) for residual in residuals]
 
     def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
         """The adapter's attention processors for the length of a `with` block; nothing where nothing steers."""
@@ -658,6 +695,7 @@ class MGPipeline(
 
         # 1. Check everything
         height, width = self.default_size(height, width)
+        self.check_types(prompt_embeds, negative_prompt_embeds, reference_image, reference_embeds)
         batch_size = self.default_batch_size(prompt, prompt_embeds, reference_image, reference_embeds)
         self.check_inputs(
             height,
@@ -677,18 +715,7 @@ class MGPipeline(
             self.scheduler, num_inference_steps, device, timesteps, sigmas
         )
 
-        # 2. References, read and fused once for all steps
-        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
-        conditioning = None
-        if reference_image is not None or reference_embeds is not None:
-            features = reference_embeds
-            if features is None:
-                features = self.encode_reference(reference_image, height, width, batch_size)
-            conditioning = self.prepare_conditioning(
-                features, strengths, latent_size, num_images_per_prompt, fusion_scale
-            )
-
-        # 3. Text
+        # 2. Text
         if prompt_embeds is None:
             blank = "" if self.text_encoder is not None else None
             prompt = [blank] * batch_size if prompt is None else [prompt] if isinstance(prompt, str) else prompt
@@ -708,11 +735,22 @@ class MGPipeline(
         if self.do_classifier_free_guidance:
             prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
 
-        # 4. Noise
+        # 3. Noise
+        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         shape = (batch_size * num_images_per_prompt, self.vae.config.latent_channels, *latent_size)
         latents = self.prepare_latents(shape, prompt_embeds.dtype, device, generator, latents)
         unet_channels = self.prepare_unet_channels(latents, generator)
         extra_step_kwargs = StableDiffusionPipeline.prepare_extra_step_kwargs(self, generator, eta)
+
+        # 4. References, read and fused once for all steps; last, so that the same seed gives the same noise without them
+        conditioning = None
+        if reference_image is not None or reference_embeds is not None:
+            features = reference_embeds
+            if features is None:
+                features = self.encode_reference(reference_image, height, width, batch_size)
+            conditioning = self.prepare_conditioning(
+                features, strengths, latent_size, num_images_per_prompt, fusion_scale, generator
+            )
 
         # 5. Denoise
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order

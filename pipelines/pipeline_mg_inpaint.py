@@ -129,26 +129,37 @@ def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Reading and pasting pictures
 # ---------------------------------------------------------------------------------------------------------------------
+def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
+    """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+    is_path = isinstance(picture, (str, os.PathLike))
+    try:
+        with PIL.Image.open(picture) if is_path else contextlib.nullcontext(picture) as opened:
+            return PIL.ImageOps.exif_transpose(opened)
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        place = f" from {os.fspath(picture)!r}" if is_path else ""
+        raise ValueError(
+            f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
+        ) from error
+
+
 def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
-    """The pictures to edit, one by one: PIL images in RGB, or tensors (3, H, W) in [0, 1].
+    """The pictures to edit, one by one: PIL images in RGB, upright, or tensors (3, H, W) in [0, 1].
 
     Args:
         image: PIL image, path, numpy (H, W, 3) or (B, H, W, 3), torch (3, H, W) or (B, 3, H, W), uint8 or float in
             [0, 1]; or a list of those.
 
     Raises:
-        ValueError: for another type, shape, range or mode; the message says what to do.
+        ValueError: for another type, shape, range or mode, or a damaged file; the message says what to do.
     """
     if isinstance(image, (list, tuple)):
         return [one for entry in image for one in list_images(entry)]
-    if isinstance(image, (str, os.PathLike)):
-        try:
-            with PIL.Image.open(image) as opened:
-                return list_images(PIL.ImageOps.exif_transpose(opened))
-        except OSError as error:
-            raise ValueError(f"{os.fspath(image)!r} cannot be read as a picture: {error}.") from error
-    if isinstance(image, PIL.Image.Image):
-        return [opaque_rgb(image)]
+    if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        return [opaque_rgb(upright(image, "image"))]
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return list(batch_of_images(image))
     raise ValueError(
@@ -189,24 +200,19 @@ def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def list_masks(mask_image: Any) -> list[torch.Tensor]:
-    """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted.
+    """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
 
     Args:
         mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
             (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
 
     Raises:
-        ValueError: for another type or shape, for other values, or if nothing is selected.
+        ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
     """
     if isinstance(mask_image, (list, tuple)):
         return [one for entry in mask_image for one in list_masks(entry)]
-    if isinstance(mask_image, (str, os.PathLike)):
-        try:
-            with PIL.Image.open(mask_image) as opened:
-                return list_masks(PIL.ImageOps.exif_transpose(opened))
-        except OSError as error:
-            raise ValueError(f"{os.fspath(mask_image)!r} cannot be read as a mask: {error}.") from error
-    if isinstance(mask_image, PIL.Image.Image):
+    if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
+        mask_image = upright(mask_image, "mask_image")
         if "A" in mask_image.getbands():
             raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
         mask_image = np.array(mask_image.convert("L"))
@@ -369,6 +375,35 @@ class MGInpaintPipeline(
                 f"`callback_on_step_end_tensor_inputs` must be some of {self._callback_tensor_inputs}, got {unknown}."
             )
 
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_types
+    def check_types(
+        self,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> None:
+        """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
+        for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+            if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3)):
+                raise ValueError(
+                    f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
+                    f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
+                )
+        for name, given in (("reference_image", reference_image), ("reference_embeds", reference_embeds)):
+            if not (given is None or isinstance(given, dict)):
+                raise ValueError(
+                    f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.'
+                )
+        for granularity, features in (reference_embeds or {}).items():
+            vector = features.get("vector") if isinstance(features, dict) else None
+            if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
+                raise ValueError(
+                    f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, numbers), '
+                    f"got {list(features) if isinstance(features, dict) else type(features).__name__}. Make it with "
+                    f"`encode_reference`; pictures are passed as `reference_image`."
+                )
+
     # Copied from pipelines.pipeline_mg.MGPipeline.check_prompt
     def check_prompt(
         self,
@@ -417,8 +452,6 @@ class MGInpaintPipeline(
         )
         if given is None:
             return
-        if not isinstance(given, dict):
-            raise ValueError(f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.')
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
         if "mg_adapter" in missing or (missing and reference_image is not None):
             raise ValueError(f"`{name}` needs the components {missing}, which this pipeline was made without.")
@@ -482,7 +515,10 @@ class MGInpaintPipeline(
         """Height and width in pixels; a missing one is the UNet's native size."""
         native = self.unet.config.sample_size
         native = (native, native) if isinstance(native, int) else native
-        return height or native[0] * self.vae_scale_factor, width or native[1] * self.vae_scale_factor
+        return (
+            native[0] * self.vae_scale_factor if height is None else height,
+            native[1] * self.vae_scale_factor if width is None else width,
+        )
 
     # Copied from pipelines.pipeline_mg.MGPipeline.default_batch_size
     def default_batch_size(
@@ -578,6 +614,7 @@ class MGInpaintPipeline(
         latent_size: tuple[int, int],
         num_images_per_prompt: int = 1,
         fusion_scale: float = 1.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> Conditioning | None:
         """What the UNet gets beside the text, for all steps at once; rows as in its input, unconditional ones first.
 
@@ -585,6 +622,7 @@ class MGInpaintPipeline(
             features: from `encode_reference`, of batch 1 or the number of prompts.
             strengths: (number of prompts, G) at least 0.
             latent_size: (height, width) of the latents.
+            generator: draws what the references leave open, see `MGAdapter.vary`.
 
         Returns:
             folded attention and residuals of `MGAdapter.condition`, or `None` where nothing has any strength.
@@ -594,23 +632,29 @@ class MGInpaintPipeline(
         strengths = (strengths * given).repeat_interleave(num_images_per_prompt, dim=0)
         if not strengths.any():
             return None
-        copies = 2 if self.do_classifier_free_guidance else 1
-        if copies == 2:
-            strengths = torch.cat([torch.zeros_like(strengths), strengths])
-        device, dtype = self._execution_device, self.mg_adapter.dtype
+        device, dtype, count = self._execution_device, self.mg_adapter.dtype, len(strengths)
 
         def rows(tensor: torch.Tensor) -> torch.Tensor:
-            tensor = tensor.to(device, dtype)
-            if tensor.shape[0] == 1:
-                return tensor  # shared by all rows
-            return torch.cat([tensor.repeat_interleave(num_images_per_prompt, dim=0)] * copies)
+            """One row for each picture, or a single row for all."""
+            repeats = 1 if tensor.shape[0] == 1 else count // tensor.shape[0]
+            return tensor.to(device, dtype).repeat_interleave(repeats, dim=0)
 
         features = {name: {key: rows(value) for key, value in parts.items()} for name, parts in features.items()}
+        features = self.mg_adapter.vary(features, count, generator)
         with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
             folded, residuals = self.mg_adapter.condition(
                 self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
             )
-        return folded, None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
+        residuals = None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
+        if not self.do_classifier_free_guidance:
+            return folded, residuals
+
+        def guided(tensor: torch.Tensor) -> torch.Tensor:
+            """The unconditional rows before the others: with values and residuals of zero they are those of the base."""
+            return torch.cat([torch.zeros_like(tensor), tensor])
+
+        folded = {name: (guided(key), guided(value)) for name, (key, value) in folded.items()}
+        return folded, None if residuals is None else [guided(residual) for residual in residuals]
 
     # Copied from pipelines.pipeline_mg.MGPipeline.attach
     def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
@@ -891,7 +935,8 @@ class MGInpaintPipeline(
         Args:
             prompt: one or several; `None` is "" where there is a text encoder.
             image: the picture to edit, or one for each prompt: PIL image, path, numpy (H, W, 3), torch (3, H, W),
-                a batched array, or a list; arrays are uint8 or float in [0, 1].
+                a batched array, or a list; arrays are uint8 or float in [0, 1]. PIL images and files, of masks too,
+                are turned upright as their EXIF orientation says.
             mask_image: of the same size, binary, white (1, 255, true) is repainted; not all black.
             reference_image: {"color": ..., "texture": ..., "shape": ...}, each of them optional: a PIL image, path,
                 array, tensor, a dict {"image", "mask", "weight"}, a list of those (averaged by weight), or a list of
@@ -940,6 +985,7 @@ class MGInpaintPipeline(
         is_resized = padding_mask_crop is None and not (height is None and width is None)
         height, width = self.default_size(height, width)
         images, masks = list_images(image), list_masks(mask_image)
+        self.check_types(prompt_embeds, negative_prompt_embeds, reference_image, reference_embeds)
         batch_size = self.default_batch_size(prompt, prompt_embeds, reference_image, reference_embeds)
         if prompt is None and prompt_embeds is None:
             batch_size = max(batch_size, len(images), len(masks))
@@ -978,18 +1024,7 @@ class MGInpaintPipeline(
         init_image = (2 * init_image - 1).contiguous(memory_format=torch.channels_last)
         init_mask = F.adaptive_max_pool2d(mask_image[:, :, top:bottom, left:right], (height, width))
 
-        # 3. References, read and fused once for all steps
-        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
-        conditioning = None
-        if reference_image is not None or reference_embeds is not None:
-            features = reference_embeds
-            if features is None:
-                features = self.encode_reference(reference_image, height, width, batch_size)
-            conditioning = self.prepare_conditioning(
-                features, strengths, latent_size, num_images_per_prompt, fusion_scale
-            )
-
-        # 4. Text
+        # 3. Text
         if prompt_embeds is None:
             blank = "" if self.text_encoder is not None else None
             prompt = [blank] * batch_size if prompt is None else [prompt] if isinstance(prompt, str) else prompt
@@ -1009,7 +1044,8 @@ class MGInpaintPipeline(
         if self.do_classifier_free_guidance:
             prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
 
-        # 5. Noise, mask and masked image
+        # 4. Noise, mask and masked image
+        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         count = batch_size * num_images_per_prompt
         shape = (count, self.vae.config.latent_channels, *latent_size)
         latents, noise, image_latents = self.prepare_latents(
@@ -1023,6 +1059,16 @@ class MGInpaintPipeline(
             masked_image = init_image * (init_mask < 0.5)
             masked_image_latents = self.encode_vae_image(masked_image, count, generator).to(latents)
         extra_step_kwargs = StableDiffusionPipeline.prepare_extra_step_kwargs(self, generator, eta)
+
+        # 5. References, read and fused once for all steps; last, so that the same seed gives the same noise without them
+        conditioning = None
+        if reference_image is not None or reference_embeds is not None:
+            features = reference_embeds
+            if features is None:
+                features = self.encode_reference(reference_image, height, width, batch_size)
+            conditioning = self.prepare_conditioning(
+                features, strengths, latent_size, num_images_per_prompt, fusion_scale, generator
+            )
 
         # 6. Denoise
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order

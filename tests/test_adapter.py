@@ -16,6 +16,7 @@ from mg_diffusion.modeling_mg_adapter import (
     lay_palette,
     lay_tiles,
     parse_strengths,
+    random_turns,
 )
 
 
@@ -337,6 +338,39 @@ def test_residuals_have_the_sizes_the_unet_adds_them_at(any_unet, encoder, size)
     assert steer(any_unet, adapter, features, torch.ones(1, 3), size).shape[2:] == size
 
 
+def test_what_references_leave_open_is_drawn_for_each_sample(encoder, adapter):
+    features = encode(encoder, adapter)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2, 1)]
+    varied = adapter.vary(features, 3, generators)
+    structure, tiles = features["shape"]["structure"], features["texture"]["tiles"]
+    found = varied["shape"]["structure"]
+    assert torch.equal(found[0], found[2]) and (found[0] - found[1]).abs().max() > 0.1
+    assert torch.equal(varied["texture"]["tiles"][0], varied["texture"]["tiles"][2])
+    # distances between the false colors of two pixels stay, and so do the tiles but for their order
+    one, other = (torch.cdist(x.flatten(1).T, x.flatten(1).T) for x in (structure[0], found[1]))
+    torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+    assert not torch.equal(varied["texture"]["tiles"][1], tiles[0])
+    torch.testing.assert_close(varied["texture"]["tiles"][1].sum((1, 2)).sort()[0], tiles[0].sum((1, 2)).sort()[0])
+    for name, parts in features.items():
+        for key in set(parts) - {"structure", "tiles"}:
+            assert varied[name][key] is parts[key]
+
+
+def test_tiles_lie_alike_whether_or_not_there_is_a_color(encoder, adapter):
+    features = encode(encoder, adapter)
+    without = {name: parts for name, parts in features.items() if name != "color"}
+    one, other = (adapter.vary(given, 2, torch.Generator().manual_seed(3)) for given in (features, without))
+    assert torch.equal(one["texture"]["tiles"], other["texture"]["tiles"])
+    assert torch.equal(other["shape"]["structure"], features["shape"]["structure"])
+
+
+def test_random_turns_are_orthogonal_and_have_no_preferred_direction():
+    turns = random_turns(torch.randn(4000, 3, 3, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(turns @ turns.transpose(1, 2), torch.eye(3).expand(4000, -1, -1), atol=1e-5, rtol=0)
+    assert turns.mean(0).abs().max() < 0.04
+    torch.testing.assert_close(turns.square().mean(0), torch.full((3, 3), 1 / 3), atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 30), (24, 24), (25, 70), (128, 96)])
 @pytest.mark.parametrize("count", [1, 2, 16])
 def test_laid_tiles_fill_any_canvas_of_constant_energy(size, count):
@@ -345,28 +379,41 @@ def test_laid_tiles_fill_any_canvas_of_constant_energy(size, count):
     assert count == 1 or size == (1, 1) or canvas.abs().amin((1, 2, 3)).max() < 1
 
 
-def test_a_laid_palette_has_the_colors_of_the_palette():
-    """Whatever the regions are, along any direction the colors have the palette's distribution."""
-    structure, palette = torch.rand(2, 3, 24, 24).pow(2), torch.randn(2, 256, 3) * torch.tensor([20.0, 8.0, 5.0])
+def test_a_laid_palette_has_the_mean_and_covariance_of_the_palette():
+    """Whatever the regions are."""
+    structure, palette = torch.rand(2, 3, 24, 24) * 2 - 1, torch.randn(2, 256, 3) * torch.tensor([20.0, 8.0, 5.0])
     palette[:, :80] += 40.0
     laid = lay_palette(structure, palette).flatten(2).transpose(1, 2)
     assert laid.shape == (2, 576, 3)
-    for direction in torch.nn.functional.normalize(torch.randn(8, 3), dim=1):
-        levels = torch.linspace(0.02, 0.98, 49)
-        found, wanted = ((colors @ direction).quantile(levels, dim=1) for colors in (laid, palette))
-        assert (found - wanted).abs().mean() < 0.12 * (palette @ direction).std()
+    torch.testing.assert_close(laid.mean(1), palette.mean(1), atol=1.5, rtol=0)
+    for direction in nn.functional.normalize(torch.randn(8, 3), dim=1):
+        torch.testing.assert_close((laid @ direction).std(1), (palette @ direction).std(1), rtol=0.12, atol=0)
 
 
-def test_regions_of_a_laid_palette_stay_regions():
-    """What is alike in the structure gets like colors; neither scale nor shift of the structure matters."""
-    region = torch.zeros(1, 3, 16, 16)
-    region[..., 8:] = 1.0
+@pytest.mark.parametrize("share", [8, 3])
+def test_regions_of_a_laid_palette_stay_regions(share):
+    """What is alike in the structure gets like colors, also where the proportions are not those of the palette."""
+    region = torch.full((1, 3, 16, 16), 0.4)
+    region[..., :share] = -0.4
     structure = region + 0.01 * torch.randn(1, 3, 16, 16)
     palette = torch.tensor([[55.0, 60, 40], [40, 0, -50]]).repeat(64, 1)[None] + 0.1 * torch.randn(1, 128, 3)
     laid = lay_palette(structure, palette)
-    left, right = laid[..., :8].flatten(2), laid[..., 8:].flatten(2)
-    assert left.std(2).max() < 5 and right.std(2).max() < 5 and (left.mean(2) - right.mean(2)).norm() > 100
-    torch.testing.assert_close(lay_palette(5 * structure - 2, palette), laid, atol=1e-2, rtol=0)
+    left, right = laid[..., :share].flatten(2), laid[..., share:].flatten(2)
+    assert left.std(2).max() < 2 and right.std(2).max() < 2 and (left.mean(2) - right.mean(2)).norm() > 100
+
+
+def test_a_laid_palette_is_flat_where_the_structure_is():
+    laid = lay_palette(0.001 * torch.randn(1, 3, 16, 16), 20 * torch.randn(1, 256, 3))
+    assert laid.flatten(2).std(2).max() < 2
+
+
+def test_tiles_are_laid_where_they_fit_best():
+    """Stripes go on across the tiles: of two phases each place takes the one that continues its neighbors."""
+    stripes = torch.sin(torch.arange(64) * 2 * torch.pi / 8).expand(64, 64)
+    phases = [stripes[:24, shift : shift + 24] for shift in (0, 4, 2, 6)]
+    canvas = lay_tiles(torch.stack(phases * 8)[None], 60, 60)[0, 0]
+    best = max((canvas * stripes[:60, shift : shift + 60]).mean() for shift in range(4))
+    assert abs(best) > 0.4  # 0.5 if nowhere broken; tiles laid in their order: 0.1
 
 
 def test_a_batch_of_one_palette_serves_all_structures():
@@ -378,9 +425,9 @@ def test_a_batch_of_one_palette_serves_all_structures():
 
 def test_laid_tiles_keep_the_deviation_of_noise_everywhere():
     canvas = lay_tiles(torch.randn(200, 16, 24, 24), 64, 64)
-    assert canvas.std().item() == pytest.approx(1, rel=0.02)
+    assert canvas.std().item() == pytest.approx(1, rel=0.03)
     deviation = nn.functional.avg_pool2d(canvas.square().mean(0), 2).sqrt()
-    assert 0.9 < deviation.min() and deviation.max() < 1.1
+    assert 0.85 < deviation.min() and deviation.max() < 1.2  # tiles that fit are a little alike where they meet
 
 
 def test_the_middle_of_a_tile_is_laid_as_it_is():

@@ -325,9 +325,9 @@ def test_tiles_come_from_inside_the_mask_and_are_the_same_in_every_call():
     position = torch.arange(96.0).expand(1, 1, 48, 96)
     mask = torch.zeros_like(position)
     mask[..., :40] = 1
-    tiles = draw_tiles(position, mask, num_tiles=10)
+    tiles = draw_tiles(position, mask, num_tiles=10, mask=mask)
     assert tiles.shape == (1, 10, 24, 24) and tiles[:, :5].max() < 40
-    assert torch.equal(tiles, draw_tiles(position, mask, num_tiles=10))
+    assert torch.equal(tiles, draw_tiles(position, mask, num_tiles=10, mask=mask))
     other = draw_tiles(position, torch.ones_like(mask), 10, torch.Generator().manual_seed(1))
     assert not torch.equal(draw_tiles(position, torch.ones_like(mask), 10), other)
 

@@ -170,6 +170,16 @@ def test_reference_embeds_are_used_in_place_of_references(make):
     assert torch.isfinite(run(pipeline, ["a", "b"], reference_embeds=features, generator=[seeded(), seeded()])).all()
 
 
+def test_what_references_leave_open_depends_on_the_seed_and_not_on_the_noise(make):
+    """Same noise, other assignment of colors and order of tiles; and the same seed gives the same again."""
+    pipeline = make()
+    noise = torch.randn(1, 4, 8, 8, generator=seeded(7))
+    one, again, other = (
+        run(pipeline, reference_image=references(), latents=noise, generator=seeded(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
 def test_fusion_scale_changes_the_result_of_several_granularities(make):
     pipeline = make()
     apart, mixed = (run(pipeline, reference_image=references(), fusion_scale=scale) for scale in (0.0, 1.0))
@@ -352,28 +362,41 @@ LATENT = SIZE // 2
 EMBEDS = torch.zeros(1, 12, 32)
 
 
+@pytest.mark.parametrize("prompt", ["a", None], ids=["prompt", "no prompt"])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"reference_image": {"lighting": picture()}}, "Unknown granularity 'lighting'"),
         ({"reference_image": {"color": "no_such_file.png"}}, "no_such_file"),
-        ({"reference_image": picture()}, "is a dict"),
+        ({"reference_image": picture()}, "`reference_image` is a dict .* got Image"),
+        ({"reference_image": [picture()]}, "`reference_image` is a dict .* got list"),
+        ({"reference_embeds": torch.zeros(1, 253)}, "`reference_embeds` is a dict .* got Tensor"),
+        ({"reference_embeds": {"color": picture()}}, "'color'.* must be a dict of tensors .* got Image"),
+        ({"reference_embeds": {"color": None}}, "'color'.* must be a dict of tensors .* got NoneType"),
+        ({"reference_embeds": {"color": {"palette": torch.zeros(1, 3)}}}, r"with a \"vector\" .* got \['palette'\]"),
+        ({"reference_embeds": {"color": {"vector": [0.0] * 253}}}, r"with a \"vector\" \(batch, numbers\)"),
+        ({"reference_embeds": {"color": {"vector": torch.zeros(253)}}}, r"with a \"vector\" \(batch, numbers\)"),
         ({"reference_image": {"color": [[picture()], [picture()]]}, "prompt": ["a", "b", "c"]}, "2 samples"),
         ({"reference_image": {}, "reference_embeds": {}}, "not both"),
         ({"reference_embeds": {"color": {"vector": torch.zeros(1, 7)}}}, "another encoder"),
-        ({"reference_embeds": {"color": {"vector": torch.zeros(2, 253)}}}, "2 samples"),
+        ({"reference_embeds": {"color": {"vector": torch.zeros(2, 253)}}, "prompt": "a"}, "2 samples"),
         ({"granularity_scale": -1}, "at least 0"),
         ({"granularity_scale": float("nan")}, "finite"),
         ({"granularity_scale": {"lighting": 1}}, "Unknown granularity"),
         ({"granularity_scale": {"color": [1, 1, 1]}}, "one number or one for each"),
         ({"height": 15}, "multiples of 2"),
+        ({"height": 0}, "multiples of 2, got 0 and 16"),
+        ({"width": 0}, "multiples of 2, got 16 and 0"),
         ({"width": -2}, "multiples of 2"),
         ({"num_images_per_prompt": 0}, "positive integer"),
         ({"generator": [torch.Generator()] * 2}, "one for each of the 1 images"),
         ({"latents": torch.zeros(1, 3, LATENT, LATENT)}, "must have the shape"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callback_on_step_end_tensor_inputs"),
-        ({"prompt_embeds": EMBEDS}, "not both"),
+        ({"prompt_embeds": EMBEDS, "prompt": "a"}, "not both"),
+        ({"prompt_embeds": EMBEDS.tolist()}, "`prompt_embeds` must be a tensor .* got list"),
+        ({"prompt_embeds": EMBEDS[0]}, r"`prompt_embeds` must be a tensor .* got \(12, 32\)"),
+        ({"negative_prompt_embeds": "ugly"}, "`negative_prompt_embeds` must be a tensor .* got str"),
         ({"negative_prompt": "a", "negative_prompt_embeds": EMBEDS}, "not both"),
         ({"prompt": 3}, "string or a list"),
         ({"prompt": []}, "0 samples"),
@@ -383,12 +406,12 @@ EMBEDS = torch.zeros(1, 12, 32)
         ({"sigmas": [1.0]}, "does not support"),
     ],
 )
-def test_errors_come_before_anything_is_computed(make, options, message):
+def test_errors_come_before_anything_is_computed(make, options, message, prompt):
     pipeline, calls = make(), []
     pipeline.unet.register_forward_hook(lambda *_: calls.append(1))
     pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(ValueError, match=message):
-        pipeline(**{"prompt": "a", **options})
+        pipeline(**{"prompt": prompt, **options})
     assert not calls
 
 

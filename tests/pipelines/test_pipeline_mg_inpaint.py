@@ -1,6 +1,7 @@
 """MGInpaintPipeline: what comes back outside the mask, and what is computed inside, against the stock pipeline."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -79,6 +80,22 @@ def test_every_form_of_the_same_picture_and_mask_gives_the_same(make_inpaint, tm
     }[kind]
     pipeline = make_inpaint()
     np.testing.assert_array_equal(edit(pipeline, image, mask), edit(pipeline))
+
+
+@pytest.mark.parametrize("is_path", [False, True], ids=["pil", "path"])
+def test_pictures_and_masks_are_turned_upright(make_inpaint, tmp_path, is_path):
+    """Each lies on its side in its own way, and says so."""
+    turned = []
+    for image, orientation, turn in (
+        (IMAGE, 6, PIL.Image.Transpose.ROTATE_90),
+        (PIL.Image.fromarray(MASK), 8, PIL.Image.Transpose.ROTATE_270),
+    ):
+        path, exif = tmp_path / f"{orientation}.png", PIL.Image.Exif()
+        exif[0x0112] = orientation
+        image.transpose(turn).save(path, exif=exif)
+        turned.append(path if is_path else PIL.Image.open(path))
+    pipeline = make_inpaint()
+    np.testing.assert_array_equal(edit(pipeline, *turned), edit(pipeline))
 
 
 def test_an_explicit_size_is_the_size_of_the_result(make_inpaint):
@@ -268,6 +285,7 @@ TRANSPARENT = IMAGE.convert("RGBA")
 TRANSPARENT.putalpha(100)
 
 
+@pytest.mark.parametrize("prompt", ["a", None], ids=["prompt", "no prompt"])
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -280,37 +298,71 @@ TRANSPARENT.putalpha(100)
         ({"image": np.full((30, 44, 3), -1.0)}, "floating point in"),
         ({"image": np.full((30, 44, 3), np.nan)}, "without NaN"),
         ({"image": np.zeros((30, 44, 3), dtype=np.int64)}, "must be uint8"),
-        ({"image": [IMAGE] * 3}, "holds 3 pictures"),
+        ({"image": [IMAGE] * 3, "prompt": "a"}, "holds 3 pictures"),
         ({"image": []}, "holds 0 pictures"),
         ({"mask_image": None}, "`mask_image` must be"),
         ({"mask_image": "no_such_mask.png"}, "cannot be read"),
         ({"mask_image": TRANSPARENT}, "alpha channel"),
-        ({"mask_image": np.ones((30, 44, 3), dtype=bool)}, "holds 30 pictures"),
+        ({"mask_image": np.ones((30, 44, 3), dtype=bool), "prompt": "a"}, "holds 30 pictures"),
         ({"mask_image": torch.zeros(1, 3, 30, 44)}, "one channel"),
         ({"mask_image": GRAY}, "must be binary.*Threshold"),
         ({"mask_image": PIL.Image.fromarray(GRAY)}, "must be binary.*Threshold"),
         ({"mask_image": np.zeros((30, 44), dtype=bool)}, "all black"),
         ({"mask_image": MASK.T}, "must have the size of `image`"),
-        ({"mask_image": [MASK] * 3}, "holds 3 pictures"),
+        ({"mask_image": [MASK] * 3, "prompt": "a"}, "holds 3 pictures"),
         ({"strength": 0}, "above 0 and at most 1"),
         ({"strength": 1.1}, "above 0 and at most 1"),
         ({"strength": 0.1}, "no step is left"),
         ({"padding_mask_crop": -1}, "padding_mask_crop"),
         ({"mask_feather": 1.5}, "mask_feather"),
         ({"height": 15}, "multiples of 2"),
+        ({"height": 0}, "multiples of 2, got 0 and 16"),
         ({"reference_image": {"lighting": picture()}}, "Unknown granularity"),
+        ({"reference_image": picture()}, "`reference_image` is a dict .* got Image"),
+        ({"reference_embeds": {"color": picture()}}, "'color'.* must be a dict of tensors .* got Image"),
+        ({"prompt_embeds": [0.0]}, "`prompt_embeds` must be a tensor .* got list"),
         ({"granularity_scale": -1}, "at least 0"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callback_on_step_end_tensor_inputs"),
     ],
 )
-def test_errors_come_before_anything_is_computed(make_inpaint, options, message):
+def test_errors_come_before_anything_is_computed(make_inpaint, options, message, prompt):
     pipeline, calls = make_inpaint(), []
     pipeline.unet.register_forward_hook(lambda *_: calls.append(1))
     pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(1))
     with pytest.raises(ValueError, match=message):
-        edit(pipeline, **options)
+        edit(pipeline, **{"prompt": prompt, **options})
     assert not calls
+
+
+def broken(path: Path, damage: str) -> Path:
+    """A PNG file that cannot be decoded."""
+    IMAGE.convert("L").save(path)
+    content = path.read_bytes()
+    start = content.index(b"IDAT")
+    if damage == "chunk":  # the type of the next chunk is none: SyntaxError
+        path.write_bytes(content[:start] + bytes(4) + content[start + 4 :])
+    elif damage == "size":  # ten thousand million pixels: DecompressionBombError
+        path.write_bytes(content[:16] + (100_000).to_bytes(4, "big") * 2 + content[24:])
+    else:
+        path.write_bytes(content[: start + 10])
+    return path
+
+
+@pytest.mark.parametrize("damage", ["chunk", "size", "end"])
+@pytest.mark.parametrize("name", ["image", "mask_image"])
+def test_damaged_files_are_refused(make_inpaint, tmp_path, name, damage):
+    path = broken(tmp_path / "damaged.png", damage)
+    with pytest.raises(ValueError, match=f"`{name}` cannot be read from .*damaged.png"):
+        edit(make_inpaint(text=False), prompt=None, **{name: path})
+
+
+@pytest.mark.parametrize("name", ["image", "mask_image"])
+def test_a_picture_whose_file_breaks_off_is_refused(make_inpaint, tmp_path, name):
+    """PIL decodes when the pixels are first asked for."""
+    with PIL.Image.open(broken(tmp_path / "damaged.png", "end")) as opened:
+        with pytest.raises(ValueError, match=f"`{name}` cannot be read: "):
+            edit(make_inpaint(text=False), prompt=None, **{name: opened})
 
 
 def test_masks_of_every_form():

@@ -20,12 +20,14 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 
@@ -72,45 +74,56 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
 
 
 def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Lay texture tiles (B, K, p, p) side by side over a canvas (B, 1, height, width), in encoder pixels.
+    """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
 
-    Neighbors overlap by 6 pixels and are blended with weights whose squares sum to one, which keeps the contrast
-    where uncorrelated pieces meet.
+    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
+    Neighbors overlap by 6 pixels and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
+    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
     """
-    count, size = tiles.shape[1:3]
+    batch, size = len(tiles), tiles.shape[2]
     stride = size - TILE_OVERLAP
     rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
-    # The step through the tiles is odd, so that large canvases do not repeat a row above itself.
-    order = (torch.arange(rows)[:, None] * (columns | 1) + torch.arange(columns)).flatten() % count
-    window = torch.ones(size, dtype=tiles.dtype, device=tiles.device)
-    ramp = torch.sin(torch.linspace(0, math.pi / 2, TILE_OVERLAP + 2)[1:-1]).to(window)
-    window[:TILE_OVERLAP], window[-TILE_OVERLAP:] = ramp, ramp.flip(0)
-    window = (window[:, None] * window).flatten().view(1, -1, 1)
-    placed = tiles[:, order.to(tiles.device)].flatten(2).transpose(1, 2) * window
-    extent = (rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
-    canvas = F.fold(placed, extent, size, stride=stride)
-    energy = F.fold(window.square().expand(1, -1, rows * columns), extent, size, stride=stride)
-    return (canvas / energy.sqrt())[..., :height, :width]
+    canvas = tiles.new_zeros(batch, rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
+    ramp = (torch.arange(TILE_OVERLAP, device=tiles.device) + 1).to(tiles) / (TILE_OVERLAP + 1)
+    used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
+    every = torch.arange(batch, device=tiles.device)
+    for row, column in product(range(rows), range(columns)):
+        place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
+        laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
+        if row:
+            above = slice(0, TILE_OVERLAP)
+            cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
+            share[above] *= ramp[:, None]
+        if column:
+            left = (..., slice(0, TILE_OVERLAP))
+            cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
+            share[left] *= ramp
+        chosen = cost.argmin(1)
+        used = used.index_put((every, chosen), price, accumulate=True)
+        blend = share * tiles[every, chosen] + (1 - share) * laid
+        canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
+    return canvas[:, None, :height, :width]
 
 
 def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) -> torch.Tensor:
-    """Paint the regions of a structure map with exactly the colors of a palette, in the order the map gives them.
+    """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
 
     Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
     sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
 
     Args:
-        structure: (B, 3, H, W), of any scale; palette: (B, N, 3) colors of equal weight. One of the batches may be 1.
+        structure: (B, 3, H, W) in [-1, 1]; palette: (B, N, 3) Lab colors of equal weight. One of the batches may be 1.
 
     Returns:
-        (B, 3, H, W) in the units of the palette.
+        (B, 3, H, W) Lab.
     """
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
     turns[0] = torch.eye(3)
     batch, count = max(len(structure), len(palette)), structure.shape[2] * structure.shape[3]
-    painted = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
-    colors = palette.float().expand(batch, -1, -1)
+    values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
+    painted, colors = values, palette.float().expand(batch, -1, -1)
     places = ((torch.arange(count, device=painted.device) + 0.5) / count * colors.shape[1] - 0.5).clamp(min=0)
     below = places.long().clamp(max=colors.shape[1] - 1)
     above = (below + 1).clamp(max=colors.shape[1] - 1)
@@ -121,7 +134,62 @@ def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) 
         wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
         wanted = wanted[:, below] * (1 - fraction) + wanted[:, above] * fraction
         painted = (torch.empty_like(wanted).scatter(1, order, wanted).unsqueeze(3) * turn.T).sum(2)
+    with torch.autocast(painted.device.type, enabled=False):
+        painted = one_color_per_region(painted, values)
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+def one_color_per_region(painted: torch.Tensor, values: torch.Tensor, anchors: int = 256) -> torch.Tensor:
+    """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+
+    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
+    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002, from a fixed sample of the pixels) get the mean
+    color of what was painted near them. Means are duller than what they average, therefore mean and covariance are
+    brought back at the end by the linear transport between Gaussians (Pitie and Kokaram, CVMP 2007).
+    """
+    sample = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(1))[:anchors].to(values.device)
+    seeds = modes = values[:, sample]
+    for _ in range(3):
+        modes = _kernel_mean(modes, seeds, seeds, 0.15)
+    colors = _kernel_mean(modes, modes, painted[:, sample], 0.1)
+    return _match_covariance(_kernel_mean(values, seeds, colors, 0.1), painted)
+
+
+def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+    """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
+    # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
+    query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
+    key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
+    value = F.pad(values, (0, 1))
+    mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
+    return mean[:, 0, :, :3]
+
+
+def _match_covariance(colors: torch.Tensor, target: torch.Tensor, floor: float = 4.0) -> torch.Tensor:
+    """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
+    middle = target.mean(1, keepdim=True)
+    centered = colors - colors.mean(1, keepdim=True)
+    flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+    have, want = (x.transpose(1, 2) @ x / x.shape[1] + flat for x in (centered, target - middle))
+    root, inverse = _power(have, 0.5), _power(have, -0.5)
+    return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+
+
+def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+    """Power of symmetric positive matrices (B, 3, 3)."""
+    variance, basis = torch.linalg.eigh(matrix)
+    return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
+
+
+def random_turns(noise: torch.Tensor) -> torch.Tensor:
+    """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
+    q, r = torch.linalg.qr(noise)
+    return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+
+
+def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
+    return (turns.to(structure.dtype) @ structure.flatten(2)).unflatten(2, structure.shape[2:])
 
 
 def zero_module(module: nn.Module) -> nn.Module:
@@ -471,6 +539,37 @@ class MGAdapter(ModelMixin, ConfigMixin):
             value = torch.einsum("bthd,chd->bhtc", values.to(output.dtype), output).flatten(1, 2)
             folded[layer["name"]] = (key, value)
         return folded
+
+    def vary(
+        self,
+        features: Features,
+        batch_size: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> Features:
+        """Draw for each sample what references leave open: which region gets which color, which tile lies where.
+
+        Without this, one set of references has one sketch and one canvas, and the noise of the latents changes little.
+
+        Args:
+            features: from `MGEncoder`, of a batch that divides `batch_size`.
+            generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
+
+        Returns:
+            features whose `structure` and `tiles` are of batch `batch_size`; the others as they were.
+        """
+        varied = {name: dict(parts) for name, parts in features.items()}
+        device = next(iter(features.values()))["vector"].device
+        turns = random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))
+        if {"color", "shape"} <= set(features):  # drawn even where it is not used: the tiles then lie as with it
+            structure = features["shape"]["structure"]
+            structure = structure.repeat_interleave(batch_size // len(structure), dim=0)
+            varied["shape"]["structure"] = turn_colors(structure, turns)
+        if "texture" in features:
+            tiles = features["texture"]["tiles"]
+            tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
+            order = randn_tensor((batch_size, tiles.shape[1]), generator, device, torch.float32).argsort(dim=1)
+            varied["texture"]["tiles"] = tiles[torch.arange(batch_size, device=device).unsqueeze(1), order]
+        return varied
 
     def condition(
         self,
