@@ -1,0 +1,81 @@
+"""Train peers on the frozen base, and measure them with MG-Bench.
+
+python -m benchmarks.baselines train ip_adapter --train_data_dir PICTURES --output_dir runs/ip_adapter
+python -m benchmarks.baselines bench ip_adapter --weights runs/ip_adapter --data PICTURES -o ip_adapter.json
+python -m benchmarks.baselines train mg_adapter ...      our adapter from nothing, with the same budget
+mg-diffusion bench --model runs/mg_adapter/weights ...   measures that one
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from mg_diffusion.bench.flags import add_bench_flags
+from mg_diffusion.loading import embedded_model
+from mg_diffusion.recipe import prepare_output
+from mg_diffusion.training.arguments import parse_args
+
+from .networks import BASELINES
+from .training import OURS, WEIGHTS, build, run
+
+
+def train(method: str, flags: list[str]) -> None:
+    """Flags are those of `python -m mg_diffusion.training base`; `--init_from` is the base, by default the embedded one."""
+    if not any(flag.startswith("--init_from") for flag in flags):
+        flags = [*flags, "--init_from", str(embedded_model())]
+    args = parse_args(["base", *flags])
+    args.method = method
+    run(args)
+
+
+def bench(method: str, options: argparse.Namespace) -> None:
+    output = prepare_output(options.output, ".json")
+    from mg_diffusion import MGPipeline
+    from mg_diffusion.bench.command import run as run_bench
+
+    from .method import BaselineMethod
+
+    components = MGPipeline.from_pretrained(options.init_from, dtype=torch.float32).components
+    model, _ = build(method, components)
+    place = Path(options.weights, WEIGHTS)
+    if not place.is_file():
+        raise ValueError(f"There is no {str(place)!r}. Train {method} first, or give the --output_dir of its run.")
+    weights = torch.load(place, weights_only=True)
+    known = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if weights.keys() != known.keys():
+        raise ValueError(f"{str(place)!r} holds another method's weights than {method}'s.")
+    model.load_state_dict(weights, strict=False)
+    settings = {"num_inference_steps": options.steps, "guidance_scale": options.guidance_scale}
+    made_by = BaselineMethod(model.baseline, components, settings)
+    run_bench(options, made_by, components["vae"], model=method, output=output)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.baselines", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("train", help="all other flags are those of `mg_diffusion.training base`")
+    one.add_argument("method", choices=[OURS, *BASELINES])
+    one = commands.add_parser("bench")
+    one.add_argument("method", choices=list(BASELINES))
+    one.add_argument("--weights", required=True, help="the --output_dir of its training")
+    one.add_argument("--init_from", default=str(embedded_model()), help="the base it was trained on")
+    one.add_argument("--steps", type=int, default=20)
+    one.add_argument("--guidance_scale", type=float, default=1.5)
+    one.add_argument("--seed", type=int, default=0)
+    add_bench_flags(one)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command == "bench":
+        parser.error(f"unknown flags {rest}")
+    try:
+        if options.command == "train":
+            train(options.method, rest)
+        else:
+            bench(options.method, options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

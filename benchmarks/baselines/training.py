@@ -1,0 +1,134 @@
+"""Trains a baseline, or our adapter from nothing, on the frozen base: the same samples in the same order, the same loss."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
+from mg_diffusion.training.base import Objective, export_weights
+from mg_diffusion.training.loop import start, train
+from mg_diffusion.training.models import TrainedModel
+from mg_diffusion.training.pictures import load_splits
+from mg_diffusion.training.supervision import SampleStream, build_pool
+
+from .networks import BASELINES, GRANULARITIES, Baseline
+
+
+OURS = "mg_adapter"
+WEIGHTS = "weights.pt"
+
+
+class ReferenceStream(SampleStream):
+    """The samples of our own training, with the pictures of the references beside their views."""
+
+    def _color(self, item: int) -> dict[str, torch.Tensor]:
+        return {**super()._color(item), "color_rgb": self._picture(item)}
+
+    def _texture(self, item: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {**super()._texture(item, rng), "texture_rgb": self._picture(item)}
+
+    def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
+        picture = self._picture(item)
+        return {**super()._shape(item, flip), "shape_rgb": picture.flip(-1) if flip else picture}
+
+    def _picture(self, item: int) -> torch.Tensor:
+        return self.pool.rgb[item].float() / 255
+
+
+class BaselineModel(torch.nn.Module):
+    """A baseline and the frozen text encoder, as one module."""
+
+    def __init__(self, baseline: Baseline, text_encoder: torch.nn.Module):
+        super().__init__()
+        self.baseline, self.text_encoder = baseline, text_encoder.requires_grad_(False)
+
+    def forward(
+        self,
+        unet_input: torch.Tensor,
+        timesteps: torch.Tensor,
+        input_ids: torch.Tensor,
+        references: dict[str, torch.Tensor],
+        present: torch.Tensor,
+    ) -> torch.Tensor:
+        condition = self.baseline.encode(references, present.float())
+        return self.baseline(unet_input, timesteps, self.text_encoder(input_ids).last_hidden_state, condition)
+
+
+class BaselineObjective(Objective):
+    """Our loss, for a model that reads pictures."""
+
+    def predict(
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        unet_input: torch.Tensor,
+        timesteps: torch.Tensor,
+        fusion_scale: float,
+    ) -> torch.Tensor:
+        references = {name: batch[f"{name}_rgb"] for name in GRANULARITIES}
+        return model(unet_input, timesteps, batch["input_ids"], references, batch["present"])
+
+
+def build(method: str, components: dict[str, Any]) -> tuple[torch.nn.Module, Objective]:
+    """The module to train and its loss; all that belongs to the base is frozen."""
+    encoder, unet, text_encoder = (components[name] for name in ("mg_encoder", "unet", "text_encoder"))
+    if method != OURS:
+        baseline = BASELINES[method](unet, encoder.config.shape_backbone)
+        return BaselineModel(baseline, text_encoder), BaselineObjective(components, 0)
+    config = {name: encoder.config[name] for name in ("sample_size", "num_tiles", "shape_backbone")}
+    components["mg_encoder"] = MGEncoder(**config)
+    token_dim, stride = (components["mg_adapter"].config[name] for name in ("token_dim", "map_stride"))
+    components["mg_adapter"] = MGAdapter.from_unet(
+        unet, components["mg_encoder"], token_dim=token_dim, map_stride=stride
+    )
+    unet.requires_grad_(False)
+    text_encoder.requires_grad_(False)
+    model = TrainedModel(unet, text_encoder, components["mg_encoder"], components["mg_adapter"])
+    return model, Objective(components, 0)
+
+
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What was trained, by name."""
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def run(args: Namespace) -> list[dict[str, float]]:
+    """Train `args.method` on the frozen base `args.init_from`; weights go to `args.output_dir`."""
+    torch.manual_seed(args.seed)
+    accelerator = start(args)
+    pictures, _ = load_splits(args)
+    components = MGPipeline.from_pretrained(args.init_from, dtype=torch.float32).components
+    model, objective = build(args.method, components)
+    objective.snr_gamma = args.snr_gamma
+    model.to(memory_format=torch.channels_last)
+    pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
+    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
+    tiles = components["mg_encoder"].config.num_tiles
+    length = args.max_train_steps * args.train_batch_size * args.gradient_accumulation_steps
+    stream = ReferenceStream(pool, bases, pictures.captions, length, args.seed, shares, tiles)
+
+    def export() -> None:
+        if args.method == OURS:
+            export_weights(components, Path(args.output_dir, "weights"))
+        else:
+            torch.save(trained_state(model), Path(args.output_dir, WEIGHTS))
+
+    def fit() -> list[dict[str, float]]:
+        return train(
+            accelerator,
+            args,
+            model.train(),
+            stream,
+            objective.collate,
+            objective.training_loss,
+            lambda step: {},
+            export,
+        )
+
+    if args.method != OURS:
+        return fit()
+    with components["mg_adapter"].attach(components["unet"]):
+        return fit()
