@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mg_diffusion.bench.tables import NAMES, leakage_table, parts, plain, retrieval_table
+from mg_diffusion.bench.tables import NAMES, leakage_table, methods_table, parts, plain, retrieval_table
 
 
 # Settings that name a place on the machine of the run; they are nobody's business.
@@ -65,6 +65,8 @@ Wasserstein distance in Lab for color, LBP histograms for texture, variance expl
 
 {measured}
 
+{baselines}
+
 ### Failures
 
 The outputs farthest from their references:
@@ -106,6 +108,14 @@ Clothing dataset of Alexey Grigorev and contributors (CC0 1.0), the Grocery Stor
 
 [MG-Diffusion]: https://pypi.org/project/mg-diffusion/
 """
+
+
+BASELINES = """### Other methods on the same base
+
+`python -m benchmarks.baselines` trains each of them, from diffusers' own classes, on this UNet, frozen, with the same
+samples in the same order. `mg_adapter` is our own adapter trained from nothing with that budget, not the shipped one.
+IP-Adapter reads pictures through tokens, T2I-Adapter and ControlNet read coarse colors, luminance and Canny edges;
+`gatys` is texture optimisation after histogram matching."""
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
@@ -190,9 +200,23 @@ def card(folder: Path) -> str:
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
         measured="\n\n".join(f"### {title}\n\n{text}" for title, text in parts(bench)),
+        baselines=baselines(folder),
         speed=speed_table(speed),
         training=table,
     )
+
+
+def baselines(folder: Path) -> str:
+    """The section on other methods, from `baselines/*.json` in the folder; empty where none was measured."""
+    results = [_read(path.parent, path.name) for path in sorted(folder.glob("baselines/*.json"))]
+    if not results:
+        return ""
+    text = BASELINES
+    for track, title in (("photographic", "photographs"), ("synthetic", "rendered pictures")):
+        benched = [result for result in results if f"retrieval_{track}" in result]
+        if benched:
+            text += f"\n\nOwn reference nearest, {title}:\n\n{methods_table(benched, track)}"
+    return text
 
 
 def replace_numbers(text: str, block: str) -> str:

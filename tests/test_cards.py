@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mg_diffusion.cards import card, credits, main, model_index, readme_tables, replace_numbers, speed_table
+from mg_diffusion.cards import baselines, card, credits, main, model_index, readme_tables, replace_numbers, speed_table
 
 
 def figure(mean):
@@ -112,6 +112,21 @@ def test_card_has_front_matter_and_all_figures_but_no_places(folder):
     for part in ("5.3 M parameters", "64 px", "87.5 [", "1.20", "| learning_rate | 0.001 |"):
         assert part in text, part
     assert "secret" not in text and "report_to" not in text
+
+
+def test_other_methods_have_a_row_for_each_track_they_were_benched_on(folder):
+    assert "Other methods" not in card(folder) and baselines(folder) == ""
+    (folder / "baselines").mkdir()
+    quality = {"samples": {"frechet": figure(0.625)}}
+    for name, tracks in (("gatys", ("photographic",)), ("ip_adapter", ("photographic", "synthetic"))):
+        found = {f"retrieval_{track}": retrieval(0.25) for track in tracks}
+        result = {"settings": {"model": name}, "quality": quality, **found}
+        (folder / "baselines" / f"{name}.json").write_text(json.dumps(result))
+    photographs, rendered = baselines(folder).split("rendered pictures:")
+    cell = "25.0 [20.0, 30.0]"
+    assert f"| gatys | {cell} | {cell} | {cell} | {cell} | 0.625 [0.575, 0.675] |" in photographs
+    assert "| ip_adapter |" in photographs and "| ip_adapter |" in rendered and "gatys |" not in rendered
+    assert baselines(folder) in card(folder)
 
 
 @pytest.mark.parametrize("name", ["bench", "speed", "training"])

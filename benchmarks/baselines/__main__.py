@@ -9,16 +9,26 @@ mg-diffusion bench --model runs/mg_adapter/weights ...   measures that one
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mg_diffusion import MGPipeline
+from mg_diffusion.bench.command import run as run_bench
 from mg_diffusion.bench.flags import add_bench_flags
+from mg_diffusion.bench.methods import Method
+from mg_diffusion.evaluation.squeezenet import load_squeezenet
 from mg_diffusion.loading import embedded_model
 from mg_diffusion.recipe import prepare_output
 from mg_diffusion.training.arguments import parse_args
 
+from .gatys import GatysMethod
+from .method import BaselineMethod
 from .networks import BASELINES
-from .training import OURS, WEIGHTS, build, run
+from .training import OURS, WEIGHTS, build, run, trained_state
+
+
+GATYS = "gatys"
 
 
 def train(method: str, flags: list[str]) -> None:
@@ -30,26 +40,32 @@ def train(method: str, flags: list[str]) -> None:
     run(args)
 
 
-def bench(method: str, options: argparse.Namespace) -> None:
+def bench(options: argparse.Namespace) -> None:
     output = prepare_output(options.output, ".json")
-    from mg_diffusion import MGPipeline
-    from mg_diffusion.bench.command import run as run_bench
-
-    from .method import BaselineMethod
-
     components = MGPipeline.from_pretrained(options.init_from, dtype=torch.float32).components
-    model, _ = build(method, components)
-    place = Path(options.weights, WEIGHTS)
-    if not place.is_file():
-        raise ValueError(f"There is no {str(place)!r}. Train {method} first, or give the --output_dir of its run.")
+    method = gatys(options) if options.method == GATYS else trained(options, components)
+    run_bench(options, method, components["vae"], model=options.method, output=output)
+
+
+def gatys(options: argparse.Namespace) -> Method:
+    if options.features is None:
+        raise ValueError("Gatys' method needs a network: give the weights of SqueezeNet 1.1 as --features.")
+    return GatysMethod(load_squeezenet(options.features))
+
+
+def trained(options: argparse.Namespace, components: dict[str, Any]) -> Method:
+    model, _ = build(options.method, components)
+    place = Path(options.weights or "", WEIGHTS)
+    if options.weights is None or not place.is_file():
+        raise ValueError(
+            f"{options.method} needs the --output_dir of its training as --weights; there is no {str(place)!r}."
+        )
     weights = torch.load(place, weights_only=True)
-    known = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    if weights.keys() != known.keys():
-        raise ValueError(f"{str(place)!r} holds another method's weights than {method}'s.")
+    if weights.keys() != trained_state(model).keys():
+        raise ValueError(f"{str(place)!r} holds the weights of another method than {options.method}.")
     model.load_state_dict(weights, strict=False)
     settings = {"num_inference_steps": options.steps, "guidance_scale": options.guidance_scale}
-    made_by = BaselineMethod(model.baseline, components, settings)
-    run_bench(options, made_by, components["vae"], model=method, output=output)
+    return BaselineMethod(model.baseline, components, settings)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -58,8 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     one = commands.add_parser("train", help="all other flags are those of `mg_diffusion.training base`")
     one.add_argument("method", choices=[OURS, *BASELINES])
     one = commands.add_parser("bench")
-    one.add_argument("method", choices=list(BASELINES))
-    one.add_argument("--weights", required=True, help="the --output_dir of its training")
+    one.add_argument("method", choices=[GATYS, *BASELINES])
+    one.add_argument("--weights", help="the --output_dir of its training")
     one.add_argument("--init_from", default=str(embedded_model()), help="the base it was trained on")
     one.add_argument("--steps", type=int, default=20)
     one.add_argument("--guidance_scale", type=float, default=1.5)
@@ -72,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         if options.command == "train":
             train(options.method, rest)
         else:
-            bench(options.method, options)
+            bench(options)
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -88,6 +88,23 @@ def memorisation_table(found: Mapping[str, Any]) -> str:
     return table(["compared by", "AUC"], rows)
 
 
+def methods_table(results: Sequence[Mapping[str, Any]], track: str) -> str:
+    """One row for each method that was benched on a track, "synthetic" or "photographic", with its Frechet distance."""
+    rows = []
+    for result in results:
+        found = result[f"retrieval_{track}"]["method"]
+        quality = plain(result["quality"]["samples"]["frechet"], 3) if "quality" in result else ""
+        rows.append(
+            [
+                result["settings"]["model"],
+                *(percent(found["top1"][one]) for one in NAMES),
+                percent(found["joint"]),
+                quality,
+            ]
+        )
+    return table(["%", *NAMES, "all three nearest", "Frechet distance, photographs"], rows)
+
+
 def markdown(result: Mapping[str, Any], heading: str = "##") -> str:
     """All sections of a result that were run, each under its heading."""
     return "\n\n".join(f"{heading} {title}\n\n{text}" for title, text in parts(result))
