@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mg_diffusion.bench.tables import NAMES, leakage_table, methods_table, parts, plain, retrieval_table
+from mg_diffusion.bench.tables import NAMES, dominance_of, leakage_table, methods_table, parts, retrieval_table
 
 
 # Settings that name a place on the machine of the run; they are nobody's business.
@@ -88,8 +88,9 @@ The outputs nearest to a training picture, and that picture under them:
 {training}
 
 These are the settings of the last run; it continued from the weights of earlier ones, which docs/training.md of the
-project lists. Supervision: photographs whose references pass views that destroy the other granularities, exact triples crossed from
-three photographs, and exact triples of a procedural renderer. No picture of the benchmark was seen in training.
+project lists. Supervision: photographs whose references pass views that destroy the other granularities, exact triples
+crossed from three photographs, and exact triples of a procedural renderer. No picture of the benchmark was seen in
+training.
 
 ## Limits
 
@@ -97,7 +98,7 @@ three photographs, and exact triples of a procedural renderer. No picture of the
 - Words do little. A prompt without references gives vague patches in likely colors.
 - Crossed references give pictures that look composed rather than photographed: colors are laid into the regions of
   the shape reference, under the texture of the texture reference.
-- Which region gets which color follows a fixed rule, not meaning: a sky may turn green. Local contrast counts as
+- Which region gets which color is drawn by the seed, not by meaning: a sky may turn green. Local contrast counts as
   texture.
 
 ## Training data and licenses
@@ -130,8 +131,11 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 def model_index(bench: dict[str, Any]) -> str:
     """The `model-index` of the front matter: top-1 retrieval of both tracks, and the dominance of the leakage matrices."""
-    settings, tracks = bench["settings"], {"synthetic": "rendered pictures", "photographic": ""}
-    tracks["photographic"] = f"{settings['data']} ({settings['split'] or 'all'})"
+    settings = bench["settings"]
+    tracks = {
+        "synthetic": "rendered pictures",
+        "photographic": f"{settings['data']} ({settings['split'] or 'all'})",
+    }
     results = []
     for track, data in tracks.items():
         metrics = []
@@ -154,8 +158,9 @@ def model_index(bench: dict[str, Any]) -> str:
 
 def readme_tables(bench: dict[str, Any]) -> str:
     """The figures of the project's README: retrieval on photographs, and leakage."""
-    photographic = bench["retrieval_photographic"]
-    model = bench["settings"]["model"]
+    if "retrieval_photographic" not in bench:
+        raise ValueError("bench.json lacks retrieval_photographic. Run mg-diffusion bench with that section.")
+    photographic, model = bench["retrieval_photographic"], bench["settings"]["model"]
     count = photographic["settings"]["candidates"]
     blocks = [
         f"Three references from three different held-out photographs; how often the output is nearer to its own "
@@ -167,12 +172,11 @@ def readme_tables(bench: dict[str, Any]) -> str:
         blocks.append(f"The same for rendered pictures, where the true answer is known:\n\n{table}")
     for track in ("synthetic", "photographic"):
         if f"leakage_{track}" in bench:
-            figures = bench[f"leakage_{track}"]["method"]
-            dominance = plain(figures["by_everything"]["dominance"])
+            found = bench[f"leakage_{track}"]
             blocks.append(
                 f"Leakage, {track}: one reference is swapped, the other two and the noise stay; how much each attribute "
-                f"moves, as a share of what swapping all three moves (`seed`: only the noise changes). Diagonal minus "
-                f"rest: {dominance}.\n\n{leakage_table(figures)}"
+                f"moves, as a share of what swapping all three moves (`seed`: only the noise changes). "
+                f"{dominance_of(found)}\n\n{leakage_table(found['method'])}"
             )
     return "\n\n".join(blocks)
 

@@ -219,6 +219,8 @@ def edit(options: argparse.Namespace) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     """`mg-diffusion bench`."""
+    from .pipelines import MGInpaintPipeline
+
     output = prepare_output(options.output, ".json")
     try:
         from .bench.command import run
@@ -226,7 +228,7 @@ def bench(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise ValueError(f"bench needs more packages ({error}): pip install 'mg-diffusion[eval]'.") from error
     generator = load("MGPipeline", options)
-    inpainter = load("MGInpaintPipeline", options)
+    inpainter = MGInpaintPipeline(**generator.components)
     options.height = options.width = options.size
     settings = {name: value for name, value in pipeline_settings(generator, options).items() if value is not None}
     scales = {**dict.fromkeys(GRANULARITIES, 1.0), **dict(options.scale)}

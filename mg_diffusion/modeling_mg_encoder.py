@@ -270,7 +270,9 @@ def draw_tiles(
     inside = torch.ones_like(calm) if mask is None else F.unfold(mask, TILE, stride=4).mean(1)
     allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
     order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
-    order = order.gather(1, torch.arange(num_tiles, device=order.device) % allowed.sum(1, keepdim=True))
+    # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
+    ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
+    order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
     tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, TILE * TILE, -1))
     return tiles.transpose(1, 2).unflatten(2, (TILE, TILE))
 

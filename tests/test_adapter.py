@@ -17,6 +17,7 @@ from mg_diffusion.modeling_mg_adapter import (
     lay_tiles,
     parse_strengths,
     random_turns,
+    turn_colors,
 )
 
 
@@ -400,6 +401,16 @@ def test_regions_of_a_laid_palette_stay_regions(share):
     laid = lay_palette(structure, palette)
     left, right = laid[..., :share].flatten(2), laid[..., share:].flatten(2)
     assert left.std(2).max() < 2 and right.std(2).max() < 2 and (left.mean(2) - right.mean(2)).norm() > 100
+
+
+def test_the_sketch_of_a_mirrored_picture_is_mirrored():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 3, 6, 6, generator=generator)
+    structure = nn.functional.interpolate(noise, size=(24, 24), mode="bicubic").tanh()
+    palette = torch.randn(4, 256, 3, generator=generator) * torch.tensor([20.0, 8.0, 5.0])
+    turns = random_turns(torch.randn(4, 3, 3, generator=generator))
+    sketch, mirrored = (lay_palette(turn_colors(x, turns), palette) for x in (structure, structure.flip(-1)))
+    torch.testing.assert_close(mirrored.flip(-1), sketch, atol=0.01, rtol=0)
 
 
 def test_a_laid_palette_is_flat_where_the_structure_is():

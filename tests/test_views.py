@@ -332,6 +332,14 @@ def test_tiles_come_from_inside_the_mask_and_are_the_same_in_every_call():
     assert not torch.equal(draw_tiles(position, torch.ones_like(mask), 10), other)
 
 
+def test_any_part_of_the_tiles_is_like_any_other():
+    """References that share the places lend the first, second, ... part of theirs."""
+    weight = torch.linspace(0.05, 1, 64).expand(1, 1, 64, 64).contiguous()
+    drawn = [draw_tiles(weight, weight, 64, torch.Generator().manual_seed(seed))[0] for seed in range(30)]
+    means = torch.stack(drawn).mean((2, 3))
+    assert (means[:, :32].mean() - means[:, 32:].mean()).abs() < 0.1 * means.std()
+
+
 @pytest.mark.parametrize("num_tiles", [1, 16, 40])
 def test_tiles_repeat_when_a_picture_has_fewer_places(num_tiles):
     tiles = draw_tiles(torch.randn(2, 1, 24, 32), torch.ones(2, 1, 24, 32), num_tiles)

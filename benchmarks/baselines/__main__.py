@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from mg_diffusion import MGPipeline
 from mg_diffusion.bench.command import run as run_bench
-from mg_diffusion.bench.flags import add_bench_flags
+from mg_diffusion.bench.flags import add_bench_flags, whole
 from mg_diffusion.bench.methods import Method
 from mg_diffusion.evaluation.squeezenet import load_squeezenet
 from mg_diffusion.loading import embedded_model
 from mg_diffusion.recipe import prepare_output
 from mg_diffusion.training.arguments import parse_args
+from mg_diffusion.training.base import load_components
 
 from .gatys import GatysMethod
 from .method import BaselineMethod
@@ -42,7 +42,7 @@ def train(method: str, flags: list[str]) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     output = prepare_output(options.output, ".json")
-    components = MGPipeline.from_pretrained(options.init_from, dtype=torch.float32).components
+    components = load_components(options.init_from or str(embedded_model()))
     method = gatys(options) if options.method == GATYS else trained(options, components)
     run_bench(options, method, components["vae"], model=options.method, output=output)
 
@@ -54,7 +54,7 @@ def gatys(options: argparse.Namespace) -> Method:
 
 
 def trained(options: argparse.Namespace, components: dict[str, Any]) -> Method:
-    model, _ = build(options.method, components)
+    model = build(options.method, components)
     place = Path(options.weights or "", WEIGHTS)
     if options.weights is None or not place.is_file():
         raise ValueError(
@@ -76,10 +76,10 @@ def main(arguments: list[str] | None = None) -> None:
     one = commands.add_parser("bench")
     one.add_argument("method", choices=[GATYS, *BASELINES])
     one.add_argument("--weights", help="the --output_dir of its training")
-    one.add_argument("--init_from", default=str(embedded_model()), help="the base it was trained on")
-    one.add_argument("--steps", type=int, default=20)
+    one.add_argument("--init_from", help="the base it was trained on; default: the embedded model")
+    one.add_argument("--steps", type=whole(1), default=20)
     one.add_argument("--guidance_scale", type=float, default=1.5)
-    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--seed", type=whole(0), default=0)
     add_bench_flags(one)
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command == "bench":

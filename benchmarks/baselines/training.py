@@ -1,4 +1,10 @@
-"""Trains a baseline, or our adapter from nothing, on the frozen base: the same samples in the same order, the same loss."""
+"""Trains a baseline, or our adapter from nothing, on the frozen base: the same samples in the same order, the same loss.
+
+Two things favor our adapter, and no table should be read without them: the base learned together with an earlier
+adapter of ours, whose doors into the UNet are those of the new one; and crossed targets are composed of the same sketch
+and tiles that our adapter lays out. What our adapter draws by seed, the peers cannot know: crossings therefore assign
+colors to regions by one fixed rule here.
+"""
 
 from argparse import Namespace
 from pathlib import Path
@@ -7,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
-from mg_diffusion.training.base import Objective, export_weights
+from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.training.base import Objective, export_weights, load_components
 from mg_diffusion.training.loop import start, train
 from mg_diffusion.training.models import TrainedModel
 from mg_diffusion.training.pictures import load_splits
@@ -27,15 +33,15 @@ class ReferenceStream(SampleStream):
     def _color(self, item: int) -> dict[str, torch.Tensor]:
         return {**super()._color(item), "color_rgb": self._picture(item)}
 
-    def _texture(self, item: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        return {**super()._texture(item, rng), "texture_rgb": self._picture(item)}
+    def _texture(self, item: int, flip: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {**super()._texture(item, flip, rng), "texture_rgb": self._picture(item, flip)}
 
     def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
-        picture = self._picture(item)
-        return {**super()._shape(item, flip), "shape_rgb": picture.flip(-1) if flip else picture}
+        return {**super()._shape(item, flip), "shape_rgb": self._picture(item, flip)}
 
-    def _picture(self, item: int) -> torch.Tensor:
-        return self.pool.rgb[item].float() / 255
+    def _picture(self, item: int, flip: bool = False) -> torch.Tensor:
+        picture = self.pool.rgb[item].float() / 255
+        return picture.flip(-1) if flip else picture
 
 
 class BaselineModel(torch.nn.Module):
@@ -72,12 +78,12 @@ class BaselineObjective(Objective):
         return model(unet_input, timesteps, batch["input_ids"], references, batch["present"])
 
 
-def build(method: str, components: dict[str, Any]) -> tuple[torch.nn.Module, Objective]:
-    """The module to train and its loss; all that belongs to the base is frozen."""
+def build(method: str, components: dict[str, Any]) -> torch.nn.Module:
+    """The module to train; all that belongs to the base is frozen."""
     encoder, unet, text_encoder = (components[name] for name in ("mg_encoder", "unet", "text_encoder"))
     if method != OURS:
         baseline = BASELINES[method](unet, encoder.config.shape_backbone)
-        return BaselineModel(baseline, text_encoder), BaselineObjective(components, 0)
+        return BaselineModel(baseline, text_encoder)
     config = {name: encoder.config[name] for name in ("sample_size", "num_tiles", "shape_backbone")}
     components["mg_encoder"] = MGEncoder(**config)
     token_dim, stride = (components["mg_adapter"].config[name] for name in ("token_dim", "map_stride"))
@@ -86,29 +92,29 @@ def build(method: str, components: dict[str, Any]) -> tuple[torch.nn.Module, Obj
     )
     unet.requires_grad_(False)
     text_encoder.requires_grad_(False)
-    model = TrainedModel(unet, text_encoder, components["mg_encoder"], components["mg_adapter"])
-    return model, Objective(components, 0)
+    return TrainedModel(unet, text_encoder, components["mg_encoder"], components["mg_adapter"])
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """What was trained, by name."""
-    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
 
 
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train `args.method` on the frozen base `args.init_from`; weights go to `args.output_dir`."""
-    torch.manual_seed(args.seed)
     accelerator = start(args)
     pictures, _ = load_splits(args)
-    components = MGPipeline.from_pretrained(args.init_from, dtype=torch.float32).components
-    model, objective = build(args.method, components)
-    objective.snr_gamma = args.snr_gamma
-    model.to(memory_format=torch.channels_last)
-    pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
+    components = load_components(args.init_from)
+    components["vae"].to(accelerator.device)
+    model = build(args.method, components).to(memory_format=torch.channels_last)
+    objective = (Objective if args.method == OURS else BaselineObjective)(components, args.snr_gamma)
+    pool, bases = build_pool(
+        pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_turned=False
+    )
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     tiles = components["mg_encoder"].config.num_tiles
-    length = args.max_train_steps * args.train_batch_size * args.gradient_accumulation_steps
-    stream = ReferenceStream(pool, bases, pictures.captions, length, args.seed, shares, tiles)
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    stream = ReferenceStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares, tiles)
 
     def export() -> None:
         if args.method == OURS:

@@ -40,7 +40,7 @@ class PipelineMethod:
     """`generate` by a `MGPipeline` and `edit` by a `MGInpaintPipeline` of the same components.
 
     Args:
-        generator, inpainter: the pipelines; `inpainter` is `None` where nothing is edited.
+        generator, inpainter: the pipelines.
         settings: arguments of every call of either pipeline.
         scales: strength of each granularity where the benchmark does not set it.
     """
@@ -50,8 +50,7 @@ class PipelineMethod:
         self.settings, self.scales = dict(settings), dict(scales)
         self.progress = tqdm(desc="pictures", unit="")
         for pipe in (generator, inpainter):
-            if pipe is not None:
-                pipe.set_progress_bar_config(disable=True)  # one bar for all batches is enough
+            pipe.set_progress_bar_config(disable=True)  # one bar for all batches is enough
 
     def generate(
         self,
@@ -82,7 +81,6 @@ class PipelineMethod:
     ) -> list[np.ndarray]:
         rows = {name: [[picture] for picture in row] for name, row in references.items()}
         made = pipe(
-            prompt=[""] * len(seeds),
             reference_image=rows or None,
             granularity_scale={**self.scales, **(scales or {})},
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],

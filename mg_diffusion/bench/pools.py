@@ -1,6 +1,6 @@
 """Where references come from: a folder of pictures, or rendered pictures whose true crossings are known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ class Pool:
 class RenderedPool(Pool):
     """Rendered pictures with their factor seeds (N, 3) of color, texture and shape, so that the true answer is known."""
 
-    factors: np.ndarray = None
+    factors: np.ndarray = field(kw_only=True)
 
     def oracle(self, triple: Triple, phase: int = 0) -> np.ndarray:
         """The picture of a triple: another piece of the same material for each `phase`, and never the reference's."""
@@ -44,7 +44,7 @@ def rendered_pool(count: int, size: int, seed: int) -> RenderedPool:
     """`count` pictures of the procedural renderer, of factors that training does not see."""
     factors = np.random.default_rng([8, seed]).integers(*UNSEEN_SEEDS, (count, 3))
     pictures = [_rounded(render(*map(int, row), size=size)) for row in factors]
-    return RenderedPool(pictures, "rendered", None, factors)
+    return RenderedPool(pictures, "rendered", factors=factors)
 
 
 def read_pool(data: str, split: str | None, size: int) -> Pool:

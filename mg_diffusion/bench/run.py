@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from mg_diffusion.evaluation.quality import name_of
 from mg_diffusion.recipe import replacing, versions
 
 from .drawing import draw_all
-from .sections import SECTIONS, Bench, sizes_of
+from .sections import SECTIONS, Bench
 from .tables import markdown
 
 
@@ -37,9 +38,10 @@ def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path
             write_json(part, result)
         bench.method.progress.write(f"{name}: {time.monotonic() - start:.0f} s")
     bench.method.progress.close()
-    drawn = [] if pictures is None else draw_all(bench, result, pictures)
     print(markdown(result))
-    print(output, *drawn, sep="\n")
+    print(output)
+    for path in [] if pictures is None else draw_all(bench, result, pictures):
+        print(path)
     return result
 
 
@@ -62,7 +64,7 @@ def _settings(bench: Bench, model: str) -> dict[str, Any]:
         "data": bench.photographs.name,
         "split": bench.photographs.split,
         "pictures": len(bench.photographs.pictures),
-        "sizes": sizes_of(bench),
+        "sizes": asdict(bench.sizes),
         "features": None if bench.features is None else name_of(bench.features),
         "seed": bench.seed,
         "batch_size": bench.batch_size,

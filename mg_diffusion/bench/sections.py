@@ -1,7 +1,7 @@
 """The sections of MG-Bench: which pictures are asked for, and which module of `mg_diffusion.evaluation` judges them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -92,8 +92,17 @@ def synthetic_triples(bench: Bench) -> list[dict[str, int]]:
     return random_triples(bench.sizes.synthetic_triples, len(bench.rendered.pictures), bench.seed)
 
 
+def halves(bench: Bench) -> list[np.ndarray]:
+    """Places of the photographs in two random halves: what outputs are compared with, and what references come from."""
+    order = np.random.default_rng([9, bench.seed]).permutation(len(bench.photographs.pictures))
+    return np.array_split(order, 2)
+
+
 def photographic_triples(bench: Bench) -> list[dict[str, int]]:
-    return random_triples(bench.sizes.photographic_triples, len(bench.photographs.pictures), bench.seed)
+    """References from one half only: with their own references among the real pictures, outputs would seem nearer."""
+    lent = halves(bench)[1]
+    triples = random_triples(bench.sizes.photographic_triples, len(lent), bench.seed)
+    return [{name: int(lent[place]) for name, place in triple.items()} for triple in triples]
 
 
 def retrieval_synthetic(bench: Bench) -> dict:
@@ -132,14 +141,12 @@ def response(bench: Bench) -> dict:
 
 
 def quality(bench: Bench) -> dict | None:
-    """Outputs of crossed photographs against real ones, of the same folder as the references."""
+    """Outputs of crossed photographs against real ones of the same folder that lent them nothing."""
     if bench.features is None or "photographic" not in bench.made:
         return None
-    real = bench.photographs.pictures
-    order = np.random.default_rng([9, bench.seed]).permutation(len(real))
-    halves = [[real[place] for place in part] for part in np.array_split(order, 2)]
-    rebuilt = None if bench.reconstruct is None else [bench.reconstruct(picture) for picture in halves[1]]
-    return image_quality(bench.made["photographic"], *halves, rebuilt, bench.features, seed=bench.seed)
+    real, lent = ([bench.photographs.pictures[place] for place in half] for half in halves(bench))
+    rebuilt = None if bench.reconstruct is None else [bench.reconstruct(picture) for picture in lent]
+    return image_quality(bench.made["photographic"], real, lent, rebuilt, bench.features, seed=bench.seed)
 
 
 def editing_fidelity(bench: Bench) -> dict:
@@ -158,12 +165,16 @@ def editing_control(bench: Bench) -> dict:
 def diversity_under_references(bench: Bench) -> dict | None:
     if bench.features is None:
         return None
-    pictures, seeds = bench.photographs.pictures, range(bench.sizes.diversity_seeds)
+    pictures, seeds = bench.photographs.pictures, bench.sizes.diversity_seeds
     groups = []
     for triple in random_triples(bench.sizes.diversity_triples, len(pictures), bench.seed):
-        references = {name: [pictures[triple[name]]] * len(seeds) for name in GRANULARITIES}
-        groups.append(bench.method.generate(seeds=[bench.seed + seed for seed in seeds], **references))
-    settings = {"triples": len(groups), "seeds": len(seeds), "seed": bench.seed}
+        group = []
+        for start in range(0, seeds, bench.batch_size):
+            asked = range(bench.seed + start, bench.seed + min(start + bench.batch_size, seeds))
+            references = {name: [pictures[triple[name]]] * len(asked) for name in GRANULARITIES}
+            group += bench.method.generate(seeds=list(asked), **references)
+        groups.append(group)
+    settings = {"triples": len(groups), "seeds": seeds, "seed": bench.seed}
     return {"ratio": diversity(groups, pictures, bench.features, seed=bench.seed), "settings": settings}
 
 
@@ -193,6 +204,9 @@ SECTIONS: Mapping[str, Callable[[Bench], dict | None]] = {
     "memorisation": memorisation,
 }
 
-
-def sizes_of(bench: Bench) -> dict[str, Any]:
-    return asdict(bench.sizes)
+# What a section needs besides the method and pictures to borrow from: other sections, and fields of `Bench`.
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "quality": ("features", "retrieval_photographic"),
+    "diversity": ("features",),
+    "memorisation": ("training", "retrieval_photographic"),
+}

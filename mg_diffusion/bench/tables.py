@@ -41,8 +41,12 @@ def retrieval_table(found: Mapping[str, Any], method: str, share: str = "top1") 
     rows = {f"**{method}**": found["method"]}
     rows |= {LINES.get(name, name): row for name, row in found["reference_lines"].items()}
     rows["chance"] = found["chance"]
-    cells = [[name, *(percent(row[share][one]) for one in NAMES), percent(row["joint"])] for name, row in rows.items()]
-    return table(["%", *NAMES, "all three nearest"], cells)
+    is_joint = share == "top1"  # what "joint" counts
+    cells = [
+        [name, *(percent(row[share][one]) for one in NAMES), *([percent(row["joint"])] if is_joint else [])]
+        for name, row in rows.items()
+    ]
+    return table(["%", *NAMES, *(["all three nearest"] if is_joint else [])], cells)
 
 
 def leakage_table(figures: Mapping[str, Any], name: str = "by_everything") -> str:
@@ -50,6 +54,13 @@ def leakage_table(figures: Mapping[str, Any], name: str = "by_everything") -> st
     matrix = figures[name]["matrix"]
     rows = [[f"swap {swap}", *(plain(row[attribute]) for attribute in NAMES)] for swap, row in matrix.items()]
     return table(["", *(f"{attribute} moves" for attribute in NAMES)], rows)
+
+
+def dominance_of(found: Mapping[str, Any]) -> str:
+    """Mean of the diagonal minus mean of the rest, of the method and of the reference lines."""
+    lines = {LINES.get(name, name): row for name, row in found["reference_lines"].items()}
+    others = "; ".join(f"{name}: {plain(row['by_everything']['dominance'])}" for name, row in lines.items())
+    return f"Diagonal minus the rest: {plain(found['method']['by_everything']['dominance'])} ({others})."
 
 
 def editing_table(found: Mapping[str, Any], method: str) -> str:
@@ -123,10 +134,9 @@ def parts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             ]
     for name, track in (("leakage_synthetic", "rendered pictures"), ("leakage_photographic", "photographs")):
         if name in result:
-            figures = result[name]["method"]
-            dominance = plain(figures["by_everything"]["dominance"])
-            text = f"{leakage_table(figures)}\n\nDiagonal minus the rest: {dominance}."
-            found.append((f"Leakage, {track}", text))
+            found.append(
+                (f"Leakage, {track}", f"{leakage_table(result[name]['method'])}\n\n{dominance_of(result[name])}")
+            )
     if "response" in result:
         found.append(("Sliders", response_table(result["response"])))
     if "quality" in result:

@@ -98,12 +98,15 @@ class Objective:
         return self(model, batch, timesteps, noise, fusion_scale).mean()
 
 
-def _components(args: Namespace, captions: list[str]) -> dict[str, Any]:
-    if not args.init_from:
-        return build_components(args, captions)
-    expected = f"--init_from must be the `weights` of a run of stage base or their export, got {args.init_from!r}"
+def load_components(folder: str) -> dict[str, Any]:
+    """Components of a pipeline that training starts from, in float32.
+
+    Raises:
+        ValueError: if it cannot be loaded, or lacks a component.
+    """
+    expected = f"--init_from must be the `weights` of a run of stage base or their export, got {folder!r}"
     try:
-        components = MGPipeline.from_pretrained(args.init_from, dtype=torch.float32).components
+        components = MGPipeline.from_pretrained(folder, dtype=torch.float32).components
     except (OSError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from error
     missing = [name for name, part in components.items() if part is None]
@@ -121,7 +124,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator = start(args)
     pictures, held_out = load_splits(args, held_out_seed=1)
-    components = _components(args, pictures.captions)
+    components = load_components(args.init_from) if args.init_from else build_components(args, pictures.captions)
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     model.requires_grad_(True).to(memory_format=torch.channels_last)
     components["vae"].to(accelerator.device)

@@ -95,14 +95,17 @@ class Bases:
         return len(self.color)
 
 
-def cross_photos(smooth: torch.Tensor, structure: torch.Tensor, count: int, seed: int) -> Bases:
+def cross_photos(
+    smooth: torch.Tensor, structure: torch.Tensor, count: int, seed: int, is_turned: bool = True
+) -> Bases:
     """`count` random pairs: the regions of one picture in the colors of another.
 
     Args:
         smooth: (N, 3, S, S) Lab; structure: (N, 3, S, S).
+        is_turned: whether the assignment of colors is drawn, or always the one of an unturned structure map.
     """
     color, shape = np.random.default_rng([6, seed]).integers(0, len(smooth), (2, count))
-    turn = draw_turns(count, seed)
+    turn = draw_turns(count, seed, is_turned)
     bases = []
     for start in tqdm(range(0, count, 64), desc="crossing", mininterval=5):
         c, s = color[start : start + 64], shape[start : start + 64]
@@ -112,8 +115,10 @@ def cross_photos(smooth: torch.Tensor, structure: torch.Tensor, count: int, seed
     return Bases(torch.cat(bases), torch.from_numpy(color), torch.from_numpy(shape), turn)
 
 
-def draw_turns(count: int, seed: int) -> torch.Tensor:
+def draw_turns(count: int, seed: int, is_turned: bool) -> torch.Tensor:
     """`count` assignments of colors to regions, (count, 3, 3)."""
+    if not is_turned:
+        return torch.eye(3).repeat(count, 1, 1)
     noise = np.random.default_rng([10, seed]).standard_normal((count, 3, 3)).astype(np.float32)
     return random_turns(torch.from_numpy(noise))
 
@@ -139,14 +144,16 @@ def render_pictures(count: int, size: int, seed: int) -> tuple[np.ndarray, torch
     return seeds, torch.from_numpy(rgb).permute(0, 3, 1, 2).contiguous()
 
 
-def cross_rendered(seeds: np.ndarray, structure: torch.Tensor, points: torch.Tensor, seed: int) -> Bases:
+def cross_rendered(
+    seeds: np.ndarray, structure: torch.Tensor, points: torch.Tensor, seed: int, is_turned: bool = True
+) -> Bases:
     """As many crossings of palettes and regions as there are rendered pictures.
 
     Args:
         seeds: (M, 3); structure: (M, 3, S, S); points: (M, N, 3).
     """
     color, shape = np.random.default_rng([8, seed]).integers(0, len(seeds), (2, len(seeds)))
-    size, turn = structure.shape[2], draw_turns(len(seeds), seed)
+    size, turn = structure.shape[2], draw_turns(len(seeds), seed, is_turned)
     labs = []
     for entry, (c, s) in enumerate(zip(color, shape, strict=True)):
         # Only the colors that the color reference shows; a shape of more regions repeats them.
@@ -176,7 +183,12 @@ def assign_colors(palette: np.ndarray, regions: np.ndarray, sketch: np.ndarray) 
 
 
 def build_pool(
-    pictures: Pictures, crossings: int, rendered: int, seed: int, cache_dir: str | None = None
+    pictures: Pictures,
+    crossings: int,
+    rendered: int,
+    seed: int,
+    cache_dir: str | None = None,
+    is_turned: bool = True,
 ) -> tuple[ViewPool, dict[str, Bases]]:
     """Views and bases for training; pool order is whole pictures, their crops, rendered pictures.
 
@@ -184,7 +196,7 @@ def build_pool(
     With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
     """
     size = pictures.whole.shape[2]
-    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 7])
+    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 7, *([] if is_turned else [is_turned])])
     digest = hashlib.sha256(settings.encode() + pictures.whole.numpy().tobytes()).hexdigest()[:16]
     path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
     if path and path.exists():
@@ -196,10 +208,10 @@ def build_pool(
         seeds, drawn = render_pictures(rendered, size, seed)
     pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
     if rendered:
-        crossed = cross_rendered(seeds, pool.structure[offset:], pool.points[offset:], seed)
+        crossed = cross_rendered(seeds, pool.structure[offset:], pool.points[offset:], seed, is_turned)
         bases["rendered"] = replace(crossed, color=crossed.color + offset, shape=crossed.shape + offset)
     if crossings:
-        bases["composite"] = cross_photos(smooth[:offset], pool.structure[:offset], crossings, seed)
+        bases["composite"] = cross_photos(smooth[:offset], pool.structure[:offset], crossings, seed, is_turned)
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file
@@ -294,7 +306,7 @@ class SampleStream(Dataset):
             "caption": caption,
             "turn": nearest_turn(structure, self.pool.points[this].float().T),
             **self._color(other[0]),
-            **self._texture(other[1], rng),
+            **self._texture(other[1], self._is_flipped(rng), rng),
             **self._shape(this, flip),
         }
 
@@ -303,7 +315,7 @@ class SampleStream(Dataset):
         bases = self.bases[kind]
         entry = int(rng.integers(len(bases)))
         base, flip = bases.lab[entry].float(), self.augment and rng.random() < 0.5
-        texture = self._texture(int(rng.integers(len(self.pool))), rng)
+        texture = self._texture(int(rng.integers(len(self.pool))), self._is_flipped(rng), rng)
         canvas = lay_tiles(texture["tiles"].unsqueeze(0), *base.shape[1:])[0]
         return {
             "image": add_texture(base.flip(-1) if flip else base, canvas),
@@ -318,8 +330,10 @@ class SampleStream(Dataset):
         points = self.pool.points[item].float()
         return {"points": points, "color_weights": torch.full((len(points),), 1 / len(points))}
 
-    def _texture(self, item: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        flip = self.augment and rng.random() < 0.5
+    def _is_flipped(self, rng: np.random.Generator) -> bool:
+        return self.augment and rng.random() < 0.5
+
+    def _texture(self, item: int, flip: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         maps = {name: getattr(self.pool, name)[item].float() for name in ("normalized", "weight", "detail")}
         if flip:
             maps = {name: value.flip(-1) for name, value in maps.items()}

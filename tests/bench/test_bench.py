@@ -13,7 +13,7 @@ from mg_diffusion.bench.drawing import picture_grid, plots
 from mg_diffusion.bench.methods import PipelineMethod
 from mg_diffusion.bench.pools import Pool, rendered_pool
 from mg_diffusion.bench.run import reconstructor, run_bench
-from mg_diffusion.bench.sections import SECTIONS, Bench, Sizes
+from mg_diffusion.bench.sections import NEEDS, SECTIONS, Bench, Sizes, halves, photographic_triples
 
 
 SMALL = Sizes(
@@ -85,6 +85,31 @@ def test_pictures_go_through_the_autoencoder(pipes):
     np.testing.assert_allclose(
         reconstructor(pipes[0].vae)(picture), picture, atol=1e-4
     )  # the Haar codec loses nothing
+
+
+def test_copies_of_references_are_not_nearer_to_real_pictures_than_others(bench):
+    """Quality is judged against photographs that lent nothing, or copying would seem better than real pictures."""
+    lent = {place for triple in photographic_triples(bench) for place in triple.values()}
+    real, other = halves(bench)
+    assert lent <= set(other) and not lent & set(real)
+
+
+def test_a_model_without_text_is_measured(pipes, bench):
+    components = {**pipes[0].components, "text_encoder": None, "tokenizer": None}
+    method = PipelineMethod(MGPipeline(**components), MGInpaintPipeline(**components), bench.method.settings, {})
+    picture = bench.rendered.pictures
+    assert method.generate(seeds=[3], color=[picture[0]], shape=[picture[2]])[0].shape == (SIZE, SIZE, 3)
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[4:20, 4:20] = True
+    assert method.edit([picture[1]], [mask], {}, [3])[0].shape == (SIZE, SIZE, 3)
+
+
+@pytest.mark.parametrize("name, needs", NEEDS.items())
+def test_a_section_knows_what_it_needs(bench, name, needs):
+    for need in needs:
+        if need not in SECTIONS:
+            setattr(bench, need, None)
+    assert SECTIONS[name](bench) is None
 
 
 def test_what_is_missing_is_left_out(bench, tmp_path):

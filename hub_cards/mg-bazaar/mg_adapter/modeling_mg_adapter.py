@@ -113,7 +113,7 @@ def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) 
     Then `one_color_per_region`: the proportions of the palette are not those of the regions.
 
     Args:
-        structure: (B, 3, H, W) in [-1, 1]; palette: (B, N, 3) Lab colors of equal weight. One of the batches may be 1.
+        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight. One of the batches may be 1.
 
     Returns:
         (B, 3, H, W) Lab.
@@ -143,15 +143,17 @@ def one_color_per_region(painted: torch.Tensor, values: torch.Tensor, anchors: i
     """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
 
     What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
-    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002, from a fixed sample of the pixels) get the mean
-    color of what was painted near them. Means are duller than what they average, therefore mean and covariance are
-    brought back at the end by the linear transport between Gaussians (Pitie and Kokaram, CVMP 2007).
+    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
+    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
+    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-    sample = torch.randperm(values.shape[1], generator=torch.Generator().manual_seed(1))[:anchors].to(values.device)
-    seeds = modes = values[:, sample]
+    places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+    sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
+    seeds = modes = values.gather(1, sample)
     for _ in range(3):
         modes = _kernel_mean(modes, seeds, seeds, 0.15)
-    colors = _kernel_mean(modes, modes, painted[:, sample], 0.1)
+    colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
     return _match_covariance(_kernel_mean(values, seeds, colors, 0.1), painted)
 
 
@@ -189,7 +191,9 @@ def random_turns(noise: torch.Tensor) -> torch.Tensor:
 
 def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
-    return (turns.to(structure.dtype) @ structure.flatten(2)).unflatten(2, structure.shape[2:])
+    # Written out: autocast would round a matrix product, and with it the order of the pixels.
+    turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
+    return turned.unflatten(2, structure.shape[2:])
 
 
 def zero_module(module: nn.Module) -> nn.Module:
@@ -549,6 +553,7 @@ class MGAdapter(ModelMixin, ConfigMixin):
         """Draw for each sample what references leave open: which region gets which color, which tile lies where.
 
         Without this, one set of references has one sketch and one canvas, and the noise of the latents changes little.
+        (Of the order of the tiles the first one counts: `lay_tiles` goes on from it with what fits best.)
 
         Args:
             features: from `MGEncoder`, of a batch that divides `batch_size`.
