@@ -29,7 +29,7 @@ class GatysMethod:
     def __init__(self, net: SqueezeNet):
         self.net = net
         self.settings, self.scales = {"steps": STEPS, "style_weight": STYLE_WEIGHT}, {}
-        self.progress = tqdm(desc="pictures", unit="")
+        self.progress = tqdm(desc="pictures", unit="", delay=1)  # an error that comes first has its line to itself
 
     def generate(
         self,

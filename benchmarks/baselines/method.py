@@ -24,7 +24,7 @@ class BaselineMethod:
         self.baseline, self.vae = baseline.eval(), components["vae"]
         self.scheduler = copy.deepcopy(components["scheduler"])
         self.settings, self.scales = dict(settings), dict.fromkeys(GRANULARITIES, 1.0)
-        self.progress = tqdm(desc="pictures", unit="")
+        self.progress = tqdm(desc="pictures", unit="", delay=1)  # an error that comes first has its line to itself
         tokenizer, text_encoder = components["tokenizer"], components["text_encoder"]
         tokens = tokenizer(
             [""], padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"

@@ -48,7 +48,7 @@ class PipelineMethod:
     def __init__(self, generator: Any, inpainter: Any, settings: Mapping[str, Any], scales: Mapping[str, float]):
         self.generator, self.inpainter = generator, inpainter
         self.settings, self.scales = dict(settings), dict(scales)
-        self.progress = tqdm(desc="pictures", unit="")
+        self.progress = tqdm(desc="pictures", unit="", delay=1)  # an error that comes first has its line to itself
         for pipe in (generator, inpainter):
             pipe.set_progress_bar_config(disable=True)  # one bar for all batches is enough
 
