@@ -27,7 +27,7 @@ Triple = dict[str, str]  # granularity -> name of a reference
 
 TRIPLES: list[Triple] = [
     {"color": "poppy", "texture": "gravel", "shape": "flower"},
-    {"color": "rocket", "texture": "weave", "shape": "star"},
+    {"color": "plum", "texture": "weave", "shape": "star"},
     {"color": "coffee", "texture": "grass", "shape": "apple"},
     {"color": "sea", "texture": "brick", "shape": "shirt"},
     {"color": "astronaut", "texture": "fur", "shape": "heart"},

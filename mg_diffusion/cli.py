@@ -39,6 +39,7 @@ PIPELINE_FLAGS = (
     "strength",
     "padding_mask_crop",
     "mask_feather",
+    "context_scale",
 )
 
 
@@ -321,6 +322,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--feather", dest="mask_feather", type=whole(0), metavar="PIXELS", help="soft edge, inside the mask"
+    )
+    one.add_argument(
+        "--context-scale",
+        type=number,
+        metavar="X",
+        help="how much the surroundings lend what no reference gives: 1 (default), 0 is off",
     )
     add_model_flags(one)
 

@@ -568,6 +568,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if {"color", "shape"} <= set(features):  # drawn even where it is not used: the tiles then lie as with it
             structure = features["shape"]["structure"]
             structure = structure.repeat_interleave(batch_size // len(structure), dim=0)
+            own = varied["shape"].pop("turn", None)  # of `MGEncoder.encode_context`, where nothing is left open
+            turns = turns if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
             varied["shape"]["structure"] = turn_colors(structure, turns)
         if "texture" in features:
             tiles = features["texture"]["tiles"]

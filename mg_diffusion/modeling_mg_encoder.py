@@ -180,6 +180,41 @@ def structure_map(smooth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.tanh(turned).view_as(smooth)
 
 
+def nearest_turn(structure: torch.Tensor, colors: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """The turn of a structure map that agrees best with colors at the same places (orthogonal Procrustes).
+
+    With it the sketch that `MGAdapter` makes of a picture is a sketch of that picture.
+
+    Args:
+        structure, colors: (B, 3, N); weight (B, 1, N): how much a place counts.
+
+    Returns:
+        (B, 3, 3), in float32.
+    """
+    structure, colors = structure.float(), colors.float()
+    share = torch.ones_like(colors[:, :1]) if weight is None else weight.float()
+    share = share / share.sum(2, keepdim=True).clamp(min=1e-6)
+    centered = colors - (colors * share).sum(2, keepdim=True)
+    u, _, vt = torch.linalg.svd((centered * share) @ structure.transpose(1, 2))
+    return u @ vt
+
+
+def grow_into(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """Fill a hole (B, 1, H, W; 1 is unknown) of a picture (B, C, H, W) smoothly from what surrounds it.
+
+    (Pull-push: Gortler et al., "The Lumigraph", SIGGRAPH 1996. Halve the picture, counting known pixels only, until
+    all is known; go back, taking from the smaller picture what is unknown.)
+    """
+    known = 1 - hole
+    shares = F.avg_pool2d(known, 2, ceil_mode=True)
+    small = F.avg_pool2d(picture * known, 2, ceil_mode=True) / shares.clamp(min=1e-6)
+    unknown = (shares == 0).to(picture)
+    if unknown.any() and max(small.shape[2:]) > 1:
+        small = grow_into(small, unknown)
+    grown = F.interpolate(small, size=picture.shape[2:], mode="bilinear", align_corners=False)
+    return torch.where(hole > 0, grown, picture)
+
+
 def layout_waves(height: int, width: int) -> torch.Tensor:
     """Center against border, above against below, poles against sides: (3, height, width) in [-2, 2]."""
     y, x = (((torch.arange(side) + 0.5) * math.pi / side) for side in (height, width))
@@ -809,6 +844,36 @@ class MGEncoder(ModelMixin, ConfigMixin):
             rows = self._rows(name, reference, batch_size)
             encoded = [self._average([self._encode_one(name, item, size) for item in row]) for row in rows]
             features[name] = {key: torch.cat([row[key] for row in encoded]) for key in encoded[0]}
+        return features
+
+    @torch.no_grad()
+    def encode_context(
+        self, image: torch.Tensor, hole: torch.Tensor, names: Sequence[str], size: tuple[int, int]
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """Features of what surrounds a hole, so that what is painted into it goes on with its surroundings.
+
+        Color and texture are those of the rest of the picture. Shape is that of the picture with the hole filled
+        smoothly, together with the `turn` (B, 3, 3) that keeps its colors where they are, see `MGAdapter.vary`.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1]; hole: (B, 1, H, W), 1 is unknown; no picture may be all hole.
+            names: the granularities asked for.
+            size: as in `encode`.
+        """
+        count, known = len(image), hole < 0.5
+        filled = grow_into(image, hole)
+        # Of the filled picture, because the views smooth across the border of the hole.
+        rest = [[{"image": one, "mask": mask}] for one, mask in zip(filled, known, strict=True)]
+        given = {name: [[one] for one in filled] if name == "shape" else rest for name in names}
+        features = self.encode(given, size, count)
+        if "shape" in features:
+            structure = features["shape"]["structure"]
+            lab = rgb_to_lab(F.interpolate(filled, size=size, mode="bilinear", antialias=True, align_corners=False))
+            weight = F.adaptive_avg_pool2d(known.float(), size)
+            turn = nearest_turn(
+                structure.flatten(2), lab.to(structure.device).flatten(2), weight.to(structure.device).flatten(2)
+            )
+            features["shape"]["turn"] = turn
         return features
 
     def _rows(self, name: str, reference: Any, batch_size: int) -> list[list[Any]]:

@@ -480,6 +480,7 @@ class MGInpaintPipeline(
         strength: float,
         padding_mask_crop: int | None,
         mask_feather: int,
+        context_scale: float,
     ) -> None:
         """Raise a ValueError for pictures and masks that do not go together, and for strengths and widths out of range."""
         for name, entries in (("image", images), ("mask_image", masks)):
@@ -499,6 +500,8 @@ class MGInpaintPipeline(
             )
         if not 0 < strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
+        if not 0 <= context_scale < float("inf"):
+            raise ValueError(f"`context_scale` must be a finite number of at least 0 (0 is off), got {context_scale}.")
         for name, value in (("padding_mask_crop", padding_mask_crop), ("mask_feather", mask_feather)):
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
@@ -605,6 +608,38 @@ class MGInpaintPipeline(
         height, width = self.default_size(height, width)
         size = self.mg_adapter.map_size(height // self.vae_scale_factor, width // self.vae_scale_factor)
         return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
+
+    def add_context(
+        self,
+        features: Features,
+        strengths: torch.Tensor,
+        init_image: torch.Tensor,
+        init_mask: torch.Tensor,
+        context_scale: float,
+    ) -> tuple[Features, torch.Tensor]:
+        """What no reference gives, lent by what is computed and not repainted.
+
+        Args:
+            features: from `encode_reference`.
+            strengths: (number of prompts, G).
+            init_image: (B, 3, height, width) in [-1, 1]; init_mask: (B, 1, height, width), 1 is repainted. B is 1 or
+                the number of prompts.
+
+        Returns:
+            both, with what was added. Pictures of which nearly all is repainted lend nothing: strength 0.
+        """
+        names = self.mg_adapter.config.granularities
+        missing = [name for name in names if name not in features]
+        count = max(len(init_image), len(init_mask))
+        image, hole = (init_image / 2 + 0.5).clamp(0, 1).expand(count, -1, -1, -1), init_mask.expand(count, -1, -1, -1)
+        is_surrounded = hole.mean((1, 2, 3)) < 0.95
+        if not missing or not is_surrounded.any():
+            return features, strengths
+        height, width = (side // self.vae_scale_factor for side in image.shape[2:])
+        hole = hole * is_surrounded.view(-1, 1, 1, 1)
+        context = self.mg_encoder.encode_context(image, hole, missing, self.mg_adapter.map_size(height, width))
+        lent = torch.tensor([name in context for name in names])
+        return {**features, **context}, strengths * torch.where(lent, context_scale * is_surrounded.unsqueeze(1), 1.0)
 
     # Copied from pipelines.pipeline_mg.MGPipeline.prepare_conditioning
     def prepare_conditioning(
@@ -917,6 +952,7 @@ class MGInpaintPipeline(
         negative_prompt_embeds: torch.Tensor | None = None,
         reference_embeds: Features | None = None,
         fusion_scale: float = 1.0,
+        context_scale: float = 1.0,
         mask_feather: int = 0,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -957,6 +993,8 @@ class MGInpaintPipeline(
             prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the prompts.
             reference_embeds: from `encode_reference`, in place of `reference_image`.
             fusion_scale: how much the granularities are mixed with each other; 0 not at all, 1 as trained.
+            context_scale: strength of what surrounds the mask: it lends every granularity that no reference gives, so
+                that an edit matches its surroundings. 0 is off; `granularity_scale` multiplies it.
             mask_feather: width in pixels of a soft edge, which lies inside the mask.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent" (of what was computed).
             return_dict: whether to return a `StableDiffusionPipelineOutput` or a tuple.
@@ -999,7 +1037,9 @@ class MGInpaintPipeline(
             output_type,
             callback_on_step_end_tensor_inputs,
         )
-        self.check_edit(images, masks, batch_size, is_resized, strength, padding_mask_crop, mask_feather)
+        self.check_edit(
+            images, masks, batch_size, is_resized, strength, padding_mask_crop, mask_feather, context_scale
+        )
         self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
         self.check_reference(reference_image, reference_embeds, batch_size)
         strengths = None if self.mg_adapter is None else self.mg_adapter.strengths(granularity_scale, batch_size)
@@ -1024,7 +1064,12 @@ class MGInpaintPipeline(
         init_image = (2 * init_image - 1).contiguous(memory_format=torch.channels_last)
         init_mask = F.adaptive_max_pool2d(mask_image[:, :, top:bottom, left:right], (height, width))
 
-        # 3. Text
+        # 3. Read the references
+        features = reference_embeds or {}
+        if reference_image is not None:
+            features = self.encode_reference(reference_image, height, width, batch_size)
+
+        # 4. Text
         if prompt_embeds is None:
             blank = "" if self.text_encoder is not None else None
             prompt = [blank] * batch_size if prompt is None else [prompt] if isinstance(prompt, str) else prompt
@@ -1044,7 +1089,7 @@ class MGInpaintPipeline(
         if self.do_classifier_free_guidance:
             prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
 
-        # 4. Noise, mask and masked image
+        # 5. Noise, mask and masked image
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         count = batch_size * num_images_per_prompt
         shape = (count, self.vae.config.latent_channels, *latent_size)
@@ -1060,17 +1105,16 @@ class MGInpaintPipeline(
             masked_image_latents = self.encode_vae_image(masked_image, count, generator).to(latents)
         extra_step_kwargs = StableDiffusionPipeline.prepare_extra_step_kwargs(self, generator, eta)
 
-        # 5. References, read and fused once for all steps; last, so that the same seed gives the same noise without them
+        # 6. Fuse the references once for all steps; after the noise, which the same seed then gives without them, too
         conditioning = None
-        if reference_image is not None or reference_embeds is not None:
-            features = reference_embeds
-            if features is None:
-                features = self.encode_reference(reference_image, height, width, batch_size)
+        if context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None:
+            features, strengths = self.add_context(features, strengths, init_image, init_mask, context_scale)
+        if features:
             conditioning = self.prepare_conditioning(
                 features, strengths, latent_size, num_images_per_prompt, fusion_scale, generator
             )
 
-        # 6. Denoise
+        # 7. Denoise
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(timesteps)
         with self.attach(conditioning), self.progress_bar(total=num_inference_steps) as progress_bar:
@@ -1097,7 +1141,7 @@ class MGInpaintPipeline(
                 if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
 
-        # 7. Decode, and paste into the picture
+        # 8. Decode, and paste into the picture
         if output_type == "latent":
             image = latents
         else:

@@ -9,6 +9,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGEncoder
+from mg_diffusion.modeling_mg_encoder import grow_into
 from mg_diffusion.training.renderer import render
 
 
@@ -327,3 +328,39 @@ def test_damaged_or_foreign_weights_are_refused(saved, tmp_path, damage, message
 def test_the_folder_of_another_model_is_refused(saved):
     with pytest.raises(ValueError, match=r"unet' are not those of this MGEncoder: .*check the path and `subfolder`"):
         MGEncoder.from_pretrained(saved, subfolder="unet")
+
+
+def test_the_context_of_a_hole_is_grown_from_what_surrounds_it():
+    ramp, hole = torch.linspace(0, 1, 32).expand(32, 32), torch.zeros(2, 1, 32, 32)
+    image = torch.stack([ramp, ramp.T, (ramp + ramp.T) / 2]).repeat(2, 1, 1, 1)
+    hole[0, :, 8:24, 10:20], hole[1, :, :, 20:] = 1, 1
+    grown = grow_into(image, hole)
+    known = (hole == 0).expand_as(image)
+    assert torch.equal(grown[known], image[known])
+    other = torch.where(hole > 0, torch.rand(2, 3, 32, 32), image)
+    torch.testing.assert_close(grow_into(other, hole), grown)
+    error, spread = (grown - image)[0][~known[0]].square().mean(), image[0][~known[0]].var()
+    assert error < 0.2 * spread
+    assert (grown[0, :, :, 10] - grown[0, :, :, 9]).abs().max() < 0.2
+    assert torch.equal(grow_into(image, torch.ones_like(hole)), torch.zeros_like(image))
+
+
+def test_context_features_are_those_of_the_known_part():
+    torch.manual_seed(0)
+    encoder = MGEncoder(**TINY).eval()
+    image, hole = torch.rand(2, 3, 48, 48), torch.zeros(2, 1, 48, 48)
+    hole[:, :, 12:40, 8:30] = 1
+    found = encoder.encode_context(image, hole, ["color", "texture", "shape"], (24, 24))
+    other = encoder.encode_context(
+        torch.where(hole > 0, 1 - image, image), hole, ["color", "texture", "shape"], (24, 24)
+    )
+    for name in found:
+        for key in found[name]:
+            torch.testing.assert_close(found[name][key], other[name][key], msg=f"{name} {key}")
+    mask = {"image": grow_into(image, hole)[1], "mask": hole[1] < 0.5}
+    torch.testing.assert_close(
+        encoder.encode({"color": mask}, (24, 24))["color"]["vector"], found["color"]["vector"][1:]
+    )
+    turn = found["shape"]["turn"]
+    torch.testing.assert_close(turn @ turn.transpose(1, 2), torch.eye(3).expand(2, -1, -1), atol=1e-4, rtol=0)
+    assert set(encoder.encode_context(image, hole, ["color"], (24, 24))) == {"color"}

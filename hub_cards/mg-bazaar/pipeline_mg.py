@@ -715,7 +715,12 @@ class MGPipeline(
             self.scheduler, num_inference_steps, device, timesteps, sigmas
         )
 
-        # 2. Text
+        # 2. Read the references
+        features = reference_embeds or {}
+        if reference_image is not None:
+            features = self.encode_reference(reference_image, height, width, batch_size)
+
+        # 3. Text
         if prompt_embeds is None:
             blank = "" if self.text_encoder is not None else None
             prompt = [blank] * batch_size if prompt is None else [prompt] if isinstance(prompt, str) else prompt
@@ -735,24 +740,21 @@ class MGPipeline(
         if self.do_classifier_free_guidance:
             prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
 
-        # 3. Noise
+        # 4. Noise
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         shape = (batch_size * num_images_per_prompt, self.vae.config.latent_channels, *latent_size)
         latents = self.prepare_latents(shape, prompt_embeds.dtype, device, generator, latents)
         unet_channels = self.prepare_unet_channels(latents, generator)
         extra_step_kwargs = StableDiffusionPipeline.prepare_extra_step_kwargs(self, generator, eta)
 
-        # 4. References, read and fused once for all steps; last, so that the same seed gives the same noise without them
+        # 5. Fuse the references once for all steps; after the noise, which the same seed then gives without them, too
         conditioning = None
-        if reference_image is not None or reference_embeds is not None:
-            features = reference_embeds
-            if features is None:
-                features = self.encode_reference(reference_image, height, width, batch_size)
+        if features:
             conditioning = self.prepare_conditioning(
                 features, strengths, latent_size, num_images_per_prompt, fusion_scale, generator
             )
 
-        # 5. Denoise
+        # 6. Denoise
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(timesteps)
         with self.attach(conditioning), self.progress_bar(total=num_inference_steps) as progress_bar:
@@ -774,7 +776,7 @@ class MGPipeline(
                 if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
 
-        # 6. Decode
+        # 7. Decode
         image = latents if output_type == "latent" else self.decode_latents(latents, generator)
         image = self.image_processor.postprocess(image, output_type=output_type)
         self.maybe_free_model_hooks()

@@ -1,5 +1,6 @@
 """One run of MG-Bench, section by section; what is finished is on disk before the next begins."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,12 +22,17 @@ from .tables import markdown
 def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path, pictures: Path | None) -> dict:
     """Run sections in their order, write their figures to `output`, print them, and draw what can be drawn.
 
+    Sections that `output` holds from an earlier run with the very same settings stay, so that one can be run again.
+
     Args:
         model: the name of the method in tables.
         sections: some of `SECTIONS`. Those that lack what they need (features, training pictures) are left out.
         pictures: a folder for grids and plots.
     """
     result: dict[str, Any] = {"settings": _settings(bench, model)}
+    earlier = _read(output)
+    if earlier.get("settings") == json.loads(json.dumps(result["settings"])):
+        result = earlier
     for name in (name for name in SECTIONS if name in sections):
         start = time.monotonic()
         bench.method.progress.set_description(name)
@@ -43,6 +49,14 @@ def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path
     for path in [] if pictures is None else draw_all(bench, result, pictures):
         print(path)
     return result
+
+
+def _read(output: Path) -> dict[str, Any]:
+    """What a file of figures holds; nothing where there is none, or what an interrupted disk left of one."""
+    try:
+        return json.loads(output.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def reconstructor(vae: torch.nn.Module) -> Any:

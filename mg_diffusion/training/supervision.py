@@ -27,6 +27,7 @@ from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles, random_turn
 from mg_diffusion.modeling_mg_encoder import (
     draw_tiles,
     edge_preserving_smooth,
+    nearest_turn,
     rgb_to_lab,
     shape_view,
     texture_view,
@@ -121,15 +122,6 @@ def draw_turns(count: int, seed: int, is_turned: bool) -> torch.Tensor:
         return torch.eye(3).repeat(count, 1, 1)
     noise = np.random.default_rng([10, seed]).standard_normal((count, 3, 3)).astype(np.float32)
     return random_turns(torch.from_numpy(noise))
-
-
-def nearest_turn(structure: torch.Tensor, smooth: torch.Tensor) -> torch.Tensor:
-    """The turn (3, 3) of a structure map (3, N) that agrees best with the colors (3, N) it was made from.
-
-    (Orthogonal Procrustes.) With it the sketch of a photograph is a sketch of that photograph.
-    """
-    u, _, vt = torch.linalg.svd((smooth - smooth.mean(1, keepdim=True)) @ structure.T)
-    return u @ vt
 
 
 def render_pictures(count: int, size: int, seed: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -300,11 +292,11 @@ class SampleStream(Dataset):
         flip = self.augment and rng.random() < 0.5
         image = self.pool.rgb[this].float() / 255
         caption = self.captions[picture] if rng.random() >= self.text_dropout else ""
-        structure = self.pool.structure[this, :, 1::4, 1::4].float().flatten(1)
+        structure = self.pool.structure[this, None, :, 1::4, 1::4].flatten(2)
         return {
             "image": image.flip(-1) if flip else image,
             "caption": caption,
-            "turn": nearest_turn(structure, self.pool.points[this].float().T),
+            "turn": nearest_turn(structure, self.pool.points[this, None].transpose(1, 2))[0],
             **self._color(other[0]),
             **self._texture(other[1], self._is_flipped(rng), rng),
             **self._shape(this, flip),

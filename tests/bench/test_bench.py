@@ -112,6 +112,16 @@ def test_a_section_knows_what_it_needs(bench, name, needs):
     assert SECTIONS[name](bench) is None
 
 
+def test_a_section_can_be_run_again_alone(bench, tmp_path):
+    output = tmp_path / "a.json"
+    run_bench(bench, model="tiny", sections=["editing_fidelity"], output=output, pictures=None)
+    result = run_bench(bench, model="tiny", sections=["editing_control"], output=output, pictures=None)
+    assert set(result) == {"settings", "editing_fidelity", "editing_control"}
+    bench.seed = 1
+    result = run_bench(bench, model="tiny", sections=["editing_control"], output=output, pictures=None)
+    assert set(result) == {"settings", "editing_control"}
+
+
 def test_what_is_missing_is_left_out(bench, tmp_path):
     bench.features = bench.training = None
     sections = ["quality", "diversity", "memorisation", "editing_fidelity"]

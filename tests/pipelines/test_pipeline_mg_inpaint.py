@@ -151,7 +151,9 @@ def test_feather_blends_toward_the_original(make_inpaint):
 @pytest.mark.parametrize("is_inpainting", [False, True])
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 @pytest.mark.parametrize(
-    "reference", [{}, {"reference_image": references(), "granularity_scale": 0}], ids=["none", "zero"]
+    "reference",
+    [{"context_scale": 0}, {"reference_image": references(), "granularity_scale": 0}, {"granularity_scale": 0}],
+    ids=["none", "zero", "zero of the context"],
 )
 def test_without_references_or_strength_it_is_the_stock_pipeline(make_inpaint, is_inpainting, strength, reference):
     pipeline = make_inpaint(is_inpainting=is_inpainting)
@@ -188,6 +190,50 @@ def test_a_full_mask_is_generation(make, make_inpaint, is_inpainting):
 def test_every_granularity_has_an_effect(make_inpaint, name):
     pipeline = make_inpaint(is_inpainting=True)
     assert not np.array_equal(edit(pipeline), edit(pipeline, reference_image={name: references()[name]}))
+
+
+# -- what surrounds the mask ----------------------------------------------------------------------------------------------
+def test_the_surroundings_lend_what_no_reference_gives(make_inpaint, monkeypatch):
+    pipeline, asked = make_inpaint(is_inpainting=True), []
+    original = pipeline.mg_encoder.encode_context
+    monkeypatch.setattr(
+        pipeline.mg_encoder, "encode_context", lambda *a: (asked.append(a[2]), original(*a))[1], raising=False
+    )
+    alone, off = edit(pipeline), edit(pipeline, context_scale=0)
+    half = edit(pipeline, context_scale=0.5)
+    assert not np.array_equal(alone, off) and not np.array_equal(alone, half) and not np.array_equal(half, off)
+    edit(pipeline, reference_image={"color": references()["color"]})
+    edit(pipeline, reference_image=references())
+    assert asked == [["color", "texture", "shape"]] * 2 + [["texture", "shape"]]
+
+
+def test_what_lies_under_the_mask_lends_nothing(make_inpaint):
+    """The same surroundings give the same edit, whatever is repainted."""
+    pipeline, image = make_inpaint(is_inpainting=True), np.array(native())
+    other = image.copy()
+    other[INSIDE > 0] = 255 - other[INSIDE > 0]
+    assert np.array_equal(edit(pipeline, image, INSIDE), edit(pipeline, other, INSIDE))
+    other = image.copy()
+    other[0] = 255 - other[0]
+    inside = INSIDE > 0
+    assert not np.array_equal(edit(pipeline, image, INSIDE)[0][inside], edit(pipeline, other, INSIDE)[0][inside])
+
+
+def test_each_picture_has_its_own_surroundings(make_inpaint):
+    pipeline, images = make_inpaint(is_inpainting=True), [native(), native(picture(9))]
+    options = {"prompt": ["a", "a"], "generator": [seeded(0), seeded(0)]}
+    both = edit(pipeline, images, [INSIDE, np.full_like(INSIDE, 255)], **options)
+    one = edit(pipeline, images[0], INSIDE, "a")
+    nothing = edit(pipeline, images[1], np.full_like(INSIDE, 255), "a", context_scale=0)
+    np.testing.assert_allclose(both[0], one[0], atol=1e-4)
+    np.testing.assert_allclose(both[1], nothing[0], atol=1e-4)
+
+
+def test_without_an_encoder_there_is_no_context(make_inpaint):
+    pipeline = make_inpaint(is_inpainting=True)
+    off = edit(pipeline, context_scale=0)
+    pipeline.mg_encoder = None
+    assert np.array_equal(edit(pipeline), off)
 
 
 def test_one_masked_pixel_masks_its_latent_cell(make_inpaint):
@@ -269,9 +315,8 @@ def test_own_latents_are_the_noise(make_inpaint):
     pipeline = make_inpaint(vae="haar")
     noise = torch.randn(1, 12, SIZE // 2, SIZE // 2, generator=seeded(3))
     for strength in (0.5, 1.0):
-        np.testing.assert_array_equal(
-            edit(pipeline, latents=noise, strength=strength), edit(pipeline, seed=3, strength=strength)
-        )
+        options = {"strength": strength, "context_scale": 0}  # which would draw from the generator after the noise
+        np.testing.assert_array_equal(edit(pipeline, latents=noise, **options), edit(pipeline, seed=3, **options))
 
 
 def test_bfloat16_keeps_the_outside_too(make_inpaint):
@@ -315,6 +360,8 @@ TRANSPARENT.putalpha(100)
         ({"strength": 0.1}, "no step is left"),
         ({"padding_mask_crop": -1}, "padding_mask_crop"),
         ({"mask_feather": 1.5}, "mask_feather"),
+        ({"context_scale": float("nan")}, "`context_scale` must be a finite number"),
+        ({"context_scale": -1.0}, "`context_scale` must be a finite number"),
         ({"height": 15}, "multiples of 2"),
         ({"height": 0}, "multiples of 2, got 0 and 16"),
         ({"reference_image": {"lighting": picture()}}, "Unknown granularity"),
