@@ -26,7 +26,8 @@ def retrieval(mean):
 def leakage(mean):
     row = dict.fromkeys(("color", "texture", "shape"), figure(mean))
     matrix = dict.fromkeys(("color", "texture", "shape", "seed"), row)
-    return {"method": {"by_everything": {"matrix": matrix, "dominance": figure(mean)}}}
+    lines = {"oracle": {"by_everything": {"dominance": figure(0.9)}}}
+    return {"method": {"by_everything": {"matrix": matrix, "dominance": figure(mean)}}, "reference_lines": lines}
 
 
 BENCH = {
@@ -79,6 +80,7 @@ def test_readme_tables_hold_both_tracks_and_the_leakage():
     assert f"| **mg-bazaar (embedded)** | {cell} | {cell} | {cell} | {cell} |" in text
     assert "nearest of 16" in text and "| copy the color reference |" in text and "| unheard_of |" in text
     assert "75.0 [70.0, 80.0]" in text and "| swap seed | 0.38 [0.33, 0.42]" in text
+    assert "Diagonal minus the rest: 0.38 [0.33, 0.42] (the true answer: 0.90 [0.85, 0.95])." in text
     assert "rendered" not in readme_tables({name: BENCH[name] for name in ("settings", "retrieval_photographic")})
 
 

@@ -29,12 +29,12 @@ class Sizes:
     synthetic_triples: int = 512
     synthetic_seeds: int = 3
     photographic_triples: int = 400
-    cases: int = 100
-    response_triples: int = 32
+    cases: int = 64
+    response_triples: int = 24
     strengths: tuple[float, ...] = STRENGTHS
-    diversity_triples: int = 32
+    diversity_triples: int = 24
     diversity_seeds: int = 6
-    edits: int = 128
+    edits: int = 96
 
 
 QUICK = Sizes(

@@ -112,7 +112,7 @@ def test_what_is_no_pipeline_of_this_stage_is_no_start(whole, flags, tmp_path, k
         MGPipeline.from_pretrained(whole[0] / "weights", mg_adapter=None).save_pretrained(place)
     message = {"no adapter": r"lacks \['mg_adapter'\]", "foreign code": "trust_remote_code"}.get(kind, "")
     changed = {"init_from": place, "block_out_channels": None, "text_width": None}
-    with pytest.raises(ValueError, match=f"--init_from must be the `weights` of a run .*start'.*{message}"):
+    with pytest.raises(ValueError, match=f"(?s)--init_from must be the `weights` of a run .*start'.*{message}"):
         run(parse_args(flags("base", tmp_path / "run", **changed)))
 
 
