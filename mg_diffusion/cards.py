@@ -48,10 +48,12 @@ from diffusers import DiffusionPipeline
 
 pipe = DiffusionPipeline.from_pretrained("mg-bazaar", trust_remote_code=True)
 image = pipe(
-    reference_image={{"color": ["#c81e1e:2", "#f5deb3"], "texture": "brick.png", "shape": "cat.png"}},
+    reference_image={{"color": ["#c81e1e:2", "#f5deb3"], "texture": "brick.png", "shape": "leaf.png"}},
     generator=torch.Generator().manual_seed(0),
 ).images[0]
 ```
+
+`custom_pipeline="pipeline_mg_inpaint"` loads the pipeline that repaints part of a picture instead.
 
 ## Measured
 
@@ -95,6 +97,9 @@ training.
 ## Limits
 
 - {resolution} px. Textures finer than two pixels do not exist here.
+- Shape takes bold silhouettes and large regions; faces and small objects are lost. Now and then a patch gets a color
+  that no reference shows.
+- Inpainting without references continues colors, not objects, and measures worse than classical filling.
 - Words do little. A prompt without references gives vague patches in likely colors.
 - Crossed references give pictures that look composed rather than photographed: colors are laid into the regions of
   the shape reference, under the texture of the texture reference.

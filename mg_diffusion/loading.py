@@ -67,4 +67,6 @@ def load_pipeline(
         raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
-    return kind.from_pretrained(place, trust_remote_code=trust_remote_code).to(target)
+    # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
+    dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
+    return kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype).to(target)
