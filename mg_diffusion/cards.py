@@ -120,7 +120,8 @@ BASELINES = """### Other methods on the same base
 
 `python -m benchmarks.baselines` trains each of them, from diffusers' own classes, on this UNet, frozen, with the same
 samples in the same order. `mg_adapter` is our own adapter trained from nothing with that budget, not the shipped one.
-IP-Adapter reads pictures through tokens, T2I-Adapter and ControlNet read coarse colors, luminance and Canny edges;
+The base
+learned together with an earlier adapter of ours, which favors ours. IP-Adapter reads pictures through tokens, T2I-Adapter and ControlNet read coarse colors, luminance and Canny edges;
 `gatys` is texture optimisation after histogram matching."""
 
 

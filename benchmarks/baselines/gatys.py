@@ -14,7 +14,7 @@ from mg_diffusion.evaluation.squeezenet import SqueezeNet
 
 STEPS = 80
 LEARNING_RATE = 0.03
-STYLE_WEIGHT = 3e3  # of 300 to 3e4, on 24 triples of training pictures, the one of most cases with all three nearest
+STYLE_WEIGHT = 3e3  # a first guess, not tuned yet
 CONTENT, STYLE = "fire5", ("conv1", "fire3", "fire5")
 SIDE = 128  # SqueezeNet needs as much
 
