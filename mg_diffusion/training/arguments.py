@@ -95,6 +95,8 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rendered_share", type=float, default=0.15, help="exact triples of rendered pictures")
     group.add_argument("--num_crossings", type=int, default=12000, help="pool of crossed photographs")
     group.add_argument("--num_rendered", type=int, default=4000, help="pool of rendered pictures")
+    augment = "crop, flip, leave out references and captions at random"
+    group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help=augment)
     group.add_argument("--snr_gamma", type=float, default=16.0, help="limit of the v-space weight 1 / sigma^2")
 
 

@@ -132,7 +132,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
     pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
     per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     tiles = components["mg_encoder"].config.num_tiles
-    stream = SampleStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares, tiles)
+    length = args.max_train_steps * per_step
+    stream = SampleStream(
+        pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment
+    )
     objective = Objective(components, args.snr_gamma)
     if held_out is None:
         accelerator.print("No validation split: the run reports the training loss only.")

@@ -291,7 +291,8 @@ class SampleStream(Dataset):
         other = [picture + int(rng.integers(2)) * count for _ in range(2)] if self.augment else [this, this]
         flip = self.augment and rng.random() < 0.5
         image = self.pool.rgb[this].float() / 255
-        caption = self.captions[picture] if rng.random() >= self.text_dropout else ""
+        is_dropped = self.augment and rng.random() < self.text_dropout
+        caption = "" if is_dropped else self.captions[picture]
         structure = self.pool.structure[this, None, :, 1::4, 1::4].flatten(2)
         return {
             "image": image.flip(-1) if flip else image,
