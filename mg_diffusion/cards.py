@@ -67,6 +67,8 @@ Wasserstein distance in Lab for color, LBP histograms for texture, variance expl
 
 {measured}
 
+{other_data}
+
 {baselines}
 
 ### Failures
@@ -116,13 +118,32 @@ Clothing dataset of Alexey Grigorev and contributors (CC0 1.0), the Grocery Stor
 """
 
 
+OTHER_DATA = """### The same bench on other pictures
+
+`{data}`: {count} pictures of a distribution that training did not see, benched with no other change."""
+
 BASELINES = """### Other methods on the same base
 
 `python -m benchmarks.baselines` trains each of them, from diffusers' own classes, on this UNet, frozen, with the same
 samples in the same order. `mg_adapter` is our own adapter trained from nothing with that budget, not the shipped one.
-The base
-learned together with an earlier adapter of ours, which favors ours. IP-Adapter reads pictures through tokens, T2I-Adapter and ControlNet read coarse colors, luminance and Canny edges;
-`gatys` is texture optimisation after histogram matching."""
+The base learned together with an earlier adapter of ours, which favors ours. IP-Adapter reads pictures through tokens,
+T2I-Adapter and ControlNet read coarse colors, luminance and Canny edges; `gatys` is texture optimisation after
+histogram matching."""
+
+# The entries of `ratio_to_stock_step` of benchmarks/speed.py, for people.
+TIMED = {
+    "step_conditioned": "a step with all three references",
+    "step_attention_only": "the same, attention only",
+    "step_residuals_only": "the same, residuals only",
+    "condition_once": "fusing and folding, once a call",
+    "encode_64": "encoding three references of 64 px, once a call",
+    "encode_128": "of 128 px",
+    "encode_256": "of 256 px",
+    "encode_256_color": "of 256 px, the color branch",
+    "encode_256_texture": "of 256 px, the texture branch",
+    "encode_256_shape": "of 256 px, the shape branch",
+    "encode_512": "of 512 px",
+}
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:
@@ -190,7 +211,9 @@ def readme_tables(bench: dict[str, Any]) -> str:
 def speed_table(speed: dict[str, Any]) -> str:
     """Markdown table of the ratios of `speed.json`."""
     place = f"{speed['settings']['cores']} CPU cores" if speed["settings"]["device"] == "cpu" else "GPU"
-    rows = (f"| {name} | {value:.2f} |" for name, value in speed["ratio_to_stock_step"].items())
+    ratios = speed["ratio_to_stock_step"]
+    order = [*(name for name in TIMED if name in ratios), *(name for name in ratios if name not in TIMED)]
+    rows = (f"| {TIMED.get(name, name)} | {ratios[name]:.2f} |" for name in order)
     return "\n".join([f"| in steps of the stock UNet, {place} | |", "|-|-|", *rows])
 
 
@@ -210,10 +233,22 @@ def card(folder: Path) -> str:
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
         measured="\n\n".join(f"### {title}\n\n{text}" for title, text in parts(bench)),
+        other_data=other_data(folder),
         baselines=baselines(folder),
         speed=speed_table(speed),
         training=table,
     )
+
+
+def other_data(folder: Path) -> str:
+    """What was measured on other pictures, from `other_data/*.json` in the folder; empty where nothing was."""
+    texts = []
+    for path in sorted(folder.glob("other_data/*.json")):
+        bench = _read(path.parent, path.name)
+        settings = bench["settings"]
+        texts.append(OTHER_DATA.format(data=settings["data"], count=settings["pictures"]))
+        texts += [f"{title}:\n\n{text}" for title, text in parts(bench)]
+    return "\n\n".join(texts)
 
 
 def baselines(folder: Path) -> str:

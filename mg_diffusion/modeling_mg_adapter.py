@@ -516,10 +516,16 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if "texture" in features:
             yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
         if "color" in features and "shape" in features:
-            structure = F.adaptive_avg_pool2d(features["shape"]["structure"], canvas_size)
-            sketch = lay_palette(structure, features["color"]["palette"])
+            sketch = self.sketch(features, canvas_size)
             middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
             yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
+
+    def sketch(self, features: Features, size: tuple[int, int]) -> torch.Tensor:
+        """Which color goes where, (B, 3, *size) in Lab: the palette laid into the regions, or what context knows."""
+        if "sketch" in features["shape"]:
+            return F.adaptive_avg_pool2d(features["shape"]["sketch"], size)
+        structure = F.adaptive_avg_pool2d(features["shape"]["structure"], size)
+        return lay_palette(structure, features["color"]["palette"])
 
     def fold(self, unet: nn.Module, tokens: torch.Tensor, strengths: torch.Tensor) -> FoldedAttention:
         """Keys and values of every cross-attention layer, folded with its query and output projections.
@@ -560,17 +566,18 @@ class MGAdapter(ModelMixin, ConfigMixin):
             generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
 
         Returns:
-            features whose `structure` and `tiles` are of batch `batch_size`; the others as they were.
+            features whose `structure`, `sketch` and `tiles` are of batch `batch_size`; the others as they were.
         """
         varied = {name: dict(parts) for name, parts in features.items()}
         device = next(iter(features.values()))["vector"].device
         turns = random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))
         if {"color", "shape"} <= set(features):  # drawn even where it is not used: the tiles then lie as with it
-            structure = features["shape"]["structure"]
-            structure = structure.repeat_interleave(batch_size // len(structure), dim=0)
+            for key in {"structure", "sketch"} & set(features["shape"]):
+                value = features["shape"][key]
+                varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
             own = varied["shape"].pop("turn", None)  # of `MGEncoder.encode_context`, where nothing is left open
             turns = turns if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
-            varied["shape"]["structure"] = turn_colors(structure, turns)
+            varied["shape"]["structure"] = turn_colors(varied["shape"]["structure"], turns)
         if "texture" in features:
             tiles = features["texture"]["tiles"]
             tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)

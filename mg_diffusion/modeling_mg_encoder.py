@@ -853,7 +853,9 @@ class MGEncoder(ModelMixin, ConfigMixin):
         """Features of what surrounds a hole, so that what is painted into it goes on with its surroundings.
 
         Color and texture are those of the rest of the picture. Shape is that of the picture with the hole filled
-        smoothly, together with the `turn` (B, 3, 3) that keeps its colors where they are, see `MGAdapter.vary`.
+        smoothly. With color asked for as well, that picture itself is the `sketch` (B, 3, *size) in Lab of
+        `MGAdapter.sketch`; otherwise a `turn` (B, 3, 3) keeps the colors of another palette where such colors are, see
+        `MGAdapter.vary`.
 
         Args:
             image: (B, 3, H, W) in [0, 1]; hole: (B, 1, H, W), 1 is unknown; no picture may be all hole.
@@ -869,6 +871,9 @@ class MGEncoder(ModelMixin, ConfigMixin):
         if "shape" in features:
             structure = features["shape"]["structure"]
             lab = rgb_to_lab(F.interpolate(filled, size=size, mode="bilinear", antialias=True, align_corners=False))
+            if "color" in features:
+                features["shape"]["sketch"] = lab.to(structure)
+                return features
             weight = F.adaptive_avg_pool2d(known.float(), size)
             turn = nearest_turn(
                 structure.flatten(2), lab.to(structure.device).flatten(2), weight.to(structure.device).flatten(2)

@@ -4,7 +4,18 @@ import json
 
 import pytest
 
-from mg_diffusion.cards import baselines, card, credits, main, model_index, readme_tables, replace_numbers, speed_table
+from mg_diffusion.cards import (
+    TIMED,
+    baselines,
+    card,
+    credits,
+    main,
+    model_index,
+    other_data,
+    readme_tables,
+    replace_numbers,
+    speed_table,
+)
 
 
 def figure(mean):
@@ -37,7 +48,7 @@ BENCH = {
     "leakage_synthetic": leakage(0.375),
 }
 SPEED = {
-    "ratio_to_stock_step": {"step_conditioned": 1.204, "encode_256": 0.5},
+    "ratio_to_stock_step": {"unheard_of": 0.125, "encode_256": 0.5, "step_conditioned": 1.204},
     "settings": {"cores": 4, "device": "cpu"},
 }
 TRAINING = {
@@ -97,13 +108,20 @@ def test_model_index_is_valid_and_holds_the_means():
 
 def test_speed_table_lists_ratios_and_where_they_were_taken():
     table = speed_table(SPEED)
-    assert "| step_conditioned | 1.20 |" in table and "| encode_256 | 0.50 |" in table and "4 CPU cores" in table
+    assert table.splitlines()[2:] == [
+        "| a step with all three references | 1.20 |",
+        "| of 256 px | 0.50 |",
+        "| unheard_of | 0.12 |",
+    ]
+    assert "4 CPU cores" in table
     assert "GPU" in speed_table({**SPEED, "settings": {"device": "cuda", "cores": 4}})
 
 
 def test_speed_table_reads_what_the_benchmark_writes(repository):
     written = (repository / "benchmarks" / "speed.py").read_text(encoding="utf-8")
     assert all(f'"{key}": ' in written for key in ("ratio_to_stock_step", "settings", "cores", "device"))
+    shipped = json.loads((repository / "hub_cards" / "mg-bazaar" / "speed.json").read_text(encoding="utf-8"))
+    assert set(shipped["ratio_to_stock_step"]) == set(TIMED)
 
 
 def test_card_has_front_matter_and_all_figures_but_no_places(folder):
@@ -129,6 +147,18 @@ def test_other_methods_have_a_row_for_each_track_they_were_benched_on(folder):
     assert f"| gatys | {cell} | {cell} | {cell} | {cell} | 0.625 [0.575, 0.675] |" in photographs
     assert "| ip_adapter |" in photographs and "| ip_adapter |" in rendered and "gatys |" not in rendered
     assert baselines(folder) in card(folder)
+
+
+def test_other_pictures_have_their_own_tables(folder):
+    assert "other pictures" not in card(folder) and other_data(folder) == ""
+    (folder / "other_data").mkdir()
+    result = {
+        "settings": {"model": "mg-bazaar (embedded)", "data": "wallpapers", "pictures": 70},
+        "retrieval_photographic": retrieval(0.25),
+    }
+    (folder / "other_data" / "a.json").write_text(json.dumps(result))
+    assert "`wallpapers`: 70 pictures" in other_data(folder) and "25.0 [20.0, 30.0]" in other_data(folder)
+    assert other_data(folder) in card(folder)
 
 
 @pytest.mark.parametrize("name", ["bench", "speed", "training"])

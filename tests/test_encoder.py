@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGEncoder
-from mg_diffusion.modeling_mg_encoder import grow_into
+from mg_diffusion.modeling_mg_encoder import grow_into, rgb_to_lab
 from mg_diffusion.training.renderer import render
 
 
@@ -361,6 +362,10 @@ def test_context_features_are_those_of_the_known_part():
     torch.testing.assert_close(
         encoder.encode({"color": mask}, (24, 24))["color"]["vector"], found["color"]["vector"][1:]
     )
-    turn = found["shape"]["turn"]
+    filled = F.interpolate(grow_into(image, hole), size=(24, 24), mode="bilinear", antialias=True)
+    torch.testing.assert_close(found["shape"]["sketch"], rgb_to_lab(filled))
+    with_another_palette = encoder.encode_context(image, hole, ["texture", "shape"], (24, 24))["shape"]
+    assert "turn" not in found["shape"] and "sketch" not in with_another_palette
+    turn = with_another_palette["turn"]
     torch.testing.assert_close(turn @ turn.transpose(1, 2), torch.eye(3).expand(2, -1, -1), atol=1e-4, rtol=0)
     assert set(encoder.encode_context(image, hole, ["color"], (24, 24))) == {"color"}

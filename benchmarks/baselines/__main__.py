@@ -2,6 +2,7 @@
 
 python -m benchmarks.baselines train ip_adapter --train_data_dir PICTURES --output_dir runs/ip_adapter
 python -m benchmarks.baselines bench ip_adapter --weights runs/ip_adapter --data PICTURES -o ip_adapter.json
+python -m benchmarks.baselines bench gatys --features squeezenet1_1.safetensors --data PICTURES -o gatys.json
 python -m benchmarks.baselines train mg_adapter ...      our adapter from nothing, with the same budget
 mg-diffusion bench --model runs/mg_adapter/weights ...   measures that one
 """
@@ -25,7 +26,7 @@ from mg_diffusion.training.base import load_components
 from .gatys import GatysMethod
 from .method import BaselineMethod
 from .networks import BASELINES
-from .training import OURS, WEIGHTS, build, run, trained_state
+from .training import OURS, WEIGHTS, build, run
 
 
 GATYS = "gatys"
@@ -61,7 +62,7 @@ def trained(options: argparse.Namespace, components: dict[str, Any]) -> Method:
             f"{options.method} needs the --output_dir of its training as --weights; there is no {str(place)!r}."
         )
     weights = torch.load(place, weights_only=True)
-    if weights.keys() != trained_state(model).keys():
+    if weights.keys() != {name for name, value in model.named_parameters() if value.requires_grad}:
         raise ValueError(f"{str(place)!r} holds the weights of another method than {options.method}.")
     model.load_state_dict(weights, strict=False)
     settings = {"num_inference_steps": options.steps, "guidance_scale": options.guidance_scale}

@@ -2,8 +2,8 @@
 
 Two things favor our adapter, and no table should be read without them: the base learned together with an earlier
 adapter of ours, whose doors into the UNet are those of the new one; and crossed targets are composed of the same sketch
-and tiles that our adapter lays out. What our adapter draws by seed, the peers cannot know: crossings therefore assign
-colors to regions by one fixed rule here.
+and tiles that our adapter lays out. What our adapter draws by seed, the peers cannot know: the crossings they learn from
+assign colors to regions by one fixed rule. And what surrounds a hole they read from the UNet's own channels.
 """
 
 from argparse import Namespace
@@ -29,6 +29,10 @@ WEIGHTS = "weights.pt"
 
 class ReferenceStream(SampleStream):
     """The samples of our own training, with the pictures of the references beside their views."""
+
+    def _context(self, image: torch.Tensor, hole: torch.Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """Nothing: what our encoder makes of the surroundings is no reference that a peer could read."""
+        return {}
 
     def _color(self, item: int) -> dict[str, torch.Tensor]:
         return {**super()._color(item), "color_rgb": self._picture(item)}
@@ -106,18 +110,21 @@ def run(args: Namespace) -> list[dict[str, float]]:
     pictures, _ = load_splits(args)
     components = load_components(args.init_from)
     components["vae"].to(accelerator.device)
+    is_ours = args.method == OURS
     model = build(args.method, components).to(memory_format=torch.channels_last)
-    objective = (Objective if args.method == OURS else BaselineObjective)(components, args.snr_gamma)
+    objective = (Objective if is_ours else BaselineObjective)(components, args.snr_gamma)
     pool, bases = build_pool(
-        pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_turned=False
+        pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_turned=is_ours
     )
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     tiles = components["mg_encoder"].config.num_tiles
     per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    stream = ReferenceStream(pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares, tiles)
+    stream = (SampleStream if is_ours else ReferenceStream)(
+        pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares, tiles
+    )
 
     def export() -> None:
-        if args.method == OURS:
+        if is_ours:
             export_weights(components, Path(args.output_dir, "weights"))
         else:
             torch.save(trained_state(model), Path(args.output_dir, WEIGHTS))
@@ -134,7 +141,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
             export,
         )
 
-    if args.method != OURS:
+    if not is_ours:
         return fit()
     with components["mg_adapter"].attach(components["unet"]):
         return fit()

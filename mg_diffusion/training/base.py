@@ -85,6 +85,8 @@ class Objective:
             batch["input_ids"],
             views_of(batch),
             batch["turn"],
+            batch["sketch"],
+            batch["has_sketch"],
             batch["present"],
             fusion_scale,
         )
@@ -133,9 +135,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
     per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     tiles = components["mg_encoder"].config.num_tiles
     length = args.max_train_steps * per_step
-    stream = SampleStream(
-        pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment
-    )
+    stream = SampleStream(pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment)
     objective = Objective(components, args.snr_gamma)
     if held_out is None:
         accelerator.print("No validation split: the run reports the training loss only.")

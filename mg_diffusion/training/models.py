@@ -160,6 +160,8 @@ class TrainedModel(nn.Module):
         input_ids: torch.Tensor,
         views: dict[str, dict[str, torch.Tensor]],
         turns: torch.Tensor,
+        sketch: torch.Tensor,
+        has_sketch: torch.Tensor,
         present: torch.Tensor,
         fusion_scale: float,
     ) -> torch.Tensor:
@@ -168,10 +170,13 @@ class TrainedModel(nn.Module):
         Args:
             unet_input: (B, 2C + 1, h, w), noisy latents, mask, masked latents.
             turns: (B, 3, 3), which region gets which color.
+            sketch, has_sketch: (B, 3, S, S) Lab and (B,) bool, for edits without references, see `MGAdapter.sketch`.
             present: (B, G) bool, references that were not dropped.
         """
         features = self.mg_encoder(views)
         features["shape"]["structure"] = turn_colors(features["shape"]["structure"], turns)
+        laid = self.mg_adapter.sketch(features, self.mg_adapter.map_size(*unet_input.shape[2:]))
+        features["shape"]["sketch"] = torch.where(has_sketch.view(-1, 1, 1, 1), sketch, laid)
         attention, residuals = self.mg_adapter.condition(
             self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
         )

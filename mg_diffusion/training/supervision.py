@@ -27,6 +27,7 @@ from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles, random_turn
 from mg_diffusion.modeling_mg_encoder import (
     draw_tiles,
     edge_preserving_smooth,
+    grow_into,
     nearest_turn,
     rgb_to_lab,
     shape_view,
@@ -40,6 +41,7 @@ from .renderer import halve, render, render_palette, render_regions
 
 GRANULARITIES = ("color", "texture", "shape")
 KINDS = ("photo", "composite", "rendered")
+CONTEXT_SHARE = 0.8  # of edits without references; the others teach the base model, which guidance starts from
 
 
 @dataclass
@@ -232,7 +234,7 @@ def random_presence(rng: np.random.Generator, kind: str) -> np.ndarray:
     Each is dropped on its own, so that every subset is seen. Crossed pictures always keep at least one: without any
     reference the model should paint photographs. These lose more: their own colors are seldom those of the sketch.
     """
-    if kind == "photo" and rng.random() < 0.3:
+    if kind == "photo" and rng.random() < 0.4:
         return np.zeros(3, bool)
     if rng.random() < 0.2:
         return np.arange(3) == rng.integers(3)
@@ -275,6 +277,9 @@ class SampleStream(Dataset):
         sample["present"] = torch.from_numpy(keep)
         # What is learned without any reference is to go on with what lies around a hole.
         sample["mask"] = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if keep.any() else 0.2)
+        sample["sketch"], sample["has_sketch"] = torch.zeros_like(sample["image"]), torch.tensor(False)
+        if not keep.any() and sample["mask"].mean() < 0.95 and rng.random() < CONTEXT_SHARE:
+            sample |= self._context(sample["image"], sample["mask"], rng)
         if kind != "photo":
             # Around the hole of an edit lies another picture, and the references rule all the same.
             other = self.pool.rgb[int(rng.integers(len(self.captions)))].float() / 255
@@ -317,6 +322,24 @@ class SampleStream(Dataset):
             **self._color(int(bases.color[entry])),
             **texture,
             **self._shape(int(bases.shape[entry]), flip),
+        }
+
+    def _context(self, image: torch.Tensor, hole: torch.Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """What surrounds a hole, as `MGEncoder.encode_context` gives it to edits without references."""
+        known = 1 - hole.unsqueeze(0)
+        lab = rgb_to_lab(grow_into(image.unsqueeze(0), hole.unsqueeze(0)))
+        smooth = edge_preserving_smooth(lab)
+        maps = {**texture_view(lab, smooth, known), **shape_view(smooth, torch.ones_like(known))}
+        generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
+        maps["tiles"] = draw_tiles(maps.pop("detail") * known, maps["weight"], self.num_tiles, generator, known)
+        weights = known[0, 0, 1::4, 1::4].flatten() + 1e-8
+        return {
+            **{name: value[0] for name, value in maps.items()},
+            "points": smooth[0, :, 1::4, 1::4].flatten(1).T,
+            "color_weights": weights / weights.sum(),
+            "sketch": lab[0],
+            "has_sketch": torch.tensor(True),
+            "present": torch.ones(3, dtype=torch.bool),
         }
 
     def _color(self, item: int) -> dict[str, torch.Tensor]:

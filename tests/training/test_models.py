@@ -111,7 +111,8 @@ def test_the_prediction_has_the_shape_of_the_latents_and_does_not_see_what_is_dr
 
     def predict(batch, present):
         kept = torch.tensor([present])
-        return model(noisy, steps, batches[0]["input_ids"], views_of(batch), batch["turn"], kept, 1.0)
+        layout = (batch[name] for name in ("turn", "sketch", "has_sketch"))
+        return model(noisy, steps, batches[0]["input_ids"], views_of(batch), *layout, kept, 1.0)
 
     with torch.no_grad(), model.mg_adapter.attach(model.unet):
         dropped = [predict(batch, [False] * 3) for batch in batches]
@@ -119,6 +120,28 @@ def test_the_prediction_has_the_shape_of_the_latents_and_does_not_see_what_is_dr
     assert kept[0].shape == (1, 12, 16, 16)
     torch.testing.assert_close(*dropped)
     assert (kept[0] - kept[1]).abs().max() > 1e-3 and (kept[0] - dropped[0]).abs().max() > 1e-3
+
+
+def test_a_sketch_that_context_knows_replaces_the_one_that_is_laid(pool, pictures, monkeypatch):
+    components = build_components(flags(), CAPTIONS)
+    model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter"))).eval()
+    stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 1.0, "rendered": 0.0}, 16, augment=False)
+    batch = Objective(components, 16.0).collate([{**stream[i]} for i in range(2)])
+    batch["sketch"], seen = torch.rand_like(batch["image"]) * 50, []
+    batch["has_sketch"] = torch.tensor([False, True])
+    read = model.mg_adapter.sketch_residuals.forward
+    monkeypatch.setattr(
+        model.mg_adapter.sketch_residuals,
+        "forward",
+        lambda sketch, sizes: (seen.append(sketch), read(sketch, sizes))[1],
+    )
+    layout = (batch[name] for name in ("turn", "sketch", "has_sketch"))
+    inputs = torch.randn(2, 25, 16, 16), torch.tensor([500, 500]), batch["input_ids"], views_of(batch)
+    with torch.no_grad(), model.mg_adapter.attach(model.unet):
+        model(*inputs, *layout, torch.ones(2, 3, dtype=torch.bool), 1.0)
+    middle = torch.tensor([50.0, 0.0, 0.0]).view(3, 1, 1)
+    torch.testing.assert_close(seen[0][1] * 50 + middle, batch["sketch"][1])
+    assert (seen[0][0] * 50 + middle - batch["sketch"][0]).abs().mean() > 5
 
 
 @pytest.mark.parametrize("levels", [None, 1, 3])

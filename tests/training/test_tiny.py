@@ -38,3 +38,14 @@ def test_the_recipe_runs_and_says_when_it_has_not_learned(tmp_path, monkeypatch)
         tiny.main(["--output_dir", str(tmp_path), "--max_train_steps", "2"])
     assert (tmp_path / "weights" / "model_index.json").is_file() and (tmp_path / "checkpoint-2").is_dir()
     assert PIL.Image.open(tmp_path / "grid-000002.png").size == (2 * 64, 8 * 64)
+    compared = np.array(PIL.Image.open(tmp_path / "overfitted.png"))
+    assert compared.shape == (2 * 4 * 64, 8 * 4 * 64, 3)
+    first = np.array(PIL.Image.open(tmp_path / "data" / "train" / "0.png"))
+    assert np.array_equal(compared[: 4 * 64 : 4, : 4 * 64 : 4], first)
+
+
+def test_pictures_that_come_back_are_counted():
+    pictures = np.random.default_rng(0).random((4, 8, 8, 3))
+    assert tiny.count_returned(pictures, 0.9 * pictures) == 4
+    assert tiny.count_returned(pictures, pictures[[1, 0, 2, 3]]) == 2
+    assert tiny.count_returned(pictures, np.repeat(pictures[:1], 4, 0)) == 1
