@@ -1,8 +1,9 @@
-"""The command line: `mg-diffusion generate | edit | bench`.
+"""The command line: `mg-diffusion generate | edit | palette | bench`.
 
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
     mg-diffusion edit photo.jpg --mask mask.png --color sunset.jpg -o edited.png
+    mg-diffusion palette photo.jpg --colors 4
     mg-diffusion bench --data pictures --quick -o bench.json --pictures bench
 
 Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_recipe`.
@@ -24,6 +25,7 @@ import torch
 from . import __version__
 from .bench.flags import add_bench_flags, whole
 from .loading import load_pipeline, model_name, quiet
+from .palettes import extract_palette
 from .recipe import describe_file, describe_reference, prepare_output, save_png
 
 
@@ -218,6 +220,13 @@ def edit(options: argparse.Namespace) -> None:
     print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
 
 
+def palette(options: argparse.Namespace) -> None:
+    """`mg-diffusion palette`: prints what --color takes."""
+    mask = None if options.mask is None else read_mask(options.mask)
+    reference = {"image": options.picture} if mask is None else {"image": options.picture, "mask": mask}
+    print(",".join(extract_palette(load("MGPipeline", options).mg_encoder, reference, options.colors)))
+
+
 def bench(options: argparse.Namespace) -> None:
     """`mg-diffusion bench`."""
     from .pipelines import MGInpaintPipeline
@@ -257,11 +266,16 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}\n(see `{self.prog} --help`)\n")
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("model and sampling")
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
     group.add_argument("--trust-remote-code", action="store_true", help="let code that --model brings along run")
     group.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    add_loading_flags(parser)
+    group = parser.add_argument_group("sampling")
     group.add_argument("--steps", dest="num_inference_steps", type=whole(1), metavar="N", help="denoising steps")
     group.add_argument("--guidance-scale", type=number, metavar="X", help="1 is off")
     group.add_argument("--seed", type=whole(0), default=0, help="default: 0")
@@ -297,7 +311,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | edit | bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | edit | palette | bench")
 
     one = commands.add_parser("generate", help="make a picture", allow_abbrev=False)
     one.set_defaults(run=generate)
@@ -330,6 +344,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="how much the surroundings lend what no reference gives: 1 (default), 0 is off",
     )
     add_model_flags(one)
+
+    one = commands.add_parser("palette", help="print the palette of a picture, to edit and use as --color")
+    one.set_defaults(run=palette)
+    one.add_argument("picture", metavar="PICTURE")
+    one.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
+    one.add_argument("--colors", type=whole(1), default=5, metavar="N", help="how many at most; default: 5")
+    add_loading_flags(one)
 
     one = commands.add_parser("bench", help="measure separate control of color, texture and shape", allow_abbrev=False)
     one.set_defaults(run=bench)

@@ -1,4 +1,4 @@
-"""`mg-diffusion generate | edit | bench`, run in this process with a very small untrained model."""
+"""`mg-diffusion generate | edit | palette | bench`, run in this process with a very small untrained model."""
 
 import json
 import subprocess
@@ -61,6 +61,16 @@ def pixels(path: str | Path) -> np.ndarray:
 
 def three(files: dict[str, str]) -> list[str]:
     return ["--color", files["color"], "--texture", files["texture"], "--shape", files["shape"]]
+
+
+# -- palette ----------------------------------------------------------------------------------------------------------
+def test_palette_prints_what_generate_takes(model, files, tmp_path, capsys):
+    assert main(["palette", files["photo"], "--colors", "3", "--mask", files["mask"], "--model", str(model)]) == 0
+    printed = capsys.readouterr().out.strip()
+    assert len(printed.split(",")) == 3 and "\n" not in printed
+    out = str(tmp_path / "out.png")
+    assert main(["generate", "--color", printed, "-o", out, "--model", str(model), "--steps", "1"]) == 0
+    assert read_recipe(out)["references"] == {"color": [{"palette": printed.split(",")}]}
 
 
 # -- generate ---------------------------------------------------------------------------------------------------------
@@ -294,7 +304,10 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["bench", "--data", "{folder}", "-o", "{tmp}/out.txt"], "must be a .json file"),
         ([*BENCH, "--sections", "nosuch"], "no section 'nosuch'; known are retrieval_synthetic"),
         (["paint"], "invalid choice"),
-        ([], "required: generate | edit | bench"),
+        (["palette", "{folder}/nosuch.png"], "nosuch.png"),
+        (["palette", "{photo}", "--colors", "0"], "whole number of at least 1"),
+        (["palette", "{photo}", "--mask", "{small}"], "mask"),
+        ([], "required: generate | edit | palette | bench"),
     ],
 )
 def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys, flags, message):
@@ -302,7 +315,7 @@ def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys,
     before = {path: path.read_bytes() for path in Path(files["folder"]).iterdir()}
     places = {**files, "tmp": str(tmp_path)}
     command = [flag.format(**places) for flag in flags]
-    if command and command[0] in ("generate", "edit", "bench") and "--model" not in command:
+    if command and command[0] in ("generate", "edit", "palette", "bench") and "--model" not in command:
         command += ["--model", str(model)]
     try:
         status = main(command)

@@ -1,0 +1,33 @@
+"""The palette of a picture as hex colors, to be edited and handed back as a color reference."""
+
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from . import MGEncoder
+
+
+def extract_palette(encoder: MGEncoder, reference: Any, count: int = 5) -> list[str]:
+    """The colors of a reference with their shares in percent, `["#c8a27c:42", ...]`, largest share first.
+
+    Median cut (Heckbert, SIGGRAPH 1982) refined by k-means, both of Pillow, on the pixels that the encoder reads.
+
+    Args:
+        reference: as for `MGEncoder.encode`: a picture, or `{"image": ..., "mask": ...}` to read a part of it.
+        count: the most colors to give, 1 to 256; a picture of fewer has fewer.
+
+    Raises:
+        ValueError: for another count, or a reference that cannot be read.
+    """
+    if not 1 <= count <= 256:
+        raise ValueError(f"A palette has 1 to 256 colors, got count={count}.")
+    loaded = encoder.load(reference)
+    pixels = loaded["rgb"][0].permute(1, 2, 0)[loaded["mask"][0, 0] > 0.5]
+    row = PIL.Image.fromarray((pixels.cpu().numpy() * 255).round().astype(np.uint8)[None])
+    reduced = row.quantize(count, PIL.Image.Quantize.MEDIANCUT, kmeans=count, dither=PIL.Image.Dither.NONE)
+    shades = np.reshape(reduced.getpalette(), (-1, 3))
+    found = sorted(reduced.getcolors(), key=lambda entry: -entry[0])
+    return [
+        "#{:02x}{:02x}{:02x}:{}".format(*shades[place], max(1, round(100 * n / len(pixels)))) for n, place in found
+    ]
