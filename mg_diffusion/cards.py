@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mg_diffusion.bench.tables import NAMES, dominance_of, leakage_table, methods_table, parts, retrieval_table
+from mg_diffusion.bench.targets import targets_table
 
 
 # Settings that name a place on the machine of the run; they are nobody's business.
@@ -64,6 +65,12 @@ Wasserstein distance in Lab for color, LBP histograms for texture, variance expl
 ![Triples of references, outputs and, where it is known, the true answer](bench/grid.png)
 
 ![Which attribute moves when one reference is swapped, and how distances fall with strength](bench/plots.png)
+
+### Targets
+
+What this model was meant to reach; docs/training.md of the project lists what was tried for those that it misses.
+
+{targets}
 
 {measured}
 
@@ -232,6 +239,7 @@ def card(folder: Path) -> str:
     return FRONT_MATTER.format(index=model_index(bench)) + BODY.format(
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
+        targets=targets_table(bench),
         measured="\n\n".join(f"### {title}\n\n{text}" for title, text in parts(bench)),
         other_data=other_data(folder),
         baselines=baselines(folder),

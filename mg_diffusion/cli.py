@@ -1,9 +1,10 @@
-"""The command line: `mg-diffusion generate | edit | palette | bench`.
+"""The command line: `mg-diffusion generate | edit | palette | encode | bench`.
 
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
     mg-diffusion edit photo.jpg --mask mask.png --color sunset.jpg -o edited.png
     mg-diffusion palette photo.jpg --colors 4
+    mg-diffusion encode jacket.jpg --granularity texture -o denim.safetensors
     mg-diffusion bench --data pictures --quick -o bench.json --pictures bench
 
 Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_recipe`.
@@ -14,6 +15,7 @@ import inspect
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,19 @@ def strength_of_one(text: str) -> tuple[str, float]:
     return name, strength
 
 
+def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
+    """A type for argparse: texture=0:0.6, a window, or texture=1,0.5,0, a curve."""
+    name, equals, curve = text.partition("=")
+    if name not in GRANULARITIES or not equals:
+        raise argparse.ArgumentTypeError(
+            f"must be color=, texture= or shape= and START:END or factors between commas, got {text!r}"
+        )
+    if ":" in curve:
+        start, _, end = curve.partition(":")
+        return name, (number(start), number(end))
+    return name, [number(factor) for factor in curve.split(",")]
+
+
 def parse_reference(name: str, text: str) -> str | list[str]:
     """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas."""
     if text.startswith("#"):
@@ -82,20 +97,47 @@ def parse_reference(name: str, text: str) -> str | list[str]:
     return text
 
 
-def parse_references(options: argparse.Namespace) -> dict[str, list[str | list[str]]]:
-    """{granularity: references} of the flags given; the references of one granularity are averaged.
+@dataclass
+class Asked:
+    """What the flags say of references, by granularity; several of one granularity are averaged."""
+
+    references: dict[str, list[str | list[str]]]
+    negative: dict[str, list[str | list[str]]]
+
+    @property
+    def files(self) -> list[str]:
+        rows = [*self.references.values(), *self.negative.values()]
+        return [entry for row in rows for entry in row if isinstance(entry, str)]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        kinds = {"references": self.references} | ({"negative_references": self.negative} if self.negative else {})
+        return {
+            kind: {name: [describe_reference(entry) for entry in row] for name, row in rows.items()}
+            for kind, rows in kinds.items()
+        }
+
+
+def parse_references(options: argparse.Namespace) -> Asked:
+    """The references of the flags, read as far as they are palettes.
 
     Raises:
         ValueError: for a reference that is none, and for the strength of one that is not given.
     """
     given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
-    for name, strength in options.scale:
-        if name not in given:
-            raise ValueError(
-                f"--scale {name}={strength:g} is the strength of a {name} reference, and none is given. Add --{name}, "
-                f"or leave this --scale out."
-            )
-    return {name: [parse_reference(name, text) for text in texts] for name, texts in given.items()}
+    negative = {name: getattr(options, f"negative_{name}") for name in GRANULARITIES}
+    for flag, entries in (("scale", options.scale), ("schedule", options.schedule)):
+        for name, _ in entries:
+            if name not in given:
+                raise ValueError(
+                    f"--{flag} {name}=... is about the strength of a {name} reference, and none is given. Add "
+                    f"--{name}, or leave this --{flag} out."
+                )
+    references, avoided = (
+        {name: [parse_reference(name, text) for text in texts] for name, texts in entries.items() if texts}
+        for entries in (given, negative)
+    )
+    return Asked(references, avoided)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -141,7 +183,7 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
 def run_pipeline(
     pipe: Any,
     options: argparse.Namespace,
-    references: dict[str, list[str | list[str]]],
+    asked: Asked,
     recipe: dict[str, Any],
     paths: Sequence[Path],
     icc_profile: bytes | None = None,
@@ -149,18 +191,29 @@ def run_pipeline(
 ) -> list[PIL.Image.Image]:
     """Call the pipeline once, save what it made under `paths`, each with its recipe, and print the names."""
     settings = pipeline_settings(pipe, options)
-    scales = {**dict.fromkeys(references, 1.0), **dict(options.scale)}
+    scales = {**dict.fromkeys(asked.references, 1.0), **dict(options.scale)}
+    steering = {"granularity_schedule": dict(options.schedule), "granularity_guidance": dict(options.guidance)}
+    steering = {name: value for name, value in steering.items() if value}
     # One generator for each picture: what a seed gives must not depend on how many pictures are made with it.
     seeds = [options.seed + index for index in range(len(paths))]
     images = pipe(
         **settings,
         **pictures,
-        reference_image=references or None,
+        **steering,
+        reference_image=asked.references or None,
+        negative_reference_image=asked.negative or None,
         granularity_scale=scales,
         num_images_per_prompt=len(paths),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
     ).images
-    recipe = {**recipe, **settings, "granularity_scale": scales, "model": model_name(options.model)}
+    recipe = {
+        **recipe,
+        **asked.recipe,
+        **settings,
+        **steering,
+        "granularity_scale": scales,
+        "model": model_name(options.model),
+    }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}
         save_png(image, path, {**recipe, **size, "seed": seed}, icc_profile)
@@ -190,41 +243,57 @@ def load(name: str, options: argparse.Namespace) -> Any:
 
 def generate(options: argparse.Namespace) -> None:
     """`mg-diffusion generate`."""
-    references = parse_references(options)
-    described = {name: [describe_reference(entry) for entry in row] for name, row in references.items()}
-    files = [entry for row in references.values() for entry in row if isinstance(entry, str)]
-    paths = [prepare_output(path, ".png", files) for path in output_paths(options.output, options.num_images)]
-    recipe = {"command": "generate", "references": described}
-    run_pipeline(load("MGPipeline", options), options, references, recipe, paths)
+    asked = parse_references(options)
+    paths = [prepare_output(path, ".png", asked.files) for path in output_paths(options.output, options.num_images)]
+    run_pipeline(load("MGPipeline", options), options, asked, {"command": "generate"}, paths)
 
 
 def edit(options: argparse.Namespace) -> None:
     """`mg-diffusion edit`."""
-    references = parse_references(options)
-    described = {name: [describe_reference(entry) for entry in row] for name, row in references.items()}
-    files = [entry for row in references.values() for entry in row if isinstance(entry, str)]
-    inputs = [options.image, options.mask, *files]
+    asked = parse_references(options)
+    inputs = [options.image, options.mask, *asked.files]
     paths = [prepare_output(path, ".png", inputs) for path in output_paths(options.output, options.num_images)]
     image, mask = read_picture(options.image), read_mask(options.mask)
     recipe = {
         "command": "edit",
-        "references": described,
         "image": describe_file(options.image),
         "mask": describe_file(options.mask),
     }
     pipe = load("MGInpaintPipeline", options)
     profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
-    edited = run_pipeline(pipe, options, references, recipe, paths, profile, image=image, mask_image=mask)
+    edited = run_pipeline(pipe, options, asked, recipe, paths, profile, image=image, mask_image=mask)
     outside = np.asarray(mask) == 0
     changed = [(np.asarray(made) != np.asarray(image.convert("RGB"))).any(2) for made in edited]
     print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
 
 
+def masked_reference(options: argparse.Namespace) -> dict[str, Any]:
+    """The picture of the flags, with the mask of the flags if there is one."""
+    if not Path(options.picture).is_file():
+        raise ValueError(f"There is no picture at {options.picture!r}.")
+    return {"image": options.picture} | ({} if options.mask is None else {"mask": read_mask(options.mask)})
+
+
+def load_encoder(options: argparse.Namespace) -> Any:
+    encoder = load("MGPipeline", options).mg_encoder
+    if encoder is None:
+        raise ValueError(f"The model {model_name(options.model)} has no encoder that reads references.")
+    return encoder
+
+
 def palette(options: argparse.Namespace) -> None:
     """`mg-diffusion palette`: prints what --color takes."""
-    mask = None if options.mask is None else read_mask(options.mask)
-    reference = {"image": options.picture} if mask is None else {"image": options.picture, "mask": mask}
-    print(",".join(extract_palette(load("MGPipeline", options).mg_encoder, reference, options.colors)))
+    reference = masked_reference(options)
+    print(",".join(extract_palette(load_encoder(options), reference, options.colors)))
+
+
+def encode(options: argparse.Namespace) -> None:
+    """`mg-diffusion encode`: writes a granularity card."""
+    inputs = [options.picture, *([] if options.mask is None else [options.mask])]
+    path = prepare_output(options.output, ".safetensors", inputs)
+    reference = masked_reference(options)
+    load_encoder(options).save_card(path, options.granularity, reference)
+    print(path)
 
 
 def bench(options: argparse.Namespace) -> None:
@@ -250,7 +319,7 @@ def bench(options: argparse.Namespace) -> None:
 # Flags
 # ---------------------------------------------------------------------------------------------------------------------
 class CollectStrengths(argparse.Action):
-    """A list of (granularity, strength), each granularity once."""
+    """A list of (granularity, value), each granularity once."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
         given = getattr(namespace, self.dest)
@@ -289,16 +358,42 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("picture", metavar="PICTURE")
+    parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
+
+
 def add_picture_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("references (each may be repeated; those of one kind are averaged)")
     group.add_argument(
         "--color",
         action="append",
         metavar="PICTURE_OR_PALETTE",
-        help='picture that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"',
+        help='picture or card that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"',
     )
-    group.add_argument("--texture", action="append", metavar="PICTURE", help="picture that lends its texture")
-    group.add_argument("--shape", action="append", metavar="PICTURE", help="picture that lends its shape")
+    group.add_argument("--texture", action="append", metavar="PICTURE", help="picture or card that lends its texture")
+    group.add_argument("--shape", action="append", metavar="PICTURE", help="picture or card that lends its shape")
+    for name in GRANULARITIES:
+        group.add_argument(
+            f"--negative-{name}", action="append", metavar="PICTURE", help=f"whose {name} to steer away from"
+        )
+    group = parser.add_argument_group("how references count")
+    group.add_argument(
+        "--guidance",
+        type=strength_of_one,
+        action=CollectStrengths,
+        default=[],
+        metavar="NAME=X",
+        help="how far to go beyond the picture without that reference, or with its negative one; 0 is off; costs time",
+    )
+    group.add_argument(
+        "--schedule",
+        type=schedule_of_one,
+        action=CollectStrengths,
+        default=[],
+        metavar="NAME=START:END|X,Y,...",
+        help="when a strength holds, in fractions of the run, or factors from the first step to the last; one for each",
+    )
     group = parser.add_argument_group("text and output")
     group.add_argument("--prompt", help="what is to be seen")
     group.add_argument("--negative-prompt", help="what to steer away from")
@@ -311,7 +406,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="generate | edit | palette | bench")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="generate | edit | palette | encode | bench"
+    )
 
     one = commands.add_parser("generate", help="make a picture", allow_abbrev=False)
     one.set_defaults(run=generate)
@@ -345,11 +442,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_model_flags(one)
 
-    one = commands.add_parser("palette", help="print the palette of a picture, to edit and use as --color")
+    one = commands.add_parser(
+        "palette", help="print the palette of a picture, to edit and use as --color", allow_abbrev=False
+    )
     one.set_defaults(run=palette)
-    one.add_argument("picture", metavar="PICTURE")
-    one.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
+    add_masked_picture_flags(one)
     one.add_argument("--colors", type=whole(1), default=5, metavar="N", help="how many at most; default: 5")
+    add_loading_flags(one)
+
+    one = commands.add_parser(
+        "encode", help="keep one granularity of a picture as a card, to use in its place", allow_abbrev=False
+    )
+    one.set_defaults(run=encode)
+    add_masked_picture_flags(one)
+    one.add_argument("-g", "--granularity", required=True, choices=GRANULARITIES)
+    one.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="holds no picture")
     add_loading_flags(one)
 
     one = commands.add_parser("bench", help="measure separate control of color, texture and shape", allow_abbrev=False)

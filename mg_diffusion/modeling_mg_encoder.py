@@ -13,11 +13,14 @@ CNN reads that view. A branch sees only its view, so it cannot leak more than th
 This file is self-contained: it is copied into exported repositories and loaded from there as remote code.
 """
 
+import hashlib
+import json
 import math
 import os
 import re
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoBackbone, AutoConfig
 
@@ -34,6 +39,8 @@ from transformers import AutoBackbone, AutoConfig
 GRANULARITIES = ("color", "texture", "shape")
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
 MAX_ASPECT = 16.0
+CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
+CARD_FORMAT = "mg_diffusion granularity card 1"
 
 # The view constants are in pixels of the working size and were calibrated at 64 px with the procedural renderer.
 LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
@@ -473,6 +480,40 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(colors), weights / weights.sum()
 
 
+def is_card(image: Any) -> bool:
+    """Whether a reference is the path of a granularity card, by its ending."""
+    return isinstance(image, (str, os.PathLike)) and os.fspath(image).lower().endswith(CARD)
+
+
+def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata ("granularity", "encoder", "source") and tensors of a granularity card.
+
+    Raises:
+        ValueError: if there is no such file, or it is no card.
+    """
+    name = repr(os.fspath(path))
+    try:
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"There is no readable granularity card at {name}: {error}.") from error
+    if metadata.get("format") != CARD_FORMAT:
+        raise ValueError(f"{name} is no granularity card. `MGEncoder.save_card` or `mg-diffusion encode` writes them.")
+    return metadata, tensors
+
+
+def read_weight(fields: dict[str, Any]) -> float:
+    """The weight of a reference given as a dict; 1 where none is named."""
+    try:
+        weight = float(fields.get("weight", 1.0))
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not weight > 0 or not math.isfinite(weight):
+        raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
+    return weight
+
+
 def _open_picture(path: str | os.PathLike) -> PIL.Image.Image:
     """The decoded picture of a file, upright."""
     name = repr(os.fspath(path))
@@ -743,12 +784,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
             raise ValueError(
                 f'A reference dict has the keys "image" and, optional, "mask" and "weight"; got {list(fields)}.'
             )
-        try:
-            weight = float(fields.get("weight", 1.0))
-        except (TypeError, ValueError):
-            weight = math.nan
-        if not weight > 0 or not math.isfinite(weight):
-            raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
+        weight = read_weight(fields)
         rgb = read_image(fields["image"]).unsqueeze(0)
         height, width = rgb.shape[2:]
         mask = fields.get("mask")
@@ -819,8 +855,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
         """Features of references, ready for `MGAdapter`.
 
         Args:
-            references: {granularity: reference, list of references, or list of such lists}. A list is averaged by
-                weight and serves the whole batch; a list of `batch_size` lists gives each sample its own. A list of
+            references: {granularity: reference, list of references, or list of such lists}. A reference is what
+                `load` takes, or the path of a card (`save_card`). A list is averaged by weight and serves the whole batch; a list of `batch_size` lists gives each sample its own. A list of
                 hex colors is one palette (color only). `None` leaves a granularity out.
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
@@ -898,7 +934,22 @@ class MGEncoder(ModelMixin, ConfigMixin):
         return [list(entry) for entry in reference]
 
     def _encode_one(self, name: str, reference: Any, size: tuple[int, int]) -> tuple[dict[str, torch.Tensor], float]:
-        dtype, device = self.dtype, self.device
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        if is_card(fields.get("image")):
+            kept, weight = self._of_card(name, fields), read_weight(fields)
+        else:
+            kept, weight = self._kept(name, reference)
+        if name != "shape":
+            return {key: value.to(self.device, self.dtype) for key, value in kept.items()}, weight
+        # The shape is laid out over the picture to be made, whatever its aspect ratio.
+        laid = {
+            key: F.interpolate(value.to(self.device), size=size, mode="bilinear", antialias=True, align_corners=False)
+            for key, value in kept.items()
+        }
+        return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name], weight
+
+    def _kept(self, name: str, reference: Any) -> tuple[dict[str, torch.Tensor], float]:
+        """What a card keeps of a reference, and its weight: features of color and texture, the view of shape."""
         if is_palette(reference):
             if name != "color":
                 raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
@@ -907,15 +958,71 @@ class MGEncoder(ModelMixin, ConfigMixin):
             view, weight = {"points": points, "weights": weights.unsqueeze(0)}, 1.0
         else:
             loaded = self.load(reference)
-            view = self.views(loaded["rgb"].to(device), loaded["mask"].to(device), [name])[name]
+            view = self.views(loaded["rgb"].to(self.device), loaded["mask"].to(self.device), [name])[name]
             weight = loaded["weight"]
         if name == "shape":
-            view = {
-                key: F.interpolate(value, size=size, mode="bilinear", antialias=True, align_corners=False)
-                for key, value in view.items()
-            }
-        view = {key: value.to(device, dtype) for key, value in view.items()}
-        return self({name: view})[name], weight
+            return view, weight
+        return self({name: {key: value.to(self.device, self.dtype) for key, value in view.items()}})[name], weight
+
+    # -- granularity cards --------------------------------------------------------------------------------------------
+    @torch.no_grad()
+    def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
+        """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
+
+        The path of a card serves wherever that of a picture does, and gives the same output; so a list of cards is
+        their average, `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
+        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges and regions; each has a few
+        to a few hundred KB.
+
+        Args:
+            path: ends in .safetensors. It is replaced in one step.
+            reference: a picture, a dict {"image", "mask"} or, for color, a palette, as in `encode`; not a list of them.
+
+        Raises:
+            ValueError: for another ending, an unknown granularity, or a reference that cannot be read.
+        """
+        if not is_card(path):
+            raise ValueError(f"A granularity card is a {CARD} file, got {os.fspath(path)!r}.")
+        if granularity not in self.branches:
+            raise ValueError(f"Unknown granularity {granularity!r}; this encoder knows {tuple(self.branches)}.")
+        kept, _ = self._kept(granularity, reference)
+        metadata = {
+            "format": CARD_FORMAT,
+            "granularity": granularity,
+            "encoder": self.fingerprint(granularity),
+            "source": _hash_of(reference),
+        }
+        target = Path(os.path.realpath(path))
+        part = target.with_name(f".{target.name}.part")
+        try:
+            save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _of_card(self, name: str, fields: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """The tensors of the card that a reference names, if this encoder made it for this granularity."""
+        path = os.fspath(fields["image"])
+        extra = set(fields) - {"image", "weight"}
+        if extra:
+            raise ValueError(f"The card {path!r} takes a weight, but no {sorted(extra)}: it holds no picture to mask.")
+        metadata, tensors = read_card(path)
+        if metadata["granularity"] != name:
+            raise ValueError(f"{path!r} is a {metadata['granularity']} card; it cannot lend its {name}.")
+        if metadata["encoder"] != self.fingerprint(name):
+            raise ValueError(
+                f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
+                f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
+            )
+        return tensors
+
+    def fingerprint(self, granularity: str) -> str:
+        """SHA-256 of one branch: its configuration and its weights, as they are in half precision."""
+        config = {key: self.config[key] for key in ("sample_size", "num_tiles", "shape_backbone")}
+        digest = hashlib.sha256(json.dumps([granularity, config], sort_keys=True).encode())
+        for key, value in sorted(self.branches[granularity].state_dict().items()):
+            digest.update(key.encode() + value.cpu().half().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def _average(self, encoded: list[tuple[dict[str, torch.Tensor], float]]) -> dict[str, torch.Tensor]:
         """Weighted mean of the features of several references; texture tiles and colors are shared out by weight."""
@@ -930,6 +1037,16 @@ class MGEncoder(ModelMixin, ConfigMixin):
             else:
                 merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
         return merged
+
+
+def _hash_of(reference: Any) -> str:
+    """SHA-256 of a reference: of a file its bytes, of anything else its pixels or colors."""
+    image = reference["image"] if isinstance(reference, dict) else reference
+    if isinstance(image, (str, os.PathLike)):
+        content = Path(image).read_bytes()
+    else:
+        content = repr(list(image)).encode() if is_palette(image) else read_image(image).numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

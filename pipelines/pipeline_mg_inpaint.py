@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -440,16 +440,16 @@ class MGInpaintPipeline(
 
     # Copied from pipelines.pipeline_mg.MGPipeline.check_reference
     def check_reference(
-        self, reference_image: dict[str, Any] | None, reference_embeds: Features | None, batch_size: int
+        self,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+        batch_size: int,
+        name: str = "reference_image",
     ) -> None:
         """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples."""
         if reference_image is not None and reference_embeds is not None:
             raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
-        name, given = (
-            ("reference_image", reference_image)
-            if reference_embeds is None
-            else ("reference_embeds", reference_embeds)
-        )
+        name, given = (name, reference_image) if reference_embeds is None else ("reference_embeds", reference_embeds)
         if given is None:
             return
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
@@ -505,6 +505,43 @@ class MGInpaintPipeline(
         for name, value in (("padding_mask_crop", padding_mask_crop), ("mask_feather", mask_feather)):
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_contrasts
+    def check_contrasts(
+        self,
+        granularity_guidance: dict[str, float] | None,
+        negative_reference_image: dict[str, Any] | None,
+        given: Sequence[str],
+        batch_size: int,
+    ) -> dict[str, float]:
+        """`granularity_guidance` by granularity; a negative reference without one has 1.
+
+        Args:
+            given: the granularities that have something to be guided by.
+
+        Raises:
+            ValueError: for guidance that is no number, or of a granularity that has neither reference nor negative one.
+        """
+        for name, entries in (
+            ("granularity_guidance", granularity_guidance),
+            ("negative_reference_image", negative_reference_image),
+        ):
+            if not isinstance(entries, (dict, type(None))):
+                raise ValueError(f'`{name}` is a dict such as {{"color": ...}}, got {type(entries).__name__}.')
+        negative = {name: one for name, one in (negative_reference_image or {}).items() if one is not None}
+        scales = dict.fromkeys(negative, 1.0) | dict(granularity_guidance or {})
+        self.check_reference(negative or None, None, batch_size, "negative_reference_image")
+        for name, scale in scales.items():
+            if not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
+                raise ValueError(
+                    f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
+                )
+            if name not in given and name not in negative:
+                raise ValueError(
+                    f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "
+                    f"should go beyond; given are {sorted(given)}."
+                )
+        return {name: float(scale) for name, scale in scales.items() if scale > 0}
 
     # -- parts of a call ----------------------------------------------------------------------------------------------
     # Copied from pipelines.pipeline_mg.MGPipeline.bare_unet
@@ -650,7 +687,9 @@ class MGInpaintPipeline(
         num_images_per_prompt: int = 1,
         fusion_scale: float = 1.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
-    ) -> Conditioning | None:
+        factors: torch.Tensor | None = None,
+        contrasts: Sequence[tuple[str, dict[str, torch.Tensor] | None]] = (),
+    ) -> Conditioning | dict[tuple[bool, ...], Conditioning] | None:
         """What the UNet gets beside the text, for all steps at once; rows as in its input, unconditional ones first.
 
         Args:
@@ -658,38 +697,92 @@ class MGInpaintPipeline(
             strengths: (number of prompts, G) at least 0.
             latent_size: (height, width) of the latents.
             generator: draws what the references leave open, see `MGAdapter.vary`.
+            factors: (steps, G) of the strengths, where these change over the steps.
+            contrasts: for each further row of guidance, a granularity and its features there; `None` leaves it out.
 
         Returns:
-            folded attention and residuals of `MGAdapter.condition`, or `None` where nothing has any strength.
+            what `MGAdapter.condition` returns; with factors {which of them are above 0: what `condition_apart`
+            returns}, for `MGAdapter.at_step`. `None` where nothing has any strength.
         """
-        given = torch.tensor([name in features for name in self.mg_adapter.config.granularities])
+        device, dtype = self._execution_device, self.mg_adapter.dtype
+        strengths = strengths.repeat_interleave(num_images_per_prompt, dim=0)
+
+        def varied(given: Features) -> Features:
+            """One row for each picture, or a single row for all; what is left open is drawn."""
+            count = len(strengths)
+            if not given:
+                return {}
+            rows = {
+                name: {
+                    key: value.to(device, dtype).repeat_interleave(
+                        1 if len(value) == 1 else count // len(value), dim=0
+                    )
+                    for key, value in parts.items()
+                }
+                for name, parts in given.items()
+            }
+            return self.mg_adapter.vary(rows, count, generator)
+
+        features = varied(features)
+        variants = []
+        for name, other in contrasts:
+            rest = {key: parts for key, parts in features.items() if key != name}
+            variants.append(rest if other is None else {**rest, **varied({name: other})})
+        variants.append(features)
         # What is not given has no strength, so that nothing is attached where nothing is given.
-        strengths = (strengths * given).repeat_interleave(num_images_per_prompt, dim=0)
-        if not strengths.any():
+        names = self.mg_adapter.config.granularities
+        present = [strengths * torch.tensor([name in given for name in names]) for given in variants]
+        if not any(own.any() for own in present):
             return None
-        device, dtype, count = self._execution_device, self.mg_adapter.dtype, len(strengths)
 
-        def rows(tensor: torch.Tensor) -> torch.Tensor:
-            """One row for each picture, or a single row for all."""
-            repeats = 1 if tensor.shape[0] == 1 else count // tensor.shape[0]
-            return tensor.to(device, dtype).repeat_interleave(repeats, dim=0)
-
-        features = {name: {key: rows(value) for key, value in parts.items()} for name, parts in features.items()}
-        features = self.mg_adapter.vary(features, count, generator)
-        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
-            folded, residuals = self.mg_adapter.condition(
-                self.bare_unet, features, strengths.to(device), latent_size, fusion_scale
+        def fuse(is_on: torch.Tensor) -> Conditioning:
+            return self.stack_rows(
+                [
+                    self.mg_adapter.condition_apart(
+                        self.bare_unet, given, (own * is_on).to(device), latent_size, fusion_scale
+                    )
+                    for given, own in zip(variants, present, strict=True)
+                ]
             )
-        residuals = None if residuals is None else [residual.to(self.unet.dtype) for residual in residuals]
-        if not self.do_classifier_free_guidance:
-            return folded, residuals
 
-        def guided(tensor: torch.Tensor) -> torch.Tensor:
-            """The unconditional rows before the others: with values and residuals of zero they are those of the base."""
-            return torch.cat([torch.zeros_like(tensor), tensor])
+        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
+            if factors is not None:  # what a factor of 0 takes out has no part in the fusion either
+                return {tuple(is_on.tolist()): fuse(is_on) for is_on in (factors > 0).unique(dim=0)}
+            folded, residuals = fuse(torch.ones(len(names)))
+        return folded, self.mg_adapter.add_residuals(residuals)
 
-        folded = {name: (guided(key), guided(value)) for name, (key, value) in folded.items()}
-        return folded, None if residuals is None else [guided(residual) for residual in residuals]
+    # Copied from pipelines.pipeline_mg.MGPipeline.stack_rows
+    def stack_rows(self, fused: Sequence[Conditioning]) -> Conditioning:
+        """Conditionings of `MGAdapter.condition_apart` as the rows of one, behind those of classifier-free guidance.
+
+        With values and residuals of zero the unconditional rows are those of the base model, and what a variant lacks
+        adds nothing to it.
+        """
+        layers, parts = fused[-1][0], {used: part for _, apart in fused for used, part in apart.items()}
+
+        def rows(tensors: list[torch.Tensor]) -> torch.Tensor:
+            blank = [torch.zeros_like(tensors[-1])] if self.do_classifier_free_guidance else []
+            return torch.cat(blank + tensors)
+
+        folded = {name: tuple(rows([keys[name][place] for keys, _ in fused]) for place in (0, 1)) for name in layers}
+        residuals = {}
+        for used, blocks in parts.items():
+            of_variants = [apart.get(used) or [torch.zeros_like(block) for block in blocks] for _, apart in fused]
+            residuals[used] = [rows(list(same)).to(self.unet.dtype) for same in zip(*of_variants, strict=True)]
+        return folded, residuals
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.step_factors
+    def step_factors(self, granularity_schedule: dict[str, Any] | None, steps: int) -> torch.Tensor | None:
+        """`granularity_schedule` as factors (steps, G) of the strengths; `None` where they stay as they are.
+
+        Raises:
+            ValueError: for a schedule that is none, or where there is no adapter.
+        """
+        if granularity_schedule is None:
+            return None
+        if self.mg_adapter is None:
+            raise ValueError("`granularity_schedule` needs an adapter, which this pipeline was made without.")
+        return self.mg_adapter.schedule(granularity_schedule, steps)
 
     # Copied from pipelines.pipeline_mg.MGPipeline.attach
     def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
@@ -767,17 +860,20 @@ class MGInpaintPipeline(
         prompt_embeds: torch.Tensor,
         unet_channels: torch.Tensor | None,
         conditioning: Conditioning | None,
+        contrast_scales: Sequence[float] = (),
     ) -> torch.Tensor:
-        """One call of the UNet, with classifier-free guidance where it is on.
+        """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.
 
-        The conditional rows come last, so that a callback may switch guidance off in the middle: the last rows of what
-        was prepared for both halves are what is left.
+        Rows: unconditional, contrasts, conditional. The last come last, so that a callback may switch classifier-free
+        guidance off in the middle: the last rows of what was prepared are what is left.
         """
-        copies = 2 if self.do_classifier_free_guidance else 1
+        is_guided, count = self.do_classifier_free_guidance, latents.shape[0]
+        copies = int(is_guided) + len(contrast_scales) + 1
         model_input = self.scheduler.scale_model_input(torch.cat([latents] * copies), t)
         if unet_channels is not None:
             model_input = torch.cat([model_input, torch.cat([unet_channels] * copies)], dim=1)
         rows = model_input.shape[0]
+        text = [*prompt_embeds.split(count)[: int(is_guided)], *[prompt_embeds[-count:]] * (copies - int(is_guided))]
         attention_kwargs, residuals = self.cross_attention_kwargs, None
         if conditioning is not None:
             folded = {name: (key[-rows:], value[-rows:]) for name, (key, value) in conditioning[0].items()}
@@ -788,15 +884,19 @@ class MGInpaintPipeline(
         noise_pred = self.unet(
             model_input,
             t,
-            encoder_hidden_states=prompt_embeds[-rows:],
+            encoder_hidden_states=torch.cat(text),
             cross_attention_kwargs=attention_kwargs,
             down_intrablock_additional_residuals=residuals,
             return_dict=False,
         )[0]
-        if copies == 1:
-            return noise_pred
-        unconditional, conditional = noise_pred.chunk(2)
-        return unconditional + self.guidance_scale * (conditional - unconditional)
+        *others, conditional = noise_pred.chunk(copies)
+        guided = conditional
+        if is_guided:
+            unconditional = others.pop(0)
+            guided = unconditional + self.guidance_scale * (conditional - unconditional)
+        for scale, other in zip(contrast_scales, others, strict=True):
+            guided = guided + scale * (conditional - other)
+        return guided
 
     # Copied from pipelines.pipeline_mg.MGPipeline.decode_latents
     def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
@@ -952,6 +1052,9 @@ class MGInpaintPipeline(
         negative_prompt_embeds: torch.Tensor | None = None,
         reference_embeds: Features | None = None,
         fusion_scale: float = 1.0,
+        granularity_schedule: dict[str, Any] | None = None,
+        granularity_guidance: dict[str, float] | None = None,
+        negative_reference_image: dict[str, Any] | None = None,
         context_scale: float = 1.0,
         mask_feather: int = 0,
         output_type: str = "pil",
@@ -993,6 +1096,13 @@ class MGInpaintPipeline(
             prompt_embeds, negative_prompt_embeds: from `encode_prompt`, in place of the prompts.
             reference_embeds: from `encode_reference`, in place of `reference_image`.
             fusion_scale: how much the granularities are mixed with each other; 0 not at all, 1 as trained.
+            granularity_schedule: how strengths change over the steps; by granularity a window (start, end) in fractions
+                of the run, a list of factors from the first step to the last, or a callable of the fraction. A
+                granularity that is not named keeps 1.
+            granularity_guidance: by granularity, how far to go beyond the prediction without its reference, or with its
+                negative one; 0 is off. Each named granularity costs one more row of the UNet.
+            negative_reference_image: as `reference_image`, what to steer away from; with a `granularity_guidance` of 1
+                where none is named.
             context_scale: strength of what surrounds the mask: it lends every granularity that no reference gives, so
                 that an edit matches its surroundings. 0 is off; `granularity_scale` multiplies it.
             mask_feather: width in pixels of a soft edge, which lies inside the mask.
@@ -1042,6 +1152,10 @@ class MGInpaintPipeline(
         )
         self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
         self.check_reference(reference_image, reference_embeds, batch_size)
+        given = [name for name, one in (reference_embeds or reference_image or {}).items() if one is not None]
+        is_lent = context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None
+        given += self.mg_adapter.config.granularities if is_lent else []
+        guidance = self.check_contrasts(granularity_guidance, negative_reference_image, given, batch_size)
         strengths = None if self.mg_adapter is None else self.mg_adapter.strengths(granularity_scale, batch_size)
         device = self._execution_device
         timesteps, num_inference_steps = retrieve_timesteps(
@@ -1052,6 +1166,7 @@ class MGInpaintPipeline(
         )
         if num_inference_steps < 1:
             raise ValueError(f"At `strength` {strength} no step is left. Raise it, or `num_inference_steps`.")
+        factors = self.step_factors(granularity_schedule, len(timesteps))
 
         # 2. The picture: what is kept, and what is computed
         size = (height, width) if is_resized else None
@@ -1065,9 +1180,11 @@ class MGInpaintPipeline(
         init_mask = F.adaptive_max_pool2d(mask_image[:, :, top:bottom, left:right], (height, width))
 
         # 3. Read the references
-        features = reference_embeds or {}
+        features = dict(reference_embeds or {})
         if reference_image is not None:
             features = self.encode_reference(reference_image, height, width, batch_size)
+        avoided = {name: one for name, one in (negative_reference_image or {}).items() if name in guidance}
+        negatives = self.encode_reference(avoided, height, width, batch_size) if avoided else {}
 
         # 4. Text
         if prompt_embeds is None:
@@ -1107,12 +1224,24 @@ class MGInpaintPipeline(
 
         # 6. Fuse the references once for all steps; after the noise, which the same seed then gives without them, too
         conditioning = None
-        if context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None:
+        if is_lent:
             features, strengths = self.add_context(features, strengths, init_image, init_mask, context_scale)
-        if features:
+        for palettes in (features, negatives):
+            if "color" in palettes:  # laid into what is repainted: all of it, and in its proportions
+                palettes["color"] = {**palettes["color"], "area": init_mask}
+        contrasts = [(name, negatives.get(name)) for name in guidance]
+        if features or contrasts:
             conditioning = self.prepare_conditioning(
-                features, strengths, latent_size, num_images_per_prompt, fusion_scale, generator
+                features,
+                strengths,
+                latent_size,
+                num_images_per_prompt,
+                fusion_scale,
+                generator,
+                factors,
+                contrasts,
             )
+        contrast_scales = [] if conditioning is None else list(guidance.values())
 
         # 7. Denoise
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
@@ -1122,7 +1251,11 @@ class MGInpaintPipeline(
                 if self.interrupt:
                     continue
                 unet_channels = None if is_blended else torch.cat([mask, masked_image_latents], dim=1)
-                noise_pred = self.predict_noise(latents, t, prompt_embeds, unet_channels, conditioning)
+                at_step = conditioning
+                if factors is not None and conditioning is not None:
+                    is_on = tuple((factors[i] > 0).tolist())
+                    at_step = self.mg_adapter.at_step(*conditioning[is_on], factors[i])
+                noise_pred = self.predict_noise(latents, t, prompt_embeds, unet_channels, at_step, contrast_scales)
                 latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
                 if is_blended:
                     latents = self.blend(latents, image_latents, noise, mask, timesteps[i + 1 : i + 2])

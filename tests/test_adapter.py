@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import nn
 
@@ -273,6 +274,74 @@ def test_folded_values_and_residuals_are_linear_in_strength(unet, encoder, adapt
         torch.testing.assert_close(twice, 2 * single)
 
 
+# -- strengths that change over the steps ------------------------------------------------------------------------------
+@torch.no_grad()
+def test_a_step_with_factors_is_one_with_the_product_as_strength(unet, encoder, adapter):
+    features, factors = encode(encoder, adapter, batch=2), torch.tensor([0.5, 0.25, 2.0])
+    strengths = torch.tensor([[1.0, 0.7, 0.3], [0.2, 1.0, 1.0]])
+    apart = adapter.condition_apart(unet, features, strengths, SIZE)
+    found, expected = (
+        adapter.at_step(*apart, factors),
+        adapter.condition(unet, features, strengths * factors, SIZE),
+    )
+    with adapter.attach(unet):
+        torch.testing.assert_close(run(unet, 2, *found), run(unet, 2, *expected), atol=1e-5, rtol=1e-4)
+        same = run(unet, 2, *adapter.at_step(*apart, torch.ones(3)))
+        assert torch.equal(same, run(unet, 2, *adapter.condition(unet, features, strengths, SIZE)))
+
+
+@torch.no_grad()
+def test_factors_of_zero_are_the_base(unet, encoder, adapter):
+    apart = adapter.condition_apart(unet, encode(encoder, adapter), torch.ones(1, 3), SIZE)
+    with adapter.attach(unet):
+        steered = run(unet, 1, *adapter.at_step(*apart, torch.zeros(3)))
+    torch.testing.assert_close(steered, run(unet), atol=1e-6, rtol=0)
+    folded, residuals = adapter.at_step(
+        *adapter.condition_apart(unet, encode(encoder, adapter, ["color"]), torch.ones(1, 3), SIZE), torch.ones(3)
+    )
+    assert residuals is None and folded
+
+
+@pytest.mark.parametrize(
+    "curve, expected",
+    [
+        ((0.0, 0.5), [1, 1, 0, 0]),
+        ((0.25, 1.0), [0, 1, 1, 1]),
+        ((0.1, 0.7), [0, 1, 0, 0]),
+        ([1, 0], [1, 2 / 3, 1 / 3, 0]),
+        ([0.5], [0.5] * 4),
+        ([0, 1.5, 0, 1], [0, 1.5, 0, 1]),
+        (lambda fraction: 2 * fraction, [0, 2 / 3, 4 / 3, 2]),
+    ],
+)
+def test_schedules_are_windows_curves_and_functions(adapter, curve, expected):
+    factors = adapter.schedule({"texture": curve}, 4)
+    torch.testing.assert_close(factors[:, 1], torch.tensor(expected, dtype=torch.float32))
+    assert torch.equal(factors[:, [0, 2]], torch.ones(4, 2))
+    assert adapter.schedule({"texture": curve}, 1).shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "schedule, message",
+    [
+        ({"hue": (0, 1)}, "some of the keys"),
+        ((0, 1), "got tuple"),
+        ({"color": (0.5, 0.5)}, "0 <= start < end <= 1.*a window from 0.5 to 0.5"),
+        ({"color": (0, 2)}, "a window from 0 to 2"),
+        ({"color": (0, 0.5, 1)}, "must be a window"),
+        ({"color": []}, "must be a window"),
+        ({"color": 0.5}, "must be a window"),
+        ({"color": ["much"]}, "must be a window"),
+        ({"color": lambda fraction: None}, "must be a window"),
+        ({"color": [1, -1]}, "finite and at least 0 in every step"),
+        ({"color": lambda fraction: float("nan")}, "finite and at least 0"),
+    ],
+)
+def test_schedules_that_are_none_are_refused(adapter, schedule, message):
+    with pytest.raises(ValueError, match=message):
+        adapter.schedule(schedule, 4)
+
+
 # -- fusion ------------------------------------------------------------------------------------------------------------
 @torch.no_grad()
 def test_alpha_zero_is_fusion_scale_zero_and_alpha_mixes(unet, encoder):
@@ -401,6 +470,27 @@ def test_regions_of_a_laid_palette_stay_regions(share):
     laid = lay_palette(structure, palette)
     left, right = laid[..., :share].flatten(2), laid[..., share:].flatten(2)
     assert left.std(2).max() < 2 and right.std(2).max() < 2 and (left.mean(2) - right.mean(2)).norm() > 100
+
+
+def test_a_palette_is_laid_in_its_proportions_where_it_is_wanted():
+    """Mean and spread of the colors are those of the palette inside the area, whatever lies outside."""
+    generator = torch.Generator().manual_seed(1)
+    structure = F.interpolate(2 * torch.rand(2, 3, 6, 6, generator=generator) - 1, size=(48, 48), mode="bilinear")
+    palette = 60 * torch.rand(2, 256, 3, generator=generator)
+    area = torch.zeros(1, 1, 48, 48)
+    area[:, :, 10:30, 20:44] = 1
+    inside = area[0, 0] > 0
+    for laid, is_there in ((lay_palette(structure, palette, area), True), (lay_palette(structure, palette), False)):
+        colors = laid[:, :, inside].transpose(1, 2)
+        apart = (colors.mean(1) - palette.mean(1)).norm(dim=1)
+        assert (apart < 0.1).all() if is_there else (apart > 1).all()
+        if is_there:
+            torch.testing.assert_close(colors.std(1), palette.std(1), rtol=0.15, atol=0)
+    everywhere = lay_palette(structure, palette, torch.ones(2, 1, 48, 48))
+    torch.testing.assert_close(everywhere, lay_palette(structure, palette))
+    other = torch.where(inside, structure, torch.rand(2, 3, 48, 48))
+    (one, two) = (lay_palette(maps, palette, area)[:, :, inside].mean(2) for maps in (structure, other))
+    torch.testing.assert_close(one, two, atol=0.1, rtol=0)
 
 
 def test_the_sketch_of_a_mirrored_picture_is_mirrored():

@@ -1,4 +1,4 @@
-"""`mg-diffusion generate | edit | palette | bench`, run in this process with a very small untrained model."""
+"""`mg-diffusion generate | edit | palette | encode | bench`, run in this process with a very small untrained model."""
 
 import json
 import subprocess
@@ -137,6 +137,32 @@ def test_several_images_count_the_seed_up(run, files, tmp_path):
     assert np.abs(difference).max() <= 2  # a batch of two is not computed bit for bit like a batch of one
 
 
+def test_guidance_and_negative_references_reach_the_pipeline_and_the_recipe(run, files, tmp_path):
+    made = {}
+    for name, flags in (
+        ("plain", []),
+        ("guided", ["--guidance", "texture=2"]),
+        ("avoided", ["--negative-color", "#ff8800,#102030"]),
+    ):
+        run("generate", *three(files), *flags, "-o", str(tmp_path / f"{name}.png"))
+        made[name] = (pixels(tmp_path / f"{name}.png"), read_recipe(tmp_path / f"{name}.png"))
+    assert not np.array_equal(made["guided"][0], made["plain"][0])
+    assert not np.array_equal(made["avoided"][0], made["plain"][0])
+    assert made["guided"][1]["granularity_guidance"] == {"texture": 2.0}
+    assert made["avoided"][1]["negative_references"] == {"color": [{"palette": ["#ff8800", "#102030"]}]}
+    assert not {"granularity_guidance", "negative_references"} & set(made["plain"][1])
+
+
+@pytest.mark.parametrize("curve, expected", [("0:0.5", [0.0, 0.5]), ("1,0", [1.0, 0.0])])
+def test_a_schedule_reaches_the_pipeline_and_the_recipe(run, files, tmp_path, curve, expected):
+    plain, scheduled = (str(tmp_path / f"{name}.png") for name in ("plain", "scheduled"))
+    run("generate", *three(files), "-o", plain)
+    run("generate", *three(files), "--schedule", f"color={curve}", "-o", scheduled)
+    assert not np.array_equal(pixels(plain), pixels(scheduled))
+    assert read_recipe(scheduled)["granularity_schedule"] == {"color": expected}
+    assert "granularity_schedule" not in read_recipe(plain)
+
+
 @pytest.mark.parametrize("name", ["color", "texture", "shape"])
 def test_a_reference_matters_and_strength_zero_is_none(run, files, tmp_path, name):
     run("generate", "-o", str(tmp_path / "none.png"))
@@ -268,7 +294,16 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--scale", "color"], "must be color=, texture= or shape="),
         ([*GENERATE, "--scale", "color=-1"], "at least 0"),
         ([*GENERATE, "--scale", "color=much"], "must be a number"),
-        ([*GENERATE, "--scale", "shape=0.5"], "--scale shape=0.5 is the strength of a shape reference, and none is"),
+        (
+            [*GENERATE, "--scale", "shape=0.5"],
+            "--scale shape=... is about the strength of a shape reference, and none",
+        ),
+        ([*GENERATE, "--schedule", "shape=0:0.5"], "Add --shape, or leave this --schedule out"),
+        ([*GENERATE, "--color", "#ff8800", "--schedule", "color=0.5:0.1"], "0 <= start < end <= 1"),
+        ([*GENERATE, "--color", "#ff8800", "--schedule", "color=1,much"], "must be a number"),
+        ([*GENERATE, "--guidance", "color=1"], "needs a color reference, or a negative one"),
+        ([*GENERATE, "--negative-texture", "#ff8800"], "not as --texture"),
+        ([*GENERATE, "--schedule", "hue=0:1"], "must be color=, texture= or shape= and START:END"),
         ([*GENERATE, "--color", "#ff8800", "--scale", "shape=0.5"], "Add --shape, or leave this --scale out"),
         ([*GENERATE, "--color", "#ff8800", "--scale", "color=1", "--scale", "color=2"], "color is given twice"),
         ([*EDIT, "--scale", "texture=1"], "Add --texture, or leave this --scale out"),
@@ -306,8 +341,12 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["paint"], "invalid choice"),
         (["palette", "{folder}/nosuch.png"], "nosuch.png"),
         (["palette", "{photo}", "--colors", "0"], "whole number of at least 1"),
-        (["palette", "{photo}", "--mask", "{small}"], "mask"),
-        ([], "required: generate | edit | palette | bench"),
+        (["palette", "{photo}", "--mask", "{small}"], "mask must have the size of the reference"),
+        (["encode", "{photo}", "-g", "hue", "-o", "{tmp}/a.safetensors"], "invalid choice: 'hue'"),
+        (["encode", "{photo}", "-g", "color", "-o", "{tmp}/a.png"], "must be a .safetensors file"),
+        (["encode", "{folder}/nosuch.png", "-g", "color", "-o", "{tmp}/a.safetensors"], "There is no picture at"),
+        (["encode", "{notes}", "-g", "color", "-o", "{tmp}/a.safetensors"], "cannot be read as a picture"),
+        ([], "required: generate | edit | palette | encode | bench"),
     ],
 )
 def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys, flags, message):
@@ -315,7 +354,7 @@ def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys,
     before = {path: path.read_bytes() for path in Path(files["folder"]).iterdir()}
     places = {**files, "tmp": str(tmp_path)}
     command = [flag.format(**places) for flag in flags]
-    if command and command[0] in ("generate", "edit", "palette", "bench") and "--model" not in command:
+    if command and command[0] in ("generate", "edit", "palette", "encode", "bench") and "--model" not in command:
         command += ["--model", str(model)]
     try:
         status = main(command)

@@ -58,7 +58,8 @@ def reproduce(weights: Path, data: Path) -> tuple[np.ndarray, np.ndarray]:
         generator=[torch.Generator().manual_seed(seed) for seed in range(len(rows))],
         output_type="np",
     ).images
-    return np.stack([np.array(picture) / 255 for picture in pictures]), made
+    side = made.shape[1]
+    return np.stack([np.array(picture.resize((side, side))) / 255 for picture in pictures]), made
 
 
 def count_returned(pictures: np.ndarray, made: np.ndarray) -> int:

@@ -96,6 +96,112 @@ def test_every_granularity_has_an_effect_in_proportion_to_its_strength(make, nam
     assert change[0] == 0 < change[1] < change[2]
 
 
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_a_window_limits_a_granularity_to_its_steps(make, name):
+    """Per step the distance to a run without that granularity: none while the window is shut, then some."""
+    pipeline, given, traces = make(), references(), []
+    for schedule, strength in (({name: (0.5, 1.0)}, 1.0), (None, 0.0)):
+        trace = []
+        run(
+            pipeline,
+            reference_image=given,
+            granularity_scale={name: strength},
+            granularity_schedule=schedule,
+            num_inference_steps=4,
+            callback_on_step_end=lambda p, i, t, k, trace=trace: (trace.append(k["latents"].clone()), k)[1],
+        )
+        traces.append(trace)
+    apart = [(one - other).abs().max().item() for one, other in zip(*traces, strict=True)]
+    assert max(apart[:2]) < 1e-5 and min(apart[2:]) > 1e-4
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
+def test_a_schedule_of_ones_changes_nothing_and_one_of_halves_is_half_the_strength(make, guidance_scale):
+    pipeline, options = make(), {"reference_image": references(), "guidance_scale": guidance_scale}
+    plain = run(pipeline, **options)
+    names = ["color", "texture", "shape"]
+    assert torch.equal(run(pipeline, granularity_schedule=dict.fromkeys(names, [1.0]), **options), plain)
+    halves = run(pipeline, granularity_schedule=dict.fromkeys(names, lambda fraction: 0.5), **options)
+    torch.testing.assert_close(halves, run(pipeline, granularity_scale=0.5, **options), atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(halves, plain, atol=1e-3)
+
+
+def without(given, *names):
+    return {name: reference for name, reference in given.items() if name not in names}
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.5])
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_guidance_of_a_granularity_goes_beyond_the_prediction_without_it(make, name, guidance_scale):
+    """One step: what the scheduler gets is guided + scale * (conditional - without)."""
+    pipeline, given, seen = make(), references(), []
+    step = pipeline.scheduler.step
+    pipeline.scheduler.step = lambda noise, *a, **k: (seen.append(noise.clone()), step(noise, *a, **k))[1]
+    options = {"num_inference_steps": 1, "fusion_scale": 1.0}
+    run(pipeline, reference_image=given, guidance_scale=guidance_scale, **options)
+    run(pipeline, reference_image=given, guidance_scale=1.0, **options)
+    run(pipeline, reference_image=given, granularity_scale={name: 0.0}, guidance_scale=1.0, **options)
+    guidance = {name: 0.7}
+    run(pipeline, reference_image=given, guidance_scale=guidance_scale, granularity_guidance=guidance, **options)
+    guided, conditional, missing, found = seen
+    torch.testing.assert_close(found, guided + 0.7 * (conditional - missing), atol=1e-4, rtol=1e-4)
+    assert (found - guided).abs().max() > 1e-3
+
+
+def test_a_negative_color_is_what_a_run_moves_away_from(make):
+    pipeline, given = make(), references()
+    other = ["#2a9d8f", "#e9c46a"]
+    plain, opposed = run(pipeline, reference_image=given), run(pipeline, reference_image={**given, "color": other})
+    avoiding = [
+        run(pipeline, reference_image=given, negative_reference_image={"color": other}, granularity_guidance=guidance)
+        for guidance in (None, {"color": 1.0}, {"color": 0.2}, {"color": 0.0})
+    ]
+    assert torch.equal(avoiding[0], avoiding[1]) and torch.equal(avoiding[3], plain)
+    along = [((moved - plain) * (opposed - plain)).sum().item() for moved in avoiding]
+    assert along[0] < along[2] < 0
+
+
+def test_guidance_works_without_references_for_all_and_in_batches(make):
+    pipeline, given = make(), references()
+    two = {name: [[reference], [reference]] for name, reference in given.items()}
+    options = {"granularity_guidance": {"color": 1.0, "shape": 0.5}, "granularity_schedule": {"texture": [1, 0]}}
+    batch = run(pipeline, ["a", "b"], reference_image=two, **{**options, "generator": [seeded(0), seeded(1)]})
+    one = run(pipeline, "b", reference_image=given, seed=1, **options)
+    torch.testing.assert_close(batch[1:], one, atol=1e-4, rtol=1e-3)
+    only = run(pipeline, negative_reference_image={"shape": given["shape"]})
+    assert (only - run(pipeline)).abs().max() > 1e-3
+    cut = SDCFGCutoffCallback(cutoff_step_ratio=None, cutoff_step_index=1)
+    assert torch.isfinite(run(pipeline, reference_image=given, callback_on_step_end=cut, **options)).all()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"granularity_guidance": {"texture": 1.0}}, "needs a texture reference, or a negative one.*given are"),
+        ({"granularity_guidance": {"color": -1.0}}, "finite number of at least 0"),
+        ({"granularity_guidance": {"color": "much"}}, "finite number of at least 0"),
+        ({"granularity_guidance": 2.0}, "`granularity_guidance` is a dict"),
+        ({"negative_reference_image": "a.png"}, "`negative_reference_image` is a dict"),
+        ({"negative_reference_image": {"hue": "a.png"}}, "Unknown granularity 'hue' in `negative_reference_image`"),
+    ],
+)
+def test_guidance_that_cannot_be_is_refused(make, options, message):
+    pipeline = make()
+    pipeline.encode_prompt = None
+    with pytest.raises(ValueError, match=message):
+        run(pipeline, reference_image=without(references(), "texture"), **options)
+
+
+def test_schedules_need_an_adapter_and_are_checked_before_anything_runs(make):
+    pipeline = make()
+    pipeline.encode_prompt = None
+    with pytest.raises(ValueError, match="must be a window"):
+        run(pipeline, granularity_schedule={"color": "late"})
+    pipeline.mg_adapter = None
+    with pytest.raises(ValueError, match="`granularity_schedule` needs an adapter"):
+        run(pipeline, granularity_schedule={"color": (0, 0.5)})
+
+
 def test_absent_is_the_same_as_strength_zero_and_as_none(make):
     pipeline, given = make(), references()
     only = run(pipeline, reference_image={"color": given["color"]})
@@ -188,13 +294,17 @@ def test_fusion_scale_changes_the_result_of_several_granularities(make):
 
 def test_conditioning_is_computed_once_and_references_are_read_once(make, monkeypatch):
     pipeline, calls = make(), []
-    for module, name in ((pipeline.mg_adapter, "condition"), (pipeline.mg_encoder, "encode")):
+    for module, name in ((pipeline.mg_adapter, "condition_apart"), (pipeline.mg_encoder, "encode")):
         original = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *a, _f=original, _n=name, **k: (calls.append(_n), _f(*a, **k))[1], raising=False
         )
     run(pipeline, reference_image=references(), num_inference_steps=4)
-    assert sorted(calls) == ["condition", "encode"]
+    assert sorted(calls) == ["condition_apart", "encode"]
+    calls.clear()
+    schedule = {"color": (0.0, 0.5), "shape": [1.0, 0.3]}
+    run(pipeline, reference_image=references(), num_inference_steps=4, granularity_schedule=schedule)
+    assert sorted(calls) == ["condition_apart"] * 2 + ["encode"]  # with color and without it
 
 
 def test_prompt_embeds_are_used_in_place_of_prompts(make):

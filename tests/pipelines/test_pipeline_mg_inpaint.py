@@ -192,6 +192,40 @@ def test_every_granularity_has_an_effect(make_inpaint, name):
     assert not np.array_equal(edit(pipeline), edit(pipeline, reference_image={name: references()[name]}))
 
 
+def test_strengths_may_change_over_the_steps(make_inpaint):
+    pipeline, given = make_inpaint(is_inpainting=True), {"reference_image": references()}
+    plain = edit(pipeline, **given)
+    ones = edit(pipeline, granularity_schedule={"color": [1.0]}, **given)
+    late = edit(pipeline, granularity_schedule={"color": (0.5, 1.0)}, **given)
+    assert np.array_equal(ones, plain) and not np.array_equal(late, plain)
+
+
+def test_a_granularity_guides_an_edit_beyond_its_reference_and_its_surroundings(make_inpaint):
+    pipeline, given = make_inpaint(is_inpainting=True), {"reference_image": {"color": references()["color"]}}
+    plain = edit(pipeline, **given)
+    for options in (
+        {"granularity_guidance": {"color": 1.0}},
+        {"granularity_guidance": {"texture": 1.0}},  # lent by the surroundings
+        {"negative_reference_image": {"color": ["#2a9d8f"]}},
+    ):
+        assert not np.array_equal(edit(pipeline, **given, **options), plain)
+    with pytest.raises(ValueError, match="needs a texture reference"):
+        edit(pipeline, **given, granularity_guidance={"texture": 1.0}, context_scale=0)
+
+
+def test_a_palette_is_laid_into_the_hole(make_inpaint, monkeypatch):
+    pipeline, areas = make_inpaint(is_inpainting=True), []
+    original = pipeline.mg_adapter.sketch
+    monkeypatch.setattr(
+        pipeline.mg_adapter,
+        "sketch",
+        lambda features, size: (areas.append(features["color"].get("area")), original(features, size))[1],
+        raising=False,
+    )
+    edit(pipeline, native(), INSIDE, reference_image=references())
+    assert len(areas) == 1 and 0 < areas[0].mean() < 1
+
+
 # -- what surrounds the mask ----------------------------------------------------------------------------------------------
 def test_the_surroundings_lend_what_no_reference_gives(make_inpaint, monkeypatch):
     pipeline, asked = make_inpaint(is_inpainting=True), []

@@ -204,7 +204,7 @@ def test_the_turn_of_a_photograph_makes_its_sketch_like_it(stream):
 def test_the_shape_of_a_photograph_is_that_of_the_flipped_picture(stream, pictures):
     samples, flipped = stream(ONLY["photo"]), 0
     originals = torch.cat([pictures.whole, pictures.crop]).float() / 127.5 - 1
-    for sample in map(samples.__getitem__, range(12)):
+    for sample in [one for one in map(samples.__getitem__, range(16)) if not one["has_sketch"]][:12]:
         flipped += not (sample["image"] - originals).abs().amax((1, 2, 3)).min() < 1e-5
         smooth = edge_preserving_smooth(rgb_to_lab((sample["image"][None] + 1) / 2))
         found = shape_view(smooth, torch.ones(1, 1, 32, 32))

@@ -19,7 +19,7 @@ This file is self-contained: it is copied into exported repositories and loaded 
 import contextlib
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -34,6 +34,8 @@ from torch import nn
 TILE_OVERLAP = 6
 Features = dict[str, dict[str, torch.Tensor]]
 FoldedAttention = dict[str, tuple[torch.Tensor, torch.Tensor]]
+Residuals = list[torch.Tensor]
+Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 
 def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -> torch.Tensor:
@@ -73,6 +75,55 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
     return torch.stack(columns, 1)
 
 
+def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], steps: int) -> torch.Tensor:
+    """`granularity_schedule` to factors of the strengths, (steps, number of granularities).
+
+    Args:
+        schedule: by granularity a window (start, end) in fractions of the run, a list of values from the first step to
+            the last with straight lines between them, or a callable of the fraction, 0 at the first step and 1 at the
+            last. A granularity that is not named keeps 1.
+
+    Raises:
+        ValueError: for an unknown granularity, a window that is none, or factors that are not finite and at least 0.
+    """
+    if not isinstance(schedule, dict) or any(name not in granularities for name in schedule):
+        raise ValueError(
+            f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
+            f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
+        )
+    factors = torch.ones(steps, len(granularities))
+    for name, curve in schedule.items():
+        try:
+            values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
+        except (TypeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
+                f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
+            ) from error
+        if not torch.isfinite(values).all() or (values < 0).any():
+            raise ValueError(
+                f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
+            )
+        factors[:, list(granularities).index(name)] = values
+    return factors
+
+
+def _factor(curve: Curve, index: int, steps: int) -> float:
+    """What one curve of `parse_schedule` multiplies the strength of step `index` with."""
+    fraction = index / max(steps - 1, 1)
+    if callable(curve):
+        return float(curve(fraction))
+    if isinstance(curve, tuple):
+        start, end = (float(value) for value in curve)
+        if not 0 <= start < end <= 1:
+            raise ValueError(f"a window from {start:g} to {end:g}")
+        # A step counts if it lies in the window as a whole, as diffusers counts those of a ControlNet.
+        return float(start <= index / steps and (index + 1) / steps <= end)
+    place = fraction * (len(curve) - 1)
+    below, above = curve[math.floor(place)], curve[math.ceil(place)]
+    return float(below) + (place - math.floor(place)) * (float(above) - float(below))
+
+
 def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
 
@@ -105,7 +156,9 @@ def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return canvas[:, None, :height, :width]
 
 
-def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) -> torch.Tensor:
+def lay_palette(
+    structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
+) -> torch.Tensor:
     """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
 
     Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
@@ -113,7 +166,9 @@ def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) 
     Then `one_color_per_region`: the proportions of the palette are not those of the regions.
 
     Args:
-        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight. One of the batches may be 1.
+        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
+            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
+            Of each the batch may be 1.
 
     Returns:
         (B, 3, H, W) Lab.
@@ -121,26 +176,40 @@ def lay_palette(structure: torch.Tensor, palette: torch.Tensor, steps: int = 6) 
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
     turns[0] = torch.eye(3)
-    batch, count = max(len(structure), len(palette)), structure.shape[2] * structure.shape[3]
+    area = torch.ones_like(structure[:1, :1]) if area is None else area
+    batch = max(len(structure), len(palette), len(area))
     values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
     painted, colors = values, palette.float().expand(batch, -1, -1)
-    places = ((torch.arange(count, device=painted.device) + 0.5) / count * colors.shape[1] - 0.5).clamp(min=0)
-    below = places.long().clamp(max=colors.shape[1] - 1)
-    above = (below + 1).clamp(max=colors.shape[1] - 1)
-    fraction = (places - below).view(1, -1, 1)
+    shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
+    shares = shares / shares.sum(1, keepdim=True)
     for turn in turns.to(painted):
         # Products written out: autocast would round a matrix product, and with it the order of the pixels.
         order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
         wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
-        wanted = wanted[:, below] * (1 - fraction) + wanted[:, above] * fraction
-        painted = (torch.empty_like(wanted).scatter(1, order, wanted).unsqueeze(3) * turn.T).sum(2)
+        share = shares.gather(1, order)
+        reached = (share.double().cumsum(1) - share / 2).float()
+        painted = (torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached)).unsqueeze(3) * turn.T).sum(
+            2
+        )
     with torch.autocast(painted.device.type, enabled=False):
-        painted = one_color_per_region(painted, values)
+        painted = one_color_per_region(painted, values, shares[..., :1])
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
-def one_color_per_region(painted: torch.Tensor, values: torch.Tensor, anchors: int = 256) -> torch.Tensor:
+def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
+    places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
+    below = places.long()
+    above = (below + 1).clamp(max=values.shape[1] - 1)
+    return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
+
+
+def one_color_per_region(
+    painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
+) -> torch.Tensor:
     """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+
+    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
 
     What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
     the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
@@ -154,7 +223,7 @@ def one_color_per_region(painted: torch.Tensor, values: torch.Tensor, anchors: i
     for _ in range(3):
         modes = _kernel_mean(modes, seeds, seeds, 0.15)
     colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-    return _match_covariance(_kernel_mean(values, seeds, colors, 0.1), painted)
+    return _match_covariance(_kernel_mean(values, seeds, colors, 0.1), painted, shares)
 
 
 def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
@@ -167,12 +236,14 @@ def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, w
     return mean[:, 0, :, :3]
 
 
-def _match_covariance(colors: torch.Tensor, target: torch.Tensor, floor: float = 4.0) -> torch.Tensor:
+def _match_covariance(
+    colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
+) -> torch.Tensor:
     """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
-    middle = target.mean(1, keepdim=True)
-    centered = colors - colors.mean(1, keepdim=True)
+    middle = (shares * target).sum(1, keepdim=True)
+    centered = colors - (shares * colors).sum(1, keepdim=True)
     flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
-    have, want = (x.transpose(1, 2) @ x / x.shape[1] + flat for x in (centered, target - middle))
+    have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
     root, inverse = _power(have, 0.5), _power(have, -0.5)
     return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
 
@@ -462,6 +533,10 @@ class MGAdapter(ModelMixin, ConfigMixin):
         """`granularity_scale` of a pipeline call to a tensor (batch_size, G); see `parse_strengths`."""
         return parse_strengths(granularity_scale, self.config.granularities, batch_size)
 
+    def schedule(self, granularity_schedule: dict[str, Curve], steps: int) -> torch.Tensor:
+        """`granularity_schedule` of a pipeline call to factors (steps, G); see `parse_schedule`."""
+        return parse_schedule(granularity_schedule, self.config.granularities, steps)
+
     # -- step 3: fuse -------------------------------------------------------------------------------------------------
     def forward(
         self, features: Features, strengths: torch.Tensor, latent_size: tuple[int, int], fusion_scale: float = 1.0
@@ -478,6 +553,13 @@ class MGAdapter(ModelMixin, ConfigMixin):
             fused tokens (B, G, num_tokens, token_dim), and one residual (B, C_l, H_l, W_l) per down block, strength
             included, or `None` when neither shape nor texture is given.
         """
+        tokens, apart = self._apart(features, strengths, latent_size, fusion_scale)
+        return tokens, self.add_residuals(apart)
+
+    def _apart(
+        self, features: Features, strengths: torch.Tensor, latent_size: tuple[int, int], fusion_scale: float
+    ) -> tuple[torch.Tensor, dict[tuple[str, ...], Residuals]]:
+        """As `forward`, but the residuals by the granularities they come from."""
         batch, names = strengths.shape[0], self.config.granularities
         given = torch.tensor([name in features for name in names], device=strengths.device)
         present = (strengths > 0) & given
@@ -492,15 +574,11 @@ class MGAdapter(ModelMixin, ConfigMixin):
         tokens = self.fusion(tokens, present, fusion_scale)
         tokens = tokens * present[:, :, None, None].to(tokens.dtype)  # the fusion writes to absent ones as well
         sizes = down_block_sizes(self.config.block_strides, *latent_size)
-        total: list[torch.Tensor] | None = None
+        apart = {}
         for names_used, residuals in self._residuals(features, tokens, sizes):
-            # What needs two granularities has the geometric mean of their strengths: it is off when one of them is.
-            columns = [strengths[:, names.index(name)] for name in names_used]
-            strength = torch.stack(columns).prod(0) ** (1 / len(columns))
-            strength = strength.to(self.dtype).view(-1, 1, 1, 1)
-            scaled = [residual * strength for residual in residuals]
-            total = scaled if total is None else [a + b for a, b in zip(total, scaled, strict=True)]
-        return tokens, total
+            strength = _joint(strengths, names, names_used).to(self.dtype).view(-1, 1, 1, 1)
+            apart[names_used] = [residual * strength for residual in residuals]
+        return tokens, apart
 
     def _residuals(
         self, features: Features, tokens: torch.Tensor, sizes: list[tuple[int, int]]
@@ -516,10 +594,21 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if "texture" in features:
             yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
         if "color" in features and "shape" in features:
-            structure = F.adaptive_avg_pool2d(features["shape"]["structure"], canvas_size)
-            sketch = lay_palette(structure, features["color"]["palette"])
+            sketch = self.sketch(features, canvas_size)
             middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
             yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
+
+    def sketch(self, features: Features, size: tuple[int, int]) -> torch.Tensor:
+        """Which color goes where, (B, 3, *size) in Lab: the palette laid into the regions, or what context knows.
+
+        Of color, an optional `area` (B, 1, H, W) says where the palette goes; see `lay_palette`.
+        """
+        if "sketch" in features["shape"]:
+            return F.adaptive_avg_pool2d(features["shape"]["sketch"], size)
+        structure = F.adaptive_avg_pool2d(features["shape"]["structure"], size)
+        area = features["color"].get("area")
+        area = area if area is None else F.adaptive_avg_pool2d(area, size)
+        return lay_palette(structure, features["color"]["palette"], area)
 
     def fold(self, unet: nn.Module, tokens: torch.Tensor, strengths: torch.Tensor) -> FoldedAttention:
         """Keys and values of every cross-attention layer, folded with its query and output projections.
@@ -560,17 +649,18 @@ class MGAdapter(ModelMixin, ConfigMixin):
             generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
 
         Returns:
-            features whose `structure` and `tiles` are of batch `batch_size`; the others as they were.
+            features whose `structure`, `sketch` and `tiles` are of batch `batch_size`; the others as they were.
         """
         varied = {name: dict(parts) for name, parts in features.items()}
         device = next(iter(features.values()))["vector"].device
         turns = random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))
         if {"color", "shape"} <= set(features):  # drawn even where it is not used: the tiles then lie as with it
-            structure = features["shape"]["structure"]
-            structure = structure.repeat_interleave(batch_size // len(structure), dim=0)
+            for key in {"structure", "sketch"} & set(features["shape"]):
+                value = features["shape"][key]
+                varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
             own = varied["shape"].pop("turn", None)  # of `MGEncoder.encode_context`, where nothing is left open
             turns = turns if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
-            varied["shape"]["structure"] = turn_colors(structure, turns)
+            varied["shape"]["structure"] = turn_colors(varied["shape"]["structure"], turns)
         if "texture" in features:
             tiles = features["texture"]["tiles"]
             tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
@@ -595,6 +685,37 @@ class MGAdapter(ModelMixin, ConfigMixin):
         tokens, residuals = self(features, strengths, latent_size, fusion_scale)
         return self.fold(unet, tokens, strengths), residuals
 
+    def condition_apart(
+        self,
+        unet: nn.Module,
+        features: Features,
+        strengths: torch.Tensor,
+        latent_size: tuple[int, int],
+        fusion_scale: float = 1.0,
+    ) -> tuple[FoldedAttention, dict[tuple[str, ...], Residuals]]:
+        """As `condition`, with the residuals by the granularities they come from: what `at_step` takes."""
+        tokens, apart = self._apart(features, strengths, latent_size, fusion_scale)
+        return self.fold(unet, tokens, strengths), apart
+
+    def at_step(
+        self, folded: FoldedAttention, apart: dict[tuple[str, ...], Residuals], factors: torch.Tensor
+    ) -> tuple[FoldedAttention, Residuals | None]:
+        """What the UNet needs in a step whose strengths are those of `condition_apart` times `factors` (G,)."""
+        names, tokens = self.config.granularities, self.config.num_tokens
+        scaled = {}
+        for layer, (key, value) in folded.items():
+            gains = factors.to(value).repeat_interleave(tokens).repeat(value.shape[1] // (len(names) * tokens))
+            scaled[layer] = (key, value * gains.unsqueeze(1))
+        gains = {used: float(_joint(factors.unsqueeze(0), names, used)) for used in apart}
+        return scaled, self.add_residuals(
+            {used: [r * gains[used] for r in residuals] for used, residuals in apart.items()}
+        )
+
+    @staticmethod
+    def add_residuals(apart: dict[tuple[str, ...], Residuals]) -> Residuals | None:
+        """The sum of residuals by where they come from, block by block; `None` where there are none."""
+        return [sum(block) for block in zip(*apart.values(), strict=True)] or None
+
     # -- attaching ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def attach(self, unet: nn.Module) -> Iterator[None]:
@@ -610,6 +731,12 @@ class MGAdapter(ModelMixin, ConfigMixin):
         finally:
             for attn, processor in before:
                 attn.set_processor(processor)
+
+
+def _joint(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
+    """Strength (B,) of what comes from several granularities: the geometric mean, which is 0 when one of them is."""
+    columns = [strengths[:, list(granularities).index(name)] for name in used]
+    return torch.stack(columns).prod(0) ** (1 / len(columns))
 
 
 def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:

@@ -1,0 +1,133 @@
+"""The pictures of the documentation's pages, made by the default model: `python -m demo.pages --output docs/images`."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import torch
+
+from demo import layout
+from demo.references import picture, reference, swatch
+from mg_diffusion.loading import load_pipeline, model_name, quiet
+from mg_diffusion.palettes import extract_palette
+from mg_diffusion.recipe import prepare_output, save_png
+
+
+SIDE, SEED = 160, 0
+Cell = tuple[str, PIL.Image.Image]
+
+
+def row(title: str, cells: Sequence[Cell]) -> PIL.Image.Image:
+    """Labeled pictures under a title."""
+    columns = [
+        layout.below([layout.label(text, 14, layout.FAINT, SIDE), layout.scaled(image, SIDE)], gap=4)
+        for text, image in cells
+    ]
+    return layout.below([layout.label(title, 18), layout.beside(columns)])
+
+
+def generate(pipe: Any, references: dict[str, Any], **options: Any) -> PIL.Image.Image:
+    generator = torch.Generator().manual_seed(SEED)
+    return pipe(reference_image=references, generator=generator, **options).images[0]
+
+
+def palettes(pipe: Any) -> list[PIL.Image.Image]:
+    """A picture as color reference, its palette, and the palette edited."""
+    others = {"texture": reference("weave"), "shape": reference("leaf")}
+    found = extract_palette(pipe.mg_encoder, reference("coffee"), 4)
+    edited = [*found[1:], "#1d6fd1:40"]
+    cells = [("texture", picture("weave")), ("shape", picture("leaf"))]
+    for name, color in (("the picture", reference("coffee")), ("its palette", found), ("edited", edited)):
+        shown = swatch(color) if isinstance(color, list) else color
+        cells += [(name, shown), ("", generate(pipe, {"color": color, **others}))]
+    return [row("palette: " + ", ".join(found), cells)]
+
+
+def cards(pipe: Any) -> list[PIL.Image.Image]:
+    """From one texture card to another."""
+    others = {"color": reference("sea"), "shape": reference("shirt")}
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = (str(Path(folder, f"{name}.safetensors")) for name in ("brick", "weave"))
+        for path, name in ((one, "brick"), (other, "weave")):
+            pipe.mg_encoder.save_card(path, "texture", reference(name))
+        cells = [("texture, card 1", picture("brick"))]
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+            weighted = [{"image": card, "weight": w} for card, w in ((one, 1 - share), (other, share)) if w]
+            cells.append((f"{share:.0%} of card 2", generate(pipe, {"texture": weighted, **others})))
+    cells.append(("texture, card 2", picture("weave")))
+    return [row("two texture cards, mixed by weight", cells)]
+
+
+def schedules(pipe: Any) -> list[PIL.Image.Image]:
+    """One granularity limited to a part of the run, the others throughout."""
+    triple = {"color": "poppy", "texture": "weave", "shape": "flower"}
+    references = {name: reference(each) for name, each in triple.items()}
+    rows = []
+    for name in triple:
+        cells = [(name, picture(triple[name]))]
+        for text, curve in (
+            ("always", (0.0, 1.0)),
+            ("first half", (0.0, 0.5)),
+            ("first tenth", (0.0, 0.1)),
+            ("second half", (0.5, 1.0)),
+            ("last tenth", (0.9, 1.0)),
+            ("fading, [1, 0]", [1.0, 0.0]),
+        ):
+            cells.append((text, generate(pipe, references, granularity_schedule={name: curve})))
+        rows.append(row(f"when the {name} reference counts", cells))
+    return rows
+
+
+def guidance(pipe: Any) -> list[PIL.Image.Image]:
+    """Each granularity pushed further, and a palette that is avoided."""
+    triple = {"color": "sea", "texture": "brick", "shape": "star"}
+    references = {name: reference(each) for name, each in triple.items()}
+    rows = []
+    for name in triple:
+        cells = [(name, picture(triple[name]))]
+        for scale in (0.0, 0.5, 1.0, 2.0, 4.0):
+            cells.append((f"{scale:g}", generate(pipe, references, granularity_guidance={name: scale})))
+        rows.append(row(f"granularity_guidance of {name}", cells))
+    away = ["#023047"]
+    cells = [("color", picture("sea")), ("negative color", swatch(away))]
+    for scale in (0.0, 0.5, 1.0, 2.0):
+        options = {"negative_reference_image": {"color": away}, "granularity_guidance": {"color": scale}}
+        cells.append((f"{scale:g}", generate(pipe, references, **options)))
+    return [*rows, row("away from a palette", cells)]
+
+
+PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {
+    "palettes": palettes,
+    "cards": cards,
+    "schedules": schedules,
+    "guidance": guidance,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default="docs/images", metavar="FOLDER")
+    parser.add_argument("--only", nargs="+", choices=PAGES, default=list(PAGES), metavar="NAME")
+    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
+    options = parser.parse_args(arguments)
+    quiet()
+    try:
+        from mg_diffusion import MGPipeline  # after `quiet`: transformers reports while it is imported
+
+        pipe = load_pipeline(MGPipeline, options.model)
+        pipe.set_progress_bar_config(disable=True)
+        for name in options.only:
+            path = prepare_output(Path(options.output, f"{name}.png"), ".png")
+            page = layout.framed(layout.below(PAGES[name](pipe), gap=20), margin=20)
+            save_png(page, path, {"command": "demo.pages", "page": name, "model": model_name(options.model)})
+            print(path)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Granularity cards: what one granularity of a reference is to an encoder, kept without the picture."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tiny_repository import SIZE, draw, save_tiny_repository
+
+from mg_diffusion import MGEncoder, MGPipeline
+from mg_diffusion.cli import main
+from mg_diffusion.modeling_mg_encoder import read_card
+from mg_diffusion.recipe import describe_file
+
+
+NAMES = ("color", "texture", "shape")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def pipe(model):
+    pipeline = MGPipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return [str(draw(folder / f"{seed}.png", seed)) for seed in range(3)]
+
+
+@pytest.fixture
+def card(pipe, files, tmp_path):
+    """card(name, reference) writes a card and returns its path."""
+
+    def write(name, reference=files[0], encoder=pipe.mg_encoder, file="one.safetensors"):
+        encoder.save_card(tmp_path / file, name, reference)
+        return str(tmp_path / file)
+
+    return write
+
+
+def generate(pipe, references, **options):
+    made = pipe(
+        reference_image=references,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+        **options,
+    )
+    return made.images[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_gives_the_output_of_its_picture_bit_for_bit(pipe, files, card, name):
+    others = {other: files[1] for other in NAMES if other != name}
+    of_picture = generate(pipe, {**others, name: files[0]})
+    assert np.array_equal(generate(pipe, {**others, name: card(name)}), of_picture)
+    assert not np.array_equal(generate(pipe, {**others, name: files[2]}), of_picture)
+
+
+def test_a_shape_card_fits_outputs_of_any_aspect(pipe, files, card):
+    size = {"height": SIZE, "width": 2 * SIZE}
+    of_picture = generate(pipe, {"shape": files[0]}, **size)
+    assert np.array_equal(generate(pipe, {"shape": card("shape")}, **size), of_picture)
+
+
+def test_a_palette_and_a_masked_picture_can_be_kept(pipe, files, card):
+    palette = ["#ff8800:3", "#224466"]
+    assert np.array_equal(generate(pipe, {"color": card("color", palette)}), generate(pipe, {"color": palette}))
+    with PIL.Image.open(files[0]) as picture:
+        mask = np.zeros((picture.height, picture.width), np.uint8)
+    mask[:, : mask.shape[1] // 2] = 255
+    masked = {"image": files[0], "mask": mask}
+    assert np.array_equal(generate(pipe, {"color": card("color", masked)}), generate(pipe, {"color": masked}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_cards_mix_by_weight(pipe, files, card, name):
+    encoder, size = pipe.mg_encoder, (SIZE, SIZE)
+    one, other = card(name), card(name, files[1], file="other.safetensors")
+    mixed = encoder.encode({name: [{"image": one, "weight": 1}, {"image": other, "weight": 3}]}, size)[name]["vector"]
+    ends = [encoder.encode({name: path}, size)[name]["vector"] for path in (one, other)]
+    torch.testing.assert_close(mixed, 0.25 * ends[0] + 0.75 * ends[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name, most", [("color", 16_000), ("texture", 400_000), ("shape", 200_000)])
+def test_a_card_is_small_and_holds_no_picture(files, tmp_path, name, most):
+    MGEncoder().save_card(tmp_path / "a.safetensors", name, files[0])
+    metadata, tensors = read_card(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_size < most
+    assert metadata["source"] == describe_file(files[0])["sha256"]
+    kept = {"color": {"vector", "palette"}, "texture": {"vector", "tiles"}, "shape": {"edges", "structure"}}
+    assert set(tensors) == kept[name]
+
+
+def test_a_card_of_other_weights_or_settings_is_refused(pipe, files, card):
+    path = card("texture")
+    torch.manual_seed(5)
+    other = MGEncoder(**{key: pipe.mg_encoder.config[key] for key in ("sample_size", "num_tiles", "shape_backbone")})
+    with pytest.raises(ValueError, match="made by another encoder.*SHA-256 [0-9a-f]{12}.*mg-diffusion encode"):
+        other.encode({"texture": path}, (SIZE, SIZE))
+    assert other.fingerprint("texture") != other.fingerprint("color")
+    half = MGEncoder(**{key: other.config[key] for key in ("sample_size", "num_tiles", "shape_backbone")})
+    half.load_state_dict({key: value.half().float() for key, value in other.state_dict().items()})
+    assert half.fingerprint("texture") == other.fingerprint("texture")  # stored in half precision, it is the same
+
+
+def test_what_is_no_fitting_card_is_refused(pipe, files, card, tmp_path):
+    encode = pipe.mg_encoder.encode
+    with pytest.raises(ValueError, match="is a color card; it cannot lend its shape"):
+        encode({"shape": card("color")}, (SIZE, SIZE))
+    with pytest.raises(ValueError, match=r"takes a weight, but no \['mask'\]"):
+        encode({"color": {"image": card("color"), "mask": np.ones((4, 4))}}, (SIZE, SIZE))
+    with pytest.raises(ValueError, match="weight must be a positive number"):
+        encode({"color": {"image": card("color"), "weight": -1}}, (SIZE, SIZE))
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
+    for file, message in (
+        ("torn", "no readable granularity card"),
+        ("nosuch", "no readable granularity card"),
+        ("foreign", "is no granularity card"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encode({"color": tmp_path / f"{file}.safetensors"}, (SIZE, SIZE))
+    for path, name, message in (
+        ("a.png", "color", "is a .safetensors file"),
+        ("a.safetensors", "hue", "Unknown granularity 'hue'"),
+        ("a.safetensors", "texture", "Hex colors describe a palette"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pipe.mg_encoder.save_card(tmp_path / path, name, ["#ff8800"])
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_the_command_line_writes_and_takes_cards(model, files, tmp_path, capsys):
+    path, common = str(tmp_path / "denim.safetensors"), ["--model", str(model)]
+    assert main(["encode", files[0], "-g", "texture", "-o", path, *common]) == 0
+    assert capsys.readouterr().out.strip() == path
+    with safe_open(path, "pt") as opened:
+        assert opened.metadata()["granularity"] == "texture"
+    pixels = []
+    for texture in (path, files[0]):
+        out = str(tmp_path / "out.png")
+        assert main(["generate", "--texture", texture, "-o", out, "--steps", "2", *common]) == 0
+        pixels.append(np.array(PIL.Image.open(out)))
+    assert np.array_equal(*pixels)
