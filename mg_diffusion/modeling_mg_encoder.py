@@ -882,6 +882,11 @@ class MGEncoder(ModelMixin, ConfigMixin):
             features[name] = {key: torch.cat([row[key] for row in encoded]) for key in encoded[0]}
         return features
 
+    @staticmethod
+    def fill_smoothly(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+        """The picture (B, 3, H, W) with its hole (B, 1, H, W; 1 is unknown) filled from what surrounds it."""
+        return grow_into(image, hole)
+
     @torch.no_grad()
     def encode_context(
         self, image: torch.Tensor, hole: torch.Tensor, names: Sequence[str], size: tuple[int, int]

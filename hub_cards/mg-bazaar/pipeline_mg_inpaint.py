@@ -904,6 +904,27 @@ class MGInpaintPipeline(
         latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         return self.vae.decode(latents, return_dict=False, generator=generator)[0]
 
+    def soften_edge(
+        self, image: torch.Tensor, init_image: torch.Tensor, init_mask: torch.Tensor, is_continued: torch.Tensor
+    ) -> torch.Tensor:
+        """Let edits that go on with their surroundings begin as a smooth continuation of them, so that no seam shows.
+
+        Over a sixteenth of the shorter side, inwards from the border of the mask, the continuation fades into what was
+        painted.
+
+        Args:
+            image: (B, 3, h, w) in [0, 1], what was computed.
+            init_image: (1 or B', 3, h, w) in [-1, 1]; init_mask: (1 or B', 1, h, w); B' a divisor of B.
+            is_continued: (B',) bool, by prompt.
+        """
+        count = image.shape[0]
+        known, hole, chosen = (
+            x.to(image.device).repeat_interleave(count // len(x), dim=0) for x in (init_image, init_mask, is_continued)
+        )
+        filled = self.mg_encoder.fill_smoothly((known / 2 + 0.5).clamp(0, 1), hole)
+        alpha = feathered(hole, round(min(image.shape[2:]) / 16))
+        return torch.where(chosen.view(-1, 1, 1, 1) & (hole > 0), torch.lerp(filled, image, alpha), image)
+
     def paste(
         self,
         image: torch.Tensor,
@@ -1104,7 +1125,8 @@ class MGInpaintPipeline(
             negative_reference_image: as `reference_image`, what to steer away from; with a `granularity_guidance` of 1
                 where none is named.
             context_scale: strength of what surrounds the mask: it lends every granularity that no reference gives, so
-                that an edit matches its surroundings. 0 is off; `granularity_scale` multiplies it.
+                that an edit matches its surroundings. 0 is off; `granularity_scale` multiplies it. Where color and
+                shape are both lent, the edge of the edit fades into a smooth continuation of the surroundings.
             mask_feather: width in pixels of a soft edge, which lies inside the mask.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent" (of what was computed).
             return_dict: whether to return a `StableDiffusionPipelineOutput` or a tuple.
@@ -1224,8 +1246,12 @@ class MGInpaintPipeline(
 
         # 6. Fuse the references once for all steps; after the noise, which the same seed then gives without them, too
         conditioning = None
+        is_continued = torch.zeros(1, dtype=torch.bool)
         if is_lent:
             features, strengths = self.add_context(features, strengths, init_image, init_mask, context_scale)
+            if "sketch" in features.get("shape", {}):  # color and shape both go on with what surrounds the mask
+                places = [self.mg_adapter.config.granularities.index(name) for name in ("color", "shape")]
+                is_continued = (strengths[:, places] > 0).all(1)
         for palettes in (features, negatives):
             if "color" in palettes:  # laid into what is repainted: all of it, and in its proportions
                 palettes["color"] = {**palettes["color"], "area": init_mask}
@@ -1279,6 +1305,8 @@ class MGInpaintPipeline(
             image = latents
         else:
             image = self.image_processor.denormalize(self.decode_latents(latents, generator).float())
+            if is_continued.any():
+                image = self.soften_edge(image, init_image, init_mask, is_continued)
             image = self.paste(image, original, mask_image, region, mask_feather)
             image = self.image_processor.postprocess(image, output_type, do_denormalize=[False] * count)
         self.maybe_free_model_hooks()

@@ -241,6 +241,26 @@ def test_the_surroundings_lend_what_no_reference_gives(make_inpaint, monkeypatch
     assert asked == [["color", "texture", "shape"]] * 2 + [["texture", "shape"]]
 
 
+def test_the_edge_of_an_edit_that_goes_on_with_its_surroundings_is_soft(make_inpaint, monkeypatch):
+    """Only there, only where color and shape are both lent, and for each picture of a call by itself."""
+    pipeline, inside = make_inpaint(is_inpainting=True), INSIDE > 0
+    whole = np.full_like(INSIDE, 255)
+    pictures = {"image": [native(), native()], "mask_image": [INSIDE, whole], "prompt": ["a", "a"]}
+    soft = edit(pipeline, generator=[seeded(0), seeded(1)], **pictures)
+    with_shape = edit(pipeline, native(), INSIDE, reference_image={"shape": references()["shape"]})
+    monkeypatch.setattr(pipeline, "soften_edge", lambda image, *rest: image, raising=False)
+    hard = edit(pipeline, generator=[seeded(0), seeded(1)], **pictures)
+    assert np.array_equal(
+        with_shape, edit(pipeline, native(), INSIDE, reference_image={"shape": references()["shape"]})
+    )
+    assert np.array_equal(soft[1], hard[1])
+    apart = np.abs(soft[0] - hard[0]).max(-1)
+    assert apart[~inside].max() == 0 and apart[inside].max() > 1e-3
+    border = np.diff(inside, axis=0)
+    jumps = [np.abs(np.diff(image, axis=0)).mean(-1)[border].mean() for image in (soft[0], hard[0])]
+    assert jumps[0] < 0.8 * jumps[1]
+
+
 def test_what_lies_under_the_mask_lends_nothing(make_inpaint):
     """The same surroundings give the same edit, whatever is repainted."""
     pipeline, image = make_inpaint(is_inpainting=True), np.array(native())
