@@ -85,6 +85,11 @@ def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
     return name, [number(factor) for factor in curve.split(",")]
 
 
+def as_flag(value: Any) -> Any:
+    """A window as its flag has it, START:END: in JSON it could not be told from a curve."""
+    return f"{value[0]:g}:{value[1]:g}" if isinstance(value, tuple) else value
+
+
 def parse_reference(name: str, text: str) -> str | list[str]:
     """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas."""
     if text.startswith("#"):
@@ -126,9 +131,10 @@ def parse_references(options: argparse.Namespace) -> Asked:
     """
     given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
     negative = {name: getattr(options, f"negative_{name}") for name in GRANULARITIES}
+    is_lent = options.command == "edit" and options.context_scale != 0  # by what surrounds the mask
     for flag, entries in (("scale", options.scale), ("schedule", options.schedule)):
         for name, _ in entries:
-            if name not in given:
+            if name not in given and not is_lent:
                 raise ValueError(
                     f"--{flag} {name}=... is about the strength of a {name} reference, and none is given. Add "
                     f"--{name}, or leave this --{flag} out."
@@ -154,14 +160,14 @@ def read_picture(path: str) -> PIL.Image.Image:
         raise ValueError(f"{path!r} cannot be read as a picture: {error}.") from error
 
 
-def read_mask(path: str) -> PIL.Image.Image:
+def read_mask(path: str, use: str = "repainted") -> PIL.Image.Image:
     """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray, which is told."""
     mask = read_picture(path)
     if "A" in mask.getbands() and mask.getchannel("A").getextrema()[0] < 255:
-        raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is repainted.")
+        raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is {use}.")
     gray = mask.convert("RGB").convert("L")
     if not {value for _, value in gray.getcolors()} <= {0, 255}:
-        print(f"{path} is not only black and white: what is lighter than middle gray is repainted")
+        print(f"{path} is not only black and white: what is lighter than middle gray is {use}", file=sys.stderr)
     return gray.point(lambda value: 255 * (value > 127))
 
 
@@ -206,11 +212,12 @@ def run_pipeline(
         num_images_per_prompt=len(paths),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
     ).images
+    recorded = {name: {key: as_flag(value) for key, value in entries.items()} for name, entries in steering.items()}
     recipe = {
         **recipe,
         **asked.recipe,
         **settings,
-        **steering,
+        **recorded,
         "granularity_scale": scales,
         "model": model_name(options.model),
     }
@@ -271,7 +278,7 @@ def masked_reference(options: argparse.Namespace) -> dict[str, Any]:
     """The picture of the flags, with the mask of the flags if there is one."""
     if not Path(options.picture).is_file():
         raise ValueError(f"There is no picture at {options.picture!r}.")
-    return {"image": options.picture} | ({} if options.mask is None else {"mask": read_mask(options.mask)})
+    return {"image": options.picture} | ({} if options.mask is None else {"mask": read_mask(options.mask, "read")})
 
 
 def load_encoder(options: argparse.Namespace) -> Any:
@@ -375,7 +382,10 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--shape", action="append", metavar="PICTURE", help="picture or card that lends its shape")
     for name in GRANULARITIES:
         group.add_argument(
-            f"--negative-{name}", action="append", metavar="PICTURE", help=f"whose {name} to steer away from"
+            f"--negative-{name}",
+            action="append",
+            metavar="PICTURE_OR_PALETTE" if name == "color" else "PICTURE",
+            help=f"whose {name} to steer away from",
         )
     group = parser.add_argument_group("how references count")
     group.add_argument(

@@ -894,9 +894,9 @@ class MGEncoder(ModelMixin, ConfigMixin):
         """Features of what surrounds a hole, so that what is painted into it goes on with its surroundings.
 
         Color and texture are those of the rest of the picture. Shape is that of the picture with the hole filled
-        smoothly. With color asked for as well, that picture itself is the `sketch` (B, 3, *size) in Lab of
-        `MGAdapter.sketch`; otherwise a `turn` (B, 3, 3) keeps the colors of another palette where such colors are, see
-        `MGAdapter.vary`.
+        smoothly, with a `turn` (B, 3, 3) that keeps the colors of another palette where such colors are, see
+        `MGAdapter.vary`. With color asked for as well, the filled picture itself is the `sketch` (B, 3, *size) in Lab
+        of `MGAdapter.sketch`.
 
         Args:
             image: (B, 3, H, W) in [0, 1]; hole: (B, 1, H, W), 1 is unknown; no picture may be all hole.
@@ -914,7 +914,6 @@ class MGEncoder(ModelMixin, ConfigMixin):
             lab = rgb_to_lab(F.interpolate(filled, size=size, mode="bilinear", antialias=True, align_corners=False))
             if "color" in features:
                 features["shape"]["sketch"] = lab.to(structure)
-                return features
             weight = F.adaptive_avg_pool2d(known.float(), size)
             turn = nearest_turn(
                 structure.flatten(2), lab.to(structure.device).flatten(2), weight.to(structure.device).flatten(2)
@@ -974,8 +973,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
     def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
         """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 
-        The path of a card serves wherever that of a picture does, and gives the same output; so a list of cards is
-        their average, `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
+        The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
+        encoder that reads it computes in the precision of the one that wrote it); so a list of cards is their average, `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
         A color card holds 256 colors, a texture card shuffled tiles, a shape card edges and regions; each has a few
         to a few hundred KB.
 
@@ -990,6 +989,14 @@ class MGEncoder(ModelMixin, ConfigMixin):
             raise ValueError(f"A granularity card is a {CARD} file, got {os.fspath(path)!r}.")
         if granularity not in self.branches:
             raise ValueError(f"Unknown granularity {granularity!r}; this encoder knows {tuple(self.branches)}.")
+        image = reference.get("image") if isinstance(reference, dict) else reference
+        if is_card(image):
+            raise ValueError(f"{os.fspath(image)!r} is a card already; copy the file.")
+        if isinstance(reference, dict) and reference.get("weight") is not None:
+            raise ValueError("A card has no weight of its own. Give the weight where the card is used.")
+        target = Path(os.path.realpath(path))
+        if not target.parent.is_dir():
+            raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
         kept, _ = self._kept(granularity, reference)
         metadata = {
             "format": CARD_FORMAT,
@@ -997,7 +1004,6 @@ class MGEncoder(ModelMixin, ConfigMixin):
             "encoder": self.fingerprint(granularity),
             "source": _hash_of(reference),
         }
-        target = Path(os.path.realpath(path))
         part = target.with_name(f".{target.name}.part")
         try:
             save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
@@ -1008,7 +1014,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
     def _of_card(self, name: str, fields: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The tensors of the card that a reference names, if this encoder made it for this granularity."""
         path = os.fspath(fields["image"])
-        extra = set(fields) - {"image", "weight"}
+        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight"}
         if extra:
             raise ValueError(f"The card {path!r} takes a weight, but no {sorted(extra)}: it holds no picture to mask.")
         metadata, tensors = read_card(path)
@@ -1022,11 +1028,11 @@ class MGEncoder(ModelMixin, ConfigMixin):
         return tensors
 
     def fingerprint(self, granularity: str) -> str:
-        """SHA-256 of one branch: its configuration and its weights, as they are in half precision."""
+        """SHA-256 of one branch: its configuration and its weights, as they are in bfloat16 (whatever they are in)."""
         config = {key: self.config[key] for key in ("sample_size", "num_tiles", "shape_backbone")}
         digest = hashlib.sha256(json.dumps([granularity, config], sort_keys=True).encode())
         for key, value in sorted(self.branches[granularity].state_dict().items()):
-            digest.update(key.encode() + value.cpu().half().contiguous().numpy().tobytes())
+            digest.update(key.encode() + value.cpu().bfloat16().contiguous().view(torch.int16).numpy().tobytes())
         return digest.hexdigest()
 
     def _average(self, encoded: list[tuple[dict[str, torch.Tensor], float]]) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ def extract_palette(encoder: MGEncoder, reference: Any, count: int = 5) -> list[
     Median cut (Heckbert, SIGGRAPH 1982) refined by k-means, both of Pillow, on the pixels that the encoder reads.
 
     Args:
-        reference: as for `MGEncoder.encode`: a picture, or `{"image": ..., "mask": ...}` to read a part of it.
+        reference: as for `MGEncoder.load`: a picture, or `{"image": ..., "mask": ...}` to read a part of it.
         count: the most colors to give, 1 to 256; a picture of fewer has fewer.
 
     Raises:
@@ -23,7 +23,10 @@ def extract_palette(encoder: MGEncoder, reference: Any, count: int = 5) -> list[
     if not 1 <= count <= 256:
         raise ValueError(f"A palette has 1 to 256 colors, got count={count}.")
     loaded = encoder.load(reference)
-    pixels = loaded["rgb"][0].permute(1, 2, 0)[loaded["mask"][0, 0] > 0.5]
+    mask = loaded["mask"][0, 0]
+    pixels = loaded["rgb"][0].permute(1, 2, 0)[
+        mask >= 0.5 * mask.max()
+    ]  # a thin mask fills no pixel of the working size
     row = PIL.Image.fromarray((pixels.cpu().numpy() * 255).round().astype(np.uint8)[None])
     reduced = row.quantize(count, PIL.Image.Quantize.MEDIANCUT, kmeans=count, dither=PIL.Image.Dither.NONE)
     shades = np.reshape(reduced.getpalette(), (-1, 3))

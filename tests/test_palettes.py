@@ -34,6 +34,16 @@ def test_a_mask_leaves_out_the_rest(encoder):
     assert palette == ["#14285a:100"]
 
 
+def test_a_thin_mask_is_read(encoder):
+    mask = np.zeros((640, 640), np.uint8)
+    mask[::40] = 255
+    large = flat((200, 30, 30), (20, 40, 90), size=640)
+    assert {entry[:7] for entry in extract_palette(encoder, {"image": large, "mask": mask}, 2)} == {
+        "#c81e1e",
+        "#14285a",
+    }
+
+
 def test_a_palette_stands_for_its_picture(encoder):
     """As a color reference it is nearer to its own picture than to any of seven others."""
     pictures = [render(seed, seed + 20, seed + 40, size=64).astype(np.float32) for seed in range(8)]

@@ -28,6 +28,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 Features = dict[str, dict[str, torch.Tensor]]
 Conditioning = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor] | None]
+# The same with the residuals by the granularities they come from.
+ConditioningApart = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], dict[tuple[str, ...], list[torch.Tensor]]]
 
 SIBLINGS = ("pipeline_mg.py", "pipeline_mg_inpaint.py")  # exported together, so that one repository serves both tasks
 
@@ -330,18 +332,27 @@ class MGPipeline(
                 raise ValueError(f'`{name}` is a dict such as {{"color": ...}}, got {type(entries).__name__}.')
         negative = {name: one for name, one in (negative_reference_image or {}).items() if one is not None}
         scales = dict.fromkeys(negative, 1.0) | dict(granularity_guidance or {})
+        if scales and self.mg_adapter is None:
+            raise ValueError("Guidance by a granularity needs an adapter, which this pipeline was made without.")
         self.check_reference(negative or None, None, batch_size, "negative_reference_image")
         for name, scale in scales.items():
-            if not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
+            if name not in self.mg_adapter.config.granularities:
+                known = tuple(self.mg_adapter.config.granularities)
+                raise ValueError(f"Unknown granularity {name!r} in `granularity_guidance`; known are {known}.")
+            try:
+                scales[name] = float(scale)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"`granularity_guidance[{name!r}]` must be a number, got {scale!r}.") from error
+            if not 0 <= scales[name] < float("inf"):
                 raise ValueError(
                     f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
                 )
-            if name not in given and name not in negative:
+            if scales[name] > 0 and name not in given and name not in negative:
                 raise ValueError(
                     f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "
                     f"should go beyond; given are {sorted(given)}."
                 )
-        return {name: float(scale) for name, scale in scales.items() if scale > 0}
+        return {name: scale for name, scale in scales.items() if scale > 0}
 
     # -- parts of a call ----------------------------------------------------------------------------------------------
     @property
@@ -451,7 +462,7 @@ class MGPipeline(
         generator: torch.Generator | list[torch.Generator] | None = None,
         factors: torch.Tensor | None = None,
         contrasts: Sequence[tuple[str, dict[str, torch.Tensor] | None]] = (),
-    ) -> Conditioning | dict[tuple[bool, ...], Conditioning] | None:
+    ) -> Conditioning | dict[tuple[bool, ...], ConditioningApart] | None:
         """What the UNet gets beside the text, for all steps at once; rows as in its input, unconditional ones first.
 
         Args:
@@ -466,54 +477,49 @@ class MGPipeline(
             what `MGAdapter.condition` returns; with factors {which of them are above 0: what `condition_apart`
             returns}, for `MGAdapter.at_step`. `None` where nothing has any strength.
         """
-        device, dtype = self._execution_device, self.mg_adapter.dtype
+        device, dtype, count = self._execution_device, self.mg_adapter.dtype, len(strengths) * num_images_per_prompt
         strengths = strengths.repeat_interleave(num_images_per_prompt, dim=0)
+        negatives = {name: other for name, other in contrasts if other is not None}
+        given = {**negatives, **features}
+        drawn = self.mg_adapter.draw(given, count, generator, device) if given else None
 
-        def varied(given: Features) -> Features:
-            """One row for each picture, or a single row for all; what is left open is drawn."""
-            count = len(strengths)
-            if not given:
-                return {}
-            rows = {
-                name: {
-                    key: value.to(device, dtype).repeat_interleave(
-                        1 if len(value) == 1 else count // len(value), dim=0
-                    )
-                    for key, value in parts.items()
-                }
-                for name, parts in given.items()
-            }
-            return self.mg_adapter.vary(rows, count, generator)
+        def rows(tensor: torch.Tensor) -> torch.Tensor:
+            """One row for each picture, or a single row for all."""
+            return tensor.to(device, dtype).repeat_interleave(1 if len(tensor) == 1 else count // len(tensor), dim=0)
 
-        features = varied(features)
         variants = []
-        for name, other in contrasts:
-            rest = {key: parts for key, parts in features.items() if key != name}
-            variants.append(rest if other is None else {**rest, **varied({name: other})})
-        variants.append(features)
-        # What is not given has no strength, so that nothing is attached where nothing is given.
-        names = self.mg_adapter.config.granularities
-        present = [strengths * torch.tensor([name in given for name in names]) for given in variants]
-        if not any(own.any() for own in present):
+        for name, other in [*contrasts, (None, None)]:
+            own = {key: parts for key, parts in features.items() if key != name}
+            if other is not None:
+                own[name] = other
+            if name == "color" and "shape" in own:  # a sketch that context knows has colors of its own
+                own["shape"] = {key: value for key, value in own["shape"].items() if key != "sketch"}
+            # What is not given has no strength, so that nothing is attached where nothing is given.
+            present = strengths * torch.tensor([key in own for key in self.mg_adapter.config.granularities])
+            if other is not None:  # what is avoided is so in full, whatever the strength of what is not
+                present[:, list(self.mg_adapter.config.granularities).index(name)] = 1.0
+            own = {key: {part: rows(value) for part, value in parts.items()} for key, parts in own.items()}
+            variants.append((self.mg_adapter.vary(own, count, drawn=drawn), present))
+        if not any(present.any() for _, present in variants):
             return None
 
-        def fuse(is_on: torch.Tensor) -> Conditioning:
+        def fuse(is_on: torch.Tensor) -> ConditioningApart:
             return self.stack_rows(
                 [
                     self.mg_adapter.condition_apart(
-                        self.bare_unet, given, (own * is_on).to(device), latent_size, fusion_scale
+                        self.bare_unet, own, (present * is_on).to(device), latent_size, fusion_scale
                     )
-                    for given, own in zip(variants, present, strict=True)
+                    for own, present in variants
                 ]
             )
 
         with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
             if factors is not None:  # what a factor of 0 takes out has no part in the fusion either
                 return {tuple(is_on.tolist()): fuse(is_on) for is_on in (factors > 0).unique(dim=0)}
-            folded, residuals = fuse(torch.ones(len(names)))
+            folded, residuals = fuse(torch.ones(strengths.shape[1]))
         return folded, self.mg_adapter.add_residuals(residuals)
 
-    def stack_rows(self, fused: Sequence[Conditioning]) -> Conditioning:
+    def stack_rows(self, fused: Sequence[ConditioningApart]) -> ConditioningApart:
         """Conditionings of `MGAdapter.condition_apart` as the rows of one, behind those of classifier-free guidance.
 
         With values and residuals of zero the unconditional rows are those of the base model, and what a variant lacks
@@ -776,8 +782,8 @@ class MGPipeline(
                 granularity that is not named keeps 1.
             granularity_guidance: by granularity, how far to go beyond the prediction without its reference, or with its
                 negative one; 0 is off. Each named granularity costs one more row of the UNet.
-            negative_reference_image: as `reference_image`, what to steer away from; with a `granularity_guidance` of 1
-                where none is named.
+            negative_reference_image: as `reference_image`, what to steer away from, at strength 1; with a
+                `granularity_guidance` of 1 where none is named.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent".
             return_dict: whether to return a `StableDiffusionPipelineOutput` or a tuple.
             cross_attention_kwargs: passed on to the attention processors; "scale" is the strength of LoRA layers.

@@ -76,5 +76,5 @@ def targets_table(result: Mapping[str, Any]) -> str:
     rows = []
     for title, measured, wanted, is_more in targets(result):
         held = measured >= wanted if is_more else measured <= wanted
-        rows.append([title, f"{measured:.2f}", f"{'>=' if is_more else '<='} {wanted:g}", "yes" if held else "**no**"])
+        rows.append([title, f"{measured:.3f}", f"{'>=' if is_more else '<='} {wanted:g}", "yes" if held else "**no**"])
     return table(["target", "measured", "wanted", "held"], rows)

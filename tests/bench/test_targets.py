@@ -27,10 +27,10 @@ def test_held_and_missed_go_by_the_direction_of_the_target(repository):
     result["editing_fidelity"]["method"]["exactness"]["pixels"] = 1
     table = targets_table(result)
     for row in (
-        "| own reference nearest, rendered pictures, color | 0.90 | >= 0.9 | yes |",
-        "| own reference nearest, rendered pictures, texture | 0.59 | >= 0.6 | **no** |",
-        "| another reference nearest, rendered pictures, worst | 0.06 | <= 0.05 | **no** |",
-        "| edits: pixels changed outside the mask | 1.00 | <= 0 | **no** |",
+        "| own reference nearest, rendered pictures, color | 0.900 | >= 0.9 | yes |",
+        "| own reference nearest, rendered pictures, texture | 0.590 | >= 0.6 | **no** |",
+        "| another reference nearest, rendered pictures, worst | 0.060 | <= 0.05 | **no** |",
+        "| edits: pixels changed outside the mask | 1.000 | <= 0 | **no** |",
     ):
         assert row in table
 

@@ -161,6 +161,15 @@ def test_a_negative_color_is_what_a_run_moves_away_from(make):
     assert along[0] < along[2] < 0
 
 
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_nothing_is_moved_away_from_the_reference_itself(make, name):
+    """A negative reference has the place of the positive one, the assignment of its colors and the order of its tiles."""
+    pipeline, given = make(), references()
+    negative = {"negative_reference_image": {name: given[name]}, "granularity_guidance": {name: 3.0}}
+    options = {"reference_image": given, "num_images_per_prompt": 2}
+    torch.testing.assert_close(run(pipeline, **options, **negative), run(pipeline, **options), atol=1e-4, rtol=1e-3)
+
+
 def test_guidance_works_without_references_for_all_and_in_batches(make):
     pipeline, given = make(), references()
     two = {name: [[reference], [reference]] for name, reference in given.items()}
@@ -179,7 +188,8 @@ def test_guidance_works_without_references_for_all_and_in_batches(make):
     [
         ({"granularity_guidance": {"texture": 1.0}}, "needs a texture reference, or a negative one.*given are"),
         ({"granularity_guidance": {"color": -1.0}}, "finite number of at least 0"),
-        ({"granularity_guidance": {"color": "much"}}, "finite number of at least 0"),
+        ({"granularity_guidance": {"color": "much"}}, "must be a number"),
+        ({"granularity_guidance": {"hue": 1}}, "Unknown granularity 'hue' in `granularity_guidance`"),
         ({"granularity_guidance": 2.0}, "`granularity_guidance` is a dict"),
         ({"negative_reference_image": "a.png"}, "`negative_reference_image` is a dict"),
         ({"negative_reference_image": {"hue": "a.png"}}, "Unknown granularity 'hue' in `negative_reference_image`"),
@@ -190,6 +200,24 @@ def test_guidance_that_cannot_be_is_refused(make, options, message):
     pipeline.encode_prompt = None
     with pytest.raises(ValueError, match=message):
         run(pipeline, reference_image=without(references(), "texture"), **options)
+
+
+def test_guidance_of_zero_needs_nothing_and_takes_numbers_of_other_types(make):
+    pipeline, given = make(), without(references(), "texture")
+    plain = run(pipeline, reference_image=given)
+    assert torch.equal(run(pipeline, reference_image=given, granularity_guidance={"texture": 0.0}), plain)
+    one = run(pipeline, reference_image=given, granularity_guidance={"color": np.float32(0.5)})
+    assert torch.equal(one, run(pipeline, reference_image=given, granularity_guidance={"color": torch.tensor(0.5)}))
+    pipeline.mg_adapter = None
+    with pytest.raises(ValueError, match="needs an adapter"):
+        run(pipeline, granularity_guidance={"color": 1.0})
+
+
+def test_what_is_avoided_is_so_where_nothing_is_wanted(make):
+    pipeline, given = make(), references()
+    off = {"reference_image": given, "granularity_scale": {"color": 0.0}}
+    avoided = run(pipeline, **off, negative_reference_image={"color": ["#2a9d8f"]})
+    assert (avoided - run(pipeline, **off)).abs().max() > 1e-3
 
 
 def test_schedules_need_an_adapter_and_are_checked_before_anything_runs(make):

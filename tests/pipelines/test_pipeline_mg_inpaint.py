@@ -209,6 +209,11 @@ def test_a_granularity_guides_an_edit_beyond_its_reference_and_its_surroundings(
         {"negative_reference_image": {"color": ["#2a9d8f"]}},
     ):
         assert not np.array_equal(edit(pipeline, **given, **options), plain)
+    sketches = []
+    original = pipeline.mg_adapter.sketch_residuals.forward
+    pipeline.mg_adapter.sketch_residuals.forward = lambda x, sizes: (sketches.append(x), original(x, sizes))[1]
+    edit(pipeline, native(), INSIDE, negative_reference_image={"color": ["#2a9d8f"]})
+    assert (sketches[0] - sketches[1]).abs().max() > 0.1  # of the negative palette, of the surroundings
     with pytest.raises(ValueError, match="needs a texture reference"):
         edit(pipeline, **given, granularity_guidance={"texture": 1.0}, context_scale=0)
 
@@ -248,7 +253,10 @@ def test_the_edge_of_an_edit_that_goes_on_with_its_surroundings_is_soft(make_inp
     pictures = {"image": [native(), native()], "mask_image": [INSIDE, whole], "prompt": ["a", "a"]}
     soft = edit(pipeline, generator=[seeded(0), seeded(1)], **pictures)
     with_shape = edit(pipeline, native(), INSIDE, reference_image={"shape": references()["shape"]})
-    monkeypatch.setattr(pipeline, "soften_edge", lambda image, *rest: image, raising=False)
+    calls = []
+    monkeypatch.setattr(pipeline, "soften_edge", lambda image, *rest: (calls.append(1), image)[1], raising=False)
+    edit(pipeline, native(), INSIDE, strength=0.5)
+    assert not calls  # what is under the mask is kept in part
     hard = edit(pipeline, generator=[seeded(0), seeded(1)], **pictures)
     assert np.array_equal(
         with_shape, edit(pipeline, native(), INSIDE, reference_image={"shape": references()["shape"]})
@@ -259,6 +267,9 @@ def test_the_edge_of_an_edit_that_goes_on_with_its_surroundings_is_soft(make_inp
     border = np.diff(inside, axis=0)
     jumps = [np.abs(np.diff(image, axis=0)).mean(-1)[border].mean() for image in (soft[0], hard[0])]
     assert jumps[0] < 0.8 * jumps[1]
+    monkeypatch.undo()
+    faded = [edit(pipeline, native(), INSIDE, context_scale=scale)[0] for scale in (1e-6, 0)]
+    np.testing.assert_allclose(*faded, atol=1e-3)
 
 
 def test_what_lies_under_the_mask_lends_nothing(make_inpaint):

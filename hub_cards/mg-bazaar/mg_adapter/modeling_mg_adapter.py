@@ -100,6 +100,11 @@ def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], ste
                 f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
                 f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
             ) from error
+        if isinstance(curve, tuple) and not values.any():
+            raise ValueError(
+                f"granularity_schedule[{name!r}]: no step of {steps} lies as a whole in the window {curve}. Widen it, "
+                f"or run more steps."
+            )
         if not torch.isfinite(values).all() or (values < 0).any():
             raise ValueError(
                 f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
@@ -187,7 +192,7 @@ def lay_palette(
         order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
         wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
         share = shares.gather(1, order)
-        reached = (share.double().cumsum(1) - share / 2).float()
+        reached = share.cumsum(1) - share / 2
         painted = (torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached)).unsqueeze(3) * turn.T).sum(
             2
         )
@@ -223,7 +228,9 @@ def one_color_per_region(
     for _ in range(3):
         modes = _kernel_mean(modes, seeds, seeds, 0.15)
     colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-    return _match_covariance(_kernel_mean(values, seeds, colors, 0.1), painted, shares)
+    means = _kernel_mean(values, seeds, colors, 0.1)
+    # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
+    return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
 
 
 def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
@@ -633,39 +640,65 @@ class MGAdapter(ModelMixin, ConfigMixin):
             folded[layer["name"]] = (key, value)
         return folded
 
+    def draw(
+        self,
+        features: Features,
+        batch_size: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        device: torch.device | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Draw for each sample what references leave open, for `vary`.
+
+        Args:
+            features: from `MGEncoder`; whether texture is among them decides what is drawn.
+            generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
+            device: where to draw; that of the features if not given.
+
+        Returns:
+            "turns" (batch_size, 3, 3), which region gets which color; with texture "order" (batch_size, num_tiles).
+        """
+        device = next(iter(features.values()))["vector"].device if device is None else device
+        # Drawn even where they are not used: the tiles then lie as with them.
+        drawn = {"turns": random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))}
+        if "texture" in features:
+            shape = (batch_size, features["texture"]["tiles"].shape[1])
+            drawn["order"] = randn_tensor(shape, generator, device, torch.float32).argsort(dim=1)
+        return drawn
+
     def vary(
         self,
         features: Features,
         batch_size: int,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        drawn: dict[str, torch.Tensor] | None = None,
     ) -> Features:
-        """Draw for each sample what references leave open: which region gets which color, which tile lies where.
+        """Settle for each sample what references leave open: which region gets which color, which tile lies where.
 
         Without this, one set of references has one sketch and one canvas, and the noise of the latents changes little.
         (Of the order of the tiles the first one counts: `lay_tiles` goes on from it with what fits best.)
 
         Args:
             features: from `MGEncoder`, of a batch that divides `batch_size`.
-            generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
+            generator: as in `draw`.
+            drawn: from `draw`, where several sets of features are to have the same.
 
         Returns:
             features whose `structure`, `sketch` and `tiles` are of batch `batch_size`; the others as they were.
         """
+        drawn = self.draw(features, batch_size, generator) if drawn is None else drawn
         varied = {name: dict(parts) for name, parts in features.items()}
-        device = next(iter(features.values()))["vector"].device
-        turns = random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))
-        if {"color", "shape"} <= set(features):  # drawn even where it is not used: the tiles then lie as with it
+        if {"color", "shape"} <= set(features):
             for key in {"structure", "sketch"} & set(features["shape"]):
                 value = features["shape"][key]
                 varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
             own = varied["shape"].pop("turn", None)  # of `MGEncoder.encode_context`, where nothing is left open
-            turns = turns if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
+            turns = drawn["turns"] if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
             varied["shape"]["structure"] = turn_colors(varied["shape"]["structure"], turns)
         if "texture" in features:
             tiles = features["texture"]["tiles"]
             tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
-            order = randn_tensor((batch_size, tiles.shape[1]), generator, device, torch.float32).argsort(dim=1)
-            varied["texture"]["tiles"] = tiles[torch.arange(batch_size, device=device).unsqueeze(1), order]
+            rows = torch.arange(batch_size, device=tiles.device).unsqueeze(1)
+            varied["texture"]["tiles"] = tiles[rows, drawn["order"]]
         return varied
 
     def condition(
