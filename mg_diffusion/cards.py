@@ -108,7 +108,7 @@ training.
 - {resolution} px. Textures finer than two pixels do not exist here.
 - Shape takes bold silhouettes and large regions; faces and small objects are lost. Now and then a patch gets a color
   that no reference shows.
-- Inpainting without references continues colors, not objects, and measures worse than classical filling.
+- Inpainting without references continues colors, not objects; PSNR inside is below that of classical filling.
 - Words do little. A prompt without references gives vague patches in likely colors.
 - Crossed references give pictures that look composed rather than photographed: colors are laid into the regions of
   the shape reference, under the texture of the texture reference.

@@ -481,6 +481,41 @@ def test_sequentially_offloaded_unet(make):
     torch.testing.assert_close(run(pipeline, reference_image=references()), expected, atol=1e-4, rtol=1e-4)
 
 
+STEERED = {
+    "granularity_schedule": {"color": (0.0, 0.5), "texture": [1.0, 0.5]},
+    "granularity_guidance": {"shape": 0.5},
+    "negative_reference_image": {"color": ["#2a9d8f"]},
+}
+
+
+def test_schedules_and_guidance_on_an_offloaded_unet(make):
+    from accelerate import cpu_offload
+
+    pipeline = make()
+    expected = run(pipeline, reference_image=references(), **STEERED)
+    cpu_offload(pipeline.unet, execution_device=torch.device("cpu"))
+    torch.testing.assert_close(run(pipeline, reference_image=references(), **STEERED), expected)
+
+
+def test_schedules_and_guidance_in_bfloat16(make):
+    latents = run(make(is_inpainting=True).to(torch.bfloat16), reference_image=references(), **STEERED)
+    assert latents.dtype == torch.bfloat16 and torch.isfinite(latents).all()
+
+
+def test_every_prompt_may_avoid_something_else(make):
+    pipeline, given = make(), references()
+    away = [["#2a9d8f"], ["#e9c46a"]]
+    both = {name: [[reference], [reference]] for name, reference in given.items()}
+    options = {"generator": [seeded(0), seeded(0), seeded(0), seeded(0)], "num_images_per_prompt": 2}
+    negative = {"color": [[away[0]], [away[1]]]}
+    batch = run(pipeline, ["a", "a"], reference_image=both, negative_reference_image=negative, **options)
+    for place, other in enumerate(away):
+        one = run(pipeline, "a", reference_image=given, negative_reference_image={"color": other})
+        for row in batch[2 * place : 2 * place + 2]:
+            torch.testing.assert_close(row, one[0], atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(batch[0], batch[2], atol=1e-3)
+
+
 def test_bfloat16(make):
     pipeline = make(is_inpainting=True).to(torch.bfloat16)
     latents = run(pipeline, reference_image=references())

@@ -1,0 +1,84 @@
+"""The table of docs/references.md, cell by cell: what it says works does something, what it says is refused is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .tiny import SIZE, picture, references, seeded
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "references.md"
+
+
+def cells():
+    lines = [
+        line.strip("| \n").split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"
+    ]
+    table = [[cell.strip() for cell in line] for line in lines]
+    columns = PAGE.read_text(encoding="utf-8").split("| | ")[1].split("\n")[0].strip("| ").split(" | ")
+    for row in table[2:]:
+        for column, cell in zip(columns, row[1:], strict=True):
+            if cell:
+                yield row[0], column, cell
+
+
+def arguments(name, column, given):
+    """Arguments of a call that uses what the column names, for one granularity whose reference is `given`."""
+    fields = {"image": given} if not isinstance(given, list) else given
+    mask = np.zeros((30, 44), np.uint8)
+    mask[:, :20] = 255
+    values = {
+        "several references": {"reference_image": {name: [given, picture(8)]}},
+        "mask inside": {"reference_image": {name: {"image": given, "mask": mask}}},
+        "palette": {"reference_image": {name: ["#123456", "#fedcba"]}},
+        "card": {"reference_image": {name: fields}},
+        "schedule": {"granularity_schedule": {name: (0.0, 0.5)}},
+        "guidance": {"granularity_guidance": {name: 1.0}},
+        "negative": {"negative_reference_image": {name: picture(9)}},
+    }
+    return values[column]
+
+
+@pytest.mark.parametrize("row, column, cell", list(cells()), ids=lambda value: value[:24])
+def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
+    name, _, how = row.partition(", ")
+    is_edit = how.startswith("lent")
+    pipeline = (make_inpaint if is_edit else make)(is_inpainting=True)
+    given = picture(7)
+    if how == "from a card" or column == "card":
+        pipeline.mg_encoder.save_card(tmp_path / "a.safetensors", name, given)
+        given = str(tmp_path / "a.safetensors")
+    if how == "without an adapter":
+        pipeline.mg_adapter = None
+    options = {"num_inference_steps": 2, "output_type": "np"}
+    if is_edit:
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[4:12, 4:12] = 255
+        options |= {"image": picture(3).resize((SIZE, SIZE)), "mask_image": mask}
+    others = {key: value for key, value in references().items() if key != name}
+    plain = {"reference_image": others if is_edit else {**others, name: given}}
+    asked = arguments(name, column, given)
+    if "reference_image" in asked:
+        asked["reference_image"] = {**others, **asked["reference_image"]}
+    elif pipeline.mg_adapter is not None:
+        asked = {**plain, **asked}
+
+    def call(**kwargs):
+        return pipeline("a", generator=seeded(0), **options, **kwargs).images
+
+    if cell != "yes":
+        with pytest.raises(ValueError) as refused:
+            call(**asked)
+        assert cell.strip('"') in str(refused.value)
+        return
+    made = call(**asked)
+    assert made.shape == (1, SIZE, SIZE, 3) and np.isfinite(made).all()
+    without = call(reference_image=others) if column in ("palette", "card") else call(**plain)
+    assert not np.array_equal(made, without)
+
+
+def test_every_row_and_column_is_there():
+    found = list(cells())
+    assert len({row for row, _, _ in found}) == 6 and len({column for _, column, _ in found}) == 7
+    assert sum(cell != "yes" for _, _, cell in found) == 10
