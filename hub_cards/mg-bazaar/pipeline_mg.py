@@ -538,17 +538,29 @@ class MGPipeline(
             residuals[used] = [rows(list(same)).to(self.unet.dtype) for same in zip(*of_variants, strict=True)]
         return folded, residuals
 
-    def step_factors(self, granularity_schedule: dict[str, Any] | None, steps: int) -> torch.Tensor | None:
+    def step_factors(
+        self, granularity_schedule: dict[str, Any] | None, steps: int, given: Sequence[str]
+    ) -> torch.Tensor | None:
         """`granularity_schedule` as factors (steps, G) of the strengths; `None` where they stay as they are.
 
+        Args:
+            given: the granularities that have a strength to be multiplied.
+
         Raises:
-            ValueError: for a schedule that is none, or where there is no adapter.
+            ValueError: for a schedule that is none, of a granularity that is not given, or where there is no adapter.
         """
         if granularity_schedule is None:
             return None
         if self.mg_adapter is None:
             raise ValueError("`granularity_schedule` needs an adapter, which this pipeline was made without.")
-        return self.mg_adapter.schedule(granularity_schedule, steps)
+        factors = self.mg_adapter.schedule(granularity_schedule, steps)
+        for name in granularity_schedule:
+            if name not in given:
+                raise ValueError(
+                    f"`granularity_schedule[{name!r}]` needs a {name} reference, whose strength it changes; given are "
+                    f"{sorted(given)}."
+                )
+        return factors
 
     def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
         """The adapter's attention processors for the length of a `with` block; nothing where nothing steers."""
@@ -829,7 +841,7 @@ class MGPipeline(
         timesteps, num_inference_steps = retrieve_timesteps(
             self.scheduler, num_inference_steps, device, timesteps, sigmas
         )
-        factors = self.step_factors(granularity_schedule, len(timesteps))
+        factors = self.step_factors(granularity_schedule, len(timesteps), [*given, *(negative_reference_image or {})])
 
         # 2. Read the references
         features = reference_embeds or {}

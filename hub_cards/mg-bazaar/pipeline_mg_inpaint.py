@@ -45,6 +45,7 @@ Conditioning = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], list[torch.Te
 # The same with the residuals by the granularities they come from.
 ConditioningApart = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], dict[tuple[str, ...], list[torch.Tensor]]]
 
+LENT_TEXTURE = 0.5  # strength of a lent texture: a tile of the surroundings may hold a thing, such as a face
 SIBLINGS = ("pipeline_mg.py", "pipeline_mg_inpaint.py")  # exported together, so that one repository serves both tasks
 
 EXAMPLE_DOC_STRING = """
@@ -687,7 +688,8 @@ class MGInpaintPipeline(
         hole = hole * is_surrounded.view(-1, 1, 1, 1)
         context = self.mg_encoder.encode_context(image, hole, missing, self.mg_adapter.map_size(height, width))
         lent = torch.tensor([name in context for name in names])
-        return {**features, **context}, strengths * torch.where(lent, context_scale * is_surrounded.unsqueeze(1), 1.0)
+        shares = context_scale * torch.tensor([LENT_TEXTURE if name == "texture" else 1.0 for name in names])
+        return {**features, **context}, strengths * torch.where(lent, shares * is_surrounded.unsqueeze(1), 1.0)
 
     # Copied from pipelines.pipeline_mg.MGPipeline.prepare_conditioning
     def prepare_conditioning(
@@ -778,17 +780,29 @@ class MGInpaintPipeline(
         return folded, residuals
 
     # Copied from pipelines.pipeline_mg.MGPipeline.step_factors
-    def step_factors(self, granularity_schedule: dict[str, Any] | None, steps: int) -> torch.Tensor | None:
+    def step_factors(
+        self, granularity_schedule: dict[str, Any] | None, steps: int, given: Sequence[str]
+    ) -> torch.Tensor | None:
         """`granularity_schedule` as factors (steps, G) of the strengths; `None` where they stay as they are.
 
+        Args:
+            given: the granularities that have a strength to be multiplied.
+
         Raises:
-            ValueError: for a schedule that is none, or where there is no adapter.
+            ValueError: for a schedule that is none, of a granularity that is not given, or where there is no adapter.
         """
         if granularity_schedule is None:
             return None
         if self.mg_adapter is None:
             raise ValueError("`granularity_schedule` needs an adapter, which this pipeline was made without.")
-        return self.mg_adapter.schedule(granularity_schedule, steps)
+        factors = self.mg_adapter.schedule(granularity_schedule, steps)
+        for name in granularity_schedule:
+            if name not in given:
+                raise ValueError(
+                    f"`granularity_schedule[{name!r}]` needs a {name} reference, whose strength it changes; given are "
+                    f"{sorted(given)}."
+                )
+        return factors
 
     # Copied from pipelines.pipeline_mg.MGPipeline.attach
     def attach(self, conditioning: Conditioning | None) -> contextlib.AbstractContextManager:
@@ -1202,7 +1216,7 @@ class MGInpaintPipeline(
         )
         if num_inference_steps < 1:
             raise ValueError(f"At `strength` {strength} no step is left. Raise it, or `num_inference_steps`.")
-        factors = self.step_factors(granularity_schedule, len(timesteps))
+        factors = self.step_factors(granularity_schedule, len(timesteps), [*given, *(negative_reference_image or {})])
 
         # 2. The picture: what is kept, and what is computed
         size = (height, width) if is_resized else None

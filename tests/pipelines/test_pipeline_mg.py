@@ -225,6 +225,8 @@ def test_schedules_need_an_adapter_and_are_checked_before_anything_runs(make):
     pipeline.encode_prompt = None
     with pytest.raises(ValueError, match="must be a window"):
         run(pipeline, granularity_schedule={"color": "late"})
+    with pytest.raises(ValueError, match=r"needs a shape reference, whose strength it changes; given are \['color'"):
+        run(pipeline, reference_image={"color": ["#ff0000"]}, granularity_schedule={"shape": (0, 0.5)})
     pipeline.mg_adapter = None
     with pytest.raises(ValueError, match="`granularity_schedule` needs an adapter"):
         run(pipeline, granularity_schedule={"color": (0, 0.5)})

@@ -1019,7 +1019,10 @@ class MGEncoder(ModelMixin, ConfigMixin):
             raise ValueError(f"The card {path!r} takes a weight, but no {sorted(extra)}: it holds no picture to mask.")
         metadata, tensors = read_card(path)
         if metadata["granularity"] != name:
-            raise ValueError(f"{path!r} is a {metadata['granularity']} card; it cannot lend its {name}.")
+            raise ValueError(
+                f"{path!r} is a {metadata['granularity']} card; it cannot lend its {name}. Give it as "
+                f"{metadata['granularity']}, or make a {name} card of its picture."
+            )
         if metadata["encoder"] != self.fingerprint(name):
             raise ValueError(
                 f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
