@@ -17,7 +17,7 @@ def model(tmp_path_factory):
 def test_every_page_has_a_picture_that_its_text_shows(name, model, tmp_path, monkeypatch, repository):
     generate = pages.generate
     monkeypatch.setattr(
-        pages, "generate", lambda pipe, references, **o: generate(pipe, references, **o, num_inference_steps=1)
+        pages, "generate", lambda pipe, references, **o: generate(pipe, references, **o, num_inference_steps=10)
     )
     pages.main(["--only", name, "--output", str(tmp_path), "--model", str(model)])
     path = tmp_path / f"{name}.png"
