@@ -39,8 +39,8 @@ tags:
 BODY = """
 # mg-bazaar: a miniature Stable Diffusion steered by color, texture and shape
 
-The embedded default of [MG-Diffusion]: {parameters:.1f} M parameters, {resolution} px, trained from scratch on two CPU
-cores. It exists so that every part can be tried on a laptop without a download; it is not a picture generator of
+The embedded default of MG-Diffusion (`mg-diffusion` for pip): {parameters:.1f} M parameters, {resolution} px, trained from
+scratch on two CPU cores. It exists so that every part can be tried on a laptop without a download; it is not a picture generator of
 general use.
 
 ```python
@@ -120,8 +120,6 @@ training.
 Pictures at 128 px of three public sources: TensorFlow's flower_photos (CC BY 2.0; authors in CREDITS.md), the
 Clothing dataset of Alexey Grigorev and contributors (CC0 1.0), the Grocery Store dataset of Marcus Klasson et al.
 (MIT). Code and weights: Apache-2.0.
-
-[MG-Diffusion]: https://pypi.org/project/mg-diffusion/
 """
 
 
