@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mg_diffusion.bench.tables import NAMES, dominance_of, leakage_table, methods_table, parts, retrieval_table
+from mg_diffusion.bench.tables import NAMES, TRACKS, dominance_of, leakage_table, methods_table, parts, retrieval_table
 from mg_diffusion.bench.targets import targets_table
 
 
@@ -165,7 +165,7 @@ def model_index(bench: dict[str, Any]) -> str:
     """The `model-index` of the front matter: top-1 retrieval of both tracks, and the dominance of the leakage matrices."""
     settings = bench["settings"]
     tracks = {
-        "synthetic": "rendered pictures",
+        "synthetic": TRACKS["synthetic"],
         "photographic": f"{settings['data']} ({settings['split'] or 'all'})",
     }
     results = []
@@ -263,10 +263,10 @@ def baselines(folder: Path) -> str:
     if not results:
         return ""
     text = BASELINES
-    for track, title in (("photographic", "photographs"), ("synthetic", "rendered pictures")):
+    for track in ("photographic", "synthetic"):
         benched = [result for result in results if f"retrieval_{track}" in result]
         if benched:
-            text += f"\n\nOwn reference nearest, {title}:\n\n{methods_table(benched, track)}"
+            text += f"\n\nOwn reference nearest, {TRACKS[track]}:\n\n{methods_table(benched, track)}"
     return text
 
 

@@ -61,11 +61,17 @@ def number(text: str) -> float:
     return value
 
 
-def strength_of_one(text: str) -> tuple[str, float]:
-    """A type for argparse: color=1.0."""
+def named(text: str, wanted: str) -> tuple[str, str]:
+    """The granularity of NAME=VALUE, and what stands for its value."""
     name, equals, value = text.partition("=")
     if name not in GRANULARITIES or not equals:
-        raise argparse.ArgumentTypeError(f"must be color=, texture= or shape= and a number, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be color=, texture= or shape= and {wanted}, got {text!r}")
+    return name, value
+
+
+def strength_of_one(text: str) -> tuple[str, float]:
+    """A type for argparse: color=1.0."""
+    name, value = named(text, "a number")
     strength = number(value)
     if strength < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0 (0 is off, 1 is as trained), got {text!r}")
@@ -74,11 +80,7 @@ def strength_of_one(text: str) -> tuple[str, float]:
 
 def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
     """A type for argparse: texture=0:0.6, a window, or texture=1,0.5,0, a curve."""
-    name, equals, curve = text.partition("=")
-    if name not in GRANULARITIES or not equals:
-        raise argparse.ArgumentTypeError(
-            f"must be color=, texture= or shape= and START:END or factors between commas, got {text!r}"
-        )
+    name, curve = named(text, "START:END or factors between commas")
     if ":" in curve:
         start, _, end = curve.partition(":")
         return name, (number(start), number(end))

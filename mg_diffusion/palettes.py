@@ -24,13 +24,11 @@ def extract_palette(encoder: MGEncoder, reference: Any, count: int = 5) -> list[
         raise ValueError(f"A palette has 1 to 256 colors, got count={count}.")
     loaded = encoder.load(reference)
     mask = loaded["mask"][0, 0]
-    pixels = loaded["rgb"][0].permute(1, 2, 0)[
-        mask >= 0.5 * mask.max()
-    ]  # a thin mask fills no pixel of the working size
+    chosen = mask >= 0.5 * mask.max()  # of its most: a thin mask fills no pixel of the working size
+    pixels = loaded["rgb"][0].permute(1, 2, 0)[chosen]
     row = PIL.Image.fromarray((pixels.cpu().numpy() * 255).round().astype(np.uint8)[None])
     reduced = row.quantize(count, PIL.Image.Quantize.MEDIANCUT, kmeans=count, dither=PIL.Image.Dither.NONE)
     shades = np.reshape(reduced.getpalette(), (-1, 3))
     found = sorted(reduced.getcolors(), key=lambda entry: -entry[0])
-    return [
-        "#{:02x}{:02x}{:02x}:{}".format(*shades[place], max(1, round(100 * n / len(pixels)))) for n, place in found
-    ]
+    percent = {place: max(1, round(100 * number / len(pixels))) for number, place in found}
+    return ["#{:02x}{:02x}{:02x}:{}".format(*shades[place], share) for place, share in percent.items()]

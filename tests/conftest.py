@@ -33,3 +33,11 @@ def _same_random_numbers():
 def repository() -> Path:
     """The root of the checkout."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """The folder of a very small untrained model; nothing may be written to it."""
+    from tiny_repository import save_tiny_repository
+
+    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny-bazaar")

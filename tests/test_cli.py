@@ -10,16 +10,11 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 import torch
-from tiny_repository import SIZE, draw, save_tiny_repository
+from tiny_repository import SIZE, draw
 
 from mg_diffusion import MGPipeline, __version__, loading
 from mg_diffusion.cli import main
 from mg_diffusion.recipe import describe_file, read_recipe
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny-bazaar")
 
 
 @pytest.fixture(scope="module")

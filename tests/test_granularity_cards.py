@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tiny_repository import SIZE, draw, save_tiny_repository
+from tiny_repository import SIZE, draw
 
 from mg_diffusion import MGEncoder, MGPipeline
 from mg_diffusion.cli import main
@@ -15,11 +15,6 @@ from mg_diffusion.recipe import describe_file
 
 
 NAMES = ("color", "texture", "shape")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

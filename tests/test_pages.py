@@ -2,15 +2,9 @@
 
 import PIL.Image
 import pytest
-from tiny_repository import save_tiny_repository
 
 from demo import pages
 from mg_diffusion.recipe import read_recipe
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny-bazaar")
 
 
 @pytest.mark.parametrize("name", pages.PAGES)

@@ -4,16 +4,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from tiny_repository import save_tiny_repository
 
 from demo import layout, references, showcase
 from mg_diffusion import MGInpaintPipeline, MGPipeline
 from mg_diffusion.recipe import read_recipe
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny-bazaar")
 
 
 @pytest.fixture(scope="module")

@@ -477,37 +477,38 @@ class MGPipeline(
             what `MGAdapter.condition` returns; with factors {which of them are above 0: what `condition_apart`
             returns}, for `MGAdapter.at_step`. `None` where nothing has any strength.
         """
-        device, dtype, count = self._execution_device, self.mg_adapter.dtype, len(strengths) * num_images_per_prompt
+        names = list(self.mg_adapter.config.granularities)
         strengths = strengths.repeat_interleave(num_images_per_prompt, dim=0)
-        negatives = {name: other for name, other in contrasts if other is not None}
-        given = {**negatives, **features}
-        drawn = self.mg_adapter.draw(given, count, generator, device) if given else None
+        device, dtype, count = self._execution_device, self.mg_adapter.dtype, len(strengths)
 
-        def rows(tensor: torch.Tensor) -> torch.Tensor:
+        def rows(parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             """One row for each picture, or a single row for all."""
-            return tensor.to(device, dtype).repeat_interleave(1 if len(tensor) == 1 else count // len(tensor), dim=0)
+            repeats = {key: 1 if len(value) == 1 else count // len(value) for key, value in parts.items()}
+            return {k: value.to(device, dtype).repeat_interleave(repeats[k], dim=0) for k, value in parts.items()}
 
+        features = {name: rows(parts) for name, parts in features.items()}
+        negatives = {name: rows(parts) for name, parts in contrasts if parts is not None}
         variants = []
-        for name, other in [*contrasts, (None, None)]:
+        for name in [*(name for name, _ in contrasts), None]:
             own = {key: parts for key, parts in features.items() if key != name}
-            if other is not None:
-                own[name] = other
+            own |= {name: negatives[name]} if name in negatives else {}
             if name == "color" and "shape" in own:  # a sketch that context knows has colors of its own
                 own["shape"] = {key: value for key, value in own["shape"].items() if key != "sketch"}
             # What is not given has no strength, so that nothing is attached where nothing is given.
-            present = strengths * torch.tensor([key in own for key in self.mg_adapter.config.granularities])
-            if other is not None:  # what is avoided is so in full, whatever the strength of what is not
-                present[:, list(self.mg_adapter.config.granularities).index(name)] = 1.0
-            own = {key: {part: rows(value) for part, value in parts.items()} for key, parts in own.items()}
-            variants.append((self.mg_adapter.vary(own, count, drawn=drawn), present))
+            present = strengths * torch.tensor([key in own for key in names])
+            if name in negatives:  # what is avoided is so in full, whatever the strength of what is not
+                present[:, names.index(name)] = 1.0
+            variants.append((own, present.to(device)))
         if not any(present.any() for _, present in variants):
-            return None
+            return None  # before anything is drawn: what else the generator is for goes on as without references
+        drawn = self.mg_adapter.draw({**negatives, **features}, count, generator)
+        variants = [(self.mg_adapter.vary(own, count, drawn=drawn), present) for own, present in variants]
 
         def fuse(is_on: torch.Tensor) -> ConditioningApart:
             return self.stack_rows(
                 [
                     self.mg_adapter.condition_apart(
-                        self.bare_unet, own, (present * is_on).to(device), latent_size, fusion_scale
+                        self.bare_unet, own, present * is_on.to(device), latent_size, fusion_scale
                     )
                     for own, present in variants
                 ]
@@ -516,7 +517,7 @@ class MGPipeline(
         with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
             if factors is not None:  # what a factor of 0 takes out has no part in the fusion either
                 return {tuple(is_on.tolist()): fuse(is_on) for is_on in (factors > 0).unique(dim=0)}
-            folded, residuals = fuse(torch.ones(strengths.shape[1]))
+            folded, residuals = fuse(torch.ones(len(names)))
         return folded, self.mg_adapter.add_residuals(residuals)
 
     def stack_rows(self, fused: Sequence[ConditioningApart]) -> ConditioningApart:

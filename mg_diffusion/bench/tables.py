@@ -5,6 +5,7 @@ from typing import Any
 
 
 NAMES = ("color", "texture", "shape")
+TRACKS = {"synthetic": "rendered pictures", "photographic": "photographs"}
 LINES = {
     "oracle": "the true answer",
     "copy_color": "copy the color reference",
@@ -124,7 +125,7 @@ def markdown(result: Mapping[str, Any], heading: str = "##") -> str:
 def parts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(title, text) of each section that was run."""
     method, found = result["settings"]["model"], []
-    for name, track in (("retrieval_synthetic", "rendered pictures"), ("retrieval_photographic", "photographs")):
+    for name, track in ((f"retrieval_{track}", title) for track, title in TRACKS.items()):
         if name in result:
             count = result[name]["settings"]["candidates"]
             found += [
@@ -132,7 +133,7 @@ def parts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
                 (f"Own reference nearer than another, {track}", retrieval_table(result[name], method, "pairwise")),
                 (f"Another reference nearest, {track}", retrieval_table(result[name], method, "leak")),
             ]
-    for name, track in (("leakage_synthetic", "rendered pictures"), ("leakage_photographic", "photographs")):
+    for name, track in ((f"leakage_{track}", title) for track, title in TRACKS.items()):
         if name in result:
             found.append(
                 (f"Leakage, {track}", f"{leakage_table(result[name]['method'])}\n\n{dominance_of(result[name])}")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .tables import NAMES, table
+from .tables import NAMES, TRACKS, table
 
 
 # Own reference nearest of 32, by track.
@@ -11,7 +11,6 @@ NEAREST = {
     "synthetic": {"color": 0.90, "texture": 0.60, "shape": 0.95, "joint": 0.50},
     "photographic": {"color": 0.80, "texture": 0.35, "shape": 0.80},
 }
-TITLES = {"synthetic": "rendered pictures", "photographic": "photographs"}
 Target = tuple[str, float, float, bool]  # what, measured, wanted, whether more is better
 
 
@@ -48,18 +47,18 @@ def _retrieval(method: Mapping[str, Any], track: str) -> Iterator[Target]:
     for name, wanted in NEAREST[track].items():
         found = method["joint"] if name == "joint" else method["top1"][name]
         title = "all three" if name == "joint" else name
-        yield f"own reference nearest, {TITLES[track]}, {title}", found["mean"], wanted, True
+        yield f"own reference nearest, {TRACKS[track]}, {title}", found["mean"], wanted, True
     worst = max(method["leak"][name]["mean"] for name in NAMES)
-    yield f"another reference nearest, {TITLES[track]}, worst", worst, 0.05, False
+    yield f"another reference nearest, {TRACKS[track]}, worst", worst, 0.05, False
 
 
 def _leakage(figures: Mapping[str, Any], track: str) -> Iterator[Target]:
     cells = {(swap, name): figures["matrix"][swap][name]["mean"] for swap in NAMES for name in NAMES}
     least = min(value for (swap, name), value in cells.items() if swap == name)
     worst = max(value for (swap, name), value in cells.items() if swap != name)
-    yield f"leakage, {TITLES[track]}, least of the diagonal", least, 0.80, True
-    yield f"leakage, {TITLES[track]}, largest other cell", worst, 0.25, False
-    yield f"leakage, {TITLES[track]}, diagonal minus the rest", figures["dominance"]["mean"], 0.65, True
+    yield f"leakage, {TRACKS[track]}, least of the diagonal", least, 0.80, True
+    yield f"leakage, {TRACKS[track]}, largest other cell", worst, 0.25, False
+    yield f"leakage, {TRACKS[track]}, diagonal minus the rest", figures["dominance"]["mean"], 0.65, True
 
 
 def _editing(found: Mapping[str, Any]) -> Iterator[Target]:

@@ -232,6 +232,13 @@ def test_schedules_need_an_adapter_and_are_checked_before_anything_runs(make):
         run(pipeline, granularity_schedule={"color": (0, 0.5)})
 
 
+def test_references_without_strength_draw_nothing(make):
+    """What else the generator is for, here the noise of every step, goes on as without references."""
+    pipeline, options = make(), {"eta": 0.7, "num_inference_steps": 3}
+    off = run(pipeline, reference_image=references(), granularity_scale=0.0, **options)
+    assert torch.equal(off, run(pipeline, **options))
+
+
 def test_absent_is_the_same_as_strength_zero_and_as_none(make):
     pipeline, given = make(), references()
     only = run(pipeline, reference_image={"color": given["color"]})

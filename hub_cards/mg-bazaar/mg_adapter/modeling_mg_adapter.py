@@ -193,9 +193,8 @@ def lay_palette(
         wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
         share = shares.gather(1, order)
         reached = share.cumsum(1) - share / 2
-        painted = (torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached)).unsqueeze(3) * turn.T).sum(
-            2
-        )
+        painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
+        painted = (painted.unsqueeze(3) * turn.T).sum(2)
     with torch.autocast(painted.device.type, enabled=False):
         painted = one_color_per_region(painted, values, shares[..., :1])
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
@@ -645,19 +644,17 @@ class MGAdapter(ModelMixin, ConfigMixin):
         features: Features,
         batch_size: int,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        device: torch.device | None = None,
     ) -> dict[str, torch.Tensor]:
         """Draw for each sample what references leave open, for `vary`.
 
         Args:
-            features: from `MGEncoder`; whether texture is among them decides what is drawn.
+            features: from `MGEncoder`, on the device to draw on; whether texture is among them decides what is drawn.
             generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
-            device: where to draw; that of the features if not given.
 
         Returns:
             "turns" (batch_size, 3, 3), which region gets which color; with texture "order" (batch_size, num_tiles).
         """
-        device = next(iter(features.values()))["vector"].device if device is None else device
+        device = next(iter(features.values()))["vector"].device
         # Drawn even where they are not used: the tiles then lie as with them.
         drawn = {"turns": random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))}
         if "texture" in features:
@@ -715,8 +712,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
             the folded attention, to be passed as `cross_attention_kwargs={"ip_hidden_states": ...}` inside `attach`,
             and the residuals, of which every UNet call needs a fresh list (it empties the one it gets).
         """
-        tokens, residuals = self(features, strengths, latent_size, fusion_scale)
-        return self.fold(unet, tokens, strengths), residuals
+        folded, apart = self.condition_apart(unet, features, strengths, latent_size, fusion_scale)
+        return folded, self.add_residuals(apart)
 
     def condition_apart(
         self,

@@ -856,8 +856,9 @@ class MGEncoder(ModelMixin, ConfigMixin):
 
         Args:
             references: {granularity: reference, list of references, or list of such lists}. A reference is what
-                `load` takes, or the path of a card (`save_card`). A list is averaged by weight and serves the whole batch; a list of `batch_size` lists gives each sample its own. A list of
-                hex colors is one palette (color only). `None` leaves a granularity out.
+                `load` takes, or the path of a card (`save_card`). A list is averaged by weight and serves the whole
+                batch; a list of `batch_size` lists gives each sample its own. A list of hex colors is one palette
+                (color only). `None` leaves a granularity out.
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
 
@@ -974,7 +975,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
         """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 
         The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
-        encoder that reads it computes in the precision of the one that wrote it); so a list of cards is their average, `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
+        encoder that reads it computes in the precision of the one that wrote it); so a list of cards is their average,
+        `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
         A color card holds 256 colors, a texture card shuffled tiles, a shape card edges and regions; each has a few
         to a few hundred KB.
 
