@@ -171,5 +171,11 @@ def hints_of(references: References) -> dict[str, torch.Tensor]:
 def canny(pictures: torch.Tensor) -> torch.Tensor:
     """Canny edges of pictures (B, 3, H, W) in [0, 1]: (B, 1, H, W) of 0 and 1."""
     grids = (pictures.detach().cpu().permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
-    edges = np.stack([cv2.Canny(cv2.cvtColor(grid, cv2.COLOR_RGB2GRAY), *CANNY) for grid in grids])
-    return (torch.from_numpy(edges).unsqueeze(1) / 255).to(pictures)
+    # Far more border than picture: OpenCV 5.0 damages the heap when more than a tenth of all pixels (and 1024) are edges.
+    margin = max(grids.shape[1:3]) + 32
+    edges = []
+    for grid in grids:
+        gray = cv2.cvtColor(grid, cv2.COLOR_RGB2GRAY)
+        wide = cv2.copyMakeBorder(gray, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
+        edges.append(cv2.Canny(wide, *CANNY)[margin:-margin, margin:-margin])
+    return (torch.from_numpy(np.stack(edges)).unsqueeze(1) / 255).to(pictures)
