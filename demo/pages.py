@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 
@@ -45,6 +46,27 @@ def palettes(pipe: Any) -> list[PIL.Image.Image]:
         shown = swatch(color) if isinstance(color, list) else color
         cells += [(name, shown), ("", generate(pipe, {"color": color, **others}))]
     return [row("palette: " + ", ".join(found), cells)]
+
+
+def regions(pipe: Any) -> list[PIL.Image.Image]:
+    """References that count in a part of the output, with a hard and a soft edge."""
+    left, right = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+    ramp = np.tile(np.linspace(0, 1, 64, dtype=np.float32), (64, 1))
+    warm = ["#e63946", "#f4a261"]
+
+    def two(one: Any, region: Any, other: Any, rest: Any) -> list[dict[str, Any]]:
+        return [{"image": one, "region": region}, {"image": other, "region": rest}]
+
+    weave, brick, leaf = (reference(name) for name in ("weave", "brick", "leaf"))
+    calls = (
+        ("colors left | right", {"color": two(warm, left, reference("sea"), right), "texture": weave, "shape": leaf}),
+        ("with a soft edge", {"color": two(warm, 1 - ramp, reference("sea"), ramp), "texture": weave, "shape": leaf}),
+        ("textures left | right", {"color": warm, "texture": two(brick, left, weave, right), "shape": leaf}),
+        ("a shape in a corner", {"color": warm, "shape": {"image": leaf, "region": (0.5, 0.5, 1.0, 1.0)}}),
+    )
+    cells = [("color", swatch(warm)), ("color", picture("sea")), ("texture", picture("brick"))]
+    cells += [("texture", picture("weave")), ("shape", picture("leaf"))]
+    return [row("references for a part of the output", [*cells, *((text, generate(pipe, r)) for text, r in calls)])]
 
 
 def cards(pipe: Any) -> list[PIL.Image.Image]:
@@ -102,6 +124,7 @@ def guidance(pipe: Any) -> list[PIL.Image.Image]:
 
 PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {
     "palettes": palettes,
+    "regions": regions,
     "cards": cards,
     "schedules": schedules,
     "guidance": guidance,

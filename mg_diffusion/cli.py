@@ -2,6 +2,7 @@
 
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
+    mg-diffusion generate --color "a.jpg,region=0:0:0.5:1" --color "b.jpg,region=0.5:0:1:1" --shape s.png -o two.png
     mg-diffusion edit photo.jpg --mask mask.png --color sunset.jpg -o edited.png
     mg-diffusion palette photo.jpg --colors 4
     mg-diffusion encode jacket.jpg --granularity texture -o denim.safetensors
@@ -13,6 +14,7 @@ Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_r
 import argparse
 import inspect
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from .recipe import describe_file, describe_reference, prepare_output, save_png
 
 
 GRANULARITIES = ("color", "texture", "shape")
+REFERENCE_OPTION = re.compile(r",(?P<key>mask|weight|region)=(?P<value>[^,]*)$")
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
 PIPELINE_FLAGS = (
     "prompt",
@@ -92,37 +95,78 @@ def as_flag(value: Any) -> Any:
     return f"{value[0]:g}:{value[1]:g}" if isinstance(value, tuple) else value
 
 
-def parse_reference(name: str, text: str) -> str | list[str]:
-    """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas."""
+def region_of(text: str) -> str | tuple[float, ...]:
+    """What follows region=: a mask to lay over the output, or a box, LEFT:TOP:RIGHT:BOTTOM in fractions."""
+    if text.count(":") == 3 and not Path(text).exists():
+        return tuple(number(value) for value in text.split(":"))
+    if not Path(text).is_file():
+        raise ValueError(f"There is no mask at {text!r}. A region is a picture or LEFT:TOP:RIGHT:BOTTOM in fractions.")
+    return text
+
+
+@dataclass
+class Lent:
+    """One reference of the flags: what the pipeline gets, the files it is read from, and what the recipe says."""
+
+    given: Any
+    files: list[str]
+    recipe: dict[str, Any]
+
+
+def parse_reference(name: str, text: str) -> Lent:
+    """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas.
+
+    Behind it ",mask=FILE", ",weight=X" and ",region=FILE" or ",region=LEFT:TOP:RIGHT:BOTTOM" may stand.
+    """
+    written = {}
+    while found := REFERENCE_OPTION.search(text):
+        written[found["key"]] = found["value"]
+        text = text[: found.start()]
     if text.startswith("#"):
         if name != "color":
             raise ValueError(f"Hex colors describe a palette: they serve as --color, not as --{name}. Got {text!r}.")
-        return [entry.strip() for entry in text.split(",")]
-    if not Path(text).is_file():
+        image = [entry.strip() for entry in text.split(",")]
+    elif Path(text).is_file():
+        image = text
+    else:
         hint = ' A palette begins with "#", in quotes: --color "#ff8800:3,#224466".' if name == "color" else ""
         raise ValueError(f"There is no reference picture at {text!r} (--{name}).{hint}")
-    return text
+    read = {"mask": lambda path: read_mask(path, "read"), "weight": number, "region": region_of}
+    try:
+        fields = {key: read[key](value) for key, value in written.items()}
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"A reference's weight and box are numbers, got {written}: {error}.") from error
+    kept = {
+        key: describe_file(value) if key == "mask" or isinstance(fields[key], str) else fields[key]
+        for key, value in written.items()
+    }
+    files = [entry for entry in (image, written.get("mask"), fields.get("region")) if isinstance(entry, str)]
+    return Lent({"image": image, **fields} if fields else image, files, {**describe_reference(image), **kept})
 
 
 @dataclass
 class Asked:
     """What the flags say of references, by granularity; several of one granularity are averaged."""
 
-    references: dict[str, list[str | list[str]]]
-    negative: dict[str, list[str | list[str]]]
+    references: dict[str, list[Lent]]
+    negative: dict[str, list[Lent]]
 
     @property
     def files(self) -> list[str]:
         rows = [*self.references.values(), *self.negative.values()]
-        return [entry for row in rows for entry in row if isinstance(entry, str)]
+        return [file for row in rows for entry in row for file in entry.files]
 
     @property
     def recipe(self) -> dict[str, Any]:
         kinds = {"references": self.references} | ({"negative_references": self.negative} if self.negative else {})
         return {
-            kind: {name: [describe_reference(entry) for entry in row] for name, row in rows.items()}
-            for kind, rows in kinds.items()
+            kind: {name: [entry.recipe for entry in row] for name, row in rows.items()} for kind, rows in kinds.items()
         }
+
+
+def given_to(rows: dict[str, list[Lent]]) -> dict[str, list[Any]] | None:
+    """References as the pipeline takes them."""
+    return {name: [entry.given for entry in row] for name, row in rows.items()} or None
 
 
 def parse_references(options: argparse.Namespace) -> Asked:
@@ -208,8 +252,8 @@ def run_pipeline(
         **settings,
         **pictures,
         **steering,
-        reference_image=asked.references or None,
-        negative_reference_image=asked.negative or None,
+        reference_image=given_to(asked.references),
+        negative_reference_image=given_to(asked.negative),
         granularity_scale=scales,
         num_images_per_prompt=len(paths),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
@@ -373,7 +417,12 @@ def add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_picture_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("references (each may be repeated; those of one kind are averaged)")
+    group = parser.add_argument_group(
+        "references",
+        "Each may be repeated; those of one kind are averaged. Behind each may stand ,weight=X, ,mask=PICTURE (only what "
+        "is white is read) and ,region=PICTURE or ,region=LEFT:TOP:RIGHT:BOTTOM in fractions (where it counts in the "
+        "output).",
+    )
     group.add_argument(
         "--color",
         action="append",

@@ -26,10 +26,10 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 
-Features = dict[str, dict[str, torch.Tensor]]
-Conditioning = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], list[torch.Tensor] | None]
+Features = dict[str, dict[str, torch.Tensor]]  # of a granularity whose references have regions, a list of them
+Conditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None]
 # The same with the residuals by the granularities they come from.
-ConditioningApart = tuple[dict[str, tuple[torch.Tensor, torch.Tensor]], dict[tuple[str, ...], list[torch.Tensor]]]
+ConditioningApart = tuple[dict[str, tuple[torch.Tensor, ...]], dict[tuple[str, ...], list[torch.Tensor]]]
 
 SIBLINGS = ("pipeline_mg.py", "pipeline_mg_inpaint.py")  # exported together, so that one repository serves both tasks
 
@@ -99,6 +99,18 @@ def count_samples(reference: Any) -> int:
 
     is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
     return len(reference) if is_nested else 1
+
+
+def has_region(reference: Any) -> bool:
+    """Whether a reference, or one in a list of them, has a region."""
+    if isinstance(reference, (list, tuple)):
+        return any(has_region(entry) for entry in reference)
+    return isinstance(reference, dict) and reference.get("region") is not None
+
+
+def by_region(features: dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """The features of one granularity: of each region, or, where references have none, of the whole picture alone."""
+    return features if isinstance(features, list) else [features]
 
 
 @contextlib.contextmanager
@@ -235,14 +247,15 @@ class MGPipeline(
                 raise ValueError(
                     f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.'
                 )
-        for granularity, features in (reference_embeds or {}).items():
-            vector = features.get("vector") if isinstance(features, dict) else None
-            if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
-                raise ValueError(
-                    f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, numbers), '
-                    f"got {list(features) if isinstance(features, dict) else type(features).__name__}. Make it with "
-                    f"`encode_reference`; pictures are passed as `reference_image`."
-                )
+        for granularity, given in (reference_embeds or {}).items():
+            for features in by_region(given):
+                vector = features.get("vector") if isinstance(features, dict) else None
+                if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
+                    raise ValueError(
+                        f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, '
+                        f"numbers), got {list(features) if isinstance(features, dict) else type(features).__name__}. "
+                        f"Make it with `encode_reference`; pictures are passed as `reference_image`."
+                    )
 
     def check_prompt(
         self,
@@ -298,12 +311,13 @@ class MGPipeline(
             if granularity not in self.mg_adapter.config.granularities:
                 known = tuple(self.mg_adapter.config.granularities)
                 raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
-            if reference_embeds is not None and value["vector"].shape[1] != sizes[granularity]:
+            vector = None if reference_embeds is None else by_region(value)[0]["vector"]
+            if vector is not None and vector.shape[1] != sizes[granularity]:
                 raise ValueError(
-                    f"The {granularity} features have {value['vector'].shape[1]} numbers where the adapter expects "
+                    f"The {granularity} features have {vector.shape[1]} numbers where the adapter expects "
                     f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
                 )
-            count = count_samples(value) if reference_embeds is None else value["vector"].shape[0]
+            count = count_samples(value) if vector is None else vector.shape[0]
             if count not in (1, batch_size):
                 raise ValueError(
                     f"`{name}[{granularity!r}]` is given for {count} samples, this call has {batch_size}."
@@ -335,6 +349,11 @@ class MGPipeline(
         if scales and self.mg_adapter is None:
             raise ValueError("Guidance by a granularity needs an adapter, which this pipeline was made without.")
         self.check_reference(negative or None, None, batch_size, "negative_reference_image")
+        for name, reference in negative.items():
+            if has_region(reference):
+                raise ValueError(
+                    f"`negative_reference_image[{name!r}]` has a region; what is avoided is avoided in the whole picture."
+                )
         for name, scale in scales.items():
             if name not in self.mg_adapter.config.granularities:
                 known = tuple(self.mg_adapter.config.granularities)
@@ -382,7 +401,7 @@ class MGPipeline(
         if prompt_embeds is not None:
             return prompt_embeds.shape[0]
         counts = [count_samples(reference) for reference in (reference_image or {}).values()]
-        counts += [features["vector"].shape[0] for features in (reference_embeds or {}).values()]
+        counts += [by_region(features)[0]["vector"].shape[0] for features in (reference_embeds or {}).values()]
         return max(counts, default=1)
 
     def encode_prompt(
@@ -446,7 +465,7 @@ class MGPipeline(
             batch_size: number of prompts, which references given per sample must match.
 
         Returns:
-            {granularity: {name: tensor of batch 1 or `batch_size`}}.
+            {granularity: {name: tensor of batch 1 or `batch_size`}}; with regions, a list of such dicts, one for each.
         """
         height, width = self.default_size(height, width)
         size = self.mg_adapter.map_size(height // self.vae_scale_factor, width // self.vae_scale_factor)
@@ -486,11 +505,16 @@ class MGPipeline(
             repeats = {key: 1 if len(value) == 1 else count // len(value) for key, value in parts.items()}
             return {k: value.to(device, dtype).repeat_interleave(repeats[k], dim=0) for k, value in parts.items()}
 
-        features = {name: rows(parts) for name, parts in features.items()}
+        features = {
+            name: [rows(part) for part in parts] if isinstance(parts, list) else rows(parts)
+            for name, parts in features.items()
+        }
         negatives = {name: rows(parts) for name, parts in contrasts if parts is not None}
-        variants = []
-        for name in [*(name for name, _ in contrasts), None]:
-            own = {key: parts for key, parts in features.items() if key != name}
+        sets, shares = self.mg_adapter.in_regions(features)
+
+        def variant(given: Features, name: str | None) -> tuple[Features, torch.Tensor]:
+            """One set without the granularity `name`, or with its negative reference, and the strengths there."""
+            own = {key: parts for key, parts in given.items() if key != name}
             own |= {name: negatives[name]} if name in negatives else {}
             if name == "color" and "shape" in own:  # a sketch that context knows has colors of its own
                 own["shape"] = {key: value for key, value in own["shape"].items() if key != "sketch"}
@@ -498,21 +522,21 @@ class MGPipeline(
             present = strengths * torch.tensor([key in own for key in names])
             if name in negatives:  # what is avoided is so in full, whatever the strength of what is not
                 present[:, names.index(name)] = 1.0
-            variants.append((own, present.to(device)))
-        if not any(present.any() for _, present in variants):
+            return own, present.to(device)
+
+        variants = [[variant(given, name) for given in sets] for name in [*(name for name, _ in contrasts), None]]
+        if not any(present.any() for row in variants for _, present in row):
             return None  # before anything is drawn: what else the generator is for goes on as without references
-        drawn = self.mg_adapter.draw({**negatives, **features}, count, generator)
-        variants = [(self.mg_adapter.vary(own, count, drawn=drawn), present) for own, present in variants]
+        drawn = self.mg_adapter.draw({**negatives, **{k: v for own in sets for k, v in own.items()}}, count, generator)
+        variants = [[(self.mg_adapter.vary(own, count, drawn=drawn), there) for own, there in row] for row in variants]
 
         def fuse(is_on: torch.Tensor) -> ConditioningApart:
-            return self.stack_rows(
-                [
-                    self.mg_adapter.condition_apart(
-                        self.bare_unet, own, present * is_on.to(device), latent_size, fusion_scale
-                    )
-                    for own, present in variants
-                ]
-            )
+            def condition(own: Features, present: torch.Tensor) -> ConditioningApart:
+                present = present * is_on.to(device)
+                return self.mg_adapter.condition_apart(self.bare_unet, own, present, latent_size, fusion_scale)
+
+            fused = [[condition(*one) for one in row] for row in variants]
+            return self.stack_rows([self.mg_adapter.join_regions(row, shares, latent_size) for row in fused])
 
         with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
             if factors is not None:  # what a factor of 0 takes out has no part in the fusion either
@@ -532,7 +556,9 @@ class MGPipeline(
             blank = [torch.zeros_like(tensors[-1])] if self.do_classifier_free_guidance else []
             return torch.cat(blank + tensors)
 
-        folded = {name: tuple(rows([keys[name][place] for keys, _ in fused]) for place in (0, 1)) for name in layers}
+        folded = {
+            name: tuple(rows(list(same)) for same in zip(*(f[name] for f, _ in fused), strict=True)) for name in layers
+        }
         residuals = {}
         for used, blocks in parts.items():
             of_variants = [apart.get(used) or [torch.zeros_like(block) for block in blocks] for _, apart in fused]
@@ -628,7 +654,7 @@ class MGPipeline(
         text = [*prompt_embeds.split(count)[: int(is_guided)], *[prompt_embeds[-count:]] * (copies - int(is_guided))]
         attention_kwargs, residuals = self.cross_attention_kwargs, None
         if conditioning is not None:
-            folded = {name: (key[-rows:], value[-rows:]) for name, (key, value) in conditioning[0].items()}
+            folded = {name: tuple(part[-rows:] for part in parts) for name, parts in conditioning[0].items()}
             attention_kwargs = {**(self.cross_attention_kwargs or {}), "ip_hidden_states": folded}
             if conditioning[1] is not None:
                 # A fresh list: the UNet empties the one it gets.
@@ -775,8 +801,9 @@ class MGPipeline(
         Args:
             prompt: one or several; `None` is "" where there is a text encoder.
             reference_image: {"color": ..., "texture": ..., "shape": ...}, each of them optional: a PIL image, path,
-                array, tensor, a dict {"image", "mask", "weight"}, a list of those (averaged by weight), or a list of
-                such lists, one for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight".
+                array, tensor, a dict {"image", "mask", "weight", "region"}, a list of those (averaged by weight), or a
+                list of such lists, one for each prompt. "color" also takes a palette, a list of "#rrggbb" or
+                "#rrggbb:weight". A region, a mask or a box in fractions, is where in the output a reference counts.
             granularity_scale: strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by
                 granularity, a number or one for each prompt. A granularity that is not named keeps 1.
             height, width: in pixels; by default the UNet's native size.

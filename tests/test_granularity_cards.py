@@ -113,7 +113,7 @@ def test_what_is_no_fitting_card_is_refused(pipe, files, card, tmp_path):
     encode = pipe.mg_encoder.encode
     with pytest.raises(ValueError, match="is a color card; it cannot lend its shape"):
         encode({"shape": card("color")}, (SIZE, SIZE))
-    with pytest.raises(ValueError, match=r"takes a weight, but no \['mask'\]"):
+    with pytest.raises(ValueError, match=r"takes a weight and a region, but no \['mask'\]"):
         encode({"color": {"image": card("color"), "mask": np.ones((4, 4))}}, (SIZE, SIZE))
     with pytest.raises(ValueError, match="weight must be a positive number"):
         encode({"color": {"image": card("color"), "weight": -1}}, (SIZE, SIZE))
@@ -128,7 +128,7 @@ def test_what_is_no_fitting_card_is_refused(pipe, files, card, tmp_path):
             encode({"color": tmp_path / f"{file}.safetensors"}, (SIZE, SIZE))
     with pytest.raises(ValueError, match="is a card already"):
         pipe.mg_encoder.save_card(tmp_path / "a.safetensors", "color", card("color"))
-    with pytest.raises(ValueError, match="no weight of its own"):
+    with pytest.raises(ValueError, match="no weight or region of its own"):
         pipe.mg_encoder.save_card(tmp_path / "a.safetensors", "color", {"image": files[0], "weight": 2})
     with pytest.raises(ValueError, match="There is no folder"):
         pipe.mg_encoder.save_card(tmp_path / "nosuch" / "a.safetensors", "color", files[0])

@@ -66,4 +66,4 @@ def test_counts_out_of_range_are_refused(encoder, count):
 
 def test_the_command_line_takes_what_it_prints(encoder):
     palette = extract_palette(encoder, render(1, 2, 3, size=64).astype(np.float32))
-    assert parse_reference("color", ",".join(palette)) == palette
+    assert parse_reference("color", ",".join(palette)).given == palette

@@ -31,6 +31,7 @@ def arguments(name, column, given):
     values = {
         "several references": {"reference_image": {name: [given, picture(8)]}},
         "mask inside": {"reference_image": {name: {"image": given, "mask": mask}}},
+        "region": {"reference_image": {name: {"image": given, "region": (0, 0, 0.5, 1)}}},
         "palette": {"reference_image": {name: ["#123456", "#fedcba"]}},
         "card": {"reference_image": {name: fields}},
         "schedule": {"granularity_schedule": {name: (0.0, 0.5)}},
@@ -80,5 +81,5 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
 
 def test_every_row_and_column_is_there():
     found = list(cells())
-    assert len({row for row, _, _ in found}) == 6 and len({column for _, column, _ in found}) == 7
-    assert sum(cell != "yes" for _, _, cell in found) == 10
+    assert len({row for row, _, _ in found}) == 6 and len({column for _, column, _ in found}) == 8
+    assert sum(cell != "yes" for _, _, cell in found) == 11

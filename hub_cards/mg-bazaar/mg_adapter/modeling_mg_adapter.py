@@ -33,7 +33,8 @@ from torch import nn
 
 TILE_OVERLAP = 6
 Features = dict[str, dict[str, torch.Tensor]]
-FoldedAttention = dict[str, tuple[torch.Tensor, torch.Tensor]]
+# Keys and values by layer; where references have regions, also whose each position is, (B, positions, sets).
+FoldedAttention = dict[str, tuple[torch.Tensor, ...]]
 Residuals = list[torch.Tensor]
 Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
@@ -307,9 +308,13 @@ class MGAttnProcessor:
         output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if ip_hidden_states is None:
             return output
-        key, value = ip_hidden_states[self.layer]
-        scores = hidden_states @ key  # (B, positions, heads * granularities * tokens)
-        weights = scores.unflatten(2, (-1, self.num_tokens)).softmax(-1).flatten(2)
+        key, value, *shares = ip_hidden_states[self.layer]
+        scores = hidden_states @ key  # (B, positions, heads * sets * granularities * tokens)
+        weights = scores.unflatten(2, (-1, self.num_tokens)).softmax(-1)
+        if shares:
+            heads, sets = attn.heads, shares[0].shape[2]
+            weights = weights.flatten(2).unflatten(2, (heads, sets, -1)) * shares[0][:, :, None, :, None]
+        weights = weights.flatten(2)
         return output + (weights @ value) / attn.rescale_output_factor
 
 
@@ -733,13 +738,77 @@ class MGAdapter(ModelMixin, ConfigMixin):
         """What the UNet needs in a step whose strengths are those of `condition_apart` times `factors` (G,)."""
         names, tokens = self.config.granularities, self.config.num_tokens
         scaled = {}
-        for layer, (key, value) in folded.items():
+        for layer, (key, value, *shares) in folded.items():
             gains = factors.to(value).repeat_interleave(tokens).repeat(value.shape[1] // (len(names) * tokens))
-            scaled[layer] = (key, value * gains.unsqueeze(1))
+            scaled[layer] = (key, value * gains.unsqueeze(1), *shares)
         gains = {used: float(_joint(factors.unsqueeze(0), names, used)) for used in apart}
         return scaled, self.add_residuals(
             {used: [r * gains[used] for r in residuals] for used, residuals in apart.items()}
         )
+
+    # -- regions ------------------------------------------------------------------------------------------------------
+    def in_regions(self, features: Features) -> tuple[list[Features], torch.Tensor | None]:
+        """Features in which references have regions, as sets without, and how much of each place is each set's.
+
+        Every combination of a region of one granularity with one of another is a set, as if all the picture were
+        conditioned by it; what no region of a granularity covers lacks that granularity. Of color, each set has an
+        `area`, so that a palette is laid into its region with all its colors.
+
+        Args:
+            features: from `MGEncoder.encode`; of a granularity whose references have regions, a list.
+
+        Returns:
+            the sets, and their shares (B, sets, H, W) in [0, 1] that sum to 1; `None` where there are no regions.
+        """
+        choices = [_choices(name, parts) for name, parts in features.items() if isinstance(parts, list)]
+        if not choices:
+            return [features], None
+        common = {name: parts for name, parts in features.items() if not isinstance(parts, list)}
+        sets, shares = [], []
+        for chosen in product(*choices):
+            share = math.prod(region for _, _, region in chosen)
+            if not share.any():
+                continue
+            own = common | {name: parts for name, parts, _ in chosen if parts is not None}
+            if {"color", "shape"} <= set(own):
+                painted = [region for name, _, region in chosen if name != "texture"]
+                area = math.prod(painted, start=torch.ones_like(share))
+                given = own["color"].get("area")
+                if given is not None:
+                    area = area * F.adaptive_avg_pool2d(given.to(area), area.shape[2:])
+                own["color"] = {**own["color"], "area": area + 1e-6}  # not 0 for any sample
+            sets.append(own)
+            shares.append(share)
+        return sets, torch.cat(torch.broadcast_tensors(*shares), 1)
+
+    def join_regions(
+        self,
+        fused: Sequence[tuple[FoldedAttention, dict[tuple[str, ...], Residuals]]],
+        shares: torch.Tensor | None,
+        latent_size: tuple[int, int],
+    ) -> tuple[FoldedAttention, dict[tuple[str, ...], Residuals]]:
+        """One conditioning out of those of several sets: attention and residuals, place by place, in their shares.
+
+        Args:
+            fused: by set of `in_regions` what `condition_apart` returns.
+            shares: from `in_regions`.
+        """
+        if shares is None:
+            return fused[0]
+        pooled = [F.adaptive_avg_pool2d(shares, s) for s in down_block_sizes(self.config.block_strides, *latent_size)]
+        joined, apart = {}, {}
+        for layer in self.config.attention_layers:
+            name, heads = layer["name"], layer["heads"]
+            keys, values = zip(*(folded[name] for folded, _ in fused), strict=True)
+            key = torch.stack([one.unflatten(2, (heads, -1)) for one in keys], 3).flatten(2)
+            value = torch.stack([one.unflatten(1, (heads, -1)) for one in values], 2).flatten(1, 3)
+            share = pooled[_level(name, len(pooled))].flatten(2).transpose(1, 2)
+            joined[name] = (key, value, share.expand(len(key), -1, -1).to(value.dtype))
+        for place, (_, parts) in enumerate(fused):
+            for used, residuals in parts.items():
+                own = [r * p[:, place : place + 1].to(r) for r, p in zip(residuals, pooled, strict=True)]
+                apart[used] = [a + b for a, b in zip(apart[used], own, strict=True)] if used in apart else own
+        return joined, apart
 
     @staticmethod
     def add_residuals(apart: dict[tuple[str, ...], Residuals]) -> Residuals | None:
@@ -767,6 +836,23 @@ def _joint(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence
     """Strength (B,) of what comes from several granularities: the geometric mean, which is 0 when one of them is."""
     columns = [strengths[:, list(granularities).index(name)] for name in used]
     return torch.stack(columns).prod(0) ** (1 / len(columns))
+
+
+def _choices(
+    name: str, parts: list[dict[str, torch.Tensor]]
+) -> list[tuple[str, dict[str, torch.Tensor] | None, torch.Tensor]]:
+    """What one granularity can be at a place, and where: each of its regional features, or nothing."""
+    chosen = [(name, {k: v for k, v in part.items() if k != "region"}, part["region"]) for part in parts]
+    rest = (1 - sum(part["region"] for part in parts)).clamp(min=0)
+    return chosen + ([(name, None, rest)] if rest.max() > 1e-4 else [])
+
+
+def _level(layer: str, count: int) -> int:
+    """Which of `count` resolutions, finest first, an attention layer of a UNet works at."""
+    kind, place, *_ = layer.split(".")
+    if kind == "mid_block":
+        return count - 1
+    return int(place) if kind == "down_blocks" else count - 1 - int(place)
 
 
 def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:

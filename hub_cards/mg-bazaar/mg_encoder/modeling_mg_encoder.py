@@ -629,7 +629,7 @@ def read_image(image: Any) -> torch.Tensor:
     else:
         raise ValueError(
             f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
-            f'only), or a dict {{"image", "mask", "weight"}}; got {type(image).__name__}.'
+            f'only), or a dict {{"image", "mask", "weight", "region"}}; got {type(image).__name__}.'
         )
     height, width = rgb.shape[1:]
     if height * width == 0:
@@ -675,6 +675,73 @@ def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
     if values.max() == 0:
         raise ValueError("A reference's mask selects nothing (it is all zero). White is what is borrowed.")
     return torch.from_numpy((array > 0).astype(np.float32)).unsqueeze(0)
+
+
+def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
+    """Where in the output a reference counts, and how much: (1, 1, *size) in [0, 1].
+
+    Args:
+        region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
+            output: PIL image, path, numpy (H, W) or torch (H, W); bool, uint8 or floating point in [0, 1]. What is
+            gray counts in part.
+        size: (height, width).
+
+    Raises:
+        ValueError: for another type, other values, or a region without any area.
+    """
+    if isinstance(region, (tuple, list)):
+        mask = _box_mask(region, size)
+    else:
+        mask = _gray_mask(region)
+    if not mask.any():
+        raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+    return F.interpolate(mask[None, None], size=size, mode="area")
+
+
+def _box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+    """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
+    try:
+        left, top, right, bottom = (float(value) for value in box)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(
+            f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1; got {tuple(box)}."
+        )
+    down, across = (
+        (end * side - torch.arange(side)).clamp(0, 1) - (start * side - torch.arange(side)).clamp(0, 1)
+        for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
+    )
+    return down[:, None] * across
+
+
+def _gray_mask(region: Any) -> torch.Tensor:
+    """A mask with gray levels as (H, W) in [0, 1]."""
+    if isinstance(region, (str, os.PathLike)):
+        region = _open_picture(region)
+    if isinstance(region, PIL.Image.Image):
+        return torch.from_numpy(np.asarray(region.convert("L")).astype(np.float32) / 255)
+    array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buf" or array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"A region must be a box, a PIL image, a path, or an array (height, width) of bool, uint8 or floating "
+            f"point, got {getattr(array, 'shape', type(region).__name__)}."
+        )
+    mask = torch.from_numpy(array.astype(np.float32)) / (255 if array.dtype.kind == "u" else 1)
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise ValueError(f"A region in floating point must lie in [0, 1], got [{mask.min():.3g}, {mask.max():.3g}].")
+    return mask
+
+
+def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """A map (1, C, h, w), resized to the bounding box of a region (1, 1, H, W) and zero around it: (1, C, H, W)."""
+    rows, columns = (region[0, 0].amax(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    size = (bottom - top, right - left)
+    laid = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+    height, width = region.shape[2:]
+    return F.pad(laid, (left, width - right, top, height - bottom))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -773,16 +840,17 @@ class MGEncoder(ModelMixin, ConfigMixin):
         """Read one reference and bring it to the working size.
 
         Args:
-            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ...}`.
+            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
 
         Returns:
             `rgb` (1, 3, h, w) in [0, 1], `mask` (1, 1, h, w) in [0, 1], `weight` float.
         """
         fields = reference if isinstance(reference, dict) else {"image": reference}
-        extra = set(fields) - {"image", "mask", "weight"}
+        extra = set(fields) - {"image", "mask", "weight", "region"}
         if extra or "image" not in fields:
             raise ValueError(
-                f'A reference dict has the keys "image" and, optional, "mask" and "weight"; got {list(fields)}.'
+                f'A reference dict has the keys "image" and, optional, "mask", "weight" and "region"; got '
+                f"{list(fields)}."
             )
         weight = read_weight(fields)
         rgb = read_image(fields["image"]).unsqueeze(0)
@@ -858,15 +926,17 @@ class MGEncoder(ModelMixin, ConfigMixin):
             references: {granularity: reference, list of references, or list of such lists}. A reference is what
                 `load` takes, or the path of a card (`save_card`). A list is averaged by weight and serves the whole
                 batch; a list of `batch_size` lists gives each sample its own. A list of hex colors is one palette
-                (color only). `None` leaves a granularity out.
+                (color only). `None` leaves a granularity out. References with a "region" (`read_region`) count there;
+                what regions leave goes to those without one.
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
 
         Returns:
-            Features whose batch dimension is 1 (shared by all samples) or `batch_size`.
+            Features whose batch dimension is 1 (shared by all samples) or `batch_size`. With regions, a granularity has
+            a list of them, each with its `region` (B, 1, *size); those of a place sum to at most 1.
 
         Raises:
-            ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists.
+            ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
         """
         if not isinstance(references, dict):
             raise ValueError(
@@ -878,9 +948,17 @@ class MGEncoder(ModelMixin, ConfigMixin):
                 raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
             if reference is None:
                 continue
-            rows = self._rows(name, reference, batch_size)
-            encoded = [self._average([self._encode_one(name, item, size) for item in row]) for row in rows]
-            features[name] = {key: torch.cat([row[key] for row in encoded]) for key in encoded[0]}
+            rows = [self._encode_row(name, row, size) for row in self._rows(name, reference, batch_size)]
+            kinds = {tuple("region" in parts for parts in row) for row in rows}
+            if len(kinds) > 1:
+                raise ValueError(
+                    f"The {name} references of all samples of a batch need as many regions, got "
+                    f"{sorted({len(row) if 'region' in row[0] else 0 for row in rows})}. Call one by one."
+                )
+            parts = [
+                {key: torch.cat([part[key] for part in same]) for key in same[0]} for same in zip(*rows, strict=True)
+            ]
+            features[name] = parts if "region" in parts[0] else parts[0]
         return features
 
     @staticmethod
@@ -938,6 +1016,21 @@ class MGEncoder(ModelMixin, ConfigMixin):
             )
         return [list(entry) for entry in reference]
 
+    def _encode_row(self, name: str, row: list[Any], size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
+        """The average of what one sample has for the whole picture, or one entry for each of its regions."""
+        has_region = [isinstance(item, dict) and item.get("region") is not None for item in row]
+        encoded = [self._encode_one(name, item, size) for item in row]
+        rest = [one for one, is_regional in zip(encoded, has_region, strict=True) if not is_regional]
+        if len(rest) == len(row):
+            return [self._average(rest)]
+        regions = [read_region(item["region"], size) for item, wanted in zip(row, has_region, strict=True) if wanted]
+        covered = torch.cat(regions).sum(0, keepdim=True)
+        parts = [parts for (parts, _), is_regional in zip(encoded, has_region, strict=True) if is_regional]
+        shares = [region / covered.clamp(min=1) for region in regions]
+        if rest:
+            parts, shares = [*parts, self._average(rest)], [*shares, (1 - covered).clamp(min=0)]
+        return [{**part, "region": share.to(self.device)} for part, share in zip(parts, shares, strict=True)]
+
     def _encode_one(self, name: str, reference: Any, size: tuple[int, int]) -> tuple[dict[str, torch.Tensor], float]:
         fields = reference if isinstance(reference, dict) else {"image": reference}
         if is_card(fields.get("image")):
@@ -946,21 +1039,23 @@ class MGEncoder(ModelMixin, ConfigMixin):
             kept, weight = self._kept(name, reference)
         if name != "shape":
             return {key: value.to(self.device, self.dtype) for key, value in kept.items()}, weight
-        # The shape is laid out over the picture to be made, whatever its aspect ratio.
-        laid = {
-            key: F.interpolate(value.to(self.device), size=size, mode="bilinear", antialias=True, align_corners=False)
-            for key, value in kept.items()
-        }
+        # The shape is laid out over the picture to be made, or over its region there, whatever its aspect ratio.
+        region = fields.get("region")
+        region = torch.ones(1, 1, *size) if region is None else read_region(region, size)
+        laid = {key: lay_into(value.to(self.device), region) for key, value in kept.items()}
         return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name], weight
 
     def _kept(self, name: str, reference: Any) -> tuple[dict[str, torch.Tensor], float]:
         """What a card keeps of a reference, and its weight: features of color and texture, the view of shape."""
-        if is_palette(reference):
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        if is_palette(fields.get("image")):
             if name != "color":
                 raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
-            colors, weights = parse_palette(reference)
+            if fields.get("mask") is not None:
+                raise ValueError("A palette takes a weight and a region, but no mask: it holds no picture to mask.")
+            colors, weights = parse_palette(fields["image"])
             points = rgb_to_lab(colors.T.view(1, 3, -1, 1)).flatten(2).transpose(1, 2)
-            view, weight = {"points": points, "weights": weights.unsqueeze(0)}, 1.0
+            view, weight = {"points": points, "weights": weights.unsqueeze(0)}, read_weight(fields)
         else:
             loaded = self.load(reference)
             view = self.views(loaded["rgb"].to(self.device), loaded["mask"].to(self.device), [name])[name]
@@ -994,8 +1089,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
         image = reference.get("image") if isinstance(reference, dict) else reference
         if is_card(image):
             raise ValueError(f"{os.fspath(image)!r} is a card already; copy the file.")
-        if isinstance(reference, dict) and reference.get("weight") is not None:
-            raise ValueError("A card has no weight of its own. Give the weight where the card is used.")
+        if isinstance(reference, dict) and not {"weight", "region"}.isdisjoint(reference):
+            raise ValueError("A card has no weight or region of its own. Give them where the card is used.")
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
             raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
@@ -1016,9 +1111,11 @@ class MGEncoder(ModelMixin, ConfigMixin):
     def _of_card(self, name: str, fields: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The tensors of the card that a reference names, if this encoder made it for this granularity."""
         path = os.fspath(fields["image"])
-        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight"}
+        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region"}
         if extra:
-            raise ValueError(f"The card {path!r} takes a weight, but no {sorted(extra)}: it holds no picture to mask.")
+            raise ValueError(
+                f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
+            )
         metadata, tensors = read_card(path)
         if metadata["granularity"] != name:
             raise ValueError(
