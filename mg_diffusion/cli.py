@@ -47,6 +47,9 @@ PIPELINE_FLAGS = (
     "padding_mask_crop",
     "mask_feather",
     "context_scale",
+    "feature_guidance_window",
+    "feature_guidance_decoder",
+    "feature_guidance_full",
 )
 
 
@@ -85,9 +88,16 @@ def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
     """A type for argparse: texture=0:0.6, a window, or texture=1,0.5,0, a curve."""
     name, curve = named(text, "START:END or factors between commas")
     if ":" in curve:
-        start, _, end = curve.partition(":")
-        return name, (number(start), number(end))
+        return name, window(curve)
     return name, [number(factor) for factor in curve.split(",")]
+
+
+def window(text: str) -> tuple[float, float]:
+    """A type for argparse: START:END."""
+    start, colon, end = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"must be START:END in fractions of the run, got {text!r}")
+    return number(start), number(end)
 
 
 def as_flag(value: Any) -> Any:
@@ -244,7 +254,11 @@ def run_pipeline(
     """Call the pipeline once, save what it made under `paths`, each with its recipe, and print the names."""
     settings = pipeline_settings(pipe, options)
     scales = {**dict.fromkeys(asked.references, 1.0), **dict(options.scale)}
-    steering = {"granularity_schedule": dict(options.schedule), "granularity_guidance": dict(options.guidance)}
+    steering = {
+        "granularity_schedule": dict(options.schedule),
+        "granularity_guidance": dict(options.guidance),
+        "feature_guidance_scale": dict(options.feature_guidance),
+    }
     steering = {name: value for name, value in steering.items() if value}
     # One generator for each picture: what a seed gives must not depend on how many pictures are made with it.
     seeds = [options.seed + index for index in range(len(paths))]
@@ -454,6 +468,35 @@ def add_picture_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=START:END|X,Y,...",
         help="when a strength holds, in fractions of the run, or factors from the first step to the last; one for each",
+    )
+    group = parser.add_argument_group("feature guidance (training-free; works without an adapter and along with one)")
+    group.add_argument(
+        "--feature-guidance",
+        type=strength_of_one,
+        action=CollectStrengths,
+        default=[],
+        metavar="NAME=X",
+        help="how far each step goes toward the features of that reference; 0 is off, 1 a good start",
+    )
+    group.add_argument(
+        "--feature-window",
+        dest="feature_guidance_window",
+        type=window,
+        metavar="START:END",
+        help="when, in fractions of the run; default: 0:1",
+    )
+    group.add_argument(
+        "--feature-decoder",
+        dest="feature_guidance_decoder",
+        choices=("linear", "vae"),
+        help="what looks at the picture in each step: a linear map fitted once (default), or the whole VAE",
+    )
+    group.add_argument(
+        "--feature-full",
+        dest="feature_guidance_full",
+        action="store_true",
+        default=None,
+        help="let the gradient go on through the UNet: two to three times as slow",
     )
     group = parser.add_argument_group("text and output")
     group.add_argument("--prompt", help="what is to be seen")

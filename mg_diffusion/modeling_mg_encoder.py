@@ -49,6 +49,8 @@ DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than textu
 TILE = 24
 PALETTE = 256  # colors of equal weight that stand for a color reference
 CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
+GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
+GUIDE_LEVELS = 256  # quantiles that stand for a distribution
 FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -443,6 +445,74 @@ class ShapeBranch(nn.Module):
             fields = region_fields(edges.float(), self.num_channels - 4)
             maps.append(F.interpolate(fields, size=edges.shape[2:]).to(edges.dtype))
         return tuple(self.backbone(torch.cat(maps, 1)).feature_maps)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Guidance: distances of a picture from features, differentiable and cheap
+# ---------------------------------------------------------------------------------------------------------------------
+def color_directions() -> torch.Tensor:
+    """24 directions in Lab, always the same: (24, 3), in orthonormal triples."""
+    turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0))
+    return torch.linalg.qr(turns)[0].flatten(0, 1)
+
+
+def patch_filters() -> torch.Tensor:
+    """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
+    filters = torch.randn(64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0))
+    filters = filters - filters.mean((2, 3), keepdim=True)
+    return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Detail (B, 1, H, W) of any contrast to projections of its patches, (B, 64, N)."""
+    even = detail / torch.sqrt(gaussian_blur(detail.square(), LOCAL_SIGMA) + 0.04)
+    return F.conv2d(even, patch_filters().to(detail), stride=stride).flatten(2)
+
+
+def quantiles(values: torch.Tensor) -> torch.Tensor:
+    """(B, K, N) to GUIDE_LEVELS sorted means of equally many each, (B, K, GUIDE_LEVELS)."""
+    return F.adaptive_avg_pool1d(values.sort(2).values, GUIDE_LEVELS)
+
+
+def transport_cost(values: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """Squared Wasserstein-2 distance in one dimension, mean over K directions: (B,).
+
+    Args:
+        values: (B, K, N); wanted: (1 or B, K, Q), sorted quantiles; shares: (1 or B, 1, N) that sum to 1.
+    """
+    ordered, order = values.sort(2)
+    share = shares.expand_as(values).gather(2, order)
+    places = ((share.cumsum(2) - share / 2) * wanted.shape[2] - 0.5).clamp(0, wanted.shape[2] - 1)
+    below = places.long()
+    wanted = wanted.expand(*values.shape[:2], -1)
+    above = wanted.gather(2, (below + 1).clamp(max=wanted.shape[2] - 1))
+    target = torch.lerp(wanted.gather(2, below), above, places - below)
+    return ((ordered - target).square() * share).sum(2).mean(1)
+
+
+def structure_basis(structure: torch.Tensor) -> torch.Tensor:
+    """What depends smoothly on a structure map (B, 3, H, W) alone: polynomials of degree 2, (B, 10, N)."""
+    x, y, z = structure.flatten(2).unbind(1)
+    return torch.stack([torch.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, y * z, z * x], 1)
+
+
+def unexplained_share(lab: torch.Tensor, basis: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """The part of the variance of colors that no function in the span of a basis explains, in [0, 1]: (B,).
+
+    (1 minus the coefficient of determination of a linear regression. Whatever the colors of the regions are, it is
+    small where they follow the regions.)
+
+    Args:
+        lab: (B, 3, H, W); basis: (1 or B, K, N) that begins with a constant; shares: (1 or B, 1, N) that sum to 1.
+    """
+    root = shares.sqrt()
+    colors = (gaussian_blur(lab, 1.5).flatten(2) * root).transpose(1, 2)
+    with torch.no_grad():  # of what is given alone
+        orthonormal = torch.linalg.qr((basis * root).transpose(1, 2))[0]
+    explained = (orthonormal.transpose(1, 2) @ colors).square()
+    mean = (colors * root.transpose(1, 2)).sum(1, keepdim=True).square().sum((1, 2))
+    variance = colors.square().sum((1, 2)) - mean
+    return 1 - (explained.sum((1, 2)) - mean) / (variance + 1e-3)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -915,6 +985,69 @@ class MGEncoder(ModelMixin, ConfigMixin):
                 features[name] = {"vector": vector, **{f"map_{level}": m for level, m in enumerate(maps)}}
                 features[name]["structure"] = view["structure"]
         return features
+
+    # -- step 4: minimise the distance of features, at inference ------------------------------------------------------
+    @torch.no_grad()
+    def guidance_targets(self, features: dict[str, dict[str, torch.Tensor]], size: tuple[int, int]) -> dict[str, Any]:
+        """What `feature_distances` compares pictures of `size` (height, width) with; made once for all steps.
+
+        Args:
+            features: from `encode`, of references without regions.
+        """
+        targets = {}
+        for name, parts in features.items():
+            if name == "color":
+                targets[name] = quantiles(color_directions().to(parts["palette"]) @ parts["palette"].transpose(1, 2))
+            elif name == "texture":
+                responses = patch_responses(parts["tiles"].flatten(0, 1).unsqueeze(1))
+                targets[name] = quantiles(responses.unflatten(0, parts["tiles"].shape[:2]).transpose(1, 2).flatten(2))
+            else:
+                structure = F.adaptive_avg_pool2d(parts["structure"], self._working_size(*size))
+                targets[name] = structure_basis(structure)
+        return targets
+
+    def feature_distances(
+        self, image: torch.Tensor, targets: dict[str, Any], mask: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """How far pictures are from features, by granularity: what feature guidance follows down, differentiable.
+
+        Color: sliced Wasserstein distance to the palette (as SW-Guidance, Lobashev et al., arXiv 2503.19034). Texture:
+        the same of small patches of luminance detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862).
+        Shape: the share of the color variance that the reference's structure map does not explain.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1], values beyond are clamped.
+            targets: from `guidance_targets`, for this size.
+            mask: (B, 1, H, W) in [0, 1], where the picture counts; everywhere if not given.
+
+        Returns:
+            {granularity: (B,)}, at least 0.
+        """
+        size = self._working_size(*image.shape[2:])
+        mask = torch.ones_like(image[:1, :1]) if mask is None else mask
+        if image.shape[2:] != size:
+            image = F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
+            mask = F.adaptive_avg_pool2d(mask, size)
+        lab = rgb_to_lab(image.clamp(1e-4, 1 - 1e-4))  # a gradient at the ends, too
+
+        def shares(weights: torch.Tensor) -> torch.Tensor:
+            weights = weights.flatten(2) + 1e-8
+            return weights / weights.sum(2, keepdim=True)
+
+        found = {}
+        if "color" in targets:
+            colors = F.avg_pool2d(lab, 2).flatten(2)
+            found["color"] = transport_cost(
+                color_directions().to(colors) @ colors, targets["color"], shares(F.avg_pool2d(mask, 2))
+            )
+        if "texture" in targets:
+            detail = lab[:, :1] - gaussian_blur(lab[:, :1], DETAIL_SIGMA)
+            detail = DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / 10.0
+            inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
+            found["texture"] = transport_cost(patch_responses(detail, 2), targets["texture"], shares(inside))
+        if "shape" in targets:
+            found["shape"] = unexplained_share(lab, targets["shape"], shares(mask))
+        return found
 
     @torch.no_grad()
     def encode(

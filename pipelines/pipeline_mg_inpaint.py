@@ -8,6 +8,7 @@ This file is self-contained: it is copied into exported repositories and loaded 
 """
 
 import contextlib
+import functools
 import inspect
 import json
 import os
@@ -46,6 +47,8 @@ Conditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | N
 ConditioningApart = tuple[dict[str, tuple[torch.Tensor, ...]], dict[tuple[str, ...], list[torch.Tensor]]]
 
 LENT_TEXTURE = 0.5  # strength of a lent texture: a tile of the surroundings may hold a thing, such as a face
+FEATURE_STEP = 0.1  # root mean square of a move of the latents by feature guidance at scale 1 and full noise
+FEATURE_WEIGHTS = {"texture": 2.0}  # its gradient is spread over fine detail, which the denoiser resists most
 SIBLINGS = ("pipeline_mg.py", "pipeline_mg_inpaint.py")  # exported together, so that one repository serves both tasks
 
 EXAMPLE_DOC_STRING = """
@@ -113,6 +116,13 @@ def count_samples(reference: Any) -> int:
 
     is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
     return len(reference) if is_nested else 1
+
+
+# Copied from pipelines.pipeline_mg.unit_root_mean_square
+def unit_root_mean_square(gradient: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) with a root mean square of 1 for each sample; zeros stay zeros."""
+    size = gradient.float().square().mean((1, 2, 3), keepdim=True).sqrt()
+    return gradient / size.clamp(min=1e-12).to(gradient)
 
 
 # Copied from pipelines.pipeline_mg.has_region
@@ -463,20 +473,32 @@ class MGInpaintPipeline(
         reference_embeds: Features | None,
         batch_size: int,
         name: str = "reference_image",
+        guided: Sequence[str] = (),
     ) -> None:
-        """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples."""
+        """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
+
+        Args:
+            guided: the granularities of feature guidance, which needs no adapter.
+        """
         if reference_image is not None and reference_embeds is not None:
             raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
         name, given = (name, reference_image) if reference_embeds is None else ("reference_embeds", reference_embeds)
         if given is None:
             return
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
-        if "mg_adapter" in missing or (missing and reference_image is not None):
-            raise ValueError(f"`{name}` needs the components {missing}, which this pipeline was made without.")
-        sizes = self.mg_adapter.config.vector_sizes
+        needed = {n for n, one in given.items() if one is not None} - set(guided)
+        if ("mg_adapter" in missing and (needed or not guided)) or (
+            "mg_encoder" in missing and reference_image is not None
+        ):
+            raise ValueError(
+                f"`{name}` needs the components {missing}, which this pipeline was made without. (Without an adapter, "
+                f"feature guidance still works: `feature_guidance_scale`.)"
+            )
+        reader = self.mg_encoder if self.mg_adapter is None else self.mg_adapter
+        known = tuple(reader.config.granularities)
+        sizes = reader.vector_sizes if self.mg_adapter is None else reader.config.vector_sizes
         for granularity, value in given.items():
-            if granularity not in self.mg_adapter.config.granularities:
-                known = tuple(self.mg_adapter.config.granularities)
+            if granularity not in known:
                 raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
             vector = None if reference_embeds is None else by_region(value)[0]["vector"]
             if vector is not None and vector.shape[1] != sizes[granularity]:
@@ -575,6 +597,66 @@ class MGInpaintPipeline(
                     f"should go beyond; given are {sorted(given)}."
                 )
         return {name: scale for name, scale in scales.items() if scale > 0}
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_feature_guidance
+    def check_feature_guidance(
+        self,
+        feature_guidance_scale: float | dict[str, float],
+        feature_guidance_window: tuple[float, float],
+        feature_guidance_decoder: Any,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> dict[str, float]:
+        """`feature_guidance_scale` of the granularities that have a reference, those of 0 left out.
+
+        Raises:
+            ValueError: for scales, windows and decoders that are none, for a granularity without a reference, for
+                references with regions, and for schedulers whose noise level cannot be told.
+        """
+        given = {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}
+        is_named = isinstance(feature_guidance_scale, dict)
+        scales = dict(feature_guidance_scale) if is_named else dict.fromkeys(given, feature_guidance_scale)
+        if is_named and not set(scales) <= set(given):
+            raise ValueError(
+                f"`feature_guidance_scale` names {sorted(set(scales) - set(given))}, of which there is no reference; "
+                f"given are {sorted(given)}."
+            )
+        for name, scale in scales.items():
+            if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
+                raise ValueError(
+                    f"`feature_guidance_scale` must be a finite number of at least 0 (0 is off), got {scale!r} for {name}."
+                )
+        scales = {name: float(scale) for name, scale in scales.items() if scale > 0}
+        if not scales:
+            return {}
+        if self.mg_encoder is None:
+            raise ValueError(
+                "Feature guidance needs the component `mg_encoder`, which this pipeline was made without."
+            )
+        window = feature_guidance_window
+        if not (isinstance(window, (tuple, list)) and len(window) == 2 and 0 <= window[0] < window[1] <= 1):
+            raise ValueError(f"`feature_guidance_window` is (start, end) with 0 <= start < end <= 1, got {window!r}.")
+        if feature_guidance_decoder not in ("linear", "vae") and not hasattr(feature_guidance_decoder, "decode"):
+            raise ValueError(
+                f'`feature_guidance_decoder` must be "linear", "vae" or a model that decodes latents, such as '
+                f"`AutoencoderTiny`; got {feature_guidance_decoder!r}."
+            )
+        for name in scales:
+            if has_region(given[name]) or (reference_embeds is not None and isinstance(given[name], list)):
+                raise ValueError(
+                    f"Feature guidance compares whole pictures; the {name} reference has a region. Set its scale to 0, "
+                    f"or leave the region out."
+                )
+        if not (hasattr(self.scheduler, "alphas_cumprod") or self.is_flow_matching):
+            raise ValueError(
+                f"Feature guidance needs the noise level of each step, which {type(self.scheduler).__name__} does not "
+                f"tell as `alphas_cumprod`. Use for example DDIMScheduler, EulerDiscreteScheduler, "
+                f"DPMSolverMultistepScheduler or FlowMatchEulerDiscreteScheduler."
+            )
+        kind = "flow_prediction" if self.is_flow_matching else self.scheduler.config.prediction_type
+        if kind not in ("epsilon", "v_prediction", "sample", "flow_prediction"):
+            raise ValueError(f"Feature guidance does not know how to read predictions of the type {kind!r}.")
+        return scales
 
     # -- parts of a call ----------------------------------------------------------------------------------------------
     # Copied from pipelines.pipeline_mg.MGPipeline.bare_unet
@@ -676,7 +758,8 @@ class MGInpaintPipeline(
             {granularity: {name: tensor of batch 1 or `batch_size`}}; with regions, a list of such dicts, one for each.
         """
         height, width = self.default_size(height, width)
-        size = self.mg_adapter.map_size(height // self.vae_scale_factor, width // self.vae_scale_factor)
+        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
+        size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
         return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
 
     def add_context(
@@ -885,8 +968,14 @@ class MGInpaintPipeline(
         device = self._execution_device
         noise = randn_tensor(shape, generator, device, dtype) if latents is None else latents.to(device, dtype)
         if strength == 1:
-            return noise * self.scheduler.init_noise_sigma, noise, image_latents
-        return self.scheduler.add_noise(image_latents, noise, timestep.repeat(shape[0])), noise, image_latents
+            return noise * getattr(self.scheduler, "init_noise_sigma", 1.0), noise, image_latents
+        return self.add_noise(image_latents, noise, timestep.repeat(shape[0])), noise, image_latents
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """As of the scheduler; those of flow matching call it by another name."""
+        if hasattr(self.scheduler, "add_noise"):
+            return self.scheduler.add_noise(latents, noise, timestep)
+        return self.scheduler.scale_noise(latents, timestep, noise)
 
     def blend(
         self,
@@ -898,7 +987,7 @@ class MGInpaintPipeline(
     ) -> torch.Tensor:
         """Put the image, noised to the next timestep (none: not at all), back outside the mask (B, 1, h, w)."""
         if len(next_timestep):
-            image_latents = self.scheduler.add_noise(image_latents, noise, next_timestep)
+            image_latents = self.add_noise(image_latents, noise, next_timestep)
         return (1 - mask) * image_latents + mask * latents
 
     # Copied from pipelines.pipeline_mg.MGPipeline.predict_noise
@@ -918,7 +1007,7 @@ class MGInpaintPipeline(
         """
         is_guided, count = self.do_classifier_free_guidance, latents.shape[0]
         copies = int(is_guided) + len(contrast_scales) + 1
-        model_input = self.scheduler.scale_model_input(torch.cat([latents] * copies), t)
+        model_input = self.scale_input(torch.cat([latents] * copies), t)
         if unet_channels is not None:
             model_input = torch.cat([model_input, torch.cat([unet_channels] * copies)], dim=1)
         rows = model_input.shape[0]
@@ -1008,6 +1097,172 @@ class MGInpaintPipeline(
         painted[:, :, top:bottom, left:right] = resize(image, bottom - top, right - left)
         # Where alpha is 1 this is exactly `painted`.
         return torch.where(mask > 0, alpha * painted + (1 - alpha) * original, original)
+
+    # -- feature guidance: step 4 at inference, theta <- theta - alpha grad L, theta being the picture -----------------
+    # Copied from pipelines.pipeline_mg.MGPipeline.is_flow_matching
+    @property
+    def is_flow_matching(self) -> bool:
+        """Whether latents are (1 - sigma) * picture + sigma * noise and the UNet predicts noise minus picture."""
+        config = self.scheduler.config
+        return type(self.scheduler).__name__.startswith("FlowMatch") or bool(config.get("use_flow_sigmas", False))
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.noise_level
+    def noise_level(self, t: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Shares of picture and noise in what the UNet reads at timestep t, which may lie between two; `None` is the end."""
+        if t is None:
+            return torch.tensor(1.0), torch.tensor(0.0)
+        t = t.detach().float().cpu()
+        if self.is_flow_matching:
+            sigma = t / self.scheduler.config.num_train_timesteps
+            return 1 - sigma, sigma
+        known = self.scheduler.alphas_cumprod.detach().float().cpu()
+        below = t.long().clamp(0, len(known) - 1)
+        above = (below + 1).clamp(max=len(known) - 1)
+        # Between two, as schedulers place such timesteps: evenly in the logarithm of sigma over alpha.
+        ratio = ((1 - known) / known.clamp(min=1e-12)).clamp(min=1e-12).log() / 2
+        ratio = torch.lerp(ratio[below], ratio[above], t - below).exp()
+        share = torch.where(t == below, known[below].sqrt(), (1 + ratio.square()).rsqrt())
+        return share, (1 - share.square()).clamp(min=0).sqrt()
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.predicted_original
+    def predicted_original(self, model_input: torch.Tensor, t: torch.Tensor, noise_pred: torch.Tensor) -> torch.Tensor:
+        """x0, the latents of the picture that a prediction of the UNet stands for, whatever it predicts."""
+        alpha, sigma = (level.to(model_input) for level in self.noise_level(t))
+        if self.is_flow_matching:
+            return model_input - sigma * noise_pred
+        kind = self.scheduler.config.prediction_type
+        if kind == "sample":
+            return noise_pred
+        if kind == "v_prediction":
+            return alpha * model_input - sigma * noise_pred
+        return (model_input - sigma * noise_pred) / alpha.clamp(min=1e-3)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.fit_linear_decoder
+    def fit_linear_decoder(self) -> torch.Tensor:
+        """The linear map from a latent cell to its block of pixels that comes nearest to the VAE: (3 * f * f, C + 1).
+
+        Fitted once for a VAE, by least squares over clouds of random colors. (Linear previews of latents: Vass, "Explaining
+        the SDXL latent space", huggingface.co/blog/TimothyAlexisVass/explaining-the-sdxl-latent-space.)
+        """
+        if getattr(self, "_linear_decoder", (None, None))[0] is self.vae:
+            return self._linear_decoder[1]
+        factor, generator = self.vae_scale_factor, torch.Generator().manual_seed(0)
+        clouds = torch.zeros(8, 3, 16 * factor, 16 * factor)
+        for cells in (1, 2, 4, 8, 16, 16 * factor):
+            noise = torch.randn(8, 3, cells, cells, generator=generator)
+            clouds += F.interpolate(noise, size=clouds.shape[2:], mode="bilinear") / (1 + cells / 8)
+        clouds = torch.tanh(clouds / 2)
+        encoded = self.vae.encode(clouds.to(self._execution_device, self.vae.dtype))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        cells = F.pad(
+            (latents * self.vae.config.scaling_factor).float().cpu().movedim(1, 3).flatten(0, 2), (0, 1), value=1.0
+        )
+        blocks = F.pixel_unshuffle(clouds, factor).movedim(1, 3).flatten(0, 2)
+        weight = torch.linalg.lstsq(cells, blocks).solution.T.contiguous().to(self._execution_device)
+        self._linear_decoder = (self.vae, weight)
+        return weight
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.decode_for_guidance
+    def decode_for_guidance(self, latents: torch.Tensor, decoder: Any) -> torch.Tensor:
+        """Latents (B, C, h, w) to pictures (B, 3, H, W) in about [0, 1], differentiable."""
+        if isinstance(decoder, str) and decoder == "linear":
+            weight = self.fit_linear_decoder()
+            blocks = F.conv2d(latents.float(), weight[:, :-1, None, None], weight[:, -1])
+            return F.pixel_shuffle(blocks, self.vae_scale_factor) / 2 + 0.5
+        model = self.vae if isinstance(decoder, str) else decoder
+        scaled = (latents / model.config.scaling_factor).to(model.dtype)
+        return model.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.prepare_feature_guidance
+    def prepare_feature_guidance(
+        self,
+        scales: dict[str, float],
+        features: Features,
+        size: tuple[int, int],
+        num_images_per_prompt: int,
+        decoder: Any,
+        is_full: bool,
+        mask: torch.Tensor | None = None,
+    ) -> dict[str, Any] | None:
+        """What `guide_by_features` needs in every step; `None` where nothing guides.
+
+        Args:
+            scales: from `check_feature_guidance`.
+            features: from `encode_reference`.
+            size: (height, width) of the pictures.
+            mask: (1 or B, 1, height, width), where the picture counts.
+        """
+        if not scales:
+            return None
+        device = self._execution_device
+        targets = self.mg_encoder.guidance_targets({name: features[name] for name in scales}, size)
+        targets = {
+            name: target.to(device, torch.float32).repeat_interleave(
+                num_images_per_prompt if len(target) > 1 else 1, 0
+            )
+            for name, target in targets.items()
+        }
+        with torch.no_grad():
+            if isinstance(decoder, str) and decoder == "linear":
+                self.fit_linear_decoder()
+        mask = None if mask is None else mask.to(device, torch.float32)
+        return {"scales": scales, "targets": targets, "decoder": decoder, "is_full": is_full, "mask": mask}
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.guide_by_features
+    def guide_by_features(
+        self,
+        predict: Callable[[torch.Tensor], torch.Tensor],
+        latents: torch.Tensor,
+        t: torch.Tensor,
+        guidance: dict[str, Any],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A prediction, and how the picture x0 it stands for should move: down the distances of features.
+
+        L = sum over granularities of ||features(x0) - features(reference)||^2. Every granularity's gradient in pixels is
+        brought to unit root mean square, so that one scale serves all of them, in all steps and models; the step is
+        scale times the noise level times 0.1. The gradient stops at x0 (MPGD, He et al., arXiv 2311.16424), or goes on
+        through the UNet to the latents (FreeDoM, Yu et al., arXiv 2303.09833).
+
+        Args:
+            predict: latents to the prediction of the UNet.
+
+        Returns:
+            the prediction, and the move, of the shape of the latents.
+        """
+        is_full = guidance["is_full"]
+        with torch.set_grad_enabled(is_full):
+            source = latents.detach().requires_grad_(is_full)
+            noise_pred = predict(source)
+        with torch.enable_grad():
+            x0 = self.predicted_original(self.scale_input(source, t), t, noise_pred)
+            if not is_full:
+                source = x0 = x0.detach().requires_grad_(True)
+            image = self.decode_for_guidance(x0, guidance["decoder"])
+            pixels = image.detach().requires_grad_(True)
+            found = self.mg_encoder.feature_distances(pixels, guidance["targets"], guidance["mask"])
+            pull = torch.zeros_like(pixels)
+            for name, scale in guidance["scales"].items():
+                (gradient,) = torch.autograd.grad(found[name].sum(), pixels, retain_graph=True)
+                pull = pull + FEATURE_WEIGHTS.get(name, 1.0) * scale * unit_root_mean_square(gradient)
+            (move,) = torch.autograd.grad(image, source, pull)
+        length = pull.square().mean((1, 2, 3), keepdim=True).sqrt()
+        sigma = self.noise_level(t)[1].to(latents)
+        move = unit_root_mean_square(move) * length.to(move) * sigma * FEATURE_STEP
+        return noise_pred.detach(), -move.to(latents.dtype)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.move_latents
+    def move_latents(self, latents: torch.Tensor, move: torch.Tensor, next_timestep: torch.Tensor) -> torch.Tensor:
+        """Latents after a step, their picture moved; `next_timestep` (1,) is their noise level, or (0,) at the end."""
+        # Schedulers that start at another deviation than 1 keep the picture unscaled in the latents.
+        is_unscaled = float(getattr(self.scheduler, "init_noise_sigma", 1.0)) != 1.0
+        share = self.noise_level(next_timestep[0] if len(next_timestep) else None)[0]
+        return latents + (1.0 if is_unscaled else share.to(latents)) * move
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.scale_input
+    def scale_input(self, latents: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Latents as the UNet reads them; schedulers of flow matching leave them as they are."""
+        scale = getattr(self.scheduler, "scale_model_input", None)
+        return latents if scale is None else scale(latents, t)
 
     # Copied from pipelines.pipeline_mg.MGPipeline.guidance_scale
     @property
@@ -1132,6 +1387,10 @@ class MGInpaintPipeline(
         granularity_schedule: dict[str, Any] | None = None,
         granularity_guidance: dict[str, float] | None = None,
         negative_reference_image: dict[str, Any] | None = None,
+        feature_guidance_scale: float | dict[str, float] = 0.0,
+        feature_guidance_window: tuple[float, float] = (0.0, 1.0),
+        feature_guidance_decoder: Any = "linear",
+        feature_guidance_full: bool = False,
         context_scale: float = 1.0,
         mask_feather: int = 0,
         output_type: str = "pil",
@@ -1181,6 +1440,12 @@ class MGInpaintPipeline(
                 negative one; 0 is off. Each named granularity costs one more row of the UNet.
             negative_reference_image: as `reference_image`, what to steer away from, at strength 1; with a
                 `granularity_guidance` of 1 where none is named.
+            feature_guidance_scale: training-free guidance by the features of the references; a number for all of them or
+                by granularity, 0 is off, 1 a good start. Works without an adapter and along with one.
+            feature_guidance_window: (start, end) in fractions of the run; steps that lie in it as a whole are guided.
+            feature_guidance_decoder: how the picture is looked at in each step: "linear", a linear map fitted to the VAE
+                once; "vae"; or a model with `decode`, such as `AutoencoderTiny`.
+            feature_guidance_full: whether the gradient goes on through the UNet; two to three times as slow.
             context_scale: strength of what surrounds the mask: it lends every granularity that no reference gives, so
                 that an edit matches its surroundings. 0 is off; `granularity_scale` multiplies it. Where color and
                 shape are both lent, the edge of the edit fades into a smooth continuation of the surroundings.
@@ -1231,7 +1496,14 @@ class MGInpaintPipeline(
             images, masks, batch_size, is_resized, strength, padding_mask_crop, mask_feather, context_scale
         )
         self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
-        self.check_reference(reference_image, reference_embeds, batch_size)
+        guided = self.check_feature_guidance(
+            feature_guidance_scale,
+            feature_guidance_window,
+            feature_guidance_decoder,
+            reference_image,
+            reference_embeds,
+        )
+        self.check_reference(reference_image, reference_embeds, batch_size, guided=guided)
         given = [name for name, one in (reference_embeds or reference_image or {}).items() if one is not None]
         is_lent = context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None
         given += self.mg_adapter.config.granularities if is_lent else []
@@ -1316,7 +1588,7 @@ class MGInpaintPipeline(
                 laid = [{**parts, "area": init_mask} for parts in by_region(given["color"])]
                 given["color"] = laid if isinstance(given["color"], list) else laid[0]
         contrasts = [(name, negatives.get(name)) for name in guidance]
-        if features or contrasts:
+        if (features or contrasts) and self.mg_adapter is not None:
             conditioning = self.prepare_conditioning(
                 features,
                 strengths,
@@ -1328,6 +1600,15 @@ class MGInpaintPipeline(
                 contrasts,
             )
         contrast_scales = [] if conditioning is None else list(guidance.values())
+        pull = self.prepare_feature_guidance(
+            guided,
+            features,
+            (height, width),
+            num_images_per_prompt,
+            feature_guidance_decoder,
+            feature_guidance_full,
+            init_mask.repeat_interleave(count // len(init_mask), dim=0),
+        )
 
         # 7. Denoise
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
@@ -1341,8 +1622,23 @@ class MGInpaintPipeline(
                 if factors is not None and conditioning is not None:
                     is_on = tuple((factors[i] > 0).tolist())
                     at_step = self.mg_adapter.at_step(*conditioning[is_on], factors[i])
-                noise_pred = self.predict_noise(latents, t, prompt_embeds, unet_channels, at_step, contrast_scales)
+                predict = functools.partial(
+                    self.predict_noise,
+                    t=t,
+                    prompt_embeds=prompt_embeds,
+                    unet_channels=unet_channels,
+                    conditioning=at_step,
+                    contrast_scales=contrast_scales,
+                )
+                start, end = i / len(timesteps), (i + 1) / len(timesteps)
+                move = None
+                if pull is not None and feature_guidance_window[0] <= start and end <= feature_guidance_window[1]:
+                    noise_pred, move = self.guide_by_features(predict, latents, t, pull)
+                else:
+                    noise_pred = predict(latents)
                 latents = self.scheduler.step(noise_pred, t, latents, **extra_step_kwargs, return_dict=False)[0]
+                if move is not None:
+                    latents = self.move_latents(latents, move, timesteps[i + 1 : i + 2])
                 if is_blended:
                     latents = self.blend(latents, image_latents, noise, mask, timesteps[i + 1 : i + 2])
 
