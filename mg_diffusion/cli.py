@@ -376,7 +376,8 @@ def bench(options: argparse.Namespace) -> None:
     generator = load("MGPipeline", options)
     inpainter = MGInpaintPipeline(**generator.components)
     options.height = options.width = options.size
-    settings = {name: value for name, value in pipeline_settings(generator, options).items() if value is not None}
+    settings = pipeline_settings(generator, options)  # of those, what a bench has flags for
+    settings = {name: value for name, value in settings.items() if value is not None and hasattr(options, name)}
     scales = {**dict.fromkeys(GRANULARITIES, 1.0), **dict(options.scale)}
     method = PipelineMethod(generator, inpainter, settings, scales)
     run(options, method, generator.vae, model=model_name(options.model), output=output)
