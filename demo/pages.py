@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 import torch
 
 from demo import layout
 from demo.references import picture, reference, swatch
+from mg_diffusion import edits as named
+from mg_diffusion.attribution import draw_attribution
 from mg_diffusion.loading import load_pipeline, model_name, quiet
 from mg_diffusion.palettes import extract_palette
 from mg_diffusion.recipe import prepare_output, save_png
@@ -122,12 +125,93 @@ def guidance(pipe: Any) -> list[PIL.Image.Image]:
     return [*rows, row("away from a palette", cells)]
 
 
+def feature_guidance(pipe: Any) -> list[PIL.Image.Image]:
+    """Without adapter and with one, guided and not."""
+    without = type(pipe)(**{**pipe.components, "mg_adapter": None})
+    without.set_progress_bar_config(disable=True)
+    rows = []
+    for triple in (
+        {"color": "sea", "texture": "brick", "shape": "star"},
+        {"color": "poppy", "texture": "weave", "shape": "leaf"},
+    ):
+        references = {name: reference(each) for name, each in triple.items()}
+        cells = [(name, picture(each)) for name, each in triple.items()]
+        cells.append(("neither", generate(without, {})))
+        for scale in (0.3, 1.0, 3.0):
+            cells.append((f"guidance {scale:g}", generate(without, references, feature_guidance_scale=scale)))
+        cells.append(("adapter", generate(pipe, references)))
+        cells.append(("both", generate(pipe, references, feature_guidance_scale=1.0)))
+        rows.append(row("feature guidance without an adapter, and with one", cells))
+    return rows
+
+
+def attribution(pipe: Any) -> list[PIL.Image.Image]:
+    """Where and when each granularity moved the prediction."""
+    rows = []
+    for triple in (
+        {"color": "poppy", "texture": "weave", "shape": "flower"},
+        {"color": "sea", "texture": "brick", "shape": "star"},
+    ):
+        references = {name: reference(each) for name, each in triple.items()}
+        generator = torch.Generator().manual_seed(SEED)
+        made = pipe(reference_image=references, generator=generator, return_attribution=True)
+        image = layout.scaled(made.images[0], SIDE)
+        drawn = draw_attribution(image, made.attribution)
+        cells = [("output", image)]
+        columns = [layout.below([layout.label(text, 14, layout.FAINT, SIDE), one], gap=4) for text, one in cells]
+        maps = layout.below([layout.label("where and when", 14, layout.FAINT), drawn], gap=4)
+        rows.append(layout.beside([*columns, maps]))
+    return rows
+
+
+def edits(pipe: Any) -> list[PIL.Image.Image]:
+    """Photographs and what the named edits make of them."""
+    from mg_diffusion import MGInpaintPipeline  # late, as in `main`
+
+    inpaint = MGInpaintPipeline(**pipe.components)
+    inpaint.set_progress_bar_config(disable=True)
+    size = (64, 64)
+    photos = {name: reference(name).resize(size, PIL.Image.Resampling.LANCZOS) for name in ("cat", "coffee", "rocket")}
+    disc = PIL.Image.new("L", size, 0)
+    PIL.ImageDraw.Draw(disc).ellipse([14, 14, 50, 50], fill=255)
+    spot = PIL.Image.new("L", size, 0)
+    PIL.ImageDraw.Draw(spot).ellipse([20, 20, 44, 44], fill=255)
+    marked = {name: photo.copy() for name, photo in photos.items()}
+    for photo in marked.values():
+        PIL.ImageDraw.Draw(photo).ellipse([22, 22, 42, 42], fill="#ff00ff")
+    brick, star = reference("brick"), reference("star")
+    palette, red = ["#1d3557:2", "#e9c46a"], ["#cc2222", "#882222"]
+    calls: dict[str, Callable[[str, dict[str, Any]], list[PIL.Image.Image]]] = {
+        "recolor": lambda name, seed: named.recolor(inpaint, photos[name], palette, **seed),
+        "recolor, in a mask": lambda name, seed: named.recolor(inpaint, photos[name], palette, disc, **seed),
+        "retexture": lambda name, seed: named.retexture(inpaint, photos[name], brick, **seed),
+        "reshape": lambda name, seed: named.reshape(inpaint, photos[name], disc, color=red, **seed),
+        "reshape, to a star": lambda name, seed: named.reshape(
+            inpaint, photos[name], disc, star, ["#e9c46a", "#264653"], **seed
+        ),
+        "before remove": lambda name, seed: [marked[name]],
+        "remove": lambda name, seed: named.remove(inpaint, marked[name], spot, **seed),
+        "variation": lambda name, seed: named.variation(inpaint, photos[name], **seed),
+        "outpaint": lambda name, seed: named.outpaint(inpaint, photos[name], 16, 16, 16, 16, **seed),
+    }
+    rows = []
+    for name, photo in photos.items():
+        cells = [("photograph", photo)]
+        for title, call in calls.items():
+            cells.append((title, call(name, {"generator": torch.Generator().manual_seed(SEED)})[0]))
+        rows.append(row("named edits" if not rows else "", cells))
+    return rows
+
+
 PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {
     "palettes": palettes,
     "regions": regions,
     "cards": cards,
     "schedules": schedules,
     "guidance": guidance,
+    "feature_guidance": feature_guidance,
+    "attribution": attribution,
+    "edits": edits,
 }
 
 

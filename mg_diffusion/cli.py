@@ -1,9 +1,10 @@
-"""The command line: `mg-diffusion generate | edit | palette | encode | bench`.
+"""The command line: `mg-diffusion generate | edit | recolor | ... | palette | encode | bench`.
 
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
     mg-diffusion generate --color "a.jpg,region=0:0:0.5:1" --color "b.jpg,region=0.5:0:1:1" --shape s.png -o two.png
     mg-diffusion edit photo.jpg --mask mask.png --color sunset.jpg -o edited.png
+    mg-diffusion recolor photo.jpg --color sunset.jpg -o recolored.png
     mg-diffusion palette photo.jpg --colors 4
     mg-diffusion encode jacket.jpg --granularity texture -o denim.safetensors
     mg-diffusion bench --data pictures --quick -o bench.json --pictures bench
@@ -12,11 +13,12 @@ Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_r
 """
 
 import argparse
+import functools
 import inspect
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from . import __version__
+from . import __version__, edits
 from .bench.flags import add_bench_flags, whole
 from .loading import load_pipeline, model_name, quiet
 from .palettes import extract_palette
@@ -34,6 +36,16 @@ from .recipe import describe_file, describe_reference, prepare_output, save_png
 
 
 GRANULARITIES = ("color", "texture", "shape")
+SIDES = ("left", "top", "right", "bottom")
+# The edits that have a name: what they do, the flags they need, those they may have.
+NAMED_EDITS = {
+    "recolor": ("other colors, the same texture and shape", ("color",), ("mask",)),
+    "retexture": ("another texture, the same colors and shape", ("texture",), ("mask",)),
+    "reshape": ("new content in the mask, in its shape or that of a reference", ("mask",), GRANULARITIES),
+    "remove": ("what is in the mask goes, its surroundings go on", ("mask",), ()),
+    "variation": ("another picture of the same colors, texture and shape", (), ()),
+    "outpaint": ("a larger picture around the picture", (), SIDES),
+}
 REFERENCE_OPTION = re.compile(r",(?P<key>mask|weight|region)=(?P<value>[^,]*)$")
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
 PIPELINE_FLAGS = (
@@ -187,7 +199,9 @@ def parse_references(options: argparse.Namespace) -> Asked:
     """
     given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
     negative = {name: getattr(options, f"negative_{name}") for name in GRANULARITIES}
-    is_lent = options.command == "edit" and options.context_scale != 0  # by what surrounds the mask
+    is_lent = (
+        options.command in ("edit", *NAMED_EDITS) and getattr(options, "context_scale", None) != 0
+    )  # by the picture
     for flag, entries in (("scale", options.scale), ("schedule", options.schedule)):
         for name, _ in entries:
             if name not in given and not is_lent:
@@ -248,10 +262,14 @@ def run_pipeline(
     asked: Asked,
     recipe: dict[str, Any],
     paths: Sequence[Path],
+    make: Callable[..., list[PIL.Image.Image]],
     icc_profile: bytes | None = None,
-    **pictures: PIL.Image.Image,
 ) -> list[PIL.Image.Image]:
-    """Call the pipeline once, save what it made under `paths`, each with its recipe, and print the names."""
+    """Make the pictures in one call, save them under `paths`, each with its recipe, and print the names.
+
+    Args:
+        make: called with what the flags say beside pictures and references.
+    """
     settings = pipeline_settings(pipe, options)
     scales = {**dict.fromkeys(asked.references, 1.0), **dict(options.scale)}
     steering = {
@@ -262,16 +280,14 @@ def run_pipeline(
     steering = {name: value for name, value in steering.items() if value}
     # One generator for each picture: what a seed gives must not depend on how many pictures are made with it.
     seeds = [options.seed + index for index in range(len(paths))]
-    images = pipe(
+    images = make(
         **settings,
-        **pictures,
         **steering,
-        reference_image=given_to(asked.references),
         negative_reference_image=given_to(asked.negative),
         granularity_scale=scales,
         num_images_per_prompt=len(paths),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-    ).images
+    )
     recorded = {name: {key: as_flag(value) for key, value in entries.items()} for name, entries in steering.items()}
     recipe = {
         **recipe,
@@ -312,26 +328,57 @@ def generate(options: argparse.Namespace) -> None:
     """`mg-diffusion generate`."""
     asked = parse_references(options)
     paths = [prepare_output(path, ".png", asked.files) for path in output_paths(options.output, options.num_images)]
-    run_pipeline(load("MGPipeline", options), options, asked, {"command": "generate"}, paths)
+    pipe = load("MGPipeline", options)
+
+    def make(**arguments: Any) -> list[PIL.Image.Image]:
+        return pipe(reference_image=given_to(asked.references), **arguments).images
+
+    run_pipeline(pipe, options, asked, {"command": "generate"}, paths, make)
 
 
 def edit(options: argparse.Namespace) -> None:
-    """`mg-diffusion edit`."""
+    """`mg-diffusion edit`, and the edits that have a name."""
     asked = parse_references(options)
-    inputs = [options.image, options.mask, *asked.files]
+    inputs = [options.image, *([options.mask] if options.mask else []), *asked.files]
     paths = [prepare_output(path, ".png", inputs) for path in output_paths(options.output, options.num_images)]
-    image, mask = read_picture(options.image), read_mask(options.mask)
+    image = read_picture(options.image)
+    mask = read_mask(options.mask) if options.mask else None
     recipe = {
-        "command": "edit",
+        "command": options.command,
         "image": describe_file(options.image),
-        "mask": describe_file(options.mask),
+        **({"mask": describe_file(options.mask)} if options.mask else {}),
+        **{side: getattr(options, side) for side in SIDES if getattr(options, side, None)},
     }
     pipe = load("MGInpaintPipeline", options)
     profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
-    edited = run_pipeline(pipe, options, asked, recipe, paths, profile, image=image, mask_image=mask)
-    outside = np.asarray(mask) == 0
-    changed = [(np.asarray(made) != np.asarray(image.convert("RGB"))).any(2) for made in edited]
-    print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
+    made = run_pipeline(pipe, options, asked, recipe, paths, editor(pipe, options, asked, image, mask), profile)
+    if mask is not None:
+        outside = np.asarray(mask) == 0
+        changed = [(np.asarray(one) != np.asarray(image.convert("RGB"))).any(2) for one in made]
+        print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
+
+
+def editor(
+    pipe: Any, options: argparse.Namespace, asked: Asked, image: PIL.Image.Image, mask: PIL.Image.Image | None
+) -> Callable[..., list[PIL.Image.Image]]:
+    """The edit that the command names, with what it needs of pictures and references."""
+    lent = given_to(asked.references) or {}
+
+    def edit(**arguments: Any) -> list[PIL.Image.Image]:
+        return pipe(image=image, mask_image=mask, reference_image=lent or None, **arguments).images
+
+    if options.command == "edit":
+        return edit
+    if options.command in ("recolor", "retexture"):
+        (name,) = NAMED_EDITS[options.command][1]
+        return functools.partial(getattr(edits, options.command), pipe, image, lent[name], mask)
+    if options.command == "reshape":
+        lent = {name: one[0] if name == "shape" and len(one) == 1 else one for name, one in lent.items()}
+        return functools.partial(edits.reshape, pipe, image, mask, **lent)
+    if options.command == "remove":
+        return functools.partial(edits.remove, pipe, image, mask)
+    sides = {side: getattr(options, side) for side in SIDES} if options.command == "outpaint" else {}
+    return functools.partial(getattr(edits, options.command), pipe, image, **sides)
 
 
 def masked_reference(options: argparse.Namespace) -> dict[str, Any]:
@@ -431,21 +478,38 @@ def add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
 
 
-def add_picture_flags(parser: argparse.ArgumentParser) -> None:
+def add_picture_flags(
+    parser: argparse.ArgumentParser, needed: Sequence[str] = (), allowed: Sequence[str] = GRANULARITIES
+) -> None:
+    """Flags of references and of how they count.
+
+    Args:
+        needed, allowed: which of color, texture, shape, mask and the four sides there are.
+    """
     group = parser.add_argument_group(
         "references",
         "Each may be repeated; those of one kind are averaged. Behind each may stand ,weight=X, ,mask=PICTURE (only what "
         "is white is read) and ,region=PICTURE or ,region=LEFT:TOP:RIGHT:BOTTOM in fractions (where it counts in the "
         "output).",
     )
-    group.add_argument(
-        "--color",
-        action="append",
-        metavar="PICTURE_OR_PALETTE",
-        help='picture or card that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"',
-    )
-    group.add_argument("--texture", action="append", metavar="PICTURE", help="picture or card that lends its texture")
-    group.add_argument("--shape", action="append", metavar="PICTURE", help="picture or card that lends its shape")
+    wanted = {
+        "color": 'picture or card that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"',
+        "texture": "picture or card that lends its texture",
+        "shape": "picture or card that lends its shape",
+    }
+    for name, purpose in wanted.items():
+        if name in (*needed, *allowed):
+            metavar = "PICTURE_OR_PALETTE" if name == "color" else "PICTURE"
+            group.add_argument(f"--{name}", action="append", metavar=metavar, help=purpose, required=name in needed)
+        else:
+            parser.set_defaults(**{name: None})
+    if "mask" in (*needed, *allowed):
+        parser.add_argument(
+            "--mask", metavar="PICTURE", required="mask" in needed, help="of the same size; white is repainted"
+        )
+    for side in SIDES:
+        if side in allowed:
+            parser.add_argument(f"--{side}", type=whole(0), default=0, metavar="PIXELS", help="to add on that side")
     for name in GRANULARITIES:
         group.add_argument(
             f"--negative-{name}",
@@ -511,9 +575,8 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="generate | edit | palette | encode | bench"
-    )
+    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
 
     one = commands.add_parser("generate", help="make a picture", allow_abbrev=False)
     one.set_defaults(run=generate)
@@ -525,13 +588,7 @@ def build_parser() -> argparse.ArgumentParser:
     one = commands.add_parser("edit", help="repaint part of a picture", allow_abbrev=False)
     one.set_defaults(run=edit)
     one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside the mask no pixel changes")
-    one.add_argument(
-        "--mask",
-        required=True,
-        metavar="PICTURE",
-        help="of the same size; white is repainted; soft edges are split at middle gray",
-    )
-    add_picture_flags(one)
+    add_picture_flags(one, ("mask",))
     one.add_argument("--strength", type=number, metavar="X", help="1 (default) forgets what was under the mask")
     one.add_argument(
         "--padding-mask-crop", type=whole(0), metavar="PIXELS", help="compute only the mask and so much around it"
@@ -546,6 +603,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="how much the surroundings lend what no reference gives: 1 (default), 0 is off",
     )
     add_model_flags(one)
+
+    for name, (purpose, needed, allowed) in NAMED_EDITS.items():
+        one = commands.add_parser(name, help=purpose, allow_abbrev=False)
+        one.set_defaults(run=edit, mask=None)
+        one.add_argument("image", metavar="PICTURE", help="outside the mask no pixel changes")
+        add_picture_flags(one, needed, allowed)
+        add_model_flags(one)
 
     one = commands.add_parser(
         "palette", help="print the palette of a picture, to edit and use as --color", allow_abbrev=False

@@ -11,7 +11,9 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,23 @@ def count_samples(reference: Any) -> int:
 
     is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
     return len(reference) if is_nested else 1
+
+
+@dataclass
+class MultiGranularityPipelineOutput(StableDiffusionPipelineOutput):
+    """As of Stable Diffusion, and with `return_attribution` what `attribute` returns."""
+
+    attribution: dict[str, dict[str, torch.Tensor]] | None = None
+
+
+def shows_a_picture(reference: Any) -> bool:
+    """Whether all that a reference holds are pictures, rather than palettes or granularity cards."""
+    if isinstance(reference, (list, tuple)):
+        return len(reference) > 0 and all(shows_a_picture(entry) for entry in reference)
+    image = reference.get("image") if isinstance(reference, dict) else reference
+    if isinstance(image, (str, os.PathLike)):
+        return not os.fspath(image).startswith("#") and not os.fspath(image).lower().endswith(".safetensors")
+    return not isinstance(image, (list, tuple))
 
 
 def unit_root_mean_square(gradient: torch.Tensor) -> torch.Tensor:
@@ -316,7 +335,7 @@ class MGPipeline(
         if reference_image is not None and reference_embeds is not None:
             raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
         name, given = (name, reference_image) if reference_embeds is None else ("reference_embeds", reference_embeds)
-        if given is None:
+        if not given:
             return
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
         needed = {n for n, one in given.items() if one is not None} - set(guided)
@@ -453,6 +472,24 @@ class MGPipeline(
         if kind not in ("epsilon", "v_prediction", "sample", "flow_prediction"):
             raise ValueError(f"Feature guidance does not know how to read predictions of the type {kind!r}.")
         return scales
+
+    def check_leak_guard(self, leak_guard: bool, reference_image: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The references by which `warn_of_leaks` tells whose shape an output has; `None` where it is not asked for.
+
+        Raises:
+            ValueError: if there are no pictures to compare: one that lends its shape, and one that lends something else.
+        """
+        if not leak_guard:
+            return None
+        given = {name: one for name, one in (reference_image or {}).items() if one is not None}
+        is_picture = {name: shows_a_picture(one) and not has_region(one) for name, one in given.items()}
+        compared = {name: given[name] for name in given if is_picture[name]}
+        if "shape" not in compared or len(compared) < 2 or self.mg_encoder is None:
+            raise ValueError(
+                f"`leak_guard` compares the shape of the output with that of pictures: it needs a shape reference, and a "
+                f"color or texture reference, as pictures without regions. Of what is given, {sorted(compared)} are such."
+            )
+        return compared
 
     # -- parts of a call ----------------------------------------------------------------------------------------------
     @property
@@ -721,8 +758,11 @@ class MGPipeline(
         unet_channels: torch.Tensor | None,
         conditioning: Conditioning | None,
         contrast_scales: Sequence[float] = (),
+        moved: list[torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.
+
+        How far each contrast lies is appended to `moved`, if given: (contrasts, B, h, w).
 
         Rows: unconditional, contrasts, conditional. The last come last, so that a callback may switch classifier-free
         guidance off in the middle: the last rows of what was prepared are what is left.
@@ -754,14 +794,65 @@ class MGPipeline(
         if is_guided:
             unconditional = others.pop(0)
             guided = unconditional + self.guidance_scale * (conditional - unconditional)
-        for scale, other in zip(contrast_scales, others, strict=True):
-            guided = guided + scale * (conditional - other)
+        apart = [conditional - other for other in others]
+        for scale, difference in zip(contrast_scales, apart, strict=True):
+            guided = guided + scale * difference
+        if moved is not None and apart:
+            moved.append(torch.stack([difference.detach().square().mean(1).sqrt() for difference in apart]))
         return guided
 
     def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""
         latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         return self.vae.decode(latents, return_dict=False, generator=generator)[0]
+
+    def attribute(self, names: Sequence[str], moved: Sequence[torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+        """How much each granularity moved the prediction of the UNet, from what `predict_noise` recorded.
+
+        Args:
+            names: of the contrasts; moved: by step (contrasts, B, h, w).
+
+        Returns:
+            {granularity: {"map": (B, h, w), "curve": (B, steps)}}, root mean squares over channels and steps, or over
+            channels and places, in units of the prediction.
+        """
+        if not moved:
+            return {}
+        squares = torch.stack(list(moved), 2).float().cpu().square()
+        maps, curves = squares.mean(2).sqrt(), squares.mean((3, 4)).sqrt()
+        return {name: {"map": maps[place], "curve": curves[place]} for place, name in enumerate(names)}
+
+    def warn_of_leaks(
+        self,
+        image: torch.Tensor,
+        compared: dict[str, Any],
+        batch_size: int,
+        num_images_per_prompt: int,
+        mask: torch.Tensor | None = None,
+    ) -> None:
+        """Warn where an output follows the shape of its color or texture reference more than that of its shape reference.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1]; compared: from `check_leak_guard`; mask: (B, 1, H, W), where the output counts.
+        """
+        size = tuple(image.shape[2:])
+        apart = {}
+        for name, reference in compared.items():
+            targets = self.mg_encoder.guidance_targets(
+                self.mg_encoder.encode({"shape": reference}, size, batch_size), size
+            )["shape"].to(image.device, torch.float32)
+            targets = targets.repeat_interleave(num_images_per_prompt if len(targets) > 1 else 1, dim=0)
+            found = self.mg_encoder.feature_distances(image.float(), {"shape": targets}, mask)
+            apart[name] = found["shape"].tolist()
+        for name in set(apart) - {"shape"}:
+            for index, (other, own) in enumerate(zip(apart[name], apart["shape"], strict=True)):
+                if other < own:
+                    warnings.warn(
+                        f"The shape of output {index} follows its {name} reference more than its shape reference: "
+                        f"{1 - other:.2f} of its color variance against {1 - own:.2f}. Lower the strength of {name}, or "
+                        f"raise that of shape.",
+                        stacklevel=3,
+                    )
 
     # -- feature guidance: step 4 at inference, theta <- theta - alpha grad L, theta being the picture -----------------
     @property
@@ -1032,13 +1123,15 @@ class MGPipeline(
         feature_guidance_window: tuple[float, float] = (0.0, 1.0),
         feature_guidance_decoder: Any = "linear",
         feature_guidance_full: bool = False,
+        return_attribution: bool = False,
+        leak_guard: bool = False,
         output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
         clip_skip: int | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
-    ) -> StableDiffusionPipelineOutput | tuple:
+    ) -> MultiGranularityPipelineOutput | tuple:
         """Generate pictures.
 
         Args:
@@ -1073,8 +1166,12 @@ class MGPipeline(
             feature_guidance_decoder: how the picture is looked at in each step: "linear", a linear map fitted to the VAE
                 once; "vae"; or a model with `decode`, such as `AutoencoderTiny`.
             feature_guidance_full: whether the gradient goes on through the UNet; two to three times as slow.
+            return_attribution: whether to return how much each granularity moved the prediction, where and in which step;
+                each costs one more row of the UNet.
+            leak_guard: whether to warn where the output follows the shape of its color or texture reference more than that
+                of its shape reference.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent".
-            return_dict: whether to return a `StableDiffusionPipelineOutput` or a tuple.
+            return_dict: whether to return a `MultiGranularityPipelineOutput` or a tuple.
             cross_attention_kwargs: passed on to the attention processors; "scale" is the strength of LoRA layers.
             clip_skip: layers of the text encoder to skip at its end.
             callback_on_step_end: called after each step with pipeline, step, timestep and the tensors named in
@@ -1083,7 +1180,8 @@ class MGPipeline(
         Examples:
 
         Returns:
-            `StableDiffusionPipelineOutput` with `images`, or a tuple that starts with them.
+            `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the attribution, if asked
+            for).
 
         Raises:
             ValueError: for arguments that cannot work, before anything is computed; the message says what to do.
@@ -1110,6 +1208,11 @@ class MGPipeline(
             callback_on_step_end_tensor_inputs,
         )
         self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
+        compared = self.check_leak_guard(leak_guard, reference_image)
+        if return_attribution and self.mg_adapter is None:
+            raise ValueError(
+                "`return_attribution` is about what an adapter does, which this pipeline was made without."
+            )
         guided = self.check_feature_guidance(
             feature_guidance_scale,
             feature_guidance_window,
@@ -1163,6 +1266,8 @@ class MGPipeline(
 
         # 5. Fuse the references once for all steps; after the noise, which the same seed then gives without them, too
         conditioning = None
+        if return_attribution:  # rows that are looked at, but do not guide
+            guidance = {**dict.fromkeys(features, 0.0), **guidance}
         contrasts = [(name, negatives.get(name)) for name in guidance]
         if (features or contrasts) and self.mg_adapter is not None:
             conditioning = self.prepare_conditioning(
@@ -1186,6 +1291,7 @@ class MGPipeline(
         )
 
         # 6. Denoise
+        moved = [] if return_attribution else None
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(timesteps)
         with self.attach(conditioning), self.progress_bar(total=num_inference_steps) as progress_bar:
@@ -1203,6 +1309,7 @@ class MGPipeline(
                     unet_channels=unet_channels,
                     conditioning=at_step,
                     contrast_scales=contrast_scales,
+                    moved=moved,
                 )
                 start, end = i / len(timesteps), (i + 1) / len(timesteps)
                 move = None
@@ -1228,8 +1335,11 @@ class MGPipeline(
 
         # 7. Decode
         image = latents if output_type == "latent" else self.decode_latents(latents, generator)
+        if compared is not None and output_type != "latent":
+            self.warn_of_leaks(image / 2 + 0.5, compared, batch_size, num_images_per_prompt)
         image = self.image_processor.postprocess(image, output_type=output_type)
+        attribution = self.attribute(list(guidance), moved) if return_attribution else None
         self.maybe_free_model_hooks()
-        return (
-            StableDiffusionPipelineOutput(images=image, nsfw_content_detected=None) if return_dict else (image, None)
-        )
+        if not return_dict:
+            return (image, None, attribution) if return_attribution else (image, None)
+        return MultiGranularityPipelineOutput(images=image, nsfw_content_detected=None, attribution=attribution)

@@ -12,13 +12,14 @@ MARK = re.compile(r"# Copied from pipelines\.(\w+)\.([\w.]+)$")
 
 
 def definitions(path: Path) -> dict[str, ast.AST]:
-    """Functions and methods of a file by qualified name."""
+    """Functions, methods and classes without methods of a file by qualified name."""
     found = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef):
             found[node.name] = node
         elif isinstance(node, ast.ClassDef):
-            found |= {f"{node.name}.{part.name}": part for part in node.body if isinstance(part, ast.FunctionDef)}
+            methods = {f"{node.name}.{part.name}": part for part in node.body if isinstance(part, ast.FunctionDef)}
+            found |= methods or {node.name: node}
     return found
 
 
@@ -62,6 +63,6 @@ def test_shared_definitions_are_marked():
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("pipeline_*.py")), ids=lambda path: path.stem)
 def test_one_pipeline_class_a_file(path):
-    assert (
-        len([node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]) == 1
-    )
+    """What diffusers looks for in a file of remote code."""
+    classes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    assert len([node for node in classes if "DiffusionPipeline" in [ast.unparse(base) for base in node.bases]]) == 1

@@ -1,0 +1,146 @@
+"""Named edits: what people ask for, each one call of an `MGInpaintPipeline`.
+
+    from mg_diffusion import MGInpaintPipeline
+    from mg_diffusion.edits import recolor
+
+    pipe = MGInpaintPipeline.from_pretrained("path/to/exported/repository")
+    (recolored,) = recolor(pipe, image, ["#1d3557", "#f1faee"])
+
+Every one returns a list of PIL images in which no pixel outside the mask differs, takes a PIL image or a path, and passes
+what else it is given on to the pipeline (`generator`, `num_images_per_prompt`, `feature_guidance_scale`, ...).
+"""
+
+from typing import Any
+
+import PIL.Image
+import PIL.ImageOps
+
+
+Picture = Any  # a PIL image or a path
+
+
+def recolor(
+    pipe: Any, image: Picture, color: Any, mask_image: Picture | None = None, **options: Any
+) -> list[PIL.Image.Image]:
+    """Other colors; texture and shape are those of the picture.
+
+    Args:
+        color: a color reference, picture or palette.
+        mask_image: white is recolored; everything if not given.
+    """
+    image, mask = _opened(image), _mask_of(image, mask_image)
+    references = {"color": color, "texture": {"image": image, "mask": mask}, "shape": image}
+    return _edited(pipe, image, mask, references, options)
+
+
+def retexture(
+    pipe: Any, image: Picture, texture: Any, mask_image: Picture | None = None, **options: Any
+) -> list[PIL.Image.Image]:
+    """Another texture; colors and shape are those of the picture.
+
+    Args:
+        texture: a texture reference.
+        mask_image: white is retextured; everything if not given.
+    """
+    image, mask = _opened(image), _mask_of(image, mask_image)
+    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
+    return _edited(pipe, image, mask, references, options)
+
+
+def reshape(
+    pipe: Any,
+    image: Picture,
+    mask_image: Picture,
+    shape: Any = None,
+    color: Any = None,
+    texture: Any = None,
+    **options: Any,
+) -> list[PIL.Image.Image]:
+    """New content in the mask, in the shape of a reference or, without one, of the mask itself.
+
+    Args:
+        shape: a shape reference, laid over the box around the mask; not a list.
+        color, texture: what the content is made of; at least one of them, or it would go on with its surroundings.
+
+    Raises:
+        ValueError: if neither color nor texture is given.
+    """
+    if color is None and texture is None:
+        raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
+    image = _opened(image)
+    mask = _mask_of(image, mask_image)
+    if shape is None:
+        laid = mask.convert("RGB")
+    else:
+        box = mask.getbbox()
+        fractions = (box[0] / image.width, box[1] / image.height, box[2] / image.width, box[3] / image.height)
+        laid = {**(shape if isinstance(shape, dict) else {"image": shape}), "region": fractions}
+    references = {"color": color, "texture": texture, "shape": laid}
+    return _edited(pipe, image, mask, {k: v for k, v in references.items() if v is not None}, options)
+
+
+def remove(pipe: Any, image: Picture, mask_image: Picture, **options: Any) -> list[PIL.Image.Image]:
+    """What is in the mask goes; its surroundings go on there."""
+    image = _opened(image)
+    return _edited(pipe, image, _mask_of(image, mask_image), None, options)
+
+
+def variation(pipe: Any, image: Picture, **options: Any) -> list[PIL.Image.Image]:
+    """Another picture of the same colors, texture and shape; how near, `granularity_scale` says."""
+    image = _opened(image)
+    return _edited(pipe, image, _mask_of(image, None), dict.fromkeys(("color", "texture", "shape"), image), options)
+
+
+def outpaint(
+    pipe: Any, image: Picture, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0, **options: Any
+) -> list[PIL.Image.Image]:
+    """A larger picture, of which the picture is an unchanged part.
+
+    Args:
+        left, top, right, bottom: pixels to add.
+
+    Raises:
+        ValueError: if nothing is to be added, or less than nothing, or more than the picture is large.
+    """
+    image = _opened(image)
+    added = (left, top, right, bottom)
+    if any(not isinstance(side, int) or side < 0 for side in added) or not any(added):
+        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
+    if left + right > image.width or top + bottom > image.height:
+        raise ValueError(
+            f"`outpaint` adds at most as much as there is, {image.width} x {image.height}; got {added}. Go step by step."
+        )
+    mask = PIL.ImageOps.expand(PIL.Image.new("L", image.size, 0), added, 255)
+    return _edited(pipe, PIL.ImageOps.expand(image, added), mask, None, options)
+
+
+def _opened(image: Picture) -> PIL.Image.Image:
+    """A picture in RGB, upright."""
+    if not isinstance(image, PIL.Image.Image):
+        with PIL.Image.open(image) as opened:
+            opened.load()
+            image = opened
+    return PIL.ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _mask_of(image: PIL.Image.Image, mask: Picture | None) -> PIL.Image.Image:
+    """A mask in black and white; all white if none is given."""
+    if mask is None:
+        return PIL.Image.new("L", image.size, 255)
+    if not isinstance(mask, PIL.Image.Image):
+        with PIL.Image.open(mask) as opened:
+            opened.load()
+            mask = opened
+    if mask.size != image.size:
+        raise ValueError(f"The mask must have the size of the picture, {image.size}, got {mask.size}.")
+    return mask.convert("L")
+
+
+def _edited(
+    pipe: Any,
+    image: PIL.Image.Image,
+    mask: PIL.Image.Image,
+    references: dict[str, Any] | None,
+    options: dict[str, Any],
+) -> list[PIL.Image.Image]:
+    return pipe(image=image, mask_image=mask, reference_image=references, **options).images
