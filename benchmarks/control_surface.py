@@ -6,9 +6,9 @@ Writes `hub_cards/mg-bazaar/control_surface.json`:
   feature guidance without an adapter, for both, and for neither. Guidance and bench measure color alike (sliced
   Wasserstein distances in Lab), so color is also judged by histograms in RGB, which share nothing with either;
 - regions: how often each half of an output is nearer to the palette of its region than to that of the other;
-- strength: the rank correlation of strength and distance to the reference, over nine strengths from 0 to 1;
+- strength: the rank correlation of strength and likeness (less distance to the reference), over nine from 0 to 1;
 - context: how far the repainted part is in color from its surroundings, with and without `context_scale`;
-- times of guided steps, regions, schedules, as ratios of medians in one run.
+- times of calls of ten steps, guided, with regions, schedules and attribution, as ratios of medians in one run.
 """
 
 import argparse
@@ -144,7 +144,7 @@ def context(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[str, floa
 
         def make(places: Sequence[int], scale: float = scale) -> list[np.ndarray]:
             generator = [torch.Generator().manual_seed(place) for place in places]
-            images = [pool[place] for place in places]
+            images = [pool[place % len(pool)] for place in places]
             masks = [hole.astype(np.float32)] * len(images)
             options = {"context_scale": scale, "generator": generator, "output_type": "np"}
             return list(inpaint(image=images, mask_image=masks, **options).images)

@@ -15,7 +15,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mg_diffusion.bench.tables import NAMES, TRACKS, dominance_of, leakage_table, methods_table, parts, retrieval_table
+from mg_diffusion.bench.tables import (
+    NAMES,
+    TRACKS,
+    dominance_of,
+    leakage_table,
+    methods_table,
+    parts,
+    percent,
+    retrieval_table,
+    table,
+)
 from mg_diffusion.bench.targets import targets_table
 
 
@@ -78,6 +88,8 @@ What this model was meant to reach; docs/training.md of the project lists what w
 
 {baselines}
 
+{controls}
+
 ### Failures
 
 The outputs farthest from their references:
@@ -137,6 +149,18 @@ see plain pictures, hardly learn from them which to take what from; what they wo
 show. `gatys` is texture optimisation that starts from the shape reference recolored by histogram matching, so it keeps
 that picture's very outlines, and on photographs it meets all three more often than the shipped model. `mg-bazaar` is the
 shipped model, on as many pictures as the others, for Frechet distances depend on their number."""
+
+CONTROLS = """### Further controls
+
+`python -m benchmarks.control_surface`. Feature guidance: {count} triples of photographs; how often the output is nearer to its
+own reference than to another picture. Guidance follows a sliced Wasserstein distance of colors itself; the last column
+judges colors by RGB histograms, which share nothing with it.
+
+{guidance}
+
+Two palettes, left and right: {share:.1f} % of {halves} halves are nearer to their own. Rank correlation of strength, nine
+from 0 to 1, and likeness: {response}. Color distance of a repainted middle to its surroundings: {with_context:.2f} with
+context, {without_context:.2f} without. Times of a call, over that of a plain call with all three references: {costs}."""
 
 # The entries of `ratio_to_stock_step` of benchmarks/speed.py, for people.
 TIMED = {
@@ -203,8 +227,8 @@ def readme_tables(bench: dict[str, Any]) -> str:
         f"How often its own reference is the nearest of {count}:\n\n{retrieval_table(photographic, model)}",
     ]
     if "retrieval_synthetic" in bench:
-        table = retrieval_table(bench["retrieval_synthetic"], model)
-        blocks.append(f"The same for rendered pictures, where the true answer is known:\n\n{table}")
+        rendered = retrieval_table(bench["retrieval_synthetic"], model)
+        blocks.append(f"The same for rendered pictures, where the true answer is known:\n\n{rendered}")
     for track in ("synthetic", "photographic"):
         if f"leakage_{track}" in bench:
             found = bench[f"leakage_{track}"]
@@ -236,7 +260,7 @@ def card(folder: Path) -> str:
     if missing:
         raise ValueError(f"{folder / 'training.json'} lacks {', '.join(missing)}.")
     told = {name: value for name, value in sorted(training.items()) if name not in PLACES and value is not None}
-    table = "\n".join(["| setting | value |", "|-|-|", *(f"| {name} | {value} |" for name, value in told.items())])
+    settings = "\n".join(["| setting | value |", "|-|-|", *(f"| {name} | {value} |" for name, value in told.items())])
     return FRONT_MATTER.format(index=model_index(bench)) + BODY.format(
         parameters=training["parameters"] / 1e6,
         resolution=training["resolution"],
@@ -244,8 +268,9 @@ def card(folder: Path) -> str:
         measured="\n\n".join(f"### {title}\n\n{text}" for title, text in parts(bench)),
         other_data=other_data(folder),
         baselines=baselines(folder),
+        controls=controls(folder),
         speed=speed_table(speed),
-        training=table,
+        training=settings,
     )
 
 
@@ -274,6 +299,30 @@ def baselines(folder: Path) -> str:
         if benched:
             text += f"\n\nOwn reference nearest, {TRACKS[track]}:\n\n{methods_table(benched, track)}"
     return text
+
+
+def controls(folder: Path) -> str:
+    """The section on further controls, from `control_surface.json`; empty where they were not measured."""
+    if not (folder / "control_surface.json").is_file():
+        return ""
+    found = _read(folder, "control_surface.json")
+    columns = [*NAMES, "color_by_histogram"]
+    kinds = [
+        [kind, *(percent(shares[name]) for name in columns)] for kind, shares in found["feature_guidance"].items()
+    ]
+    response = found["strength_response"].items()
+    return CONTROLS.format(
+        count=found["settings"]["count"],
+        guidance=table(["%", *NAMES, "color, by histograms"], kinds),
+        share=100 * found["two_palettes"]["share"],
+        halves=found["two_palettes"]["halves"],
+        response=", ".join(f"{name} {one['rank_correlation']:.2f}" for name, one in response),
+        with_context=found["context_color_distance"]["with"],
+        without_context=found["context_color_distance"]["without"],
+        costs=", ".join(
+            f"{name.replace('_', ' ')} {ratio:.2f}" for name, ratio in sorted(found["cost_over_plain_call"].items())
+        ),
+    )
 
 
 def replace_numbers(text: str, block: str) -> str:

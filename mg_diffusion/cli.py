@@ -373,7 +373,6 @@ def editor(
         (name,) = NAMED_EDITS[options.command][1]
         return functools.partial(getattr(edits, options.command), pipe, image, lent[name], mask)
     if options.command == "reshape":
-        lent = {name: one[0] if name == "shape" and len(one) == 1 else one for name, one in lent.items()}
         return functools.partial(edits.reshape, pipe, image, mask, **lent)
     if options.command == "remove":
         return functools.partial(edits.remove, pipe, image, mask)

@@ -28,7 +28,9 @@ def recolor(
         color: a color reference, picture or palette.
         mask_image: white is recolored; everything if not given.
     """
-    image, mask = _opened(image), _mask_of(image, mask_image)
+    _check_whole(options)
+    image = _opened(image)
+    mask = _mask_of(image, mask_image)
     references = {"color": color, "texture": {"image": image, "mask": mask}, "shape": image}
     return _edited(pipe, image, mask, references, options)
 
@@ -42,7 +44,9 @@ def retexture(
         texture: a texture reference.
         mask_image: white is retextured; everything if not given.
     """
-    image, mask = _opened(image), _mask_of(image, mask_image)
+    _check_whole(options)
+    image = _opened(image)
+    mask = _mask_of(image, mask_image)
     references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
     return _edited(pipe, image, mask, references, options)
 
@@ -59,22 +63,25 @@ def reshape(
     """New content in the mask, in the shape of a reference or, without one, of the mask itself.
 
     Args:
-        shape: a shape reference, laid over the box around the mask; not a list.
+        shape: a shape reference or a list of them, laid over the box around the mask.
         color, texture: what the content is made of; at least one of them, or it would go on with its surroundings.
 
     Raises:
-        ValueError: if neither color nor texture is given.
+        ValueError: if neither color nor texture is given, or a shape has a region of its own.
     """
     if color is None and texture is None:
         raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
+    _check_whole(options)
     image = _opened(image)
     mask = _mask_of(image, mask_image)
-    if shape is None:
-        laid = mask.convert("RGB")
-    else:
-        box = mask.getbbox()
-        fractions = (box[0] / image.width, box[1] / image.height, box[2] / image.width, box[3] / image.height)
-        laid = {**(shape if isinstance(shape, dict) else {"image": shape}), "region": fractions}
+    laid = mask.convert("RGB")
+    if shape is not None:
+        left, top, right, bottom = mask.getbbox()
+        box = (left / image.width, top / image.height, right / image.width, bottom / image.height)
+        entries = [entry if isinstance(entry, dict) else {"image": entry} for entry in _as_list(shape)]
+        if any(entry.get("region") is not None for entry in entries):
+            raise ValueError("`reshape` lays its shape over the box around the mask; leave the region out.")
+        laid = [{**entry, "region": box} for entry in entries]
     references = {"color": color, "texture": texture, "shape": laid}
     return _edited(pipe, image, mask, {k: v for k, v in references.items() if v is not None}, options)
 
@@ -114,26 +121,41 @@ def outpaint(
     return _edited(pipe, PIL.ImageOps.expand(image, added), mask, None, options)
 
 
+def _as_list(reference: Any) -> list[Any]:
+    return list(reference) if isinstance(reference, (list, tuple)) else [reference]
+
+
 def _opened(image: Picture) -> PIL.Image.Image:
-    """A picture in RGB, upright."""
-    if not isinstance(image, PIL.Image.Image):
-        with PIL.Image.open(image) as opened:
-            opened.load()
-            image = opened
-    return PIL.ImageOps.exif_transpose(image).convert("RGB")
+    """A picture in RGB, upright; what has no well-defined color is refused, as by the pipeline."""
+    from .pipelines.pipeline_mg_inpaint import opaque_rgb, upright  # with it comes most of diffusers
+
+    return opaque_rgb(upright(image, "image"))
 
 
 def _mask_of(image: PIL.Image.Image, mask: Picture | None) -> PIL.Image.Image:
     """A mask in black and white; all white if none is given."""
+    from .pipelines.pipeline_mg_inpaint import upright
+
     if mask is None:
         return PIL.Image.new("L", image.size, 255)
-    if not isinstance(mask, PIL.Image.Image):
-        with PIL.Image.open(mask) as opened:
-            opened.load()
-            mask = opened
+    mask = upright(mask, "mask_image")
     if mask.size != image.size:
         raise ValueError(f"The mask must have the size of the picture, {image.size}, got {mask.size}.")
-    return mask.convert("L")
+    if "A" in mask.getbands():
+        raise ValueError("The mask has an alpha channel. Save it in black and white; white is repainted.")
+    mask = mask.convert("L")
+    if mask.getbbox() is None:
+        raise ValueError("The mask is all black, so there is nothing to repaint. White is repainted.")
+    return mask
+
+
+def _check_whole(options: dict[str, Any]) -> None:
+    """Shapes and masks of these edits lie over the whole picture, so that is what has to be computed."""
+    if options.get("padding_mask_crop") is not None:
+        raise ValueError(
+            "This edit takes its shape from the whole picture and cannot compute a part alone: leave `padding_mask_crop` "
+            "out, or crop picture and mask first."
+        )
 
 
 def _edited(

@@ -791,7 +791,7 @@ def _gray_mask(region: Any) -> torch.Tensor:
     if isinstance(region, (str, os.PathLike)):
         region = _open_picture(region)
     if isinstance(region, PIL.Image.Image):
-        return torch.from_numpy(np.asarray(region.convert("L")).astype(np.float32) / 255)
+        return _pil_to_rgb(_upright(region, "A region")).mean(0)
     array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buf" or array.ndim != 2 or not array.size:
         raise ValueError(
@@ -1028,7 +1028,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
         if image.shape[2:] != size:
             image = F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False)
             mask = F.adaptive_avg_pool2d(mask, size)
-        lab = rgb_to_lab(image.clamp(1e-4, 1 - 1e-4))  # a gradient at the ends, too
+        # Clamped, with the gradient of what is not: what lies beyond can be pulled back.
+        lab = rgb_to_lab(image + (image.clamp(0, 1) - image).detach())
 
         def shares(weights: torch.Tensor) -> torch.Tensor:
             weights = weights.flatten(2) + 1e-8
@@ -1158,8 +1159,12 @@ class MGEncoder(ModelMixin, ConfigMixin):
             return [self._average(rest)]
         regions = [read_region(item["region"], size) for item, wanted in zip(row, has_region, strict=True) if wanted]
         covered = torch.cat(regions).sum(0, keepdim=True)
-        parts = [parts for (parts, _), is_regional in zip(encoded, has_region, strict=True) if is_regional]
-        shares = [region / covered.clamp(min=1) for region in regions]
+        regional = [one for one, is_regional in zip(encoded, has_region, strict=True) if is_regional]
+        parts = [parts for parts, _ in regional]
+        # Where regions overlap they share the place out by weight.
+        weighted = [weight * region for (_, weight), region in zip(regional, regions, strict=True)]
+        total = sum(weighted).clamp(min=1e-8)
+        shares = [one / total * covered.clamp(max=1) for one in weighted]
         if rest:
             parts, shares = [*parts, self._average(rest)], [*shares, (1 - covered).clamp(min=0)]
         return [{**part, "region": share.to(self.device)} for part, share in zip(parts, shares, strict=True)]

@@ -151,3 +151,8 @@ def drawn(pipe, image) -> torch.Tensor:
 def test_the_guard_needs_pictures_to_compare(pipe, references):
     with pytest.raises(ValueError, match="needs a shape reference, and a color or texture reference, as pictures"):
         call(pipe, references, leak_guard=True)
+
+
+def test_the_guard_looks_at_pictures_only(pipe):
+    with pytest.raises(ValueError, match='with `output_type="latent"` there are none'):
+        call(pipe, everything(), leak_guard=True, output_type="latent")

@@ -8,6 +8,7 @@ from mg_diffusion.cards import (
     TIMED,
     baselines,
     card,
+    controls,
     credits,
     main,
     model_index,
@@ -147,6 +148,31 @@ def test_other_methods_have_a_row_for_each_track_they_were_benched_on(folder):
     assert f"| gatys | {cell} | {cell} | {cell} | {cell} | 0.625 [0.575, 0.675] |" in photographs
     assert "| ip_adapter |" in photographs and "| ip_adapter |" in rendered and "gatys |" not in rendered
     assert baselines(folder) in card(folder)
+
+
+def test_further_controls_are_told_where_they_were_measured(folder):
+    assert "Further controls" not in card(folder) and controls(folder) == ""
+    shares = {name: figure(0.25) for name in ("color", "texture", "shape", "color_by_histogram")}
+    response = {"distances": [0.5, 0.25], "rank_correlation": 1.0}
+    measured = {
+        "feature_guidance": {"neither": shares, "both": shares},
+        "two_palettes": {"share": 0.96, "halves": 50},
+        "strength_response": {"color": response},
+        "context_color_distance": {"with": 5.0, "without": 9.5},
+        "cost_over_plain_call": {"plain": 1.0, "two_regions": 1.06},
+        "settings": {"count": 25},
+    }
+    (folder / "control_surface.json").write_text(json.dumps(measured))
+    text = controls(folder)
+    for part in ("| both | 25.0 [20.0, 30.0] |", "96.0 % of 50 halves", "color 1.00", "5.00 with", "two regions 1.06"):
+        assert part in text, part
+    assert text in card(folder)
+
+
+def test_the_benchmark_writes_what_the_card_reads(repository):
+    shipped = json.loads((repository / "hub_cards" / "mg-bazaar" / "control_surface.json").read_text(encoding="utf-8"))
+    written = (repository / "benchmarks" / "control_surface.py").read_text(encoding="utf-8")
+    assert all(f'"{key}": ' in written for key in shipped)
 
 
 def test_other_pictures_have_their_own_tables(folder):

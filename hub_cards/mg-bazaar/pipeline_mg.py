@@ -125,9 +125,9 @@ def shows_a_picture(reference: Any) -> bool:
 
 
 def unit_root_mean_square(gradient: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) with a root mean square of 1 for each sample; zeros stay zeros."""
-    size = gradient.float().square().mean((1, 2, 3), keepdim=True).sqrt()
-    return gradient / size.clamp(min=1e-12).to(gradient)
+    """(B, C, H, W) in float32 with a root mean square of 1 for each sample; zeros stay zeros."""
+    gradient = gradient.float()  # in half precision the floor would be 0
+    return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
 
 
 def has_region(reference: Any) -> bool:
@@ -462,10 +462,11 @@ class MGPipeline(
                     f"Feature guidance compares whole pictures; the {name} reference has a region. Set its scale to 0, "
                     f"or leave the region out."
                 )
-        if not (hasattr(self.scheduler, "alphas_cumprod") or self.is_flow_matching):
+        is_told = hasattr(self.scheduler, "alphas_cumprod") or self.is_flow_matching
+        if not is_told or self.scheduler.config.get("timestep_type") == "continuous":
             raise ValueError(
                 f"Feature guidance needs the noise level of each step, which {type(self.scheduler).__name__} does not "
-                f"tell as `alphas_cumprod`. Use for example DDIMScheduler, EulerDiscreteScheduler, "
+                f"tell by its timesteps. Use for example DDIMScheduler, EulerDiscreteScheduler, "
                 f"DPMSolverMultistepScheduler or FlowMatchEulerDiscreteScheduler."
             )
         kind = "flow_prediction" if self.is_flow_matching else self.scheduler.config.prediction_type
@@ -473,17 +474,24 @@ class MGPipeline(
             raise ValueError(f"Feature guidance does not know how to read predictions of the type {kind!r}.")
         return scales
 
-    def check_leak_guard(self, leak_guard: bool, reference_image: dict[str, Any] | None) -> dict[str, Any] | None:
+    def check_leak_guard(
+        self, leak_guard: bool, reference_image: dict[str, Any] | None, output_type: str
+    ) -> dict[str, Any] | None:
         """The references by which `warn_of_leaks` tells whose shape an output has; `None` where it is not asked for.
 
         Raises:
-            ValueError: if there are no pictures to compare: one that lends its shape, and one that lends something else.
+            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one that lends something else.
         """
         if not leak_guard:
             return None
         given = {name: one for name, one in (reference_image or {}).items() if one is not None}
+        if output_type == "latent":
+            raise ValueError('`leak_guard` looks at pictures; with `output_type="latent"` there are none.')
         is_picture = {name: shows_a_picture(one) and not has_region(one) for name, one in given.items()}
         compared = {name: given[name] for name in given if is_picture[name]}
+        images = {name: one.get("image") if isinstance(one, dict) else one for name, one in compared.items()}
+        # A picture that lends its shape as well cannot leak it.
+        compared = {n: one for n, one in compared.items() if n == "shape" or images[n] is not images.get("shape")}
         if "shape" not in compared or len(compared) < 2 or self.mg_encoder is None:
             raise ValueError(
                 f"`leak_guard` compares the shape of the output with that of pictures: it needs a shape reference, and a "
@@ -844,14 +852,14 @@ class MGPipeline(
             targets = targets.repeat_interleave(num_images_per_prompt if len(targets) > 1 else 1, dim=0)
             found = self.mg_encoder.feature_distances(image.float(), {"shape": targets}, mask)
             apart[name] = found["shape"].tolist()
-        for name in set(apart) - {"shape"}:
+        for name in [name for name in apart if name != "shape"]:
             for index, (other, own) in enumerate(zip(apart[name], apart["shape"], strict=True)):
                 if other < own:
                     warnings.warn(
                         f"The shape of output {index} follows its {name} reference more than its shape reference: "
                         f"{1 - other:.2f} of its color variance against {1 - own:.2f}. Lower the strength of {name}, or "
                         f"raise that of shape.",
-                        stacklevel=3,
+                        stacklevel=4,
                     )
 
     # -- feature guidance: step 4 at inference, theta <- theta - alpha grad L, theta being the picture -----------------
@@ -890,6 +898,7 @@ class MGPipeline(
             return alpha * model_input - sigma * noise_pred
         return (model_input - sigma * noise_pred) / alpha.clamp(min=1e-3)
 
+    @torch.no_grad()
     def fit_linear_decoder(self) -> torch.Tensor:
         """The linear map from a latent cell to its block of pixels that comes nearest to the VAE: (3 * f * f, C + 1).
 
@@ -897,7 +906,7 @@ class MGPipeline(
         the SDXL latent space", huggingface.co/blog/TimothyAlexisVass/explaining-the-sdxl-latent-space.)
         """
         if getattr(self, "_linear_decoder", (None, None))[0] is self.vae:
-            return self._linear_decoder[1]
+            return self._linear_decoder[1].to(self._execution_device)
         factor, generator = self.vae_scale_factor, torch.Generator().manual_seed(0)
         clouds = torch.zeros(8, 3, 16 * factor, 16 * factor)
         for cells in (1, 2, 4, 8, 16, 16 * factor):
@@ -952,9 +961,10 @@ class MGPipeline(
             )
             for name, target in targets.items()
         }
-        with torch.no_grad():
-            if isinstance(decoder, str) and decoder == "linear":
-                self.fit_linear_decoder()
+        if isinstance(decoder, str) and decoder == "linear":
+            self.fit_linear_decoder()
+        elif not isinstance(decoder, str):
+            decoder.to(device)
         mask = None if mask is None else mask.to(device, torch.float32)
         return {"scales": scales, "targets": targets, "decoder": decoder, "is_full": is_full, "mask": mask}
 
@@ -994,9 +1004,11 @@ class MGPipeline(
                 (gradient,) = torch.autograd.grad(found[name].sum(), pixels, retain_graph=True)
                 pull = pull + FEATURE_WEIGHTS.get(name, 1.0) * scale * unit_root_mean_square(gradient)
             (move,) = torch.autograd.grad(image, source, pull)
+        if guidance["mask"] is not None:  # of where the gradient is, not of the whole picture
+            pull = pull * guidance["mask"].mean((1, 2, 3), keepdim=True).sqrt()
         length = pull.square().mean((1, 2, 3), keepdim=True).sqrt()
-        sigma = self.noise_level(t)[1].to(latents)
-        move = unit_root_mean_square(move) * length.to(move) * sigma * FEATURE_STEP
+        sigma = self.noise_level(t)[1].to(length)
+        move = unit_root_mean_square(move) * length * sigma * FEATURE_STEP
         return noise_pred.detach(), -move.to(latents.dtype)
 
     def move_latents(self, latents: torch.Tensor, move: torch.Tensor, next_timestep: torch.Tensor) -> torch.Tensor:
@@ -1208,7 +1220,7 @@ class MGPipeline(
             callback_on_step_end_tensor_inputs,
         )
         self.check_prompt(prompt, negative_prompt, prompt_embeds, negative_prompt_embeds, batch_size)
-        compared = self.check_leak_guard(leak_guard, reference_image)
+        compared = self.check_leak_guard(leak_guard, reference_image, output_type)
         if return_attribution and self.mg_adapter is None:
             raise ValueError(
                 "`return_attribution` is about what an adapter does, which this pipeline was made without."
@@ -1229,6 +1241,16 @@ class MGPipeline(
             self.scheduler, num_inference_steps, device, timesteps, sigmas
         )
         factors = self.step_factors(granularity_schedule, len(timesteps), [*given, *(negative_reference_image or {})])
+
+        is_pulled = [
+            feature_guidance_window[0] <= i / len(timesteps) and (i + 1) / len(timesteps) <= feature_guidance_window[1]
+            for i in range(len(timesteps))
+        ]
+        if guided and not any(is_pulled):
+            raise ValueError(
+                f"`feature_guidance_window`: no step of {len(timesteps)} lies as a whole in {feature_guidance_window}. "
+                f"Widen it, or run more steps."
+            )
 
         # 2. Read the references
         features = reference_embeds or {}
@@ -1311,9 +1333,8 @@ class MGPipeline(
                     contrast_scales=contrast_scales,
                     moved=moved,
                 )
-                start, end = i / len(timesteps), (i + 1) / len(timesteps)
                 move = None
-                if pull is not None and feature_guidance_window[0] <= start and end <= feature_guidance_window[1]:
+                if pull is not None and is_pulled[i]:
                     noise_pred, move = self.guide_by_features(predict, latents, t, pull)
                 else:
                     noise_pred = predict(latents)

@@ -10,6 +10,7 @@ from mg_diffusion import MGPipeline
 from mg_diffusion.cli import main
 from mg_diffusion.evaluation.metrics import describe, distances
 from mg_diffusion.loading import load_pipeline
+from mg_diffusion.pipelines.pipeline_mg import unit_root_mean_square
 from mg_diffusion.recipe import read_recipe
 
 from .tiny import SIZE, picture, references, seeded
@@ -70,6 +71,7 @@ def test_only_what_is_in_the_mask_counts(encoder):
 SCHEDULERS = [
     (diffusers.DDIMScheduler, {}),
     (diffusers.DDIMScheduler, {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+    (diffusers.DDIMScheduler, {"prediction_type": "sample"}),
     (diffusers.EulerDiscreteScheduler, {}),
     (diffusers.EulerDiscreteScheduler, {"use_karras_sigmas": True}),
     (diffusers.EulerAncestralDiscreteScheduler, {}),
@@ -111,17 +113,32 @@ def test_x0_is_read_from_the_prediction(make, kind, options):
             plain = diffusers.DDPMScheduler(**{key: config[key] for key in known if key in config})
             torch.testing.assert_close(noised, plain.add_noise(x0, noise, t.long().reshape(1)), atol=1e-3, rtol=1e-3)
         kind_of = options.get("prediction_type", "epsilon")
-        predicted = {"epsilon": noise, "v_prediction": alpha * noise - sigma * x0}.get(kind_of, noise - x0)
+        predicted = {"epsilon": noise, "v_prediction": alpha * noise - sigma * x0, "sample": x0}.get(kind_of)
         if pipeline.is_flow_matching:
             predicted = noise - x0
         torch.testing.assert_close(pipeline.predicted_original(noised, t, predicted), x0, atol=2e-2, rtol=1e-2)
 
 
-def test_a_scheduler_that_does_not_tell_its_noise_is_refused(make):
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        diffusers.EDMEulerScheduler(),
+        diffusers.EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction"),
+    ],
+    ids=["EDM", "continuous"],
+)
+def test_a_scheduler_that_does_not_tell_its_noise_is_refused(make, scheduler):
     pipeline = make()
-    pipeline.scheduler = diffusers.EDMEulerScheduler()
-    with pytest.raises(ValueError, match="does not tell as `alphas_cumprod`. Use for example DDIMScheduler"):
+    pipeline.scheduler = scheduler
+    with pytest.raises(ValueError, match="does not tell by its timesteps. Use for example DDIMScheduler"):
         generate(pipeline, feature_guidance_scale=1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_no_gradient_is_no_move(dtype):
+    assert unit_root_mean_square(torch.zeros(2, 4, 8, 8, dtype=dtype)).eq(0).all()
+    size = unit_root_mean_square(1e-6 * torch.ones(1, 4, 8, 8, dtype=dtype)).square().mean()
+    torch.testing.assert_close(size.item(), 1.0)
 
 
 # -- decoders -----------------------------------------------------------------------------------------------------------
@@ -213,6 +230,21 @@ def test_an_edit_is_guided_inside_the_mask(make_inpaint):
     assert not np.array_equal(plain[mask], guided[mask])
 
 
+@pytest.mark.parametrize("side", [2, 4, 8])
+def test_a_small_mask_is_guided_as_gently_as_a_large_one(make_inpaint, side):
+    pipeline = make_inpaint(is_inpainting=True, vae="haar")
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., :side, :side] = 1
+    features = pipeline.encode_reference({"color": ["#ff0000"]})
+    guidance = pipeline.prepare_feature_guidance({"color": 1.0}, features, (SIZE, SIZE), 1, "linear", False, mask)
+    latents = torch.randn(1, 12, SIZE // 2, SIZE // 2, generator=seeded(0))
+    pipeline.scheduler.set_timesteps(4)
+    t = pipeline.scheduler.timesteps[0]
+    _, move = pipeline.guide_by_features(lambda x: torch.zeros_like(x), latents, t, guidance)
+    inside = move[..., : side // 2, : side // 2].square().mean().sqrt()
+    assert inside < 1.5 * 0.1 * pipeline.noise_level(t)[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -223,6 +255,7 @@ def test_an_edit_is_guided_inside_the_mask(make_inpaint):
         ),
         ({"feature_guidance_scale": {"light": 1}}, r"names \['light'\], of which there is no reference"),
         ({"feature_guidance_scale": 1, "feature_guidance_window": (0.5, 0.5)}, "0 <= start < end <= 1"),
+        ({"feature_guidance_scale": 1, "feature_guidance_window": (0.0, 0.1)}, "no step of 3 lies as a whole in"),
         ({"feature_guidance_scale": 1, "feature_guidance_window": 0.5}, "0 <= start < end <= 1"),
         ({"feature_guidance_scale": 1, "feature_guidance_decoder": "best"}, '"linear", "vae" or a model'),
         (

@@ -8,6 +8,7 @@ import pytest
 from .tiny import SIZE, picture, references, seeded
 
 
+HALF = (0, 0, 0.5, 1)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "references.md"
 
 
@@ -25,18 +26,20 @@ def cells():
 
 def arguments(name, column, given):
     """Arguments of a call that uses what the column names, for one granularity whose reference is `given`."""
-    fields = {"image": given} if not isinstance(given, list) else given
+    fields = given if isinstance(given, dict) else {"image": given}
     mask = np.zeros((30, 44), np.uint8)
     mask[:, :20] = 255
     values = {
         "several references": {"reference_image": {name: [given, picture(8)]}},
-        "mask inside": {"reference_image": {name: {"image": given, "mask": mask}}},
-        "region": {"reference_image": {name: {"image": given, "region": (0, 0, 0.5, 1)}}},
-        "palette": {"reference_image": {name: ["#123456", "#fedcba"]}},
+        "mask inside": {"reference_image": {name: {**fields, "mask": mask}}},
+        "region": {"reference_image": {name: {**fields, "region": HALF}}},
+        "palette": {"reference_image": {name: {**fields, "image": ["#123456", "#fedcba"]}}},
         "card": {"reference_image": {name: fields}},
         "schedule": {"granularity_schedule": {name: (0.0, 0.5)}},
         "guidance": {"granularity_guidance": {name: 1.0}},
         "negative": {"negative_reference_image": {name: picture(9)}},
+        "feature guidance": {"feature_guidance_scale": {name: 1.0}},
+        "attribution": {"return_attribution": True},
     }
     return values[column]
 
@@ -50,6 +53,8 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
     if how == "from a card" or column == "card":
         pipeline.mg_encoder.save_card(tmp_path / "a.safetensors", name, given)
         given = str(tmp_path / "a.safetensors")
+    if how == "in a region":
+        given = {"image": given, "region": HALF}
     if how == "without an adapter":
         pipeline.mg_adapter = None
     options = {"num_inference_steps": 2, "output_type": "np"}
@@ -64,9 +69,12 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
         asked["reference_image"] = {**others, **asked["reference_image"]}
     elif pipeline.mg_adapter is not None:
         asked = {**plain, **asked}
+    elif column == "feature guidance":
+        plain, asked = {}, {"reference_image": {name: given}, **asked}
 
     def call(**kwargs):
-        return pipeline("a", generator=seeded(0), **options, **kwargs).images
+        made = pipeline("a", generator=seeded(0), **options, **kwargs)
+        return made.images if made.attribution is None else made.attribution[name]["map"].numpy()
 
     if cell != "yes":
         with pytest.raises(ValueError) as refused:
@@ -74,12 +82,15 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
         assert cell.strip('"') in str(refused.value)
         return
     made = call(**asked)
-    assert made.shape == (1, SIZE, SIZE, 3) and np.isfinite(made).all()
+    assert np.isfinite(made).all() and made.any()
+    if column == "attribution":
+        return
+    assert made.shape == (1, SIZE, SIZE, 3)
     without = call(reference_image=others) if column in ("palette", "card") else call(**plain)
     assert not np.array_equal(made, without)
 
 
 def test_every_row_and_column_is_there():
     found = list(cells())
-    assert len({row for row, _, _ in found}) == 6 and len({column for _, column, _ in found}) == 8
-    assert sum(cell != "yes" for _, _, cell in found) == 11
+    assert len({row for row, _, _ in found}) == 7 and len({column for _, column, _ in found}) == 10
+    assert sum(cell != "yes" for _, _, cell in found) == 14

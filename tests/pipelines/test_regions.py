@@ -68,6 +68,7 @@ def test_gray_counts_in_part():
         (np.ones((8, 8), np.int64), "bool, uint8 or floating point"),
         (7, "got int"),
         ("missing.png", "no reference picture at 'missing.png'"),
+        (PIL.Image.new("RGBA", (8, 8), (255, 255, 255, 0)), "transparent pixels"),
     ],
 )
 def test_other_regions_are_refused(region, message):
@@ -96,6 +97,14 @@ def test_regions_and_the_rest_share_every_place_out(make):
     torch.testing.assert_close(total, torch.ones_like(total))
     (only_left,) = encode(pipeline, {"color": entries[0]})["color"]
     torch.testing.assert_close(only_left["vector"], encode(pipeline, {"color": picture(1)})["color"]["vector"])
+
+
+def test_overlapping_regions_share_a_place_out_by_weight(make):
+    entries = [{"image": picture(1), "region": LEFT, "weight": 3}, {"image": picture(2), "region": (0, 0, 1, 1)}]
+    first, second = (part["region"][0, 0] for part in encode(make(), {"color": entries})["color"])
+    side = first.shape[1] // 2
+    torch.testing.assert_close(first[:, :side], torch.full_like(first[:, :side], 0.75))
+    torch.testing.assert_close(second[:, side:], torch.ones_like(second[:, side:]))
 
 
 def test_every_combination_of_regions_is_a_set(make):
