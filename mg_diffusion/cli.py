@@ -29,6 +29,7 @@ import PIL.ImageOps
 import torch
 
 from . import __version__, edits
+from .attribution import draw_attribution
 from .bench.flags import add_bench_flags, whole
 from .loading import load_pipeline, model_name, quiet
 from .palettes import extract_palette
@@ -324,15 +325,32 @@ def load(name: str, options: argparse.Namespace) -> Any:
         raise ValueError(f"{error}\nHere: --trust-remote-code, if you know whose code it is.") from error
 
 
+def attribution_of(path: Path) -> Path:
+    """Where the attribution of a picture is drawn: name.attribution.png."""
+    return path.with_suffix(f".attribution{path.suffix}")
+
+
+def call_and_report(
+    pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **arguments: Any
+) -> list[PIL.Image.Image]:
+    """Call the pipeline, warn of leaks and draw attributions, if the flags ask for it; returns the pictures."""
+    made = pipe(return_attribution=options.attribution, leak_guard=options.leak_guard, **arguments)
+    if made.attribution == {}:
+        print("nothing steered this call, so there is no attribution to draw", file=sys.stderr)
+    for index, path in enumerate(map(attribution_of, paths if made.attribution else ())):
+        drawn = draw_attribution(made.images[index], made.attribution, index)
+        save_png(drawn, path, {"command": "attribution", "model": model_name(options.model)})
+        print(path)
+    return made.images
+
+
 def generate(options: argparse.Namespace) -> None:
     """`mg-diffusion generate`."""
     asked = parse_references(options)
     paths = [prepare_output(path, ".png", asked.files) for path in output_paths(options.output, options.num_images)]
     pipe = load("MGPipeline", options)
 
-    def make(**arguments: Any) -> list[PIL.Image.Image]:
-        return pipe(reference_image=given_to(asked.references), **arguments).images
-
+    make = functools.partial(call_and_report, pipe, options, paths, reference_image=given_to(asked.references))
     run_pipeline(pipe, options, asked, {"command": "generate"}, paths, make)
 
 
@@ -351,7 +369,7 @@ def edit(options: argparse.Namespace) -> None:
     }
     pipe = load("MGInpaintPipeline", options)
     profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
-    made = run_pipeline(pipe, options, asked, recipe, paths, editor(pipe, options, asked, image, mask), profile)
+    made = run_pipeline(pipe, options, asked, recipe, paths, editor(pipe, options, asked, paths, image, mask), profile)
     if mask is not None:
         outside = np.asarray(mask) == 0
         changed = [(np.asarray(one) != np.asarray(image.convert("RGB"))).any(2) for one in made]
@@ -359,16 +377,18 @@ def edit(options: argparse.Namespace) -> None:
 
 
 def editor(
-    pipe: Any, options: argparse.Namespace, asked: Asked, image: PIL.Image.Image, mask: PIL.Image.Image | None
+    pipe: Any,
+    options: argparse.Namespace,
+    asked: Asked,
+    paths: Sequence[Path],
+    image: PIL.Image.Image,
+    mask: PIL.Image.Image | None,
 ) -> Callable[..., list[PIL.Image.Image]]:
     """The edit that the command names, with what it needs of pictures and references."""
     lent = given_to(asked.references) or {}
-
-    def edit(**arguments: Any) -> list[PIL.Image.Image]:
-        return pipe(image=image, mask_image=mask, reference_image=lent or None, **arguments).images
-
     if options.command == "edit":
-        return edit
+        pictures = {"image": image, "mask_image": mask, "reference_image": lent or None}
+        return functools.partial(call_and_report, pipe, options, paths, **pictures)
     if options.command in ("recolor", "retexture"):
         (name,) = NAMED_EDITS[options.command][1]
         return functools.partial(getattr(edits, options.command), pipe, image, lent[name], mask)
@@ -469,6 +489,20 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=X",
         help="strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each",
+    )
+
+
+def add_report_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what references did")
+    group.add_argument(
+        "--attribution",
+        action="store_true",
+        help="draw where and when each reference moved the picture, beside the output as NAME.attribution.png; costs time",
+    )
+    group.add_argument(
+        "--leak-guard",
+        action="store_true",
+        help="warn where the output follows the shape of its color or texture reference more than that of its shape reference",
     )
 
 
@@ -582,6 +616,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_picture_flags(one)
     one.add_argument("--width", type=whole(1), metavar="PIXELS", help="default: the model's own size")
     one.add_argument("--height", type=whole(1), metavar="PIXELS", help="default: the model's own size")
+    add_report_flags(one)
     add_model_flags(one)
 
     one = commands.add_parser("edit", help="repaint part of a picture", allow_abbrev=False)
@@ -601,6 +636,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="how much the surroundings lend what no reference gives: 1 (default), 0 is off",
     )
+    add_report_flags(one)
     add_model_flags(one)
 
     for name, (purpose, needed, allowed) in NAMED_EDITS.items():

@@ -9,6 +9,7 @@ import torch
 
 from mg_diffusion import MGInpaintPipeline, MGPipeline
 from mg_diffusion.attribution import draw_attribution
+from mg_diffusion.cli import main
 from mg_diffusion.loading import load_pipeline
 
 
@@ -156,3 +157,24 @@ def test_the_guard_needs_pictures_to_compare(pipe, references):
 def test_the_guard_looks_at_pictures_only(pipe):
     with pytest.raises(ValueError, match='with `output_type="latent"` there are none'):
         call(pipe, everything(), leak_guard=True, output_type="latent")
+
+
+# -- the command line -----------------------------------------------------------------------------------------------------
+def test_the_command_line_draws_and_warns(model, tmp_path, capsys):
+    for name, seed in (("a", 1), ("b", 2), ("mask", 0)):
+        image = PIL.Image.fromarray((picture(seed) * 255).astype(np.uint8))
+        image.save(tmp_path / f"{name}.png")
+    PIL.Image.fromarray(np.pad(np.full((32, 32), 255, np.uint8), 16)).save(tmp_path / "mask.png")
+    a, b, mask = (str(tmp_path / f"{name}.png") for name in ("a", "b", "mask"))
+    common = ["--model", str(model), "--steps", "2", "--attribution"]
+    output = str(tmp_path / "out.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flags = ["generate", "--color", a, "--shape", b, "--leak-guard", "--num-images", "2", "-o", output]
+        assert main([*flags, *common]) == 0
+    assert (tmp_path / "out-0.attribution.png").is_file() and (tmp_path / "out-1.attribution.png").is_file()
+    assert main(["edit", a, "--mask", mask, "--texture", b, "-o", output, *common]) == 0
+    assert (tmp_path / "out.attribution.png").is_file()
+    capsys.readouterr()
+    assert main(["generate", "-o", str(tmp_path / "none.png"), *common]) == 0
+    assert "no attribution to draw" in capsys.readouterr().err and (tmp_path / "none.png").is_file()
