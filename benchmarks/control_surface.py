@@ -8,10 +8,11 @@ Writes `hub_cards/mg-bazaar/control_surface.json`:
 - regions: how often each half of an output is nearer to the palette of its region than to that of the other;
 - strength: the rank correlation of strength and likeness (less distance to the reference), over nine from 0 to 1;
 - context: how far the repainted part is in color from its surroundings, with and without `context_scale`;
-- times of calls of ten steps, guided, with regions, schedules and attribution, as ratios of medians in one run.
+- times of calls, guided, with regions, schedules and attribution, as ratios of medians in one run.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -155,15 +156,14 @@ def context(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[str, floa
 
 
 def costs(pipe: Any, picture: np.ndarray, repeats: int) -> dict[str, float]:
-    """Times of a call of ten steps with all three references, over that of the plain one."""
+    """Times of a call of twenty steps, the default, with all three references, over that of the plain one."""
     references = dict.fromkeys(GRANULARITIES, picture)
     embeds = pipe.encode_reference(references)
     halves = [{"image": picture, "region": region} for region in (LEFT, RIGHT)]
     regional = pipe.encode_reference({**references, "color": halves})
-    steps = {"num_inference_steps": 10}
 
     def call(**options: Any) -> Callable[[], Any]:
-        return lambda: pipe(generator=torch.Generator().manual_seed(0), output_type="latent", **steps, **options)
+        return lambda: pipe(generator=torch.Generator().manual_seed(0), output_type="latent", **options)
 
     jobs = {
         "plain": call(reference_embeds=embeds),
@@ -187,6 +187,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--count", type=int, default=100, help="triples; regions and edits take half of it; default: 100"
     )
     parser.add_argument("--repeats", type=int, default=7, help="of the times; default: 7")
+    names = ["cost_over_plain_call", "two_palettes", "context_color_distance", "feature_guidance", "strength_response"]
+    parser.add_argument("--sections", nargs="+", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
     parser.add_argument("--output", default=DEFAULT_OUTPUT, metavar="FILE.json")
     options = parser.parse_args(arguments)
     quiet()
@@ -196,14 +198,19 @@ def main(arguments: list[str] | None = None) -> None:
         pipe.set_progress_bar_config(disable=True)
         pool = read_pool(options.data, None, pipe.unet.config.sample_size * pipe.vae_scale_factor).pictures
         half = max(options.count // 2, 1)
-        result = {
-            "cost_over_plain_call": costs(pipe, pool[0], options.repeats),
-            "two_palettes": two_palettes(pipe, pool, half),
-            "context_color_distance": context(pipe, pool, half),
-            "feature_guidance": feature_guidance(pipe, pool, options.count),
-            "strength_response": strength_response(pipe, pool, max(half // 2, 1)),
-            "settings": {"count": options.count, "model": model_name(options.model), "versions": versions()},
+        sections: dict[str, Callable[[], Any]] = {
+            "cost_over_plain_call": lambda: costs(pipe, pool[0], options.repeats),
+            "two_palettes": lambda: two_palettes(pipe, pool, half),
+            "context_color_distance": lambda: context(pipe, pool, half),
+            "feature_guidance": lambda: feature_guidance(pipe, pool, options.count),
+            "strength_response": lambda: strength_response(pipe, pool, max(half // 2, 1)),
         }
+        settings = {"count": options.count, "model": model_name(options.model), "versions": versions()}
+        # Sections that are not asked for keep what an earlier run with the same settings wrote.
+        earlier = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
+        kept = earlier if earlier.get("settings") == settings else {}
+        wanted = options.sections or list(sections)
+        result = {**kept, "settings": settings, **{name: sections[name]() for name in wanted}}
         write_json(output, result)
         print(output.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -36,7 +36,7 @@ def row(title: str, cells: Sequence[Cell]) -> PIL.Image.Image:
 
 def generate(pipe: Any, references: dict[str, Any], **options: Any) -> PIL.Image.Image:
     generator = torch.Generator().manual_seed(SEED)
-    return pipe(reference_image=references, generator=generator, **options).images[0]
+    return pipe(reference_image=references or None, generator=generator, **options).images[0]
 
 
 def palettes(pipe: Any) -> list[PIL.Image.Image]:

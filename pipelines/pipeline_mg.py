@@ -335,7 +335,7 @@ class MGPipeline(
         if reference_image is not None and reference_embeds is not None:
             raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
         name, given = (name, reference_image) if reference_embeds is None else ("reference_embeds", reference_embeds)
-        if not given:
+        if given is None:
             return
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
         needed = {n for n, one in given.items() if one is not None} - set(guided)
