@@ -497,7 +497,8 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--attribution",
         action="store_true",
-        help="draw where and when each reference moved the picture, beside the output as NAME.attribution.png; costs time",
+        help="draw where and when each reference moved the picture, beside the output as NAME.attribution.png (it takes no "
+        "name of its own); costs time",
     )
     group.add_argument(
         "--leak-guard",
