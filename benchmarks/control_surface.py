@@ -56,20 +56,32 @@ def feature_guidance(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[
     triples = random_triples(count, len(pool), 0)
     described = [describe(picture) for picture in pool]
     without = MGPipeline(**{**pipe.components, "mg_adapter": None})
-    kinds = {"neither": (None, 0.0), "adapter": (pipe, 0.0), "guidance": (without, 1.0), "both": (pipe, 1.0)}
+    # What makes the pictures, the strength of its references, and the scale of feature guidance.
+    kinds = {"neither": (pipe, 0.0, 0.0), "adapter": (pipe, 1.0, 0.0), "guidance": (without, 1.0, 1.0)}
+    kinds["both"] = (pipe, 1.0, 1.0)
     result = {}
-    for name, (own, scale) in kinds.items():
+    for name, (maker, strength, scale) in kinds.items():
         settings = {"feature_guidance_scale": scale}
-        method = PipelineMethod(own or pipe, own or pipe, settings, dict.fromkeys(GRANULARITIES, 1.0 if own else 0.0))
-
-        def make(places: Sequence[int], method: PipelineMethod = method) -> list[np.ndarray]:
-            lent = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
-            return method.generate(seeds=list(places), **lent)
-
-        made = batches(make, count)
+        method = PipelineMethod(maker, maker, settings, dict.fromkeys(GRANULARITIES, strength))
+        made = crossed(method, pool, triples)
         result[name] = pairwise_control(made, triples, described)["pairwise"]
         result[name]["color_by_histogram"] = by_histogram(made, triples, pool)
     return result
+
+
+def crossed(
+    method: PipelineMethod,
+    pool: Sequence[np.ndarray],
+    triples: Sequence[dict[str, int]],
+    scales: dict[str, float] | None = None,
+) -> list[np.ndarray]:
+    """What a method makes of triples of pictures, each with its place as seed."""
+
+    def make(places: Sequence[int]) -> list[np.ndarray]:
+        lent = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
+        return method.generate(seeds=list(places), scales=scales, **lent)
+
+    return batches(make, len(triples))
 
 
 def by_histogram(made: Sequence[np.ndarray], triples: Sequence[dict[str, int]], pool: Sequence[np.ndarray]) -> dict:
@@ -116,12 +128,7 @@ def strength_response(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict
     for name in GRANULARITIES:
         means = []
         for strength in strengths:
-
-            def make(places: Sequence[int], scale: float = strength, name: str = name) -> list[np.ndarray]:
-                lent = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
-                return method.generate(seeds=list(places), scales={name: float(scale)}, **lent)
-
-            made = zip(batches(make, count), triples, strict=True)
+            made = zip(crossed(method, pool, triples, {name: float(strength)}), triples, strict=True)
             means.append(np.mean([distances(describe(one), described[triple[name]])[name] for one, triple in made]))
         correlation = float(spearmanr(strengths, means).statistic)
         result[name] = {"distances": [round(float(value), 5) for value in means], "rank_correlation": -correlation}
@@ -179,6 +186,15 @@ def costs(pipe: Any, picture: np.ndarray, repeats: int) -> dict[str, float]:
     return {name: value / found["plain"] for name, value in found.items()}
 
 
+SECTIONS: dict[str, Callable[[Any, Sequence[np.ndarray], argparse.Namespace], Any]] = {
+    "cost_over_plain_call": lambda pipe, pool, options: costs(pipe, pool[0], options.repeats),
+    "two_palettes": lambda pipe, pool, options: two_palettes(pipe, pool, max(options.count // 2, 1)),
+    "context_color_distance": lambda pipe, pool, options: context(pipe, pool, max(options.count // 2, 1)),
+    "feature_guidance": lambda pipe, pool, options: feature_guidance(pipe, pool, options.count),
+    "strength_response": lambda pipe, pool, options: strength_response(pipe, pool, max(options.count // 4, 1)),
+}
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, metavar="FOLDER", help="photographs the model was not trained on")
@@ -187,8 +203,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--count", type=int, default=100, help="triples; regions and edits take half of it; default: 100"
     )
     parser.add_argument("--repeats", type=int, default=7, help="of the times; default: 7")
-    names = ["cost_over_plain_call", "two_palettes", "context_color_distance", "feature_guidance", "strength_response"]
-    parser.add_argument("--sections", nargs="+", choices=names, metavar="NAME", help=f"only these: {', '.join(names)}")
+    parser.add_argument(
+        "--sections", nargs="+", choices=SECTIONS, metavar="NAME", help=f"only these: {', '.join(SECTIONS)}"
+    )
     parser.add_argument("--output", default=DEFAULT_OUTPUT, metavar="FILE.json")
     options = parser.parse_args(arguments)
     quiet()
@@ -197,20 +214,12 @@ def main(arguments: list[str] | None = None) -> None:
         pipe = load_pipeline(MGPipeline, options.model)
         pipe.set_progress_bar_config(disable=True)
         pool = read_pool(options.data, None, pipe.unet.config.sample_size * pipe.vae_scale_factor).pictures
-        half = max(options.count // 2, 1)
-        sections: dict[str, Callable[[], Any]] = {
-            "cost_over_plain_call": lambda: costs(pipe, pool[0], options.repeats),
-            "two_palettes": lambda: two_palettes(pipe, pool, half),
-            "context_color_distance": lambda: context(pipe, pool, half),
-            "feature_guidance": lambda: feature_guidance(pipe, pool, options.count),
-            "strength_response": lambda: strength_response(pipe, pool, max(half // 2, 1)),
-        }
         settings = {"count": options.count, "model": model_name(options.model), "versions": versions()}
         # Sections that are not asked for keep what an earlier run with the same settings wrote.
         earlier = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
         kept = earlier if earlier.get("settings") == settings else {}
-        wanted = options.sections or list(sections)
-        result = {**kept, "settings": settings, **{name: sections[name]() for name in wanted}}
+        measured = {name: SECTIONS[name](pipe, pool, options) for name in options.sections or SECTIONS}
+        result = {**kept, "settings": settings, **measured}
         write_json(output, result)
         print(output.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -157,10 +157,8 @@ def attribution(pipe: Any) -> list[PIL.Image.Image]:
         made = pipe(reference_image=references, generator=generator, return_attribution=True)
         image = layout.scaled(made.images[0], SIDE)
         drawn = draw_attribution(image, made.attribution)
-        cells = [("output", image)]
-        columns = [layout.below([layout.label(text, 14, layout.FAINT, SIDE), one], gap=4) for text, one in cells]
-        maps = layout.below([layout.label("where and when", 14, layout.FAINT), drawn], gap=4)
-        rows.append(layout.beside([*columns, maps]))
+        titled = (("output", image), ("where and when", drawn))
+        rows.append(layout.beside([layout.below([layout.label(t, 14, layout.FAINT), i], gap=4) for t, i in titled]))
     return rows
 
 

@@ -515,11 +515,22 @@ def add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
 def add_picture_flags(
     parser: argparse.ArgumentParser, needed: Sequence[str] = (), allowed: Sequence[str] = GRANULARITIES
 ) -> None:
-    """Flags of references and of how they count.
+    """Flags of references, of how they count, and of what is written.
 
     Args:
         needed, allowed: which of color, texture, shape, mask and the four sides there are.
     """
+    add_reference_flags(parser, needed, allowed)
+    add_steering_flags(parser)
+    group = parser.add_argument_group("text and output")
+    group.add_argument("--prompt", help="what is to be seen")
+    group.add_argument("--negative-prompt", help="what to steer away from")
+    group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
+    group.add_argument("-o", "--output", required=True, metavar="FILE.png", help="holds its recipe as metadata")
+
+
+def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], allowed: Sequence[str]) -> None:
+    """Of `add_picture_flags`, what is lent and where it goes."""
     group = parser.add_argument_group(
         "references",
         "Each may be repeated; those of one kind are averaged. Behind each may stand ,weight=X, ,mask=PICTURE (only what "
@@ -551,6 +562,10 @@ def add_picture_flags(
             metavar="PICTURE_OR_PALETTE" if name == "color" else "PICTURE",
             help=f"whose {name} to steer away from",
         )
+
+
+def add_steering_flags(parser: argparse.ArgumentParser) -> None:
+    """Of `add_picture_flags`, how references count."""
     group = parser.add_argument_group("how references count")
     group.add_argument(
         "--guidance",
@@ -597,11 +612,6 @@ def add_picture_flags(
         default=None,
         help="let the gradient go on through the UNet: two to three times as slow",
     )
-    group = parser.add_argument_group("text and output")
-    group.add_argument("--prompt", help="what is to be seen")
-    group.add_argument("--negative-prompt", help="what to steer away from")
-    group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
-    group.add_argument("-o", "--output", required=True, metavar="FILE.png", help="holds its recipe as metadata")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -474,13 +474,27 @@ class MGPipeline(
             raise ValueError(f"Feature guidance does not know how to read predictions of the type {kind!r}.")
         return scales
 
+    def guided_steps(self, window: tuple[float, float], steps: int) -> list[bool]:
+        """Which steps of a run lie in `feature_guidance_window` as a whole.
+
+        Raises:
+            ValueError: if none does.
+        """
+        is_inside = [window[0] <= i / steps and (i + 1) / steps <= window[1] for i in range(steps)]
+        if not any(is_inside):
+            raise ValueError(
+                f"`feature_guidance_window`: no step of {steps} lies as a whole in {window}. Widen it, or run more steps."
+            )
+        return is_inside
+
     def check_leak_guard(
         self, leak_guard: bool, reference_image: dict[str, Any] | None, output_type: str
     ) -> dict[str, Any] | None:
         """The references by which `warn_of_leaks` tells whose shape an output has; `None` where it is not asked for.
 
         Raises:
-            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one that lends something else.
+            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one
+                that lends something else.
         """
         if not leak_guard:
             return None
@@ -925,11 +939,11 @@ class MGPipeline(
 
     def decode_for_guidance(self, latents: torch.Tensor, decoder: Any) -> torch.Tensor:
         """Latents (B, C, h, w) to pictures (B, 3, H, W) in about [0, 1], differentiable."""
-        if isinstance(decoder, str) and decoder == "linear":
+        if decoder == "linear":
             weight = self.fit_linear_decoder()
             blocks = F.conv2d(latents.float(), weight[:, :-1, None, None], weight[:, -1])
             return F.pixel_shuffle(blocks, self.vae_scale_factor) / 2 + 0.5
-        model = self.vae if isinstance(decoder, str) else decoder
+        model = self.vae if decoder == "vae" else decoder
         scaled = (latents / model.config.scaling_factor).to(model.dtype)
         return model.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
 
@@ -961,9 +975,9 @@ class MGPipeline(
             )
             for name, target in targets.items()
         }
-        if isinstance(decoder, str) and decoder == "linear":
+        if decoder == "linear":
             self.fit_linear_decoder()
-        elif not isinstance(decoder, str):
+        elif decoder != "vae":
             decoder.to(device)
         mask = None if mask is None else mask.to(device, torch.float32)
         return {"scales": scales, "targets": targets, "decoder": decoder, "is_full": is_full, "mask": mask}
@@ -1192,8 +1206,8 @@ class MGPipeline(
         Examples:
 
         Returns:
-            `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the attribution, if asked
-            for).
+            `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the
+            attribution, if asked for).
 
         Raises:
             ValueError: for arguments that cannot work, before anything is computed; the message says what to do.
@@ -1242,15 +1256,7 @@ class MGPipeline(
         )
         factors = self.step_factors(granularity_schedule, len(timesteps), [*given, *(negative_reference_image or {})])
 
-        is_pulled = [
-            feature_guidance_window[0] <= i / len(timesteps) and (i + 1) / len(timesteps) <= feature_guidance_window[1]
-            for i in range(len(timesteps))
-        ]
-        if guided and not any(is_pulled):
-            raise ValueError(
-                f"`feature_guidance_window`: no step of {len(timesteps)} lies as a whole in {feature_guidance_window}. "
-                f"Widen it, or run more steps."
-            )
+        is_pulled = self.guided_steps(feature_guidance_window, len(timesteps)) if guided else [False] * len(timesteps)
 
         # 2. Read the references
         features = reference_embeds or {}
@@ -1334,7 +1340,7 @@ class MGPipeline(
                     moved=moved,
                 )
                 move = None
-                if pull is not None and is_pulled[i]:
+                if is_pulled[i]:
                     noise_pred, move = self.guide_by_features(predict, latents, t, pull)
                 else:
                     noise_pred = predict(latents)
@@ -1356,7 +1362,7 @@ class MGPipeline(
 
         # 7. Decode
         image = latents if output_type == "latent" else self.decode_latents(latents, generator)
-        if compared is not None and output_type != "latent":
+        if compared is not None:
             self.warn_of_leaks(image / 2 + 0.5, compared, batch_size, num_images_per_prompt)
         image = self.image_processor.postprocess(image, output_type=output_type)
         attribution = self.attribute(list(guidance), moved) if return_attribution else None

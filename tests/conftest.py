@@ -41,3 +41,14 @@ def model(tmp_path_factory) -> Path:
     from tiny_repository import save_tiny_repository
 
     return save_tiny_repository(tmp_path_factory.mktemp("models") / "tiny-bazaar")
+
+
+@pytest.fixture(scope="session")
+def shipped(repository):
+    """The model that is shipped, as an `MGPipeline`, for tests of effects; nothing in it may be changed."""
+    from mg_diffusion import MGPipeline
+    from mg_diffusion.loading import load_pipeline
+
+    pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline

@@ -10,17 +10,9 @@ import torch
 from mg_diffusion import MGInpaintPipeline, MGPipeline
 from mg_diffusion.attribution import draw_attribution
 from mg_diffusion.cli import main
-from mg_diffusion.loading import load_pipeline
 
 
 LEFT = (0, 0, 0.5, 1)
-
-
-@pytest.fixture(scope="module")
-def pipe(repository):
-    pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def picture(seed: int) -> np.ndarray:
@@ -29,18 +21,18 @@ def picture(seed: int) -> np.ndarray:
     return colors.repeat(32, 0).repeat(32, 1)
 
 
-def call(pipe, references, **options):
+def call(shipped, references, **options):
     options = {"num_inference_steps": 4, "generator": torch.Generator().manual_seed(0), **options}
-    return pipe(reference_image=references, **options)
+    return shipped(reference_image=references, **options)
 
 
 def everything():
     return {"color": picture(1), "texture": picture(2), "shape": picture(3)}
 
 
-def test_attribution_changes_no_pixel_and_has_its_shapes(pipe):
-    plain = call(pipe, everything(), output_type="np", num_images_per_prompt=2)
-    told = call(pipe, everything(), output_type="np", num_images_per_prompt=2, return_attribution=True)
+def test_attribution_changes_no_pixel_and_has_its_shapes(shipped):
+    plain = call(shipped, everything(), output_type="np", num_images_per_prompt=2)
+    told = call(shipped, everything(), output_type="np", num_images_per_prompt=2, return_attribution=True)
     np.testing.assert_allclose(told.images, plain.images, atol=2e-4)
     assert plain.attribution is None and set(told.attribution) == {"color", "texture", "shape"}
     for parts in told.attribution.values():
@@ -48,38 +40,38 @@ def test_attribution_changes_no_pixel_and_has_its_shapes(pipe):
         assert (parts["map"] >= 0).all() and parts["curve"].gt(0).all()
 
 
-def test_what_has_no_strength_moved_nothing(pipe):
-    told = call(pipe, everything(), granularity_scale={"texture": 0.0}, return_attribution=True).attribution
+def test_what_has_no_strength_moved_nothing(shipped):
+    told = call(shipped, everything(), granularity_scale={"texture": 0.0}, return_attribution=True).attribution
     assert told["texture"]["map"].max() == 0 and told["color"]["map"].max() > 0
 
 
-def test_the_map_is_where_the_region_is(pipe):
+def test_the_map_is_where_the_region_is(shipped):
     references = {"color": {"image": picture(1), "region": LEFT}, "shape": picture(3)}
-    told = call(pipe, references, return_attribution=True).attribution["color"]["map"][0]
+    told = call(shipped, references, return_attribution=True).attribution["color"]["map"][0]
     assert told[:, :14].mean() > 3 * told[:, 18:].mean()
 
 
-def test_the_curve_is_0_while_the_window_is_shut(pipe):
+def test_the_curve_is_0_while_the_window_is_shut(shipped):
     schedule = {"color": (0.0, 0.5)}
-    told = call(pipe, everything(), granularity_schedule=schedule, return_attribution=True).attribution
+    told = call(shipped, everything(), granularity_schedule=schedule, return_attribution=True).attribution
     assert told["color"]["curve"][0, :2].min() > 0 and told["color"]["curve"][0, 2:].max() == 0
 
 
-def test_guidance_and_attribution_together(pipe):
+def test_guidance_and_attribution_together(shipped):
     options = {"granularity_guidance": {"color": 1.0}}
-    plain = call(pipe, everything(), output_type="np", **options)
-    told = call(pipe, everything(), output_type="np", return_attribution=True, **options)
+    plain = call(shipped, everything(), output_type="np", **options)
+    told = call(shipped, everything(), output_type="np", return_attribution=True, **options)
     np.testing.assert_allclose(told.images, plain.images, atol=2e-4)
     assert set(told.attribution) == {"color", "texture", "shape"}
 
 
-def test_a_tuple_ends_with_it(pipe):
-    images, _, attribution = call(pipe, everything(), return_dict=False, return_attribution=True)
+def test_a_tuple_ends_with_it(shipped):
+    images, _, attribution = call(shipped, everything(), return_dict=False, return_attribution=True)
     assert len(images) == 1 and set(attribution) == {"color", "texture", "shape"}
 
 
-def test_an_edit_tells_what_its_surroundings_lent(pipe):
-    inpaint = MGInpaintPipeline(**pipe.components)
+def test_an_edit_tells_what_its_surroundings_lent(shipped):
+    inpaint = MGInpaintPipeline(**shipped.components)
     inpaint.set_progress_bar_config(disable=True)
     mask = np.zeros((64, 64), np.uint8)
     mask[16:48, 16:48] = 255
@@ -87,15 +79,15 @@ def test_an_edit_tells_what_its_surroundings_lent(pipe):
     assert set(told) == {"color", "texture", "shape"} and told["color"]["map"].max() > 0
 
 
-def test_nothing_given_nothing_told(pipe):
-    assert call(pipe, None, return_attribution=True).attribution == {}
+def test_nothing_given_nothing_told(shipped):
+    assert call(shipped, None, return_attribution=True).attribution == {}
     with pytest.raises(ValueError, match="no attribution to draw"):
         draw_attribution(PIL.Image.new("RGB", (64, 64)), {})
 
 
-def test_the_drawing_is_hot_where_the_map_is(pipe):
+def test_the_drawing_is_hot_where_the_map_is(shipped):
     references = {"color": {"image": picture(1), "region": LEFT}, "shape": picture(3)}
-    told = call(pipe, references, return_attribution=True)
+    told = call(shipped, references, return_attribution=True)
     drawn = np.asarray(draw_attribution(told.images[0], {"color": told.attribution["color"]})).astype(int)
     assert drawn.shape[1] == 64 and drawn.shape[0] > 64
     heat = drawn[:64, :, 0] - drawn[:64, :, 2]
@@ -104,14 +96,14 @@ def test_the_drawing_is_hot_where_the_map_is(pipe):
         draw_attribution(told.images[0], told.attribution, index=1)
 
 
-def test_without_an_adapter_there_is_none(pipe):
-    without = MGPipeline(**{**pipe.components, "mg_adapter": None})
+def test_without_an_adapter_there_is_none(shipped):
+    without = MGPipeline(**{**shipped.components, "mg_adapter": None})
     with pytest.raises(ValueError, match="is about what an adapter does"):
         call(without, None, return_attribution=True)
 
 
 # -- leak guard -----------------------------------------------------------------------------------------------------------
-def test_the_guard_speaks_when_the_color_reference_lends_its_shape(pipe):
+def test_the_guard_speaks_when_the_color_reference_lends_its_shape(shipped):
     """The shape reference is switched off, and the picture of the color reference leads the shape by features."""
     disc = np.hypot(*(np.indices((64, 64)) - 31.5))[..., None] < 20
     bars = np.indices((64, 64))[1][..., None] // 8 % 2 == 0
@@ -121,22 +113,22 @@ def test_the_guard_speaks_when_the_color_reference_lends_its_shape(pipe):
     def warned(given, **options):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            call(pipe, given, leak_guard=True, num_inference_steps=6, **options)
+            call(shipped, given, leak_guard=True, num_inference_steps=6, **options)
         return [str(entry.message) for entry in caught if "follows its" in str(entry.message)]
 
     assert warned(references) == []
     # The same two pictures, and an output that follows the color reference: its picture lends the structure.
     told = warned({"color": references["color"], "shape": references["color"], "texture": references["shape"]})
     assert told == []
-    (message,) = warned(references, granularity_scale={"shape": 0.0}, latents=drawn(pipe, references["color"]))
+    (message,) = warned(references, granularity_scale={"shape": 0.0}, latents=drawn(shipped, references["color"]))
     assert "output 0 follows its color reference more than its shape reference: 1.00" in message
 
 
-def drawn(pipe, image) -> torch.Tensor:
+def drawn(shipped, image) -> torch.Tensor:
     """Noise that already holds a picture."""
     tensor = torch.from_numpy(image).permute(2, 0, 1).float()[None] * 2 - 1
     noise = torch.randn(1, 12, 32, 32, generator=torch.Generator().manual_seed(0))
-    return noise + 8 * pipe.vae.encode(tensor).latent_dist.mode()
+    return noise + 8 * shipped.vae.encode(tensor).latent_dist.mode()
 
 
 @pytest.mark.parametrize(
@@ -149,14 +141,14 @@ def drawn(pipe, image) -> torch.Tensor:
     ],
     ids=["none", "shape alone", "a palette", "a region"],
 )
-def test_the_guard_needs_pictures_to_compare(pipe, references):
+def test_the_guard_needs_pictures_to_compare(shipped, references):
     with pytest.raises(ValueError, match="needs a shape reference, and a color or texture reference, as pictures"):
-        call(pipe, references, leak_guard=True)
+        call(shipped, references, leak_guard=True)
 
 
-def test_the_guard_looks_at_pictures_only(pipe):
+def test_the_guard_looks_at_pictures_only(shipped):
     with pytest.raises(ValueError, match='with `output_type="latent"` there are none'):
-        call(pipe, everything(), leak_guard=True, output_type="latent")
+        call(shipped, everything(), leak_guard=True, output_type="latent")
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

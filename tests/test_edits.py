@@ -10,7 +10,6 @@ from demo.references import reference
 from mg_diffusion import MGInpaintPipeline, edits
 from mg_diffusion.cli import main
 from mg_diffusion.evaluation.metrics import color_distance, shape_distance, texture_distance
-from mg_diffusion.loading import load_pipeline
 from mg_diffusion.recipe import read_recipe
 
 
@@ -20,8 +19,8 @@ QUICK = {"num_inference_steps": 8}
 
 
 @pytest.fixture(scope="module")
-def pipe(repository):
-    pipeline = load_pipeline(MGInpaintPipeline, str(repository / "hub_cards" / "mg-bazaar"))
+def pipe(shipped):
+    pipeline = MGInpaintPipeline(**shipped.components)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -6,20 +6,12 @@ import torch
 from scipy.stats import spearmanr
 
 from demo.references import reference
-from mg_diffusion import MGInpaintPipeline, MGPipeline
+from mg_diffusion import MGInpaintPipeline
 from mg_diffusion.evaluation.metrics import color_distance, describe, distances
-from mg_diffusion.loading import load_pipeline
 
 
 STRENGTHS = np.linspace(0, 1, 9)
 TRIPLES = (("coffee", "brick", "star"), ("cat", "grass", "leaf"), ("rocket", "gravel", "heart"))
-
-
-@pytest.fixture(scope="module")
-def pipe(repository):
-    pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def pixels(name: str) -> np.ndarray:
@@ -27,11 +19,11 @@ def pixels(name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("place, name", enumerate(("color", "texture", "shape")))
-def test_more_strength_is_more_likeness(pipe, place, name):
+def test_more_strength_is_more_likeness(shipped, place, name):
     apart = np.zeros(len(STRENGTHS))
     for triple in TRIPLES:
         lent = dict(zip(("color", "texture", "shape"), map(pixels, triple), strict=True))
-        images = pipe(
+        images = shipped(
             [""] * len(STRENGTHS),
             reference_image=lent,
             granularity_scale={name: STRENGTHS.tolist()},
@@ -44,8 +36,8 @@ def test_more_strength_is_more_likeness(pipe, place, name):
     assert spearmanr(STRENGTHS, apart).statistic <= -0.9
 
 
-def test_context_brings_an_edit_nearer_to_its_surroundings(pipe):
-    inpaint = MGInpaintPipeline(**pipe.components)
+def test_context_brings_an_edit_nearer_to_its_surroundings(shipped):
+    inpaint = MGInpaintPipeline(**shipped.components)
     inpaint.set_progress_bar_config(disable=True)
     far = np.abs(np.indices((64, 64)) - 31.5).max(0)
     hole, ring = far < 12, (far >= 12) & (far < 20)

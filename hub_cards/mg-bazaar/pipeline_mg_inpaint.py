@@ -680,6 +680,20 @@ class MGInpaintPipeline(
             raise ValueError(f"Feature guidance does not know how to read predictions of the type {kind!r}.")
         return scales
 
+    # Copied from pipelines.pipeline_mg.MGPipeline.guided_steps
+    def guided_steps(self, window: tuple[float, float], steps: int) -> list[bool]:
+        """Which steps of a run lie in `feature_guidance_window` as a whole.
+
+        Raises:
+            ValueError: if none does.
+        """
+        is_inside = [window[0] <= i / steps and (i + 1) / steps <= window[1] for i in range(steps)]
+        if not any(is_inside):
+            raise ValueError(
+                f"`feature_guidance_window`: no step of {steps} lies as a whole in {window}. Widen it, or run more steps."
+            )
+        return is_inside
+
     # Copied from pipelines.pipeline_mg.MGPipeline.check_leak_guard
     def check_leak_guard(
         self, leak_guard: bool, reference_image: dict[str, Any] | None, output_type: str
@@ -687,7 +701,8 @@ class MGInpaintPipeline(
         """The references by which `warn_of_leaks` tells whose shape an output has; `None` where it is not asked for.
 
         Raises:
-            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one that lends something else.
+            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one
+                that lends something else.
         """
         if not leak_guard:
             return None
@@ -1270,11 +1285,11 @@ class MGInpaintPipeline(
     # Copied from pipelines.pipeline_mg.MGPipeline.decode_for_guidance
     def decode_for_guidance(self, latents: torch.Tensor, decoder: Any) -> torch.Tensor:
         """Latents (B, C, h, w) to pictures (B, 3, H, W) in about [0, 1], differentiable."""
-        if isinstance(decoder, str) and decoder == "linear":
+        if decoder == "linear":
             weight = self.fit_linear_decoder()
             blocks = F.conv2d(latents.float(), weight[:, :-1, None, None], weight[:, -1])
             return F.pixel_shuffle(blocks, self.vae_scale_factor) / 2 + 0.5
-        model = self.vae if isinstance(decoder, str) else decoder
+        model = self.vae if decoder == "vae" else decoder
         scaled = (latents / model.config.scaling_factor).to(model.dtype)
         return model.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
 
@@ -1307,9 +1322,9 @@ class MGInpaintPipeline(
             )
             for name, target in targets.items()
         }
-        if isinstance(decoder, str) and decoder == "linear":
+        if decoder == "linear":
             self.fit_linear_decoder()
-        elif not isinstance(decoder, str):
+        elif decoder != "vae":
             decoder.to(device)
         mask = None if mask is None else mask.to(device, torch.float32)
         return {"scales": scales, "targets": targets, "decoder": decoder, "is_full": is_full, "mask": mask}
@@ -1575,8 +1590,8 @@ class MGInpaintPipeline(
         Examples:
 
         Returns:
-            `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the attribution, if asked
-            for). Outside the mask they
+            `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the
+            attribution, if asked for). Outside the mask they
             equal `image` bit for bit (after resizing, where `height` or `width` asked for it).
 
         Raises:
@@ -1640,15 +1655,7 @@ class MGInpaintPipeline(
             raise ValueError(f"At `strength` {strength} no step is left. Raise it, or `num_inference_steps`.")
         factors = self.step_factors(granularity_schedule, len(timesteps), [*given, *(negative_reference_image or {})])
 
-        is_pulled = [
-            feature_guidance_window[0] <= i / len(timesteps) and (i + 1) / len(timesteps) <= feature_guidance_window[1]
-            for i in range(len(timesteps))
-        ]
-        if guided and not any(is_pulled):
-            raise ValueError(
-                f"`feature_guidance_window`: no step of {len(timesteps)} lies as a whole in {feature_guidance_window}. "
-                f"Widen it, or run more steps."
-            )
+        is_pulled = self.guided_steps(feature_guidance_window, len(timesteps)) if guided else [False] * len(timesteps)
 
         # 2. The picture: what is kept, and what is computed
         size = (height, width) if is_resized else None
@@ -1765,7 +1772,7 @@ class MGInpaintPipeline(
                     moved=moved,
                 )
                 move = None
-                if pull is not None and is_pulled[i]:
+                if is_pulled[i]:
                     noise_pred, move = self.guide_by_features(predict, latents, t, pull)
                 else:
                     noise_pred = predict(latents)

@@ -9,7 +9,6 @@ from diffusers import AutoencoderTiny
 from mg_diffusion import MGPipeline
 from mg_diffusion.cli import main
 from mg_diffusion.evaluation.metrics import describe, distances
-from mg_diffusion.loading import load_pipeline
 from mg_diffusion.pipelines.pipeline_mg import unit_root_mean_square
 from mg_diffusion.recipe import read_recipe
 
@@ -22,9 +21,9 @@ def generate(pipeline, reference_image=None, **options):
 
 
 # -- distances ----------------------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def encoder(repository):
-    return load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar")).mg_encoder
+@pytest.fixture
+def encoder(shipped):
+    return shipped.mg_encoder
 
 
 def stripes(seed: int, vertical: bool = False) -> torch.Tensor:
@@ -305,10 +304,9 @@ def test_the_command_line_guides(model, tmp_path, capsys):
 
 
 # -- the effect, with the model that is shipped ---------------------------------------------------------------------------
-def test_guidance_alone_brings_the_picture_nearer_to_each_reference(repository):
-    pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
+def test_guidance_alone_brings_the_picture_nearer_to_each_reference(shipped):
+    pipeline = MGPipeline(**{**shipped.components, "mg_adapter": None})
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.mg_adapter = None
     lent = [stripes(seed, vertical=seed % 2 > 0)[0].permute(1, 2, 0).numpy() for seed in range(4)]
     lists = {
         name: [[lent[(index + shift) % 4]] for index in range(4)] for shift, name in enumerate(("color", "shape"))

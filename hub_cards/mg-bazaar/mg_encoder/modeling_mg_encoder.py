@@ -130,6 +130,12 @@ def color_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tens
     return {"points": points, "weights": weights / weights.sum(1, keepdim=True)}
 
 
+def limited_detail(lightness: torch.Tensor) -> torch.Tensor:
+    """Lightness (B, 1, H, W) without what varies slowly, over 10, large steps softly limited."""
+    detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
+    return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / 10.0
+
+
 def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """Luminance without local mean and contrast.
 
@@ -144,12 +150,11 @@ def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) ->
     variance = gaussian_blur((lightness - mean).square(), LOCAL_SIGMA)
     weight = mask * torch.exp(-gaussian_blur(di_zenzo_gradient(smooth), 2.0) / 1.5) + 1e-6
     contrast = ((variance * weight).sum((2, 3)) / weight.sum((2, 3)) + 4.0).sqrt()
-    detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
     return {
         "normalized": (lightness - mean) / torch.sqrt(variance + 4.0),
         "weight": weight,
         "contrast": contrast,
-        "detail": DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / 10.0,
+        "detail": limited_detail(lightness),
     }
 
 
@@ -1042,10 +1047,9 @@ class MGEncoder(ModelMixin, ConfigMixin):
                 color_directions().to(colors) @ colors, targets["color"], shares(F.avg_pool2d(mask, 2))
             )
         if "texture" in targets:
-            detail = lab[:, :1] - gaussian_blur(lab[:, :1], DETAIL_SIGMA)
-            detail = DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / 10.0
             inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
-            found["texture"] = transport_cost(patch_responses(detail, 2), targets["texture"], shares(inside))
+            responses = patch_responses(limited_detail(lab[:, :1]), 2)
+            found["texture"] = transport_cost(responses, targets["texture"], shares(inside))
         if "shape" in targets:
             found["shape"] = unexplained_share(lab, targets["shape"], shares(mask))
         return found
@@ -1152,24 +1156,27 @@ class MGEncoder(ModelMixin, ConfigMixin):
 
     def _encode_row(self, name: str, row: list[Any], size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
         """The average of what one sample has for the whole picture, or one entry for each of its regions."""
-        has_region = [isinstance(item, dict) and item.get("region") is not None for item in row]
-        encoded = [self._encode_one(name, item, size) for item in row]
-        rest = [one for one, is_regional in zip(encoded, has_region, strict=True) if not is_regional]
+        given = [item.get("region") if isinstance(item, dict) else None for item in row]
+        regions = [None if region is None else read_region(region, size) for region in given]
+        encoded = [(self._encode_one(name, item, size, at), at) for item, at in zip(row, regions, strict=True)]
+        rest = [one for one, region in encoded if region is None]
         if len(rest) == len(row):
             return [self._average(rest)]
-        regions = [read_region(item["region"], size) for item, wanted in zip(row, has_region, strict=True) if wanted]
-        covered = torch.cat(regions).sum(0, keepdim=True)
-        regional = [one for one, is_regional in zip(encoded, has_region, strict=True) if is_regional]
-        parts = [parts for parts, _ in regional]
+        regional = [(*one, region) for one, region in encoded if region is not None]
+        parts = [parts for parts, _, _ in regional]
+        covered = sum(region for _, _, region in regional)
         # Where regions overlap they share the place out by weight.
-        weighted = [weight * region for (_, weight), region in zip(regional, regions, strict=True)]
+        weighted = [weight * region for _, weight, region in regional]
         total = sum(weighted).clamp(min=1e-8)
         shares = [one / total * covered.clamp(max=1) for one in weighted]
         if rest:
             parts, shares = [*parts, self._average(rest)], [*shares, (1 - covered).clamp(min=0)]
         return [{**part, "region": share.to(self.device)} for part, share in zip(parts, shares, strict=True)]
 
-    def _encode_one(self, name: str, reference: Any, size: tuple[int, int]) -> tuple[dict[str, torch.Tensor], float]:
+    def _encode_one(
+        self, name: str, reference: Any, size: tuple[int, int], region: torch.Tensor | None
+    ) -> tuple[dict[str, torch.Tensor], float]:
+        """Features of one reference, of shape laid into its region if it has one (`read_region`), and its weight."""
         fields = reference if isinstance(reference, dict) else {"image": reference}
         if is_card(fields.get("image")):
             kept, weight = self._of_card(name, fields), read_weight(fields)
@@ -1178,8 +1185,7 @@ class MGEncoder(ModelMixin, ConfigMixin):
         if name != "shape":
             return {key: value.to(self.device, self.dtype) for key, value in kept.items()}, weight
         # The shape is laid out over the picture to be made, or over its region there, whatever its aspect ratio.
-        region = fields.get("region")
-        region = torch.ones(1, 1, *size) if region is None else read_region(region, size)
+        region = torch.ones(1, 1, *size) if region is None else region
         laid = {key: lay_into(value.to(self.device), region) for key, value in kept.items()}
         return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name], weight
 
