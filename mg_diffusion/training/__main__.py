@@ -9,6 +9,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.stage == "vae":
         from .vae import run
+    elif args.text_only:
+        from .text import run
     else:
         from .base import run
     try:

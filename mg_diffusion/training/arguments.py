@@ -89,6 +89,8 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
     group.add_argument("--cache_dir", help="keep computed views here between runs")
     group.add_argument("--init_from", help="folder of an MGPipeline to start from (fine-tuning)")
+    alone = "train UNet and text encoder alone on pictures and captions: a base without our parts"
+    group.add_argument("--text_only", action="store_true", help=alone)
     group.add_argument("--block_out_channels", type=int, nargs="+", help="of a new UNet; 48 96 160 if not given")
     group.add_argument("--text_width", type=int, help="of a new text encoder; 128 if not given")
     group.add_argument("--composite_share", type=float, default=0.45, help="exact triples of photographs")

@@ -17,6 +17,9 @@ from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
 
 
+BASE = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+
+
 class Objective:
     """L = sum of ||v - v_hat||^2 for an x0-predicting UNet, and the noisy input it is computed from."""
 
@@ -100,7 +103,7 @@ class Objective:
         return self(model, batch, timesteps, noise, fusion_scale).mean()
 
 
-def load_components(folder: str) -> dict[str, Any]:
+def load_base(folder: str, needed: tuple[str, ...] = BASE) -> dict[str, Any]:
     """Components of a pipeline that training starts from, in float32.
 
     Raises:
@@ -111,10 +114,15 @@ def load_components(folder: str) -> dict[str, Any]:
         components = MGPipeline.from_pretrained(folder, dtype=torch.float32).components
     except (OSError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from error
-    missing = [name for name, part in components.items() if part is None]
+    missing = [name for name in needed if components[name] is None]
     if missing:
         raise ValueError(f"{expected}, which lacks {missing}.")
     return components
+
+
+def load_components(folder: str) -> dict[str, Any]:
+    """As `load_base`, with encoder and adapter."""
+    return load_base(folder, (*BASE, "mg_encoder", "mg_adapter"))
 
 
 def export_weights(components: dict[str, Any], folder: str | Path) -> None:

@@ -145,6 +145,18 @@ def build_components(args: Any, captions: list[str]) -> dict[str, Any]:
     }
 
 
+class TextModel(nn.Module):
+    """UNet and text encoder in one module."""
+
+    def __init__(self, unet: nn.Module, text_encoder: nn.Module):
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, unet_input: torch.Tensor, timesteps: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """The UNet's prediction (B, C, h, w) for unet_input (B, 2C + 1, h, w): noisy latents, mask, masked latents."""
+        return self.unet(unet_input, timesteps, self.text_encoder(input_ids).last_hidden_state).sample
+
+
 class TrainedModel(nn.Module):
     """UNet, text encoder, encoder and adapter in one module, so that DDP wraps them together."""
 

@@ -35,9 +35,9 @@ def validation_loss(objective: Any, model: torch.nn.Module, stream: Any, device:
 
 
 def save_grid(components: dict[str, Any], pictures: Pictures, path: Path, columns: int = 8) -> None:
-    """Rows: color, texture and shape reference, the result of all three, and each alone with its caption.
+    """Rows: color, texture and shape reference, the result of all three, each alone with its caption, the caption alone.
 
-    The references of a column are three different held-out pictures.
+    The references of a column are three different held-out pictures. Without an adapter there is the last row only.
     """
     from mg_diffusion.pipelines import MGPipeline
 
@@ -46,14 +46,17 @@ def save_grid(components: dict[str, Any], pictures: Pictures, path: Path, column
     columns = min(columns, len(pictures))
     images = [picture.permute(1, 2, 0).numpy() for picture in pictures.whole]
     shifted = {name: [images[(i + k) % len(images)] for i in range(columns)] for k, name in enumerate(REFERENCES)}
-    rows = [np.concatenate(shifted[name], 1) for name in REFERENCES]
+    rows, combinations = [], [()]
+    if components["mg_adapter"] is not None:
+        rows = [np.concatenate(shifted[name], 1) for name in REFERENCES]
+        combinations = [REFERENCES, *((name,) for name in REFERENCES), ()]
     # All three without text, each alone with its caption, the caption alone.
-    for names in (REFERENCES, *((name,) for name in REFERENCES), ()):
+    for names in combinations:
         captions = None if names == REFERENCES else pictures.captions
         references = {name: [[picture] for picture in shifted[name]] for name in names}
         output = pipeline(
             prompt=[""] * columns if captions is None else captions[:columns],
-            reference_image=references,
+            reference_image=references or None,
             generator=[torch.Generator().manual_seed(i) for i in range(columns)],
             output_type="np",
         ).images
