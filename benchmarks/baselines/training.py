@@ -43,10 +43,6 @@ class ReferenceStream(SampleStream):
     def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
         return {**super()._shape(item, flip), "shape_rgb": self._picture(item, flip)}
 
-    def _picture(self, item: int, flip: bool = False) -> torch.Tensor:
-        picture = self.pool.rgb[item].float() / 255
-        return picture.flip(-1) if flip else picture
-
 
 class BaselineModel(torch.nn.Module):
     """A baseline and the frozen text encoder, as one module."""

@@ -1,4 +1,4 @@
-"""`accelerate launch -m mg_diffusion.training {vae,base} ...`"""
+"""`accelerate launch -m mg_diffusion.training {vae,base,adapter} ...`"""
 
 import sys
 
@@ -9,6 +9,8 @@ def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
     if args.stage == "vae":
         from .vae import run
+    elif args.stage == "adapter":
+        from .adapter import run
     elif args.text_only:
         from .text import run
     else:

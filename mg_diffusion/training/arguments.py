@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 
-STAGES = ("vae", "base")
+STAGES = ("vae", "base", "adapter")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 # The smallest value that means something; `None` stands for "not given".
 AT_LEAST = {
@@ -29,13 +29,14 @@ NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="accelerate launch -m mg_diffusion.training",
-        description="vae: train a small AutoencoderKL. base: train UNet, text encoder, MGEncoder and MGAdapter together.",
+        description="vae: train a small AutoencoderKL. base: train UNet, text encoder, MGEncoder and MGAdapter together. "
+        "adapter: train MGEncoder and MGAdapter for a Stable Diffusion, which stays as it is.",
     )
     stages = parser.add_subparsers(dest="stage", required=True)
     for stage in STAGES:
         one = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         _add_common(one)
-        (_add_vae if stage == "vae" else _add_base)(one)
+        {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](one)
     return parser
 
 
@@ -93,13 +94,32 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text_only", action="store_true", help=alone)
     group.add_argument("--block_out_channels", type=int, nargs="+", help="of a new UNet; 48 96 160 if not given")
     group.add_argument("--text_width", type=int, help="of a new text encoder; 128 if not given")
+    _add_supervision(group)
+    group.add_argument("--snr_gamma", type=float, default=16.0, help="limit of the v-space weight 1 / sigma^2")
+
+
+def _add_adapter(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("adapter")
+    base = "folder or Hub id of a Stable Diffusion, in the format of diffusers"
+    group.add_argument("--pretrained_model_name_or_path", required=True, help=base)
+    group.add_argument("--variant", help="of the base's weight files, such as fp16")
+    start = "folder or Hub id with mg_encoder/ and mg_adapter/ to start from; new ones if not given"
+    group.add_argument("--mg_model_name_or_path", help=start)
+    group.add_argument("--cache_dir", help="keep computed views here between runs")
+    kept = "keep the photographs' latents and the captions' embeddings in --cache_dir, too"
+    group.add_argument("--cache_latents", action="store_true", help=kept)
+    group.add_argument("--gradient_checkpointing", action="store_true", help="of the UNet: less memory, more time")
+    _add_supervision(group)
+    group.add_argument("--snr_gamma", type=float, default=5.0, help="of Min-SNR weighting")
+
+
+def _add_supervision(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--composite_share", type=float, default=0.45, help="exact triples of photographs")
     group.add_argument("--rendered_share", type=float, default=0.15, help="exact triples of rendered pictures")
     group.add_argument("--num_crossings", type=int, default=12000, help="pool of crossed photographs")
     group.add_argument("--num_rendered", type=int, default=4000, help="pool of rendered pictures")
     augment = "crop, flip, leave out references and captions at random"
     group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help=augment)
-    group.add_argument("--snr_gamma", type=float, default=16.0, help="limit of the v-space weight 1 / sigma^2")
 
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -121,17 +141,20 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} must be at least {least}, got {value}")
     if not 0 <= args.ema_decay <= 1:
         parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
-    if any(width < 16 or width % 16 for width in args.block_out_channels or ()):
+    if any(width < 16 or width % 16 for width in getattr(args, "block_out_channels", None) or ()):
         parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
     if args.resolution < 32 or args.resolution % 8:
         parser.error(f"--resolution must be a multiple of 8 and at least 32, got {args.resolution}")
-    if args.stage == "base":
+    if args.stage == "adapter" and args.cache_latents and not args.cache_dir:
+        parser.error("--cache_latents needs --cache_dir, the folder to keep them in")
+    if args.stage != "vae":
         shares = args.composite_share, args.rendered_share
         if min(shares) < 0 or sum(shares) > 1:
             parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")
         for share, pool in (("composite_share", "num_crossings"), ("rendered_share", "num_rendered")):
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
-        if args.text_width is not None and (args.text_width < 4 or args.text_width % 4):
-            parser.error(f"--text_width must be a multiple of 4, got {args.text_width}")
+    text_width = getattr(args, "text_width", None)
+    if text_width is not None and (text_width < 4 or text_width % 4):
+        parser.error(f"--text_width must be a multiple of 4, got {text_width}")
     return args

@@ -2,17 +2,19 @@
 
 import contextlib
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import default_collate
+from accelerate import Accelerator
+from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.pipelines import MGPipeline
 
 from .loop import start, train
 from .models import TrainedModel, build_components
-from .pictures import load_splits
+from .pictures import Pictures, load_splits
 from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
 
@@ -20,18 +22,45 @@ from .validation import save_grid, validation_loss
 BASE = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 
 
+def target_of(kind: str, clean: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """What a UNet predicts, by the scheduler's `prediction_type`; v of Salimans and Ho, arXiv 2202.00512."""
+    if kind == "epsilon":
+        return noise
+    return clean if kind == "sample" else alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+
+
+def weight_of(kind: str, alpha_bar: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Weight of the squared error of a prediction, limited near the data.
+
+    Min-SNR (Hang et al., arXiv 2303.09556) for a prediction of noise. For x0 and v it is that of v, which does not
+    vanish at pure noise: v - v_hat = (x0_hat - x0) / sigma.
+    """
+    if kind == "epsilon":
+        snr = alpha_bar / (1 - alpha_bar)
+        return snr.clamp(max=gamma) / snr.clamp(min=1e-8)
+    limited = (1 / (1 - alpha_bar)).clamp(max=gamma)
+    return limited if kind == "sample" else limited * (1 - alpha_bar)
+
+
 class Objective:
-    """L = sum of ||v - v_hat||^2 for an x0-predicting UNet, and the noisy input it is computed from."""
+    """L = sum of ||y - y_hat||^2, y what the UNet predicts, and the noisy input it is computed from.
+
+    Raises:
+        ValueError: for a scheduler without `alphas_cumprod`, or of another prediction type.
+    """
 
     def __init__(self, components: dict[str, Any], snr_gamma: float):
         self.vae = components["vae"]
         self.tokenizer = components["tokenizer"]
-        self.alphas = components["scheduler"].alphas_cumprod
-        self.prediction_type = components["scheduler"].config.prediction_type
+        self.is_inpainting = components["unet"].config.in_channels > self.vae.config.latent_channels
+        self.alphas = getattr(components["scheduler"], "alphas_cumprod", None)
+        self.prediction_type = components["scheduler"].config.get("prediction_type", "epsilon")
         self.snr_gamma = snr_gamma
-        if self.prediction_type != "sample":
+        if self.alphas is None or self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise ValueError(
-                f"Stage base trains x0-prediction (`sample`); the scheduler has {self.prediction_type!r}."
+                f"Training needs a scheduler with `alphas_cumprod` that predicts epsilon, v_prediction or sample, such as "
+                f"DDPMScheduler or DDIMScheduler; this is {type(components['scheduler']).__name__} with "
+                f"{self.prediction_type!r}."
             )
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -44,7 +73,8 @@ class Objective:
 
     @torch.no_grad()
     def latents(self, images: torch.Tensor) -> torch.Tensor:
-        return self.vae.encode(images).latent_dist.sample() * self.vae.config.scaling_factor
+        encoded = self.vae.encode(images.to(self.vae.dtype)).latent_dist.sample()
+        return encoded.float() * self.vae.config.scaling_factor
 
     def latent_shape(self, images: torch.Tensor) -> tuple[int, int, int, int]:
         """Shape of `latents(images)`, from the configuration alone: noise is drawn before anything is encoded."""
@@ -62,16 +92,22 @@ class Objective:
     ) -> torch.Tensor:
         """Weighted squared error (B,) of a batch at given timesteps (B,) and noise (B, C, h, w)."""
         image, mask = batch["image"], batch["mask"]
-        clean = self.latents(image)
-        masked = self.latents(image * (1 - mask))
-        # A cell is repainted when any of its pixels is, as in the pipelines.
-        cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
+        clean = self.clean_latents(batch)
         alpha_bar = self.alphas.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        predicted = self.predict(model, batch, torch.cat([noisy, cell, masked], 1), timesteps, fusion_scale)
-        # v - v_hat = (x0_hat - x0) / sigma (Salimans and Ho, arXiv 2202.00512), its weight limited near the data.
-        weight = (1 / (1 - alpha_bar)).clamp(max=self.snr_gamma).flatten()
-        return weight * (predicted.float() - clean).square().mean((1, 2, 3))
+        unet_input = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+        if self.is_inpainting:
+            masked = self.latents(image * (1 - mask))
+            # A cell is repainted when any of its pixels is, as in the pipelines.
+            cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
+            unet_input = torch.cat([unet_input, cell, masked], 1)
+        predicted = self.predict(model, batch, unet_input, timesteps, fusion_scale)
+        target = target_of(self.prediction_type, clean, noise, alpha_bar)
+        weight = weight_of(self.prediction_type, alpha_bar, self.snr_gamma).flatten()
+        return weight * (predicted.float() - target).square().mean((1, 2, 3))
+
+    def clean_latents(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Latents (B, C, h, w) of the pictures to paint."""
+        return self.latents(batch["image"])
 
     def predict(
         self,
@@ -81,7 +117,7 @@ class Objective:
         timesteps: torch.Tensor,
         fusion_scale: float,
     ) -> torch.Tensor:
-        """The prediction of x0 (B, C, h, w)."""
+        """The UNet's prediction (B, C, h, w)."""
         return model(
             unet_input,
             timesteps,
@@ -94,9 +130,12 @@ class Objective:
             fusion_scale,
         )
 
+    def draw_timesteps(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Timesteps (B,), all of them equally likely."""
+        return torch.randint(0, len(self.alphas), (len(batch["image"]),), device=batch["image"].device)
+
     def training_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        count = len(batch["image"])
-        timesteps = torch.randint(0, len(self.alphas), (count,), device=batch["image"].device)
+        timesteps = self.draw_timesteps(batch)
         noise = torch.randn(self.latent_shape(batch["image"]), device=batch["image"].device)
         # The fusion is left out of half of the batches, so that alpha = 0 always works.
         fusion_scale = float(torch.rand(()) < 0.5)
@@ -130,6 +169,59 @@ def export_weights(components: dict[str, Any], folder: str | Path) -> None:
     MGPipeline(**components).save_pretrained(folder, safe_serialization=True)
 
 
+def fit(
+    accelerator: Accelerator,
+    args: Namespace,
+    model: torch.nn.Module,
+    objective: Objective,
+    stream: Dataset,
+    held: tuple[Pictures, Dataset, Objective] | None,
+    pipeline: Any,
+    export: Callable[[], None],
+) -> list[dict[str, float]]:
+    """Train a model with its adapter, if it has one, attached; it is detached while the pipeline draws the grid.
+
+    Args:
+        held: held-out pictures, samples of them, and the objective that scores these; `None` where there are none.
+        pipeline: of the very modules that are trained.
+        export: writes inference weights.
+    """
+    if held is None:
+        accelerator.print("No validation split: the run reports the training loss only.")
+    adapter = getattr(model, "mg_adapter", None)
+    with contextlib.ExitStack() as attached:
+
+        def attach() -> None:
+            if adapter is not None:
+                attached.enter_context(adapter.attach(model.unet))
+
+        def validate(step: int) -> dict[str, float]:
+            if held is None:
+                return {}
+            pictures, samples, scored_by = held
+            model.eval()
+            with torch.no_grad(), accelerator.autocast():
+                losses = validation_loss(scored_by, model, samples, accelerator.device)
+            attached.close()
+            if accelerator.is_main_process:
+                save_grid(pipeline, pictures, Path(args.output_dir, f"grid-{step:06d}.png"))
+            attach()
+            model.train()
+            return losses
+
+        attach()
+        return train(
+            accelerator,
+            args,
+            model.train(),
+            stream,
+            objective.collate,
+            objective.training_loss,
+            validate,
+            export,
+        )
+
+
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator = start(args)
@@ -145,40 +237,14 @@ def run(args: Namespace) -> list[dict[str, float]]:
     length = args.max_train_steps * per_step
     stream = SampleStream(pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment)
     objective = Objective(components, args.snr_gamma)
-    if held_out is None:
-        accelerator.print("No validation split: the run reports the training loss only.")
-    else:
+    held = None
+    if held_out is not None:
         held_rendered = max(1, len(held_out) // 2)
         held_pool, held_bases = build_pool(held_out, len(held_out), held_rendered, 1, args.cache_dir)
         held_stream = SampleStream(
             held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, tiles, augment=False
         )
-    with contextlib.ExitStack() as attached:
-
-        def attach() -> None:
-            attached.enter_context(model.mg_adapter.attach(model.unet))
-
-        def validate(step: int) -> dict[str, float]:
-            if held_out is None:
-                return {}
-            model.eval()
-            with torch.no_grad(), accelerator.autocast():
-                losses = validation_loss(objective, model, held_stream, accelerator.device)
-                attached.close()
-                if accelerator.is_main_process:
-                    save_grid(components, held_out, Path(args.output_dir, f"grid-{step:06d}.png"))
-                attach()
-            model.train()
-            return losses
-
-        attach()
-        return train(
-            accelerator,
-            args,
-            model.train(),
-            stream,
-            objective.collate,
-            objective.training_loss,
-            validate,
-            lambda: export_weights(components, Path(args.output_dir, "weights")),
-        )
+        held = held_out, held_stream, objective
+    pipeline = MGPipeline(**components)
+    folder = Path(args.output_dir, "weights")
+    return fit(accelerator, args, model, objective, stream, held, pipeline, lambda: export_weights(components, folder))

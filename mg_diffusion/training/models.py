@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from torch import nn
@@ -157,46 +158,64 @@ class TextModel(nn.Module):
         return self.unet(unet_input, timesteps, self.text_encoder(input_ids).last_hidden_state).sample
 
 
-class TrainedModel(nn.Module):
-    """UNet, text encoder, encoder and adapter in one module, so that DDP wraps them together."""
+class ConditionedUNet(nn.Module):
+    """UNet, encoder and adapter in one module, so that DDP wraps them together."""
 
-    def __init__(self, unet: nn.Module, text_encoder: nn.Module, mg_encoder: nn.Module, mg_adapter: nn.Module):
+    def __init__(self, unet: nn.Module, mg_encoder: nn.Module, mg_adapter: nn.Module):
         super().__init__()
-        self.unet, self.text_encoder = unet, text_encoder
-        self.mg_encoder, self.mg_adapter = mg_encoder, mg_adapter
+        self.unet, self.mg_encoder, self.mg_adapter = unet, mg_encoder, mg_adapter
 
     def forward(
         self,
         unet_input: torch.Tensor,
         timesteps: torch.Tensor,
-        input_ids: torch.Tensor,
+        text: torch.Tensor,
         views: dict[str, dict[str, torch.Tensor]],
         turns: torch.Tensor,
         sketch: torch.Tensor,
         has_sketch: torch.Tensor,
         present: torch.Tensor,
         fusion_scale: float,
+        added: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """The UNet's prediction (B, C, h, w); must run inside `mg_adapter.attach(unet)`.
 
         Args:
-            unet_input: (B, 2C + 1, h, w), noisy latents, mask, masked latents.
+            unet_input: (B, C or 2C + 1, h, w), noisy latents and, of an inpainting UNet, mask and masked latents.
+            text: (B, tokens, width) from the text encoder.
             turns: (B, 3, 3), which region gets which color.
             sketch, has_sketch: (B, 3, S, S) Lab and (B,) bool, for edits without references, see `MGAdapter.sketch`.
             present: (B, G) bool, references that were not dropped.
+            added: `added_cond_kwargs` of Stable Diffusion XL.
         """
         features = self.mg_encoder(views)
         features["shape"]["structure"] = turn_colors(features["shape"]["structure"], turns)
-        laid = self.mg_adapter.sketch(features, self.mg_adapter.map_size(*unet_input.shape[2:]))
+        size = self.mg_adapter.map_size(*unet_input.shape[2:])
+        laid = self.mg_adapter.sketch(features, size)
+        sketch = F.adaptive_avg_pool2d(sketch, size)
         features["shape"]["sketch"] = torch.where(has_sketch.view(-1, 1, 1, 1), sketch, laid)
         attention, residuals = self.mg_adapter.condition(
             self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
         )
-        text = self.text_encoder(input_ids).last_hidden_state
         return self.unet(
             unet_input,
             timesteps,
             text,
+            added_cond_kwargs=added,
             cross_attention_kwargs={"ip_hidden_states": attention},
-            down_intrablock_additional_residuals=list(residuals),
+            # A base in low precision does not take others.
+            down_intrablock_additional_residuals=[residual.to(self.unet.dtype) for residual in residuals],
         ).sample
+
+
+class TrainedModel(ConditionedUNet):
+    """The same with the text encoder, which is trained along: `text` is (B, tokens) of numbers."""
+
+    def __init__(self, unet: nn.Module, text_encoder: nn.Module, mg_encoder: nn.Module, mg_adapter: nn.Module):
+        super().__init__(unet, mg_encoder, mg_adapter)
+        self.text_encoder = text_encoder
+
+    def forward(
+        self, unet_input: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, *rest: Any
+    ) -> torch.Tensor:
+        return super().forward(unet_input, timesteps, self.text_encoder(text).last_hidden_state, *rest)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -243,7 +244,15 @@ def random_presence(rng: np.random.Generator, kind: str) -> np.ndarray:
 
 
 class SampleStream(Dataset):
-    """Sample `i` of a run. `shares` gives the probability of each kind, "photo" taking the rest."""
+    """Sample `i` of a run.
+
+    Args:
+        pool, bases: from `build_pool`, at the encoder's size.
+        shares: the probability of each kind, "photo" taking the rest.
+        images: (2N, 3, R, R) uint8, the pool's photographs at the resolution of a base that is larger. Crossed pictures
+            are enlarged to it.
+        is_inpainting: whether the UNet reads a mask; if not, everything is repainted.
+    """
 
     def __init__(
         self,
@@ -256,10 +265,13 @@ class SampleStream(Dataset):
         num_tiles: int,
         text_dropout: float = 0.3,
         augment: bool = True,
+        images: torch.Tensor | None = None,
+        is_inpainting: bool = True,
     ):
         self.pool, self.bases, self.captions = pool, bases, captions
         self.length, self.seed, self.shares = length, seed, shares
         self.text_dropout, self.num_tiles, self.augment = text_dropout, num_tiles, augment
+        self.images, self.is_inpainting = images, is_inpainting
 
     def __len__(self) -> int:
         return self.length
@@ -277,15 +289,32 @@ class SampleStream(Dataset):
         sample["present"] = torch.from_numpy(keep)
         # What is learned without any reference is to go on with what lies around a hole.
         sample["mask"] = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if keep.any() else 0.2)
+        if not self.is_inpainting:
+            sample["mask"] = torch.ones_like(sample["mask"])
         sample["sketch"], sample["has_sketch"] = torch.zeros_like(sample["image"]), torch.tensor(False)
         if not keep.any() and sample["mask"].mean() < 0.95 and rng.random() < CONTEXT_SHARE:
             sample |= self._context(sample["image"], sample["mask"], rng)
+        if self.images is not None:
+            sample |= self._enlarged(sample, kind)
         if kind != "photo":
             # Around the hole of an edit lies another picture, and the references rule all the same.
-            other = self.pool.rgb[int(rng.integers(len(self.captions)))].float() / 255
+            other = self._picture(int(rng.integers(len(self.captions))))
             sample["image"] = torch.where(sample["mask"] > 0, sample["image"], other)
         sample["image"] = sample["image"] * 2 - 1
         return sample
+
+    def _picture(self, item: int, flip: bool = False) -> torch.Tensor:
+        """A photograph of the pool, (3, R, R) in [0, 1]."""
+        picture = (self.pool.rgb if self.images is None else self.images)[item].float() / 255
+        return picture.flip(-1) if flip else picture
+
+    def _enlarged(self, sample: dict[str, Any], kind: str) -> dict[str, torch.Tensor]:
+        """Picture and mask at the resolution of `images`."""
+        size = self.images.shape[2:]
+        image = F.interpolate(sample["image"][None], size=size, mode="bicubic", align_corners=False).clamp(0, 1)[0]
+        if kind == "photo":
+            image = self._picture(int(sample["item"]), bool(sample["is_flipped"]))
+        return {"image": image, "mask": F.interpolate(sample["mask"][None], size=size)[0]}
 
     def _photo(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """A photograph; color and texture come from the picture itself or its other part, shape from itself."""
@@ -295,12 +324,14 @@ class SampleStream(Dataset):
         this = picture + part * count
         other = [picture + int(rng.integers(2)) * count for _ in range(2)] if self.augment else [this, this]
         flip = self.augment and rng.random() < 0.5
-        image = self.pool.rgb[this].float() / 255
         is_dropped = self.augment and rng.random() < self.text_dropout
         caption = "" if is_dropped else self.captions[picture]
         structure = self.pool.structure[this, None, :, 1::4, 1::4].flatten(2)
+        image = self.pool.rgb[this].float() / 255
         return {
             "image": image.flip(-1) if flip else image,
+            "item": torch.tensor(this),
+            "is_flipped": torch.tensor(flip),
             "caption": caption,
             "turn": nearest_turn(structure, self.pool.points[this, None].transpose(1, 2))[0],
             **self._color(other[0]),
@@ -317,6 +348,8 @@ class SampleStream(Dataset):
         canvas = lay_tiles(texture["tiles"].unsqueeze(0), *base.shape[1:])[0]
         return {
             "image": add_texture(base.flip(-1) if flip else base, canvas),
+            "item": torch.tensor(-1),  # no photograph
+            "is_flipped": torch.tensor(flip),
             "caption": "",
             "turn": bases.turn[entry],
             **self._color(int(bases.color[entry])),

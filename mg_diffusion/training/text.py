@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from .base import Objective, export_weights, load_base
-from .loop import start, train
+from mg_diffusion.pipelines import MGPipeline
+
+from .base import Objective, export_weights, fit, load_base
+from .loop import start
 from .models import TextModel, build_components
 from .pictures import Pictures, load_splits
 from .supervision import random_mask
-from .validation import save_grid, validation_loss
 
 
 class TextStream(Dataset):
@@ -68,26 +69,9 @@ def run(args: Namespace) -> list[dict[str, float]]:
     per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     stream = TextStream(pictures, args.max_train_steps * per_step, args.seed, augment=args.augment)
     objective = TextObjective(components, args.snr_gamma)
-
-    def validate(step: int) -> dict[str, float]:
-        if held_out is None:
-            return {}
-        model.eval()
-        held_stream = TextStream(held_out, args.num_validation_images, 1, augment=False)
-        with torch.no_grad(), accelerator.autocast():
-            losses = validation_loss(objective, model, held_stream, accelerator.device)
-            if accelerator.is_main_process:
-                save_grid(components, held_out, Path(args.output_dir, f"grid-{step:06d}.png"))
-        model.train()
-        return losses
-
-    return train(
-        accelerator,
-        args,
-        model.train(),
-        stream,
-        objective.collate,
-        objective.training_loss,
-        validate,
-        lambda: export_weights(components, Path(args.output_dir, "weights")),
-    )
+    held = None
+    if held_out is not None:
+        held = held_out, TextStream(held_out, args.num_validation_images, 1, augment=False), objective
+    pipeline = MGPipeline(**components)
+    folder = Path(args.output_dir, "weights")
+    return fit(accelerator, args, model, objective, stream, held, pipeline, lambda: export_weights(components, folder))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+from accelerate.utils import send_to_device
 
 from .pictures import Pictures
 
@@ -26,7 +27,7 @@ def validation_loss(objective: Any, model: torch.nn.Module, stream: Any, device:
         generator = torch.Generator().manual_seed(timestep)
         values = []
         for batch in batches:
-            batch = {key: value.to(device) for key, value in batch.items()}
+            batch = send_to_device(batch, device)
             noise = torch.randn(objective.latent_shape(batch["image"]), generator=generator).to(device)
             steps = torch.full((len(noise),), timestep, device=device)
             values.append(objective(model, batch, steps, noise, fusion_scale=1.0))
@@ -34,20 +35,17 @@ def validation_loss(objective: Any, model: torch.nn.Module, stream: Any, device:
     return {"val_loss": float(np.mean(list(losses.values()))), **losses}
 
 
-def save_grid(components: dict[str, Any], pictures: Pictures, path: Path, columns: int = 8) -> None:
+def save_grid(pipeline: Any, pictures: Pictures, path: Path, columns: int = 8) -> None:
     """Rows: color, texture and shape reference, the result of all three, each alone with its caption, the caption alone.
 
     The references of a column are three different held-out pictures. Without an adapter there is the last row only.
     """
-    from mg_diffusion.pipelines import MGPipeline
-
-    pipeline = MGPipeline(**components)
     pipeline.set_progress_bar_config(disable=True)
     columns = min(columns, len(pictures))
     images = [picture.permute(1, 2, 0).numpy() for picture in pictures.whole]
     shifted = {name: [images[(i + k) % len(images)] for i in range(columns)] for k, name in enumerate(REFERENCES)}
     rows, combinations = [], [()]
-    if components["mg_adapter"] is not None:
+    if pipeline.mg_adapter is not None:
         rows = [np.concatenate(shifted[name], 1) for name in REFERENCES]
         combinations = [REFERENCES, *((name,) for name in REFERENCES), ()]
     # All three without text, each alone with its caption, the caption alone.
@@ -57,6 +55,8 @@ def save_grid(components: dict[str, Any], pictures: Pictures, path: Path, column
         output = pipeline(
             prompt=[""] * columns if captions is None else captions[:columns],
             reference_image=references or None,
+            height=pictures.whole.shape[2],
+            width=pictures.whole.shape[3],
             generator=[torch.Generator().manual_seed(i) for i in range(columns)],
             output_type="np",
         ).images

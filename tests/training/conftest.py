@@ -42,7 +42,6 @@ def flags(folder: Path) -> Callable[..., list[str]]:
             "train_data_dir": folder,
             "output_dir": output_dir,
             "resolution": SIZE,
-            "block_out_channels": "32 32",
             "train_batch_size": 2,
             "max_train_steps": 4,
             "checkpointing_steps": 2,
@@ -50,8 +49,12 @@ def flags(folder: Path) -> Callable[..., list[str]]:
             "num_validation_images": 2,
             "lr_warmup_steps": 1,
         }
+        if stage != "adapter":
+            chosen |= {"block_out_channels": "32 32"}
         if stage == "base":
-            chosen |= {"text_width": 32, "num_crossings": 4, "num_rendered": 4}
+            chosen |= {"text_width": 32}
+        if stage != "vae":
+            chosen |= {"num_crossings": 4, "num_rendered": 4}
         pairs = [(name, value) for name, value in {**chosen, **changed}.items() if value is not None]
         return [stage, *(part for name, value in pairs for part in (f"--{name}", *str(value).split()))]
 

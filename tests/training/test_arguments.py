@@ -20,7 +20,12 @@ def flags_of(stage):
     "arguments, message",
     [
         ([], "the following arguments are required: stage"),
-        (["adapter", *NEEDED], "invalid choice: 'adapter'"),
+        (["lora", *NEEDED], "invalid choice: 'lora'"),
+        (["adapter", *NEEDED], "required: --pretrained_model_name_or_path"),
+        (
+            ["adapter", *NEEDED, "--pretrained_model_name_or_path", "b", "--cache_latents"],
+            "--cache_latents needs --cache_dir",
+        ),
         (["base"], "required: --train_data_dir, --output_dir"),
         (["base", *NEEDED, "--colour", "red"], "unrecognized arguments: --colour red"),
         (["vae", *NEEDED, "--text_width", "32"], "unrecognized arguments: --text_width"),
@@ -81,10 +86,11 @@ def test_a_pipeline_to_start_from_brings_its_own_widths():
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_flag_is_used_and_everything_used_is_a_flag(stage, repository):
     sources = repository / "mg_diffusion" / "training"
-    shared, own = ("loop.py", "pictures.py"), {"vae": ("vae.py",), "base": ("base.py", "models.py")}[stage]
-    text = "".join((sources / name).read_text(encoding="utf-8") for name in shared + own)
+    own = {"vae": ["vae.py"], "base": ["base.py", "models.py", "text.py"], "adapter": ["adapter.py"]}[stage]
+    text = "".join((sources / name).read_text(encoding="utf-8") for name in ["loop.py", "pictures.py", *own])
     used = set(re.findall(r"\bargs\.([a-z_0-9]+)", text))
-    assert flags_of(stage) | {"stage"} == used
+    chosen_by = {"stage", "text_only"}  # read by `__main__`
+    assert flags_of(stage) | chosen_by == used | chosen_by
 
 
 def test_a_failing_run_ends_with_its_reason_and_leaves_its_configuration(flags, tmp_path):

@@ -4,9 +4,10 @@ from argparse import Namespace
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from tokenizers import pre_tokenizers
 
-from mg_diffusion.training.base import Objective
+from mg_diffusion.training.base import Objective, target_of, weight_of
 from mg_diffusion.training.models import MAX_TOKENS, TrainedModel, build_components, build_tokenizer, learn_merges
 from mg_diffusion.training.supervision import SampleStream, views_of
 from mg_diffusion.training.vae import build_vae
@@ -177,6 +178,32 @@ def test_a_folder_without_a_vae_is_refused(tmp_path):
 
 def test_another_prediction_type_is_refused():
     components = build_components(flags(), CAPTIONS)
-    components["scheduler"].register_to_config(prediction_type="epsilon")
-    with pytest.raises(ValueError, match="the scheduler has 'epsilon'"):
+    components["scheduler"].register_to_config(prediction_type="flow_prediction")
+    with pytest.raises(ValueError, match="predicts epsilon, .* this is DDIMScheduler with 'flow_prediction'"):
         Objective(components, 16.0)
+    with pytest.raises(ValueError, match="needs a scheduler with `alphas_cumprod`.* this is FlowMatchEuler"):
+        Objective({**components, "scheduler": FlowMatchEulerDiscreteScheduler()}, 16.0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_every_prediction_type_has_the_same_target_and_a_weight_at_every_noise_level(kind):
+    """A prediction of x0 that is wrong by as much costs the same by v and by x0; by epsilon what Min-SNR says."""
+    alpha_bar = torch.tensor([0.999, 0.5, 1e-3]).view(-1, 1, 1, 1)
+    clean, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+    target = target_of(kind, clean, noise, alpha_bar)
+    if kind == "epsilon":
+        original = (noisy - (1 - alpha_bar).sqrt() * target) / alpha_bar.sqrt()
+    elif kind == "v_prediction":
+        original = alpha_bar.sqrt() * noisy - (1 - alpha_bar).sqrt() * target
+    else:
+        original = target
+    torch.testing.assert_close(original, clean, atol=1e-4, rtol=1e-4)
+    # Of a unit error of x0, by the weight of what is predicted.
+    error = {"epsilon": alpha_bar / (1 - alpha_bar), "v_prediction": 1 / (1 - alpha_bar), "sample": torch.ones(())}[
+        kind
+    ]
+    cost = weight_of(kind, alpha_bar, 5.0) * error
+    snr = alpha_bar / (1 - alpha_bar)
+    expected = snr.clamp(max=5.0) if kind == "epsilon" else (snr + 1).clamp(max=5.0)
+    torch.testing.assert_close(cost.expand_as(expected), expected)

@@ -74,6 +74,8 @@ def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
             "structure": (3, 32, 32),
             "sketch": (3, 32, 32),
             "has_sketch": (),
+            "item": (),
+            "is_flipped": (),
         }
         assert -1 <= sample["image"].min() < sample["image"].max() <= 1
         assert all(torch.isfinite(value).all() for name, value in sample.items() if name != "caption")

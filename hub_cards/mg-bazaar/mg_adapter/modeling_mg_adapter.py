@@ -492,8 +492,27 @@ class MGAdapter(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_unet(cls, unet: nn.Module, encoder: nn.Module, **config: Any) -> "MGAdapter":
-        """An untrained adapter that fits `unet` (a `UNet2DConditionModel`) and `encoder` (an `MGEncoder`)."""
+        """An untrained adapter that fits a UNet and an encoder.
+
+        Args:
+            unet: a `UNet2DConditionModel`: Stable Diffusion 1, 2 or XL, for generation or inpainting.
+            encoder: an `MGEncoder`.
+            config: arguments of the constructor, in place of what would be chosen. `map_stride` is chosen so that the
+                encoder's working size is that of the shape map at the UNet's native size.
+
+        Raises:
+            ValueError: if the UNet has no cross-attention layers, or down blocks of a kind that takes no residuals.
+        """
         sizes = encoder.vector_sizes
+        native = unet.config.sample_size
+        native = max(native) if isinstance(native, (tuple, list)) else native
+        kinds, layers = set(unet.config.down_block_types), _attention_layers(unet)
+        if not layers or not kinds <= {"CrossAttnDownBlock2D", "DownBlock2D"}:
+            raise ValueError(
+                f"An MGAdapter needs a UNet with cross-attention and with down blocks CrossAttnDownBlock2D or DownBlock2D, "
+                f"as those of Stable Diffusion 1, 2 and XL; this one has {len(layers)} cross-attention layers and "
+                f"{sorted(kinds)}."
+            )
         channels, strides = [], []
         for level, (kind, width) in enumerate(
             zip(unet.config.down_block_types, unet.config.block_out_channels, strict=True)
@@ -507,9 +526,10 @@ class MGAdapter(ModelMixin, ConfigMixin):
             "granularities": tuple(sizes),
             "vector_sizes": sizes,
             "map_channels": encoder.map_channels,
-            "attention_layers": _attention_layers(unet),
+            "attention_layers": layers,
             "block_channels": tuple(channels),
             "block_strides": tuple(strides),
+            "map_stride": max(1, encoder.config.sample_size // (native or encoder.config.sample_size)),
         }
         return cls(**{**arguments, **config})
 

@@ -897,6 +897,27 @@ class MGEncoder(ModelMixin, ConfigMixin):
             )
         return (model, info) if with_info else model
 
+    @classmethod
+    def from_unet(cls, unet: nn.Module, **config: Any) -> "MGEncoder":
+        """An untrained encoder for pictures of a UNet's native size: two pixels a latent cell, at most 128 a side.
+
+        Args:
+            unet: a `UNet2DConditionModel`.
+            config: arguments of the constructor, in place of what would be chosen.
+
+        Raises:
+            ValueError: if the UNet does not tell its native size and no `sample_size` is given.
+        """
+        native = unet.config.sample_size
+        native = max(native) if isinstance(native, (tuple, list)) else native
+        if native is None and "sample_size" not in config:
+            raise ValueError(
+                "The UNet's configuration has no sample_size, the side of its latents. Give the encoder's working size "
+                "in pixels: MGEncoder.from_unet(unet, sample_size=128)."
+            )
+        # The views were calibrated at 64 pixels; what is much finer they would not take for texture.
+        return cls(**{"sample_size": min(2, max(1, 128 // (native or 128))) * (native or 128), **config})
+
     @property
     def vector_sizes(self) -> dict[str, int]:
         """Length of the pooled vector of each granularity."""

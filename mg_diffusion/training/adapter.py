@@ -1,0 +1,247 @@
+"""Stage `adapter`: encoder and adapter for a base that is there already, which stays as it is.
+
+The base is frozen, in low precision if asked for; what is trained is float32. Checkpoints and `weights/` hold the trained
+parts alone.
+"""
+
+import hashlib
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch.utils.data import default_collate
+
+from mg_diffusion.modeling_mg_adapter import MGAdapter
+from mg_diffusion.modeling_mg_encoder import MGEncoder
+from mg_diffusion.pipelines import MGPipeline
+
+from .base import Objective, fit
+from .keeping import KeptText, Tensors, fingerprint, keep, latents_of, text_of
+from .loop import start
+from .models import ConditionedUNet
+from .pictures import Pictures, load_splits
+from .supervision import SampleStream, build_pool, views_of
+
+
+TRAINED = "trained.safetensors"  # in a checkpoint
+
+
+class AdapterObjective(Objective):
+    """The loss of stage `base` for a frozen base.
+
+    Args:
+        pipeline: of the base.
+        resolution: side in pixels of the pictures to paint.
+        view_size: side of the pictures that the encoder sees; crossed pictures are made at it.
+        kept_latents: from `latents_of`, of all photographs.
+        kept_text: embeddings of all captions.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        snr_gamma: float,
+        resolution: int,
+        view_size: int,
+        kept_latents: Tensors | None = None,
+        kept_text: KeptText | None = None,
+    ):
+        super().__init__(pipeline.components, snr_gamma)
+        self.pipeline, self.kept_latents, self.kept_text = pipeline, kept_latents, kept_text
+        self.resolution, self.is_enlarged = resolution, resolution > view_size
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
+        captions = [sample.pop("caption") for sample in samples]
+        return {**default_collate(samples), "captions": captions}
+
+    def clean_latents(self, batch: dict[str, Any]) -> torch.Tensor:
+        if self.kept_latents is None:
+            return self.latents(batch["image"])
+        is_kept = batch["item"] >= 0
+        clean = torch.empty(self.latent_shape(batch["image"]), device=batch["image"].device)
+        if not is_kept.all():
+            clean[~is_kept] = self.latents(batch["image"][~is_kept])
+        if is_kept.any():
+            place = batch["item"][is_kept].cpu(), batch["is_flipped"][is_kept].long().cpu()
+            mean, deviation = (self.kept_latents[name][place].to(clean) for name in ("mean", "deviation"))
+            clean[is_kept] = (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
+        return clean
+
+    def draw_timesteps(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Timesteps (B,); of crossed pictures that were enlarged, only those at which noise hides their lack of detail."""
+        drawn = super().draw_timesteps(batch)
+        if not self.is_enlarged:
+            return drawn
+        half = len(self.alphas) // 2
+        return torch.where(batch["item"] < 0, half + drawn // 2, drawn)
+
+    def predict(
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Any],
+        unet_input: torch.Tensor,
+        timesteps: torch.Tensor,
+        fusion_scale: float,
+    ) -> torch.Tensor:
+        device = unet_input.device
+        if self.kept_text is None:
+            found = text_of(self.pipeline, batch["captions"], device)
+        else:
+            found = self.kept_text(batch["captions"], device)
+        return model(
+            unet_input.to(self.pipeline.unet.dtype),
+            timesteps,
+            found["text"].to(self.pipeline.unet.dtype),
+            views_of(batch),
+            batch["turn"],
+            batch["sketch"],
+            batch["has_sketch"],
+            batch["present"],
+            fusion_scale,
+            self.size_conditioning(found["pooled"]) if "pooled" in found else None,
+        )
+
+    def size_conditioning(self, pooled: torch.Tensor) -> Tensors:
+        """What Stable Diffusion XL reads beside the text: pictures of the training size, not cropped."""
+        side = float(self.resolution)
+        time_ids = pooled.new_tensor([side, side, 0.0, 0.0, side, side]).repeat(len(pooled), 1)
+        return {"text_embeds": pooled, "time_ids": time_ids}
+
+
+def load_pipeline(args: Namespace, dtype: torch.dtype) -> Any:
+    """The pipeline of the base, frozen, with a new encoder and adapter or those of `--mg_model_name_or_path`.
+
+    Raises:
+        ValueError: if the base or the adapter cannot be loaded, or do not fit each other.
+    """
+    place, start_from = args.pretrained_model_name_or_path, args.mg_model_name_or_path
+    try:
+        pipeline = MGPipeline.from_pretrained(
+            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=args.variant
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--pretrained_model_name_or_path must be a Stable Diffusion in the format of diffusers, a folder or a Hub "
+            f"id, got {place!r}: {error}"
+        ) from error
+    missing = [
+        name for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if not getattr(pipeline, name)
+    ]
+    if missing:
+        raise ValueError(f"--pretrained_model_name_or_path {place!r} lacks {missing}.")
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
+    if start_from:
+        encoder, adapter = (
+            kind.from_pretrained(start_from, subfolder=name, dtype=torch.float32)
+            for kind, name in ((MGEncoder, "mg_encoder"), (MGAdapter, "mg_adapter"))
+        )
+    else:
+        encoder = MGEncoder.from_unet(pipeline.unet)
+        adapter = MGAdapter.from_unet(pipeline.unet, encoder)
+    pipeline.register_modules(mg_encoder=encoder, mg_adapter=adapter)
+    pipeline.check_components()
+    return pipeline
+
+
+def trained_state(model: torch.nn.Module) -> Tensors:
+    """What is trained, by name."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def keep_the_base_out(accelerator: Accelerator) -> None:
+    """Let checkpoints hold what is trained, and not the base again and again."""
+
+    def save(models: list[torch.nn.Module], weights: list[Any], folder: str) -> None:
+        for model in models:
+            if accelerator.is_main_process:
+                save_file(trained_state(accelerator.unwrap_model(model)), Path(folder, TRAINED))
+            weights.pop()
+
+    def load(models: list[torch.nn.Module], folder: str) -> None:
+        while models:
+            model = accelerator.unwrap_model(models.pop())
+            stored, own = load_file(Path(folder, TRAINED)), trained_state(model)
+            if stored.keys() != own.keys():
+                raise ValueError(
+                    f"{folder!r} is no checkpoint of such an adapter: other parameters are trained in it."
+                )
+            for name, value in own.items():
+                value.copy_(stored[name])
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
+
+
+def shrink(pictures: Pictures, size: int) -> Pictures:
+    """The same pictures at the encoder's size."""
+    if pictures.whole.shape[2] == size:
+        return pictures
+    whole, crop = (
+        F.interpolate(part.float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 255).round().byte()
+        for part in (pictures.whole, pictures.crop)
+    )
+    return Pictures(whole, crop, pictures.captions)
+
+
+def run(args: Namespace) -> list[dict[str, float]]:
+    """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
+    accelerator = start(args)
+    dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.mixed_precision]
+    pipeline = load_pipeline(args, dtype)
+    pipeline.to(accelerator.device)
+    unet, encoder, adapter = pipeline.unet, pipeline.mg_encoder, pipeline.mg_adapter
+    model = ConditionedUNet(unet, encoder.requires_grad_(True), adapter.requires_grad_(True))
+    if args.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    keep_the_base_out(accelerator)
+
+    pictures, held_out = load_splits(args, held_out_seed=1)
+    view_size = min(adapter.map_size(*[args.resolution // pipeline.vae_scale_factor] * 2))
+    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
+
+    def stream_of(
+        some: Pictures, crossings: int, rendered: int, seed: int, length: int, augment: bool
+    ) -> SampleStream:
+        pool, bases = build_pool(shrink(some, view_size), crossings, rendered, seed, args.cache_dir)
+        return SampleStream(
+            pool,
+            bases,
+            some.captions,
+            length,
+            seed,
+            shares,
+            encoder.config.num_tiles,
+            augment=augment,
+            images=torch.cat([some.whole, some.crop]) if args.resolution != view_size else None,
+            is_inpainting=unet.config.in_channels > pipeline.vae.config.latent_channels,
+        )
+
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    length = args.max_train_steps * per_step
+    stream = stream_of(pictures, args.num_crossings, args.num_rendered, args.seed, length, args.augment)
+    kept: dict[str, Any] = {}
+    if args.cache_latents:
+        images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
+        identity = [fingerprint(vae), str(vae.dtype), hashlib.sha256(images.numpy().tobytes()).hexdigest()]
+        kept["kept_latents"] = keep(
+            args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
+        )
+        kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
+    objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
+    held = None
+    if held_out is not None:
+        count = args.num_validation_images
+        held_stream = stream_of(held_out, len(held_out), max(1, len(held_out) // 2), 1, count, False)
+        held = held_out, held_stream, AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
+
+    def export() -> None:
+        for name, part in (("mg_encoder", encoder), ("mg_adapter", adapter)):
+            part.save_pretrained(Path(args.output_dir, "weights", name))
+
+    return fit(accelerator, args, model, objective, stream, held, pipeline, export)

@@ -1,0 +1,80 @@
+"""What a frozen base always answers alike, kept on disk: latents of pictures, embeddings of captions."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from tqdm import tqdm
+
+
+Tensors = dict[str, torch.Tensor]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Of a model's configuration and of some numbers of each of its weights."""
+    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    config.pop("_name_or_path", None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(
+            f"{name} {tuple(value.shape)} {value.flatten()[:: max(1, value.numel() // 64)].tolist()}".encode()
+        )
+    return digest.hexdigest()
+
+
+def keep(folder: str | Path, kind: str, identity: Sequence[str], make: Callable[[], Tensors]) -> Tensors:
+    """The tensors of the file of a `kind` that depend on `identity` alone, made if it is not there."""
+    digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
+    path = Path(folder, f"{kind}-{digest}.safetensors")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".part")  # a run that ends here leaves no half of a file
+        save_file({name: value.contiguous() for name, value in make().items()}, aside)
+        aside.replace(path)
+    return load_file(path)  # memory-mapped: what is read is what is asked for
+
+
+@torch.no_grad()
+def latents_of(vae: nn.Module, images: torch.Tensor, device: torch.device) -> Tensors:
+    """Images (N, 3, R, R) uint8 to `mean` and `deviation` (N, 2, C, h, w) half, the second of each pair mirrored."""
+    parts: dict[str, list[torch.Tensor]] = {"mean": [], "deviation": []}
+    for image in tqdm(images, desc="latents", mininterval=5):
+        pair = torch.stack([image, image.flip(-1)]).to(device, vae.dtype) / 127.5 - 1
+        found = vae.encode(pair).latent_dist
+        parts["mean"].append(found.mode().half().cpu())
+        # A codec without loss has no deviation.
+        parts["deviation"].append(getattr(found, "std", torch.zeros_like(found.mode())).half().cpu())
+    return {name: torch.stack(values) for name, values in parts.items()}
+
+
+@torch.no_grad()
+def text_of(pipeline: Any, captions: Sequence[str], device: torch.device) -> Tensors:
+    """Captions to `text` (B, tokens, width) and, of Stable Diffusion XL, `pooled` (B, width)."""
+    text, _, *pooled = pipeline.encode_prompt(
+        list(captions), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    return {"text": text, **({"pooled": pooled[0]} if pooled else {})}
+
+
+class KeptText:
+    """Embeddings of all captions of a run, by caption."""
+
+    def __init__(self, folder: str | Path, pipeline: Any, captions: Sequence[str], device: torch.device):
+        known = sorted({"", *captions})
+        encoders = [part for name, part in pipeline.components.items() if name.startswith("text_encoder") and part]
+
+        def make() -> Tensors:
+            rows = [text_of(pipeline, [one], device) for one in tqdm(known, desc="captions", mininterval=5)]
+            return {name: torch.cat([row[name].cpu() for row in rows]) for name in rows[0]}
+
+        self.rows = {caption: row for row, caption in enumerate(known)}
+        self.tensors = keep(folder, "text", [*map(fingerprint, encoders), *known], make)
+
+    def __call__(self, captions: Sequence[str], device: torch.device) -> Tensors:
+        places = torch.tensor([self.rows[caption] for caption in captions])
+        return {name: value[places].to(device) for name, value in self.tensors.items()}
