@@ -17,6 +17,7 @@ This file is self-contained: it is copied into exported repositories and loaded 
 """
 
 import contextlib
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -295,6 +296,7 @@ class MGAttnProcessor:
         self.base = base
         self.layer = layer
         self.num_tokens = num_tokens
+        self.takes_masks = "ip_adapter_masks" in inspect.signature(base.__call__).parameters
 
     def __call__(
         self,
@@ -304,8 +306,13 @@ class MGAttnProcessor:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
         ip_hidden_states: FoldedAttention | None = None,
+        ip_adapter_masks: Any = None,
     ) -> torch.Tensor:
-        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        # Only what is given and taken: a sliced processor has no `temb`, that of an IP-Adapter has masks.
+        extra = {} if temb is None else {"temb": temb}
+        if self.takes_masks and ip_adapter_masks is not None:
+            extra["ip_adapter_masks"] = ip_adapter_masks
+        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, **extra)
         if ip_hidden_states is None:
             return output
         key, value, *shares = ip_hidden_states[self.layer]
@@ -627,16 +634,16 @@ class MGAdapter(ModelMixin, ConfigMixin):
         softmax(x Wq (t Wk)^T) (t Wv) Wo is softmax(x K') V' with K' = Wq (t Wk)^T and V' = (t Wv) Wo, which do not
         depend on x. K' is (B, query_dim, heads * G * T), V' its transpose in shape, strength included.
         """
-        modules = dict(unet.named_modules())
+        modules, dtype = dict(unet.named_modules()), unet.dtype
         folded = {}
         for layer, to_k, to_v in zip(self.config.attention_layers, self.to_k, self.to_v, strict=True):
             attn, heads = modules[layer["name"]], layer["heads"]
             keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = values * strengths.to(values.dtype)[:, :, None, None]
-            query = effective_weight(attn.to_q, layer["query_dim"], keys.device)
+            query = effective_weight(attn.to_q, layer["query_dim"], keys.device, dtype)
             query = query.unflatten(0, (heads, -1))  # (h, d, c)
-            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device)
+            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device, dtype)
             output = output.unflatten(1, (heads, -1))  # (c, h, d)
             keys, values = (x.flatten(1, 2).unflatten(2, (heads, -1)) for x in (keys, values))  # (b, gt, h, d)
             key = torch.einsum("bthd,hdc->bcht", keys.to(query.dtype), query * attn.scale).flatten(2)
@@ -822,14 +829,18 @@ class MGAdapter(ModelMixin, ConfigMixin):
         self.check_unet(unet)
         modules = dict(unet.named_modules())
         layers = [(modules[layer["name"]], layer["name"]) for layer in self.config.attention_layers]
-        before = [(attn, attn.processor) for attn, _ in layers]
+        before = [(attn, attn.__dict__.get("processor")) for attn, _ in layers]
         try:
             for attn, name in layers:
-                attn.set_processor(MGAttnProcessor(attn.processor, name, self.config.num_tokens))
+                # Not `set_processor`: a processor with weights, as of an IP-Adapter, stays a module of the UNet, so that
+                # it is moved, offloaded and saved with it; ours only hides it.
+                attn.__dict__["processor"] = MGAttnProcessor(attn.processor, name, self.config.num_tokens)
             yield
         finally:
             for attn, processor in before:
-                attn.set_processor(processor)
+                attn.__dict__.pop("processor", None)
+                if processor is not None:
+                    attn.__dict__["processor"] = processor
 
 
 def _joint(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
@@ -864,11 +875,15 @@ def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def effective_weight(linear: nn.Module, in_features: int, device: torch.device) -> torch.Tensor:
-    """The matrix (out, in) a projection applies, adapters such as LoRA included, on `device`."""
-    reference = next(linear.parameters())
-    if type(linear) is nn.Linear and not reference.is_meta:
+def effective_weight(linear: nn.Module, in_features: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The matrix (out, in) a projection applies in `dtype`, adapters such as LoRA included, on `device`."""
+    reference = next(linear.parameters(), None)  # a module that torch quantized has none
+    is_meta = reference is not None and reference.is_meta
+    is_plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and linear.weight.dtype == dtype
+    if is_plain and not is_meta:
         return linear.weight.to(device)  # elsewhere where the model is offloaded
-    # Sequentially offloaded weights are there only during a call, on the device that computes.
-    identity = torch.eye(in_features, dtype=reference.dtype, device=device if reference.is_meta else reference.device)
+    # Read by what it does. Quantized weights are stored in another form or type; sequentially offloaded ones are there
+    # only during a call, on the device that computes.
+    place = device if reference is None or is_meta else reference.device
+    identity = torch.eye(in_features, dtype=dtype, device=place)
     return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)
