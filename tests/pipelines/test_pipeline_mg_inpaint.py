@@ -43,7 +43,7 @@ def test_call_signature():
     ours = list(inspect.signature(MGInpaintPipeline.__call__).parameters)
     assert ours[1:6] == ["prompt", "image", "mask_image", "reference_image", "granularity_scale"]
     shared = set(inspect.signature(StableDiffusionInpaintPipeline.__call__).parameters)
-    assert shared - set(ours) == {"ip_adapter_image", "ip_adapter_image_embeds", "masked_image_latents", "kwargs"}
+    assert shared - set(ours) == {"masked_image_latents", "kwargs"}
 
 
 # -- outside the mask -----------------------------------------------------------------------------------------------------

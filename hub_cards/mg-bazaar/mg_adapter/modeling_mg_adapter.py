@@ -17,6 +17,7 @@ This file is self-contained: it is copied into exported repositories and loaded 
 """
 
 import contextlib
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -295,6 +296,8 @@ class MGAttnProcessor:
         self.base = base
         self.layer = layer
         self.num_tokens = num_tokens
+        self.folded = None  # where it is handed out instead of passed on, see `MGAdapter.attach`
+        self.takes_masks = "ip_adapter_masks" in inspect.signature(base.__call__).parameters
 
     def __call__(
         self,
@@ -304,11 +307,17 @@ class MGAttnProcessor:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
         ip_hidden_states: FoldedAttention | None = None,
+        ip_adapter_masks: Any = None,
     ) -> torch.Tensor:
-        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        if ip_hidden_states is None:
+        # Only what is given and taken: a sliced processor has no `temb`, that of an IP-Adapter has masks.
+        extra = {} if temb is None else {"temb": temb}
+        if self.takes_masks and ip_adapter_masks is not None:
+            extra["ip_adapter_masks"] = ip_adapter_masks
+        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, **extra)
+        folded = self.folded if ip_hidden_states is None else ip_hidden_states[self.layer]
+        if folded is None:
             return output
-        key, value, *shares = ip_hidden_states[self.layer]
+        key, value, *shares = folded
         scores = hidden_states @ key  # (B, positions, heads * sets * granularities * tokens)
         weights = scores.unflatten(2, (-1, self.num_tokens)).softmax(-1)
         if shares:
@@ -646,17 +655,21 @@ class MGAdapter(ModelMixin, ConfigMixin):
 
         softmax(x Wq (t Wk)^T) (t Wv) Wo is softmax(x K') V' with K' = Wq (t Wk)^T and V' = (t Wv) Wo, which do not
         depend on x. K' is (B, query_dim, heads * G * T), V' its transpose in shape, strength included.
+
+        Raises:
+            ValueError: if the UNet's blocks are offloaded to disk, where the projections cannot be read.
         """
-        modules = dict(unet.named_modules())
+        check_weights_in_memory(unet)
+        modules, dtype = dict(unet.named_modules()), unet.dtype
         folded = {}
         for layer, to_k, to_v in zip(self.config.attention_layers, self.to_k, self.to_v, strict=True):
             attn, heads = modules[layer["name"]], layer["heads"]
             keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = values * strengths.to(values.dtype)[:, :, None, None]
-            query = effective_weight(attn.to_q, layer["query_dim"], keys.device)
+            query = effective_weight(attn.to_q, layer["query_dim"], keys.device, dtype)
             query = query.unflatten(0, (heads, -1))  # (h, d, c)
-            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device)
+            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device, dtype)
             output = output.unflatten(1, (heads, -1))  # (c, h, d)
             keys, values = (x.flatten(1, 2).unflatten(2, (heads, -1)) for x in (keys, values))  # (b, gt, h, d)
             key = torch.einsum("bthd,hdc->bcht", keys.to(query.dtype), query * attn.scale).flatten(2)
@@ -842,14 +855,35 @@ class MGAdapter(ModelMixin, ConfigMixin):
         self.check_unet(unet)
         modules = dict(unet.named_modules())
         layers = [(modules[layer["name"]], layer["name"]) for layer in self.config.attention_layers]
-        before = [(attn, attn.processor) for attn, _ in layers]
-        try:
-            for attn, name in layers:
-                attn.set_processor(MGAttnProcessor(attn.processor, name, self.config.num_tokens))
+        before = [(attn, attn.__dict__.get("processor")) for attn, _ in layers]
+        own = [MGAttnProcessor(attn.processor, name, self.config.num_tokens) for attn, name in layers]
+
+        def hand_out(unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            passed = dict(kwargs.get("cross_attention_kwargs") or {})
+            folded = passed.pop("ip_hidden_states", {})
+            for processor in own:
+                processor.folded = folded.get(processor.layer)
+            return args, {**kwargs, "cross_attention_kwargs": passed}
+
+        with contextlib.ExitStack() as stack:
+            # Blocks that are compiled one by one (`compile_repeated_blocks`) share one graph, which must not depend on the
+            # name of a layer: it would be compiled anew for each.
+            if any(module._compiled_call_impl is not None for module in unet.modules() if module is not unet):
+                stack.callback(unet.register_forward_pre_hook(hand_out, with_kwargs=True).remove)
+            stack.callback(_restore_processors, before)
+            for (attn, _), processor in zip(layers, own, strict=True):
+                # Not `set_processor`: a processor with weights, as of an IP-Adapter, stays a module of the UNet, so that
+                # it is moved, offloaded and saved with it; ours only hides it.
+                attn.__dict__["processor"] = processor
             yield
-        finally:
-            for attn, processor in before:
-                attn.set_processor(processor)
+
+
+def _restore_processors(before: Sequence[tuple[nn.Module, Any]]) -> None:
+    """Attention layers with what stood in their `__dict__`; `None` is a processor with weights, which is a submodule."""
+    for attn, processor in before:
+        attn.__dict__.pop("processor", None)
+        if processor is not None:
+            attn.__dict__["processor"] = processor
 
 
 def _joint(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
@@ -884,11 +918,27 @@ def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def effective_weight(linear: nn.Module, in_features: int, device: torch.device) -> torch.Tensor:
-    """The matrix (out, in) a projection applies, adapters such as LoRA included, on `device`."""
-    reference = next(linear.parameters())
-    if type(linear) is nn.Linear and not reference.is_meta:
+def check_weights_in_memory(unet: nn.Module) -> None:
+    """Raise a ValueError where group offloading keeps whole blocks on disk; a single layer is loaded when it is called."""
+    registries = [getattr(module, "_diffusers_hook", None) for module in unet.modules()]
+    hooks = [registry.get_hook("group_offloading") for registry in registries if registry is not None]
+    configs = [hook.config for hook in hooks if hook is not None]
+    if any(c.offload_to_disk_path is not None and c.offload_type.value == "block_level" for c in configs):
+        raise ValueError(
+            "The UNet's blocks are offloaded to disk, where the adapter cannot read their projections. Use "
+            '`offload_type="leaf_level"`, or leave `offload_to_disk_path` out.'
+        )
+
+
+def effective_weight(linear: nn.Module, in_features: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The matrix (out, in) a projection applies in `dtype`, adapters such as LoRA included, on `device`."""
+    reference = next(linear.parameters(), None)  # a module that torch quantized has none
+    is_meta = reference is not None and reference.is_meta
+    is_plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and linear.weight.dtype == dtype
+    if is_plain and not is_meta and not hasattr(linear, "_diffusers_hook"):
         return linear.weight.to(device)  # elsewhere where the model is offloaded
-    # Sequentially offloaded weights are there only during a call, on the device that computes.
-    identity = torch.eye(in_features, dtype=reference.dtype, device=device if reference.is_meta else reference.device)
+    # Read by what it does. Quantized weights are stored in another form or type; what is offloaded layer by layer is
+    # there only during a call, on the device that computes.
+    place = device if reference is None or is_meta else reference.device
+    identity = torch.eye(in_features, dtype=dtype, device=place)
     return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)
