@@ -109,18 +109,16 @@ def outcome_of(folders, hub, tmp_path_factory) -> Callable[[Cell], dict[str, Any
 
 
 @pytest.fixture(scope="session")
-def expected(folders) -> list[dict[str, Any]]:
-    """Every right outcome there is, of things that were loaded from their folders in this process."""
-    repo, base = folders / "repo", folders / "base"
-    made = [
-        kind.from_pretrained(folder, **options)
-        for kind in (MGPipeline, MGInpaintPipeline)
-        for folder in (repo, folders / "haar", base)
-        for options in ({}, {"dtype": torch.float16})
-    ]
-    made += [kind.from_pretrained(base) for kind in (StableDiffusionPipeline, StableDiffusionInpaintPipeline)]
-    made += [
-        kind.from_pretrained(folders / "alone", subfolder=name)
-        for kind, name in ((MGEncoder, "mg_encoder"), (MGAdapter, "mg_adapter"))
-    ]
-    return [outcome(one) for one in made]
+def expected(folders) -> dict[str, dict[str, Any]]:
+    """Right outcomes, of what was loaded from folders in this process, by what the page calls them."""
+    ours, stock = (MGPipeline, MGInpaintPipeline), (StableDiffusionPipeline, StableDiffusionInpaintPipeline)
+    made = {kind.__name__: kind.from_pretrained(folders / "base", **NO_CHECKER) for kind in stock}
+    for kind in ours:
+        name = kind.__name__
+        made[name] = kind.from_pretrained(folders / "repo")
+        made[f"{name} in float16"] = kind.from_pretrained(folders / "repo", dtype=torch.float16)
+        made[f"{name} with our VAE"] = kind.from_pretrained(folders / "haar")
+        made[f"{name} without adapter"] = kind.from_pretrained(folders / "base")
+    made["MGEncoder"] = MGEncoder.from_pretrained(folders / "alone", subfolder="mg_encoder")
+    made["MGAdapter"] = MGAdapter.from_pretrained(folders / "alone", subfolder="mg_adapter")
+    return {name: outcome(one) for name, one in made.items()}

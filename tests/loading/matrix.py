@@ -26,14 +26,16 @@ class Cell:
         script: lines, and an expression for what is compared.
         place: where `base`, `repo` and `alone` are: in a "folder", on the "Hub", or there but "offline".
         is_blocked: whether the package cannot be imported.
-        expected: "yes", or part of a message in quotes.
+        gives: what comes back; a key of the fixture `expected`.
+        verdict: "yes", or part of a message in quotes.
     """
 
     id: str
     script: str
     place: str
     is_blocked: bool
-    expected: str = "yes"
+    gives: str
+    verdict: str = "yes"
 
 
 def introduction(page: str) -> str:
@@ -52,7 +54,7 @@ def rows(page: str) -> list[dict[str, str]]:
 
 def page_cells(page: str) -> list[Cell]:
     return [
-        Cell(f"{row['way']}, {column} {place}", row["line"].strip("`"), place, is_blocked, row[column])
+        Cell(f"{row['way']}, {column} {place}", row["line"].strip("`"), place, is_blocked, row["gives"], row[column])
         for row in rows(page)
         for column in row.keys() & COLUMNS.keys()
         for place, is_blocked in COLUMNS[column]
@@ -61,8 +63,7 @@ def page_cells(page: str) -> list[Cell]:
 
 
 # What a line of the page does not show: several steps, and what is left as it was. The last expression is compared.
-CHECKS = {
-    "save, load, save, load": """
+SAVE_LOAD_SAVE_LOAD = """
 first = DiffusionPipeline.from_pretrained(haar, trust_remote_code=True)
 first.save_pretrained(place)
 second = DiffusionPipeline.from_pretrained(place, trust_remote_code=True)
@@ -71,24 +72,25 @@ assert torch.equal(sample(first), sample(third))
 files = lambda folder: {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
 assert files(place) == files(haar)
 second
-""",
-    "save, load, save, load, to edit": """
+"""
+SAVE_LOAD_SAVE_LOAD_EDITING = """
 first = DiffusionPipeline.from_pretrained(haar, custom_pipeline="pipeline_mg_inpaint", trust_remote_code=True)
 first.save_pretrained(place)
 second = DiffusionPipeline.from_pretrained(place, trust_remote_code=True)
 assert torch.equal(edit(first), edit(second))
 second
-""",
-    "a pipeline of its own code is handed on": """
+"""
+HAND_ON = """
 pipe = DiffusionPipeline.from_pretrained(haar, trust_remote_code=True)
 editing = DiffusionPipeline.from_pretrained(haar, custom_pipeline="pipeline_mg_inpaint", trust_remote_code=True)
 made = type(editing).from_pipe(pipe)
 assert made.mg_adapter is pipe.mg_adapter
 made
-""",
-}
-PACKAGE_CHECKS = {
-    "from_pipe shares weights and casts nothing": """
+"""
+KEEP_CLASS = """
+DiffusionPipeline.from_pretrained(haar, custom_pipeline=f"{code}/pipeline_mg_inpaint.py", trust_remote_code=True)
+"""
+SHARE_WEIGHTS = """
 half = MGPipeline.from_pretrained(repo, dtype=torch.float16)
 half.text_encoder.float()
 weights = lambda pipe: {
@@ -108,47 +110,48 @@ assert weights(half) == before and weights(stock).items() <= before.items()
 ours = MGPipeline.from_pipe(stock, mg_encoder=half.mg_encoder, mg_adapter=half.mg_adapter)
 assert weights(ours) == before
 ours
-""",
-    "from_pipe casts when told to": """
+"""
+CAST_WHEN_TOLD = """
 half = MGPipeline.from_pretrained(repo, dtype=torch.float16)
 made = MGInpaintPipeline.from_pipe(half, dtype=torch.float32)
 assert half.dtype == made.dtype == made.mg_adapter.dtype == torch.float32
 MGPipeline.from_pretrained(repo)
-""",
-    "diffusers' own from_pipe casts to float32 unless told": """
+"""
+STOCK_CASTS = """
 half = MGPipeline.from_pretrained(repo, dtype=torch.float16)
 StableDiffusionPipeline.from_pipe(half, **no_checker)
 assert half.unet.dtype == torch.float32
 MGPipeline.from_pretrained(repo)
-""",
-    "from_pipe knows its arguments": """
-MGInpaintPipeline.from_pipe(MGPipeline.from_pretrained(repo), color="red")
-""",
-    "a part that is passed in keeps its type": """
+"""
+PASS_HALF = """
 half = {name: part.half() for name, part in parts.items()}
-made = MGPipeline.from_pretrained(base, dtype=torch.float16, **half)
-assert MGPipeline.from_pretrained(base, dtype=torch.float16, mg_encoder=None, mg_adapter=None).dtype == torch.float16
-made
-""",
-    "the installed package and remote code in one process": """
+MGPipeline.from_pretrained(base, dtype=torch.float16, **half)
+"""
+TWO_CLASSES = """
 remote = DiffusionPipeline.from_pretrained(haar, trust_remote_code=True)
 ours = MGPipeline.from_pretrained(haar)
 assert type(remote) is not type(ours) and torch.equal(sample(remote), sample(ours))
 MGInpaintPipeline.from_pretrained(haar, trust_remote_code=True)
-""",
-}
-EXPECTED = {"from_pipe knows its arguments": "\"unexpected keyword argument 'color'\""}
+"""
+UNKNOWN = 'MGInpaintPipeline.from_pipe(MGPipeline.from_pretrained(repo), color="red")'
+CHECKS = [
+    Cell(f"{id}, {'not ' if is_blocked else ''}installed", script, "folder", is_blocked, f"{gives} with our VAE")
+    for id, script, gives in (
+        ("save, load, save, load", SAVE_LOAD_SAVE_LOAD, "MGPipeline"),
+        ("save, load, save, load, to edit", SAVE_LOAD_SAVE_LOAD_EDITING, "MGInpaintPipeline"),
+        ("a pipeline of its own code is handed on", HAND_ON, "MGInpaintPipeline"),
+        ("a repository keeps to the class that it names", KEEP_CLASS, "MGPipeline"),
+    )
+    for is_blocked in (False, True)
+] + [
+    Cell("from_pipe shares weights and casts nothing", SHARE_WEIGHTS, "folder", False, "MGPipeline in float16"),
+    Cell("from_pipe casts when it is told to", CAST_WHEN_TOLD, "folder", False, "MGPipeline"),
+    Cell("from_pipe of diffusers casts unless it is told", STOCK_CASTS, "folder", False, "MGPipeline"),
+    Cell(
+        "from_pipe refuses what it does not know", UNKNOWN, "folder", False, "-", "unexpected keyword argument 'color'"
+    ),
+    Cell("parts in half precision", PASS_HALF, "folder", False, "MGPipeline in float16"),
+    Cell("installed and remote code in one process", TWO_CLASSES, "folder", False, "MGInpaintPipeline with our VAE"),
+]
 
-
-def checks() -> list[Cell]:
-    both = [
-        Cell(f"{name}, {blocked}", script, "folder", blocked == "blocked")
-        for name, script in CHECKS.items()
-        for blocked in ("installed", "blocked")
-    ]
-    return both + [
-        Cell(name, script, "folder", False, EXPECTED.get(name, "yes")) for name, script in PACKAGE_CHECKS.items()
-    ]
-
-
-MATRIX = page_cells(PAGE.read_text(encoding="utf-8")) + checks()
+MATRIX = page_cells(PAGE.read_text(encoding="utf-8")) + CHECKS
