@@ -1491,8 +1491,8 @@ class MGInpaintPipeline(
         change in `pipeline` too) unless `dtype` is passed.
         """
         dtype = kwargs.pop("dtype", None)
-        names = cls._get_signature_keys(cls)[0]
-        shared = {name: getattr(pipeline, name, None) for name in names if name not in kwargs}
+        names = inspect.signature(cls).parameters.keys() - kwargs.keys()
+        shared = {name: getattr(pipeline, name, None) for name in names}
         made = cls(**shared, **kwargs)
         made.register_to_config(_name_or_path=pipeline.name_or_path)
         return made if dtype is None else made.to(dtype)

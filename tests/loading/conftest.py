@@ -85,6 +85,7 @@ def outcome_of(folders, hub, tmp_path_factory) -> Callable[[Cell], dict[str, Any
             "HF_HUB_ETAG_TIMEOUT": "120",  # on busy machines
             "HF_HUB_DOWNLOAD_TIMEOUT": "120",
             "NO_PROXY": "*",
+            "CUDA_VISIBLE_DEVICES": "",  # where there is one, device maps would choose it
             "PYTHONWARNINGS": "ignore",
         }
         arguments = [sys.executable, str(WORKER), str(results / "job.json")]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline  # noqa: F401
+from diffusers import DiffusionPipeline, StableDiffusionInpaintPipeline  # noqa: F401 (before any fork, to save time)
 
 
 REFERENCES = {"color": ["#c1121f:2", "#fdf0d5"], "shape": torch.linspace(0, 1, 3 * 32 * 32).view(3, 32, 32) ** 2}
