@@ -1,4 +1,4 @@
-"""The command line: `mg-diffusion generate | edit | recolor | ... | palette | encode | bench`.
+"""The command line: `mg-diffusion generate | edit | recolor | ... | palette | encode | export | bench`.
 
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
@@ -7,6 +7,7 @@
     mg-diffusion recolor photo.jpg --color sunset.jpg -o recolored.png
     mg-diffusion palette photo.jpg --colors 4
     mg-diffusion encode jacket.jpg --granularity texture -o denim.safetensors
+    mg-diffusion export --base FOLDER_OR_HUB_ID --adapter FOLDER_OR_HUB_ID -o my-model
     mg-diffusion bench --data pictures --quick -o bench.json --pictures bench
 
 Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_recipe`.
@@ -429,6 +430,18 @@ def encode(options: argparse.Namespace) -> None:
     print(path)
 
 
+def export(options: argparse.Namespace) -> None:
+    """`mg-diffusion export`: writes a repository that loads without this package."""
+    is_pair = options.base is not None and options.adapter is not None
+    if (options.weights is None) != is_pair or (options.base is None) != (options.adapter is None):
+        raise ValueError("Give either WEIGHTS, the folder of a saved pipeline, or both --base and --adapter.")
+    from .export import export as write
+
+    dtype = getattr(torch, options.dtype)
+    size = write(options.weights or options.adapter, options.output, dtype, dict(options.strength), options.base)
+    print(f"{options.output}: {size:.1f} MB of weights")
+
+
 def bench(options: argparse.Namespace) -> None:
     """`mg-diffusion bench`."""
     from .pipelines import MGInpaintPipeline
@@ -614,12 +627,33 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="folder of a pipeline: the `weights` of a run")
+    place = "FOLDER_OR_HUB_ID"
+    parser.add_argument("--base", metavar=place, help="in place of WEIGHTS: a Stable Diffusion checkpoint, and")
+    parser.add_argument(
+        "--adapter", metavar=place, help="the encoder and adapter for it, in mg_encoder and mg_adapter"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what else is in it stays")
+    parser.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="of the weights"
+    )
+    parser.add_argument(
+        "--strength",
+        type=strength_of_one,
+        action=CollectStrengths,
+        default=[],
+        metavar="NAME=X",
+        help="the strength that the export calls 1; one for each",
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "bench")
+    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "export", "bench")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
 
     one = commands.add_parser("generate", help="make a picture", allow_abbrev=False)
@@ -673,6 +707,12 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("-g", "--granularity", required=True, choices=GRANULARITIES)
     one.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="holds no picture")
     add_loading_flags(one)
+
+    one = commands.add_parser(
+        "export", help="write a repository that loads from disk or Hub without this package", allow_abbrev=False
+    )
+    one.set_defaults(run=export)
+    add_export_flags(one)
 
     one = commands.add_parser("bench", help="measure separate control of color, texture and shape", allow_abbrev=False)
     one.set_defaults(run=bench)

@@ -1,17 +1,17 @@
-"""Turn a run's weights into a repository that loads from disk or Hub without this package.
+"""Turn weights into a repository that loads from disk or Hub without this package.
 
-python -m mg_diffusion.export RUN/weights hub_cards/mg-bazaar --dtype float16 [--strength texture=1.5]
+mg-diffusion export RUN/weights -o hub_cards/mg-bazaar --dtype float16 [--strength texture=1.5]
+mg-diffusion export --base FOLDER_OR_HUB_ID --adapter FOLDER_OR_HUB_ID -o my-model
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 
 from .cards import PLACES
 from .modeling_mg_adapter import MGAdapter
+from .modeling_mg_encoder import MGEncoder
 from .pipelines.pipeline_mg import MGPipeline
 
 
@@ -34,11 +34,29 @@ def fold_strength(adapter: MGAdapter, strengths: dict[str, float]) -> None:
             parameter.mul_(factor)
 
 
+def load(source: str | Path, dtype: torch.dtype, base: str | Path | None = None) -> MGPipeline:
+    """The pipeline saved in `source`, or `base` with the encoder and the adapter saved in `source`.
+
+    Raises:
+        ValueError: if `source` does not hold them, or the adapter was made for another base.
+    """
+    if base is not None:
+        kinds = {"mg_encoder": MGEncoder, "mg_adapter": MGAdapter}
+        parts = {name: kind.from_pretrained(source, subfolder=name, dtype=dtype) for name, kind in kinds.items()}
+        return MGPipeline.from_pretrained(base, dtype=dtype, **parts)
+    if not Path(source, "model_index.json").is_file():
+        raise ValueError(
+            f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run."
+        )
+    return MGPipeline.from_pretrained(source, dtype=dtype)
+
+
 def export(
     source: str | Path,
     target: str | Path,
     dtype: torch.dtype = torch.float16,
     strengths: dict[str, float] | None = None,
+    base: str | Path | None = None,
 ) -> float:
     """Load a saved pipeline, cast it, and write it with the code files it needs, those of the installed version.
 
@@ -46,19 +64,23 @@ def export(
     that `source` belongs to, if it is there, is copied to `training.json` for the card, with `strengths` if they are
     given; see `fold_strength`.
 
+    Args:
+        source: folder of a pipeline; with `base`, folder or Hub id of an encoder and an adapter, each in the subfolder
+            of its name.
+        base: folder or Hub id of a Stable Diffusion checkpoint in diffusers' layout, which `source` steers. A safety
+            checker in it is left behind.
+
     Returns:
         size of the weights in MB.
 
     Raises:
-        ValueError: if `source` holds no pipeline, or is `target`.
+        ValueError: if `source` does not hold what it should, the adapter was made for another base, or `target` is one
+            of the folders that are read.
     """
-    if not Path(source, "model_index.json").is_file():
-        raise ValueError(
-            f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run."
-        )
-    if Path(source).resolve() == Path(target).resolve():
-        raise ValueError(f"{str(source)!r} cannot be exported onto itself. Give another folder.")
-    pipeline = MGPipeline.from_pretrained(source, dtype=dtype)
+    for place in (source, base):
+        if place is not None and Path(place).resolve() == Path(target).resolve():
+            raise ValueError(f"{str(place)!r} cannot be exported onto itself. Give another folder.")
+    pipeline = load(source, dtype, base)
     if strengths:
         adapter = MGAdapter.from_pretrained(source, subfolder="mg_adapter", dtype=torch.float32)
         fold_strength(adapter, strengths)
@@ -74,33 +96,3 @@ def export(
         record = {name: value for name, value in record.items() if name not in PLACES}
         Path(target, "training.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return sum(path.stat().st_size for path in Path(target).rglob("*.safetensors")) / 1e6
-
-
-def _strength(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source")
-    parser.add_argument("target")
-    parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
-    parser.add_argument(
-        "--strength",
-        type=_strength,
-        action="append",
-        default=[],
-        metavar="NAME=X",
-        help="the strength that the export calls 1",
-    )
-    args = parser.parse_args(arguments)
-    try:
-        size = export(args.source, args.target, getattr(torch, args.dtype), dict(args.strength))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(f"{args.target}: {size:.1f} MB of weights")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,9 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 from tiny_repository import save_tiny_repository
 
-from mg_diffusion.export import export, main
+from mg_diffusion import MGAdapter, MGPipeline
+from mg_diffusion.cli import main
+from mg_diffusion.export import export
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,8 @@ def test_exported_files_name_no_place(source, tmp_path):
 
 
 def test_a_folded_strength_is_what_one_means_afterwards(source, tmp_path):
-    main([str(source), str(tmp_path), "--strength", "texture=1.5", "--dtype", "float32"])
+    flags = ["--strength", "texture=1.5", "--dtype", "float32"]
+    assert main(["export", str(source), "-o", str(tmp_path), *flags]) == 0
 
     def run(folder, texture):
         pipe = DiffusionPipeline.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
@@ -81,12 +84,12 @@ def test_a_strength_that_is_none_is_not_folded(source, tmp_path, strengths):
 
 
 @pytest.mark.parametrize("missing", ["empty", "nowhere"])
-def test_a_folder_without_a_pipeline_is_refused(tmp_path, missing):
+def test_a_folder_without_a_pipeline_is_refused(tmp_path, missing, capsys):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=f"{missing}' holds no saved pipeline"):
         export(tmp_path / missing, tmp_path / "target")
-    with pytest.raises(SystemExit, match="^error: .*holds no saved pipeline"):
-        main([str(tmp_path / missing), str(tmp_path / "target")])
+    assert main(["export", str(tmp_path / missing), "-o", str(tmp_path / "target")]) == 2
+    assert "holds no saved pipeline" in capsys.readouterr().err
     assert not (tmp_path / "target").exists()
 
 
@@ -105,8 +108,8 @@ def test_code_that_a_pipeline_brings_does_not_run(source, tmp_path):
         export(foreign, tmp_path / "target")
 
 
-def test_main_tells_the_size(source, tmp_path, capsys):
-    main([str(source), str(tmp_path / "target"), "--dtype", "bfloat16"])
+def test_the_command_tells_the_size(source, tmp_path, capsys):
+    assert main(["export", str(source), "-o", str(tmp_path / "target"), "--dtype", "bfloat16"]) == 0
     assert (
         capsys.readouterr().out.strip() == f"{tmp_path / 'target'}: {megabytes(tmp_path / 'target'):.1f} MB of weights"
     )
@@ -120,3 +123,56 @@ def test_the_run_is_described_without_the_places_of_the_machine(source, tmp_path
     training = json.loads((tmp_path / "out" / "training.json").read_text())
     assert training["learning_rate"] == 0.5 and training["parameters"] > 0
     assert "train_data_dir" not in training
+
+
+@pytest.fixture(scope="module")
+def pair(source, tmp_path_factory):
+    """A base without references, and the encoder and the adapter for it in a folder of their own."""
+    base, adapter = (tmp_path_factory.mktemp(name) for name in ("base", "adapter"))
+    pipeline = MGPipeline.from_pretrained(source)
+    for name in ("mg_encoder", "mg_adapter"):
+        getattr(pipeline, name).save_pretrained(adapter / name)
+    MGPipeline.from_pretrained(source, mg_encoder=None, mg_adapter=None).save_pretrained(base)
+    return base, adapter
+
+
+def test_a_base_and_an_adapter_make_one_repository(source, pair, tmp_path, capsys):
+    base, adapter = pair
+    flags = ["--base", str(base), "--adapter", str(adapter), "--dtype", "float32"]
+    assert main(["export", *flags, "-o", str(tmp_path / "made")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'made'}: {megabytes(source):.1f} MB of weights\n"
+    made = DiffusionPipeline.from_pretrained(tmp_path / "made", trust_remote_code=True)
+    assert type(made).__name__ == "MGPipeline"
+    for path in source.rglob("*.safetensors"):
+        one, again = load_file(path), load_file(tmp_path / "made" / path.relative_to(source))
+        assert one.keys() == again.keys() and all(torch.equal(one[key], again[key]) for key in one)
+    assert main(["export", *flags, "-o", str(tmp_path / "strong"), "--strength", "color=2"]) == 0
+    one, strong = (MGAdapter.from_pretrained(tmp_path / name, subfolder="mg_adapter") for name in ("made", "strong"))
+    assert torch.equal(strong.to_v[0]["color"].weight, 2 * one.to_v[0]["color"].weight)
+
+
+def test_an_adapter_of_another_base_is_refused(pair, tmp_path, capsys):
+    base, adapter = pair
+    unet = json.loads((base / "unet" / "config.json").read_text())
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    pipeline = MGPipeline.from_pretrained(base)
+    wide = type(pipeline.unet)(**{**unet, "block_out_channels": [2 * size for size in unet["block_out_channels"]]})
+    wide.save_pretrained(other / "unet")
+    assert main(["export", "--base", str(other), "--adapter", str(adapter), "-o", str(tmp_path / "out")]) == 2
+    assert "Use the base model it was trained on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--base", "b"], ["--adapter", "a"], ["w", "--base", "b", "--adapter", "a"]])
+def test_weights_or_a_base_with_an_adapter_are_exported(flags, tmp_path, capsys):
+    assert main(["export", *flags, "-o", str(tmp_path / "out")]) == 2
+    assert "either WEIGHTS, the folder of a saved pipeline, or both --base and --adapter" in capsys.readouterr().err
+
+
+def test_an_adapter_that_is_not_there_is_refused(pair, tmp_path, capsys):
+    base, _ = pair
+    assert main(["export", "--base", str(base), "--adapter", str(base), "-o", str(tmp_path / "out")]) == 2
+    assert "Cannot load MGEncoder" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="cannot be exported onto itself"):
+        export(pair[1], base, base=base)

@@ -23,17 +23,18 @@ def test_the_shipped_model_carries_the_code_of_this_version(repository, source):
 
 def test_the_shipped_model_carries_no_other_code(repository):
     shipped = repository / "hub_cards" / "mg-bazaar"
-    assert {str(path.relative_to(shipped)) for path in shipped.rglob("*.py")} == {*EXPORTED.values(), "__init__.py"}
+    written = {"pipeline.py", "__init__.py"}
+    assert {str(path.relative_to(shipped)) for path in shipped.rglob("*.py")} == {*EXPORTED.values(), *written}
+    assert (shipped / "pipeline.py").read_text(encoding="utf-8") == "from .pipeline_mg import MGPipeline\n"
 
 
-def test_both_models_check_what_they_load_alike(repository):
-    """A self-contained file cannot import the other's `from_pretrained`."""
+@pytest.mark.parametrize("method", ["save_config", "extract_init_dict", "from_pretrained"])
+def test_both_models_are_saved_and_loaded_alike(repository, method):
+    """A self-contained file cannot import the other's methods."""
     bodies = set()
     for name in ("encoder", "adapter"):
         tree = ast.parse((repository / "mg_diffusion" / f"modeling_mg_{name}.py").read_text(encoding="utf-8"))
-        found = [
-            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "from_pretrained"
-        ]
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == method]
         bodies |= {ast.unparse(node.body) for node in found}
         assert len(found) == 1
     assert len(bodies) == 1

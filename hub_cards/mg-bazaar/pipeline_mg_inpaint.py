@@ -1795,6 +1795,8 @@ class MGInpaintPipeline(
         folder, source = Path(save_directory), Path(inspect.getsourcefile(type(self)))
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / source.name)
+        # What `custom_pipeline=` loads of a folder or a Hub repository.
+        (folder / "pipeline.py").write_text(f"from .{source.stem} import {type(self).__name__}\n", encoding="utf-8")
         beside = [source.parent, Path(self.name_or_path or source.parent)]
         if type(self).__module__.startswith("diffusers_modules."):
             beside.reverse()  # local remote code lies in one flat folder, with files of other repositories
@@ -1828,6 +1830,21 @@ class MGInpaintPipeline(
             if isinstance(entry, list) and f"{package}.{entry[0]}" in sys.modules:
                 entry[0] = f"{package}.{entry[0]}"
         return config
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.from_pipe
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> DiffusionPipeline:
+        """A pipeline of this class that shares the components of `pipeline`; those in `kwargs` take their places.
+
+        Unlike in `DiffusionPipeline`, models of our own classes come along, and nothing is cast (the components would
+        change in `pipeline` too) unless `dtype` is passed.
+        """
+        dtype = kwargs.pop("dtype", None)
+        names = inspect.signature(cls).parameters.keys() - kwargs.keys()
+        shared = {name: getattr(pipeline, name, None) for name in names}
+        made = cls(**shared, **kwargs)
+        made.register_to_config(_name_or_path=pipeline.name_or_path)
+        return made if dtype is None else made.to(dtype)
 
     # -- the call -----------------------------------------------------------------------------------------------------
     @torch.no_grad()

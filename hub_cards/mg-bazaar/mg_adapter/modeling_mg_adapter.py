@@ -20,6 +20,7 @@ import contextlib
 import inspect
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -436,6 +437,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
     """
 
+    _auto_class = "AutoModel"  # what `register_for_auto_class` sets
+
     @register_to_config
     def __init__(
         self,
@@ -471,7 +474,19 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if {"color", "shape"} <= set(granularities):
             self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels)
 
-    # -- construction and checks --------------------------------------------------------------------------------------
+    # -- saving and loading -------------------------------------------------------------------------------------------
+    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in `ConfigMixin`, with the code beside it: `AutoModel` loads the folder where no package is installed."""
+        os.makedirs(save_directory, exist_ok=True)
+        shutil.copy(inspect.getsourcefile(type(self)), save_directory)
+        super().save_config(save_directory, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple:
+        """As in `ConfigMixin`; that `config_dict` names the file of the class for `AutoModel` is no setting."""
+        settings = {name: value for name, value in config_dict.items() if name != "auto_map"}
+        return super().extract_init_dict(settings, **kwargs)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGAdapter":
         """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
@@ -499,6 +514,7 @@ class MGAdapter(ModelMixin, ConfigMixin):
             )
         return (model, info) if with_info else model
 
+    # -- construction and checks --------------------------------------------------------------------------------------
     @classmethod
     def from_unet(cls, unet: nn.Module, encoder: nn.Module, **config: Any) -> "MGAdapter":
         """An untrained adapter that fits a UNet and an encoder.

@@ -14,10 +14,12 @@ This file is self-contained: it is copied into exported repositories and loaded 
 """
 
 import hashlib
+import inspect
 import json
 import math
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -838,6 +840,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
             `structure` (B, 3, h, w)
     """
 
+    _auto_class = "AutoModel"  # what `register_for_auto_class` sets
+
     @register_to_config
     def __init__(
         self,
@@ -869,6 +873,19 @@ class MGEncoder(ModelMixin, ConfigMixin):
             "shape": lambda: ShapeBranch(shape_backbone),
         }
         self.branches = nn.ModuleDict({name: builders[name]() for name in granularities})
+
+    # -- saving and loading -------------------------------------------------------------------------------------------
+    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in `ConfigMixin`, with the code beside it: `AutoModel` loads the folder where no package is installed."""
+        os.makedirs(save_directory, exist_ok=True)
+        shutil.copy(inspect.getsourcefile(type(self)), save_directory)
+        super().save_config(save_directory, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple:
+        """As in `ConfigMixin`; that `config_dict` names the file of the class for `AutoModel` is no setting."""
+        settings = {name: value for name, value in config_dict.items() if name != "auto_map"}
+        return super().extract_init_dict(settings, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGEncoder":

@@ -1,0 +1,1 @@
+from .pipeline_mg import MGPipeline
