@@ -49,7 +49,7 @@ def edit(pipe):
 """
 namespace = {}
 exec(PRELUDE.format(is_blocked=False), namespace)
-sample, edit = namespace["sample"], namespace["edit"]
+sample, edit, REFERENCES = namespace["sample"], namespace["edit"], namespace["REFERENCES"]
 
 
 def fresh_process(script: str, tmp_path: Path, is_blocked: bool, *arguments: str, **environment: str) -> str:
