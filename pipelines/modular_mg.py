@@ -1,0 +1,666 @@
+"""Modular Diffusers: the parts of `MGPipeline` as blocks over a stock `UNet2DConditionModel`, and a guider.
+
+This file is self-contained: it is copied into exported modular repositories and loaded from there as remote code.
+`MGAdapter` and `MGEncoder` do the work; guidance is the guider's, ours or one of diffusers.
+"""
+
+import contextlib
+from typing import Any
+
+import torch
+from diffusers import (
+    BaseGuidance,
+    ComponentSpec,
+    DDIMScheduler,
+    InputParam,
+    LoopSequentialPipelineBlocks,
+    ModularPipelineBlocks,
+    OutputParam,
+    SequentialPipelineBlocks,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from diffusers.configuration_utils import FrozenDict, register_to_config
+from diffusers.guiders.guider_utils import GuiderOutput
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import randn_tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+
+# Of a granularity whose references have regions, a list of them.
+Features = dict[str, dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]]
+# What `ip_hidden_states` takes, and residuals of the down blocks; `None` is the bare UNet.
+Conditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None] | None
+
+
+# Copied from pipelines.pipeline_mg.retrieve_latents
+def retrieve_latents(encoded: Any, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Latents of what a VAE's `encode` returns: a sample of its distribution, or its only point."""
+    return encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latents
+
+
+# Copied from pipelines.pipeline_mg.count_samples
+def count_samples(reference: Any) -> int:
+    """How many samples a reference is given for: a list of lists holds one list per sample, all else serves every one.
+
+    A list of hex colors is one palette, not a list of references.
+    """
+
+    def is_list_of_references(entry: Any) -> bool:
+        is_palette = isinstance(entry, (list, tuple)) and all(isinstance(x, str) and x.startswith("#") for x in entry)
+        return isinstance(entry, (list, tuple)) and not is_palette
+
+    is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
+    return len(reference) if is_nested else 1
+
+
+def bare(unet: torch.nn.Module) -> torch.nn.Module:
+    """The UNet itself where `torch.compile` wrapped it."""
+    return getattr(unet, "_orig_mod", unet)
+
+
+def vae_scale_factor(vae: torch.nn.Module) -> int:
+    """Pixels per latent cell."""
+    return 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+# -- guidance ---------------------------------------------------------------------------------------------------------
+class MultiGranularityGuidance(BaseGuidance):
+    """Classifier-free guidance, and guidance by each granularity on its own.
+
+    guided = uncond + s (cond - uncond) + sum over granularities of s_g (cond - cond without g): composed guidance (Liu
+    et al., arXiv 2206.01714; InstructPix2Pix, Brooks et al., arXiv 2211.09800) over the references' granularities.
+
+    Args:
+        guidance_scale: how far to go beyond the prediction without prompt and references; 1 is off.
+        granularity_guidance: by granularity, how far to go beyond the prediction without its reference; 0 is off. Each
+            one that is on costs one more run of the UNet in each step.
+        start, stop: fractions of the run between which there is any guidance.
+        enabled: whether there is any guidance at all.
+
+    Raises:
+        ValueError: for scales that are no finite numbers, or of a granularity below 0.
+    """
+
+    _input_predictions = ["pred_cond", "pred_uncond"]  # and "pred_without_..." for each granularity
+
+    @register_to_config
+    def __init__(
+        self,
+        guidance_scale: float = 1.5,
+        granularity_guidance: dict[str, float] | None = None,
+        start: float = 0.0,
+        stop: float = 1.0,
+        enabled: bool = True,
+    ):
+        super().__init__(start, stop, enabled)
+        if not isinstance(granularity_guidance, (dict, type(None))):
+            raise ValueError(
+                f'`granularity_guidance` is a dict such as {{"color": 1.0}}, got {type(granularity_guidance).__name__}.'
+            )
+        scales = {f"granularity_guidance[{name!r}]": scale for name, scale in (granularity_guidance or {}).items()}
+        for name, scale in {"guidance_scale": guidance_scale, **scales}.items():
+            is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+            if not is_number or not 0 <= scale < float("inf"):
+                raise ValueError(f"`{name}` must be a finite number of at least 0, got {scale!r}.")
+        self.guidance_scale = guidance_scale
+        self.contrasts = {name: scale for name, scale in (granularity_guidance or {}).items() if scale > 0}
+
+    def _predictions(self) -> list[tuple[int, str]]:
+        """Which predictions a step needs: place in the tuples of `prepare_inputs`, and argument of `forward`."""
+        needed = [(0, "pred_cond")]
+        if not self._is_on():
+            return needed
+        if self.guidance_scale > 1:
+            needed.append((1, "pred_uncond"))
+        return needed + [(place, f"pred_without_{name}") for place, name in enumerate(self.contrasts, start=2)]
+
+    def _is_on(self) -> bool:
+        if not self._enabled or self._num_inference_steps is None:
+            return self._enabled
+        first, end = (int(share * self._num_inference_steps) for share in (self._start, self._stop))
+        return first <= self._step < end
+
+    def prepare_inputs(self, data: dict[str, Any]) -> list:
+        """Inputs of each prediction.
+
+        Args:
+            data: tensors, which are the same for all predictions, and tuples (conditional, unconditional, then without
+                each granularity of `contrasts`).
+        """
+        return [self._prepare_batch(data, place, name) for place, name in self._predictions()]
+
+    def prepare_inputs_from_block_state(self, data: Any, input_fields: dict[str, str | tuple[str, ...]]) -> list:
+        """As `prepare_inputs`, with names of what `data` holds."""
+        return [
+            self._prepare_batch_from_block_state(input_fields, data, place, name)
+            for place, name in self._predictions()
+        ]
+
+    def forward(
+        self, pred_cond: torch.Tensor, pred_uncond: torch.Tensor | None = None, **without: torch.Tensor
+    ) -> GuiderOutput:
+        """Predictions (B, C, h, w), those without a granularity as `pred_without_<granularity>`, to a guided one."""
+        guided = pred_cond
+        if pred_uncond is not None:
+            guided = pred_uncond + self.guidance_scale * (pred_cond - pred_uncond)
+        for name, pred in without.items():
+            guided = guided + self.contrasts[name.removeprefix("pred_without_")] * (pred_cond - pred)
+        return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=pred_uncond)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the prediction that models were last prepared for is any but the unconditional one."""
+        return self._count_prepared > 0 and self._predictions()[self._count_prepared - 1][1] != "pred_uncond"
+
+    @property
+    def num_conditions(self) -> int:
+        return len(self._predictions())
+
+
+# -- components and inputs that several blocks name -------------------------------------------------------------------
+# Without a type hint where the class may come with the repository: then `AutoModel` finds it.
+TEXT_ENCODER = ComponentSpec("text_encoder", CLIPTextModel)
+TOKENIZER = ComponentSpec("tokenizer", CLIPTokenizer)
+UNET = ComponentSpec("unet", UNet2DConditionModel)
+VAE = ComponentSpec("vae")
+SCHEDULER = ComponentSpec("scheduler", DDIMScheduler)
+MG_ENCODER = ComponentSpec("mg_encoder")
+MG_ADAPTER = ComponentSpec("mg_adapter")
+GUIDER = ComponentSpec(
+    "guider",
+    MultiGranularityGuidance,
+    config=FrozenDict({"guidance_scale": 1.5}),
+    default_creation_method="from_config",
+)
+IMAGE_PROCESSOR = ComponentSpec("image_processor", VaeImageProcessor, default_creation_method="from_config")
+
+
+def batch_size_input() -> InputParam:
+    return InputParam("batch_size", int, required=True, description="number of prompts")
+
+
+def per_prompt_input() -> InputParam:
+    return InputParam("num_images_per_prompt", int, default=1, description="pictures for each prompt")
+
+
+def generator_input() -> InputParam:
+    return InputParam(
+        "generator",
+        torch.Generator | list[torch.Generator],
+        description="random numbers to draw from; a list holds one for each picture",
+    )
+
+
+def prompt_inputs() -> list[InputParam]:
+    return [
+        InputParam("prompt", str | list[str], description="one or several; `None` is empty"),
+        InputParam("negative_prompt", str | list[str], description="what to steer away from"),
+    ]
+
+
+def reference_input() -> InputParam:
+    return InputParam(
+        "reference_image",
+        dict,
+        description='{"color": ..., "texture": ..., "shape": ...}, each optional, as in `MGPipeline`',
+    )
+
+
+def scale_input() -> InputParam:
+    return InputParam(
+        "granularity_scale",
+        float | dict,
+        default=1.0,
+        description="strength of the references, for all or by granularity; 0 is off, 1 as trained",
+    )
+
+
+# -- blocks -----------------------------------------------------------------------------------------------------------
+class MGInputStep(ModularPipelineBlocks):
+    """Checks what a call is given, before anything is computed, and fills in the size."""
+
+    description = "Checks the inputs; fills in height, width and batch size."
+    expected_components = [UNET, VAE, SCHEDULER, TEXT_ENCODER, MG_ENCODER, MG_ADAPTER]
+    intermediate_outputs = [OutputParam("batch_size", int), OutputParam("height", int), OutputParam("width", int)]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [
+            *prompt_inputs(),
+            reference_input(),
+            scale_input(),
+            InputParam("height", int, description="in pixels; by default the UNet's native size"),
+            InputParam("width", int, description="in pixels; by default the UNet's native size"),
+            per_prompt_input(),
+            generator_input(),
+            InputParam("output_type", str, default="pil", description='"pil", "np", "pt" or "latent"'),
+        ]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        given = self.get_block_state(state)
+        self.check_components(components)
+        self.check_references(components, given)
+        given.batch_size = self.check_prompts(components, given)
+        native, factor = components.unet.config.sample_size, vae_scale_factor(components.vae)
+        native = (native, native) if isinstance(native, int) else native
+        given.height = native[0] * factor if given.height is None else given.height
+        given.width = native[1] * factor if given.width is None else given.width
+        self.check_sizes(given, factor)
+        if components.mg_adapter is not None:
+            components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
+        self.set_block_state(state, given)
+        return components, state
+
+    def check_components(self, components: Any) -> None:
+        """Raise a ValueError for components that are not there, or do not fit each other."""
+        missing = [name for name in ("unet", "vae", "scheduler") if getattr(components, name) is None]
+        if missing:
+            raise ValueError(
+                f"The components {missing} are not loaded. Call `load_components(trust_remote_code=True)` on a repository "
+                f"with weights, or `update_components(**MGPipeline.from_pretrained(...).components)`."
+            )
+        found, latent = components.unet.config.in_channels, components.vae.config.latent_channels
+        if found not in (latent, 2 * latent + 1):
+            raise ValueError(
+                f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and masked "
+                f"image latents), because the VAE has {latent} latent channels; this one takes {found}."
+            )
+        if components.mg_adapter is not None:
+            components.mg_adapter.check_unet(bare(components.unet))
+            if components.mg_encoder is not None:
+                components.mg_adapter.check_encoder(components.mg_encoder)
+
+    def check_references(self, components: Any, given: Any) -> None:
+        """Raise a ValueError for references of another type, or without the components they need."""
+        references = given.reference_image
+        if not isinstance(references, (dict, type(None))):
+            raise ValueError(
+                f'`reference_image` is a dict such as {{"color": ..., "shape": ...}}, got {type(references).__name__}.'
+            )
+        missing = [name for name in ("mg_adapter", "mg_encoder") if getattr(components, name) is None]
+        if references and missing:
+            raise ValueError(f"`reference_image` needs the components {missing}, which are not loaded.")
+
+    def check_prompts(self, components: Any, given: Any) -> int:
+        """The number of prompts, or, without any, of references given per sample.
+
+        Raises:
+            ValueError: for prompts that are no strings, have no text encoder, or do not match in number.
+        """
+        for name in ("prompt", "negative_prompt"):
+            text = given[name]
+            if text is not None and components.text_encoder is None:
+                raise ValueError(f"`{name}` needs the component `text_encoder`, which is not loaded. Leave it out.")
+            if not (text is None or isinstance(text, str) or (isinstance(text, list) and text)):
+                raise ValueError(f"`{name}` must be a string or a list of strings, got {text!r}.")
+        counts = [count_samples(reference) for reference in (given.reference_image or {}).values()]
+        batch_size = max(counts, default=1)
+        if given.prompt is not None:
+            batch_size = len(given.prompt) if isinstance(given.prompt, list) else 1
+        if isinstance(given.negative_prompt, list) and len(given.negative_prompt) != batch_size:
+            raise ValueError(
+                f"`negative_prompt` is given for {len(given.negative_prompt)} samples, but this call has {batch_size}."
+            )
+        return batch_size
+
+    def check_sizes(self, given: Any, factor: int) -> None:
+        """Raise a ValueError for sizes, numbers of pictures and outputs that cannot be."""
+        for name in ("height", "width"):
+            if given[name] <= 0 or given[name] % factor:
+                raise ValueError(f"`{name}` must be a positive multiple of {factor}, got {given[name]}.")
+        if not isinstance(given.num_images_per_prompt, int) or given.num_images_per_prompt < 1:
+            raise ValueError(
+                f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}."
+            )
+        count = given.batch_size * given.num_images_per_prompt
+        if isinstance(given.generator, list) and len(given.generator) != count:
+            raise ValueError(
+                f"A list of generators needs one for each of the {count} images, got {len(given.generator)}."
+            )
+        if given.output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
+
+
+class MGReferenceEncoderStep(ModularPipelineBlocks):
+    """References to features, by the views of `MGEncoder`."""
+
+    description = "Reads color, texture and shape of the references. Its output serves any number of calls."
+    expected_components = [MG_ENCODER, MG_ADAPTER, VAE]
+    intermediate_outputs = [OutputParam("reference_embeds", dict, description="features by granularity")]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        sizes = [InputParam(name, int, required=True, description="in pixels") for name in ("height", "width")]
+        return [reference_input(), *sizes, batch_size_input()]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        given = self.get_block_state(state)
+        given.reference_embeds = {}
+        if given.reference_image:
+            factor = vae_scale_factor(components.vae)
+            size = components.mg_adapter.map_size(given.height // factor, given.width // factor)
+            given.reference_embeds = components.mg_encoder.encode(given.reference_image, size, given.batch_size)
+        self.set_block_state(state, given)
+        return components, state
+
+
+class MGTextEncoderStep(ModularPipelineBlocks):
+    """Prompts to embeddings as in Stable Diffusion; zeros where there is no text encoder."""
+
+    description = "Encodes prompts and negative prompts; gives zeros where there is no text encoder."
+    expected_components = [TEXT_ENCODER, TOKENIZER, UNET]
+    intermediate_outputs = [
+        OutputParam("prompt_embeds", torch.Tensor, description="(pictures, tokens, channels)"),
+        OutputParam("negative_prompt_embeds", torch.Tensor, description="(pictures, tokens, channels)"),
+    ]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [*prompt_inputs(), batch_size_input(), per_prompt_input()]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        given = self.get_block_state(state)
+        unet, device = components.unet, components._execution_device
+        if components.text_encoder is None:
+            count = given.batch_size * given.num_images_per_prompt
+            embeds = [torch.zeros(count, 1, unet.config.cross_attention_dim, device=device)] * 2
+        else:
+            texts = ["" if text is None else text for text in (given.prompt, given.negative_prompt)]
+            texts = [[text] * given.batch_size if isinstance(text, str) else text for text in texts]
+            embeds = StableDiffusionPipeline.encode_prompt(
+                components, texts[0], device, given.num_images_per_prompt, True, texts[1]
+            )
+        # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
+        given.prompt_embeds, given.negative_prompt_embeds = (each.to(unet.dtype) for each in embeds)
+        self.set_block_state(state, given)
+        return components, state
+
+
+class MGPrepareLatentsStep(ModularPipelineBlocks):
+    """Noise to start from, and what a UNet of the inpainting kind reads besides it."""
+
+    description = "Sets the timesteps and draws the noise. An inpainting UNet is told to paint everything."
+    expected_components = [UNET, VAE, SCHEDULER]
+    intermediate_outputs = [
+        OutputParam("timesteps", torch.Tensor),
+        OutputParam("latents", torch.Tensor, description="(pictures, C, h, w)"),
+        OutputParam("unet_channels", torch.Tensor, description="mask and masked image latents, or `None`"),
+    ]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        steps = InputParam("num_inference_steps", int, default=20, description="number of denoising steps")
+        sizes = [InputParam(name, int, required=True, description="in pixels") for name in ("height", "width")]
+        return [steps, *sizes, batch_size_input(), per_prompt_input(), generator_input()]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        given = self.get_block_state(state)
+        scheduler, vae, unet, device = (
+            components.scheduler,
+            components.vae,
+            components.unet,
+            components._execution_device,
+        )
+        scheduler.set_timesteps(given.num_inference_steps, device=device)
+        given.timesteps, factor = scheduler.timesteps, vae_scale_factor(vae)
+        count = given.batch_size * given.num_images_per_prompt
+        shape = (count, vae.config.latent_channels, given.height // factor, given.width // factor)
+        noise = randn_tensor(shape, generator=given.generator, device=device, dtype=unet.dtype)
+        given.latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+        given.unet_channels = None
+        if unet.config.in_channels != shape[1]:
+            blank = torch.zeros(1, 3, given.height, given.width).to(device, vae.dtype)
+            generators = given.generator if isinstance(given.generator, list) else [given.generator]
+            masked = torch.cat([retrieve_latents(vae.encode(blank), own) for own in generators])
+            masked = vae.config.scaling_factor * masked.repeat_interleave(count // len(masked), dim=0)
+            given.unet_channels = torch.cat([torch.ones_like(noise[:, :1]), masked.to(noise)], dim=1)
+        self.set_block_state(state, given)
+        return components, state
+
+
+class MGConditioningStep(ModularPipelineBlocks):
+    """Fuses the references once for all steps, and once more without each granularity that the guider goes beyond."""
+
+    description = "Fuses the references (`MGAdapter`): one conditioning for each prediction that the guider asks for."
+    expected_components = [MG_ADAPTER, UNET, GUIDER]
+    intermediate_outputs = [
+        OutputParam(
+            "conditioning",
+            tuple,
+            description="of the conditional, the unconditional, and the prediction without each guided granularity",
+        )
+    ]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [
+            InputParam("reference_embeds", dict, required=True, description="features by granularity"),
+            scale_input(),
+            InputParam("fusion_scale", float, default=1.0, description="how much the granularities are mixed"),
+            InputParam("latents", torch.Tensor, required=True, description="(pictures, C, h, w)"),
+            batch_size_input(),
+            per_prompt_input(),
+            generator_input(),  # after the noise, which the same seed then gives without references, too
+        ]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        given = self.get_block_state(state)
+        left_out = list(getattr(components.guider, "contrasts", {}))  # guiders of diffusers have none
+        for name in left_out:
+            if name not in given.reference_embeds:
+                raise ValueError(
+                    f"`granularity_guidance[{name!r}]` of the guider needs a {name} reference, to tell what it should go "
+                    f"beyond; given are {sorted(given.reference_embeds)}."
+                )
+        given.conditioning = (None,) * (2 + len(left_out))
+        if given.reference_embeds:
+            conditional, *others = self.fuse(components, given, [None, *left_out])
+            given.conditioning = (conditional, None, *others)
+        self.set_block_state(state, given)
+        return components, state
+
+    def fuse(self, components: Any, given: Any, left_out: list[str | None]) -> list[Conditioning]:
+        """What the UNet gets beside the text with one granularity left out, or, for `None`, with all of them."""
+        adapter, unet, count = components.mg_adapter, bare(components.unet), len(given.latents)
+        names, latent_size = list(adapter.config.granularities), tuple(given.latents.shape[2:])
+        strengths = adapter.strengths(given.granularity_scale, given.batch_size)
+        strengths = strengths.repeat_interleave(given.num_images_per_prompt, dim=0)
+        sets, shares = adapter.in_regions(self.per_picture(given.reference_embeds, count, adapter))
+
+        def variant(own: Features, name: str | None) -> tuple[Features, torch.Tensor]:
+            own = {key: parts for key, parts in own.items() if key != name}
+            return own, (strengths * torch.tensor([key in own for key in names])).to(adapter.device)
+
+        variants = [[variant(own, name) for own in sets] for name in left_out]
+        if not any(strength.any() for row in variants for _, strength in row):
+            return [None] * len(left_out)  # before anything is drawn
+        drawn = adapter.draw({name: parts for own in sets for name, parts in own.items()}, count, given.generator)
+        fused = []
+        for row in variants:
+            apart = [
+                adapter.condition_apart(
+                    unet, adapter.vary(own, count, drawn=drawn), strength, latent_size, given.fusion_scale
+                )
+                for own, strength in row
+            ]
+            folded, residuals = adapter.join_regions(apart, shares, latent_size)
+            fused.append(self.as_input(folded, adapter.add_residuals(residuals), given.latents))
+        return fused
+
+    @staticmethod
+    def per_picture(features: Features, count: int, adapter: torch.nn.Module) -> Features:
+        """One row for each picture, or a single row for all, where the adapter is."""
+
+        def rows(parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            repeats = {key: 1 if len(value) == 1 else count // len(value) for key, value in parts.items()}
+            moved = {key: value.to(adapter.device, adapter.dtype) for key, value in parts.items()}
+            return {key: value.repeat_interleave(repeats[key], dim=0) for key, value in moved.items()}
+
+        return {
+            name: [rows(part) for part in parts] if isinstance(parts, list) else rows(parts)
+            for name, parts in features.items()
+        }
+
+    @staticmethod
+    def as_input(
+        folded: dict[str, tuple[torch.Tensor, ...]], residuals: list[torch.Tensor] | None, latents: torch.Tensor
+    ) -> Conditioning:
+        """Where the UNet computes, in its type."""
+        folded = {layer: tuple(part.to(latents) for part in parts) for layer, parts in folded.items()}
+        return folded, None if residuals is None else [residual.to(latents) for residual in residuals]
+
+
+class MGLoopDenoiser(ModularPipelineBlocks):
+    """One step: every prediction that the guider asks for, and what it makes of them."""
+
+    description = "Inside the loop: runs the UNet for each prediction that the guider asks for, and guides."
+    expected_components = [UNET, SCHEDULER, GUIDER]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        needed = ("latents", "timesteps", "prompt_embeds", "negative_prompt_embeds")
+        return [
+            *[InputParam(name, torch.Tensor, required=True) for name in needed],
+            InputParam("conditioning", tuple, required=True),
+            InputParam("unet_channels", torch.Tensor, description="what an inpainting UNet reads besides the latents"),
+        ]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, block_state: Any, i: int, t: torch.Tensor) -> tuple[Any, Any]:
+        unet, guider, scheduler = components.unet, components.guider, components.scheduler
+        guider.set_state(step=i, num_inference_steps=len(block_state.timesteps), timestep=t)
+        text, conditioning = block_state.prompt_embeds, block_state.conditioning
+        texts = (text, block_state.negative_prompt_embeds, *[text] * (len(conditioning) - 2))
+        batches = guider.prepare_inputs({"prompt_embeds": texts, "conditioning": conditioning})
+        model_input = block_state.latents
+        if hasattr(scheduler, "scale_model_input"):  # schedulers of flow matching have none
+            model_input = scheduler.scale_model_input(model_input, t)
+        if block_state.unet_channels is not None:
+            model_input = torch.cat([model_input, block_state.unet_channels], dim=1)
+        for batch in batches:
+            guider.prepare_models(unet)
+            try:
+                batch.noise_pred = self.predict(unet, model_input, t, batch.prompt_embeds, batch.conditioning)
+            finally:
+                guider.cleanup_models(unet)
+        block_state.noise_pred = guider(batches)[0]
+        return components, block_state
+
+    @staticmethod
+    def predict(
+        unet: torch.nn.Module,
+        model_input: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
+        conditioning: Conditioning,
+    ) -> torch.Tensor:
+        """One run of the UNet: (pictures, C, h, w)."""
+        folded, residuals = (None, None) if conditioning is None else conditioning
+        return unet(
+            model_input,
+            t,
+            encoder_hidden_states=text,
+            cross_attention_kwargs=None if folded is None else {"ip_hidden_states": folded},
+            # A fresh list: the UNet empties the one it gets.
+            down_intrablock_additional_residuals=None if residuals is None else list(residuals),
+            return_dict=False,
+        )[0]
+
+
+class MGLoopAfterDenoiser(ModularPipelineBlocks):
+    """The scheduler's step."""
+
+    description = "Inside the loop: moves the latents on by the scheduler."
+    expected_components = [SCHEDULER]
+    intermediate_outputs = [OutputParam("latents", torch.Tensor, description="(pictures, C, h, w)")]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [InputParam("latents", torch.Tensor, required=True), generator_input()]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, block_state: Any, i: int, t: torch.Tensor) -> tuple[Any, Any]:
+        options = StableDiffusionPipeline.prepare_extra_step_kwargs(components, block_state.generator, eta=0.0)
+        latents = components.scheduler.step(
+            block_state.noise_pred, t, block_state.latents, **options, return_dict=False
+        )[0]
+        block_state.latents = latents.to(block_state.prompt_embeds.dtype)
+        return components, block_state
+
+
+class MGDenoiseStep(LoopSequentialPipelineBlocks):
+    """The loop over the timesteps, with the adapter's attention processors on the UNet for as long as it runs."""
+
+    block_classes = [MGLoopDenoiser, MGLoopAfterDenoiser]
+    block_names = ["denoiser", "after_denoiser"]
+    description = "Denoises; the adapter is attached to the UNet for as long as that takes."
+    loop_expected_components = [MG_ADAPTER, UNET]
+
+    @property
+    def loop_inputs(self) -> list[InputParam]:
+        return [InputParam("timesteps", torch.Tensor, required=True), InputParam("conditioning", tuple, required=True)]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        block_state = self.get_block_state(state)
+        attached = contextlib.nullcontext()
+        if any(one is not None for one in block_state.conditioning):
+            attached = components.mg_adapter.attach(bare(components.unet))
+        with attached, self.progress_bar(total=len(block_state.timesteps)) as progress_bar:
+            for i, t in enumerate(block_state.timesteps):
+                components, block_state = self.loop_step(components, block_state, i=i, t=t)
+                progress_bar.update()
+        self.set_block_state(state, block_state)
+        return components, state
+
+
+class MGDecodeStep(ModularPipelineBlocks):
+    """Latents to pictures."""
+
+    description = "Decodes the latents."
+    expected_components = [VAE, IMAGE_PROCESSOR]
+    intermediate_outputs = [
+        OutputParam("images", description="PIL images, (B, H, W, 3) or (B, 3, H, W) in [0, 1], or latents")
+    ]
+
+    @property
+    def inputs(self) -> list[InputParam]:
+        return [
+            InputParam("latents", torch.Tensor, required=True),
+            InputParam("output_type", str, default="pil", description='"pil", "np", "pt" or "latent"'),
+            generator_input(),
+        ]
+
+    @torch.no_grad()
+    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
+        given, vae = self.get_block_state(state), components.vae
+        images = given.latents
+        if given.output_type != "latent":
+            scaled = (given.latents / vae.config.scaling_factor).to(vae.dtype)
+            images = vae.decode(scaled, return_dict=False, generator=given.generator)[0]
+        given.images = components.image_processor.postprocess(images, output_type=given.output_type)
+        self.set_block_state(state, given)
+        return components, state
+
+
+class MGBlocks(SequentialPipelineBlocks):
+    """Generation steered by the color, texture and shape of reference images, as `MGPipeline` does it."""
+
+    block_classes = [
+        MGInputStep,
+        MGReferenceEncoderStep,
+        MGTextEncoderStep,
+        MGPrepareLatentsStep,
+        MGConditioningStep,
+        MGDenoiseStep,
+        MGDecodeStep,
+    ]
+    block_names = ["inputs", "references", "text_encoder", "latents", "conditioning", "denoise", "decode"]
+    description = "Generates pictures steered by the color, texture and shape of reference images."
+    outputs = [OutputParam("images", description="PIL images, (B, H, W, 3) or (B, 3, H, W) in [0, 1], or latents")]
