@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quality train-tiny clean
+.PHONY: help run test quality fix-copies train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(INSTALLED)  ## run the tests
 quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+
+fix-copies: $(INSTALLED)  ## rewrite what pipelines/*.py copy from each other from its source
+	$(PY) -m tests.pipelines.fix_copies
 
 train-tiny: $(INSTALLED)  ## train a very small model for a few steps, to see that training works
 	$(PY) -m mg_diffusion.training.tiny

@@ -11,12 +11,22 @@ from .modeling_mg_encoder import MGEncoder
 
 
 __version__ = "0.1.0"
-__all__ = ["AutoencoderHaar", "MGAdapter", "MGEncoder", "MGInpaintPipeline", "MGPipeline", "ModelMixin"]
+_PIPELINES = ("MGInpaintPipeline", "MGPipeline", "MGXLInpaintPipeline", "MGXLPipeline")
+__all__ = [
+    "AutoencoderHaar",
+    "MGAdapter",
+    "MGEncoder",
+    "MGInpaintPipeline",
+    "MGPipeline",
+    "MGXLInpaintPipeline",
+    "MGXLPipeline",
+    "ModelMixin",
+]
 
 
 def __getattr__(name: str) -> Any:
     """The pipelines, on first use: `mg_diffusion.pipelines` is there only where the package is installed."""
-    if name in ("MGInpaintPipeline", "MGPipeline"):
+    if name in _PIPELINES:
         from . import pipelines
 
         return getattr(pipelines, name)

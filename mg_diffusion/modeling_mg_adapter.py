@@ -22,7 +22,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -392,10 +392,10 @@ class ShapeResiduals(nn.Module):
 class CanvasResiduals(nn.Module):
     """A picture laid out in encoder pixels (texture canvas, sketch) to residuals of every down block."""
 
-    def __init__(self, channels: int, map_stride: int, block_channels: Sequence[int]):
+    def __init__(self, channels: int, map_stride: int, block_channels: Sequence[int], block_strides: Sequence[int]):
         super().__init__()
         self.map_stride = map_stride
-        strides = [1] + [2] * (len(block_channels) - 1)
+        strides = [1, *(below // above for above, below in pairwise(block_strides))]
         first = channels * map_stride**2
         self.stems = nn.ModuleList(
             nn.Conv2d(first if level == 0 else 64, 64, 3, stride=stride, padding=1)
@@ -470,9 +470,9 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if "shape" in granularities:
             self.shape_residuals = ShapeResiduals(map_channels, block_channels, token_dim)
         if "texture" in granularities:
-            self.texture_residuals = CanvasResiduals(1, map_stride, block_channels)
+            self.texture_residuals = CanvasResiduals(1, map_stride, block_channels, block_strides)
         if {"color", "shape"} <= set(granularities):
-            self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels)
+            self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels, block_strides)
 
     # -- saving and loading -------------------------------------------------------------------------------------------
     def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:

@@ -5,6 +5,8 @@ Installed as `mg_diffusion.pipelines`.
 
 from .pipeline_mg import MGPipeline
 from .pipeline_mg_inpaint import MGInpaintPipeline
+from .pipeline_mg_xl import MGXLPipeline
+from .pipeline_mg_xl_inpaint import MGXLInpaintPipeline
 
 
-__all__ = ["MGInpaintPipeline", "MGPipeline"]
+__all__ = ["MGInpaintPipeline", "MGPipeline", "MGXLInpaintPipeline", "MGXLPipeline"]

@@ -1,68 +1,74 @@
 """Pipeline files cannot import each other; what they share is copied, and the copies stay the same."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
 
-
-FOLDER = Path(__file__).resolve().parents[2] / "pipelines"
-MARK = re.compile(r"# Copied from pipelines\.(\w+)\.([\w.]+)$")
+from .fix_copies import FOLDER, definitions, marks, rewritten
 
 
-def definitions(path: Path) -> dict[str, ast.AST]:
-    """Functions, methods and classes without methods of a file by qualified name."""
-    found = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.FunctionDef):
-            found[node.name] = node
-        elif isinstance(node, ast.ClassDef):
-            methods = {f"{node.name}.{part.name}": part for part in node.body if isinstance(part, ast.FunctionDef)}
-            found |= methods or {node.name: node}
-    return found
-
-
-def marks(path: Path) -> list[tuple[int, str, str]]:
-    """Line below each mark, with the file and the name it says were copied."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    found = [(number, MARK.search(line)) for number, line in enumerate(lines, start=2)]
-    return [(number, match[1], match[2]) for number, match in found if match]
-
-
-def first_line(node: ast.AST) -> int:
-    return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-
-
-COPIES = [(path.name, *mark) for path in sorted(FOLDER.glob("*.py")) for mark in marks(path)]
+# A definition is marked with the first of these that has it.
+PIPELINES = sorted(FOLDER.glob("pipeline_*.py"))
+FILES = [*PIPELINES, FOLDER / "modular_mg.py"]
 
 
 def test_there_are_copies():
-    assert len(COPIES) > 20
+    assert len(PIPELINES) == 4
+    assert [len(marks(path.read_text(encoding="utf-8"))) > 20 for path in PIPELINES] == [False, True, True, True]
 
 
-@pytest.mark.parametrize(("file", "line", "stem", "name"), COPIES, ids=lambda value: str(value))
-def test_a_copy_is_like_its_source(file, line, stem, name):
-    source = definitions(FOLDER / f"{stem}.py")[name]
-    (copy,) = (node for node in definitions(FOLDER / file).values() if first_line(node) == line)
-    assert ast.unparse(copy) == ast.unparse(source)
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_copies_are_like_their_sources(path):
+    """If this fails, change the source and run `make fix-copies`."""
+    assert rewritten(path) == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("copying", ["pipeline_mg_inpaint", "modular_mg"])
-def test_shared_definitions_are_marked(copying):
-    """What has the same name and body in both files is marked as a copy, so that it is not changed in one alone."""
-    ours, theirs = (definitions(FOLDER / f"{stem}.py") for stem in ("pipeline_mg", copying))
-    marked = {name for file, _, _, name in COPIES if file == f"{copying}.py"}
-    same = {
-        name
-        for name, node in ours.items()
-        for other in [theirs.get(name.replace("MGPipeline", "MGInpaintPipeline"))]
-        if other is not None and ast.unparse(other) == ast.unparse(node)
-    }
-    assert same == marked
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_shared_definitions_are_marked(path):
+    """What has the same name and body in an earlier file is marked as a copy, so that it is not changed in one alone."""
+
+    def by_name_and_body(source: str) -> dict[tuple[str, str], str]:
+        return {(name.split(".")[-1], ast.unparse(node)): name for name, node in definitions(source).items()}
+
+    text, first = path.read_text(encoding="utf-8"), {}
+    for earlier in FILES[: FILES.index(path)]:
+        for key, name in by_name_and_body(earlier.read_text(encoding="utf-8")).items():
+            first.setdefault(key, (earlier.stem, name))
+    expected = {name: first[key] for key, name in by_name_and_body(text).items() if key in first}
+    assert marks(text) == expected
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("pipeline_*.py")), ids=lambda path: path.stem)
+SOURCE = "class A:\n    def f(self):\n        # why\n        return 1\n\n    def g(self):\n        return 2\n"
+COPY = "class B:\n    # Copied from pipelines.pipeline_a.A.f\n    def f(self):\n        return 3  # old\n\n    x = 1\n"
+
+
+def test_a_copy_is_rewritten_word_for_word_and_nothing_else_is(tmp_path):
+    (tmp_path / "pipeline_a.py").write_text(SOURCE, encoding="utf-8")
+    copy = tmp_path / "pipeline_b.py"
+    copy.write_text(COPY, encoding="utf-8")
+    assert rewritten(copy) == COPY.replace("return 3  # old", "# why\n        return 1")
+    assert rewritten(tmp_path / "pipeline_a.py") == SOURCE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (COPY.replace("A.f", "A.h"), "B.f is marked as a copy of pipelines.pipeline_a.A.h, which is no definition"),
+        (COPY.replace("pipeline_a", "pipeline_c"), "pipelines.pipeline_c.A.f, which is no definition"),
+        (COPY.replace("pipeline_a.A", "pipeline_b.B"), "pipelines.pipeline_b.B.f, which is .* a copy itself"),
+        (COPY.replace("    def f", "\n    def f"), "marks nothing"),
+    ],
+    ids=["name", "file", "copy", "place"],
+)
+def test_marks_that_name_no_source_are_refused(tmp_path: Path, text, message):
+    (tmp_path / "pipeline_a.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "pipeline_b.py").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        rewritten(tmp_path / "pipeline_b.py")
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
 def test_one_pipeline_class_a_file(path):
     """What diffusers looks for in a file of remote code."""
     classes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
