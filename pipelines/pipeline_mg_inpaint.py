@@ -1694,6 +1694,7 @@ class MGInpaintPipeline(
         t: torch.Tensor,
         text: torch.Tensor,
         copies: int,
+        added_cond: dict[str, torch.Tensor] | None = None,
     ) -> dict[str, Any]:
         """What the ControlNets of `prepare_controlnet` add in a step, summed, as arguments of the UNet."""
         down, mid = [], None
@@ -1704,6 +1705,7 @@ class MGInpaintPipeline(
                 encoder_hidden_states=text,
                 controlnet_cond=torch.cat([image] * copies),
                 conditioning_scale=scale,
+                added_cond_kwargs=added_cond,
                 return_dict=False,
             )
             down = [a + b for a, b in zip(down, more, strict=True)] if down else list(more)

@@ -27,21 +27,36 @@ import torch
 import torch.nn.functional as F
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     ModelMixin,
+    MultiAdapter,
     SchedulerMixin,
     StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    T2IAdapter,
     UNet2DConditionModel,
 )
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.loaders import FromSingleFileMixin, StableDiffusionXLLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers.loaders import (
+    FromSingleFileMixin,
+    IPAdapterMixin,
+    StableDiffusionXLLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
+from diffusers.models import MultiControlNetModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.utils import USE_PEFT_BACKEND, replace_example_docstring, scale_lora_layers, unscale_lora_layers
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPImageProcessor,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionModelWithProjection,
+)
 
 
 Features = dict[str, dict[str, torch.Tensor]]  # of a granularity whose references have regions, a list of them
@@ -180,6 +195,27 @@ def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
         yield
     finally:
         unscale_lora_layers(model, scale)
+
+
+# Copied from pipelines.pipeline_mg.networks
+def networks(model: Any) -> list[Any]:
+    """The single ControlNets or T2I-Adapters of what a call gets: none, one, several in one, or a list."""
+    bare = getattr(model, "_orig_mod", model)
+    if isinstance(bare, (MultiControlNetModel, MultiAdapter)):
+        return list(bare.nets if isinstance(bare, MultiControlNetModel) else bare.adapters)
+    if isinstance(bare, (list, tuple)):
+        return [one for entry in bare for one in networks(entry)]
+    return [] if model is None else [model]
+
+
+# Copied from pipelines.pipeline_mg.one_for_each
+def one_for_each(value: Any, count: int, name: str) -> list[float]:
+    """A number for each of `count` networks, out of one for all or a list of them."""
+    values = list(value) if isinstance(value, (list, tuple)) else [value] * count
+    is_number = [isinstance(one, (int, float)) and abs(one) < float("inf") for one in values]
+    if len(values) != count or not all(is_number):
+        raise ValueError(f"`{name}` must be a finite number or a list of one for each of {count}, got {value!r}.")
+    return [float(one) for one in values]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -335,11 +371,36 @@ def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
     return inside / (pixels + 1)
 
 
+# Copied from pipelines.pipeline_mg_inpaint.crop_alike
+def crop_alike(image: Any, region: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
+    """The part of a control image, or of each in a list, that lies over a region of a picture.
+
+    Args:
+        image: PIL, numpy (..., H, W, C) or torch (..., H, W), of any size.
+        region: (left, top, right, bottom) in pixels of the picture, whose `size` is (height, width).
+    """
+    if isinstance(image, (list, tuple)):
+        return [crop_alike(one, region, size) for one in image]
+    if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
+        return image  # none, or refused later
+    if isinstance(image, PIL.Image.Image):
+        height, width = image.size[::-1]
+    else:
+        height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
+    left, right = (round(x * width / size[1]) for x in region[::2])
+    top, bottom = (round(y * height / size[0]) for y in region[1::2])
+    if isinstance(image, PIL.Image.Image):
+        return image.crop((left, top, right, bottom))
+    rows, columns = slice(top, bottom), slice(left, right)
+    return image[..., rows, columns, :] if isinstance(image, np.ndarray) else image[..., rows, columns]
+
+
 class MGXLInpaintPipeline(
     DiffusionPipeline,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
     StableDiffusionXLLoraLoaderMixin,
+    IPAdapterMixin,
     FromSingleFileMixin,
 ):
     """Editing inside a mask with SDXL, steered by the color, texture and shape of reference images.
@@ -356,6 +417,8 @@ class MGXLInpaintPipeline(
         scheduler ([`SchedulerMixin`])
         mg_encoder (`MGEncoder`): reads references. May be `None`; `reference_embeds` still work.
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
+        image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
+            [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
         force_zeros_for_empty_prompt (`bool`): whether no negative prompt is zeros, rather than the empty prompt.
 
     Raises:
@@ -363,7 +426,7 @@ class MGXLInpaintPipeline(
             way of use, or the UNet is not one of SDXL's base model (a refiner is refused).
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->mg_encoder->mg_adapter->unet->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->mg_encoder->mg_adapter->unet->vae"
     _optional_components = [
         "text_encoder",
         "text_encoder_2",
@@ -371,6 +434,8 @@ class MGXLInpaintPipeline(
         "tokenizer_2",
         "mg_encoder",
         "mg_adapter",
+        "image_encoder",
+        "feature_extractor",
     ]
     # Sequential offloading moves what a module's `forward` uses; these two are small and used in other ways as well.
     _exclude_from_cpu_offload = ["mg_encoder", "mg_adapter"]
@@ -396,6 +461,8 @@ class MGXLInpaintPipeline(
         scheduler: SchedulerMixin,
         mg_encoder: ModelMixin,
         mg_adapter: ModelMixin,
+        image_encoder: CLIPVisionModelWithProjection = None,
+        feature_extractor: CLIPImageProcessor = None,
         force_zeros_for_empty_prompt: bool = True,
     ):
         super().__init__()
@@ -409,6 +476,8 @@ class MGXLInpaintPipeline(
             scheduler=scheduler,
             mg_encoder=mg_encoder,
             mg_adapter=mg_adapter,
+            image_encoder=image_encoder,
+            feature_extractor=feature_extractor,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.check_components()
@@ -712,6 +781,90 @@ class MGXLInpaintPipeline(
         for name, value in (("padding_mask_crop", padding_mask_crop), ("mask_feather", mask_feather)):
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_ip_adapter
+    def check_ip_adapter(self, ip_adapter_image: Any, ip_adapter_image_embeds: list[torch.Tensor] | None) -> None:
+        """Raise a ValueError unless the UNet has an IP-Adapter for what is given, and is given something for the one it has."""
+        given = [one for one in (ip_adapter_image, ip_adapter_image_embeds) if one is not None]
+        is_loaded = self.bare_unet.config.encoder_hid_dim_type == "ip_image_proj"
+        if len(given) > 1:
+            raise ValueError("Pass `ip_adapter_image` or `ip_adapter_image_embeds`, not both.")
+        if given and not is_loaded:
+            raise ValueError("There is no IP-Adapter to read what it is given. Load one with `load_ip_adapter`.")
+        if is_loaded and not given:
+            raise ValueError(
+                "The UNet has an IP-Adapter, which needs `ip_adapter_image` or `ip_adapter_image_embeds`. Pass one of "
+                "them, or take the IP-Adapter out with `unload_ip_adapter`."
+            )
+        if not given:
+            return
+        processors = {n: p for n, p in self.bare_unet.attn_processors.items() if n.endswith("attn2.processor")}
+        other = {type(p).__name__ for p in processors.values() if not hasattr(p, "to_k_ip")}
+        if other:
+            raise ValueError(
+                f"The IP-Adapter's attention processors have been replaced by {sorted(other)}, as attention slicing, "
+                f"`fuse_qkv_projections` and `set_attn_processor` do. Leave these out, and load the IP-Adapter again."
+            )
+        count = len(self.bare_unet.encoder_hid_proj.image_projection_layers)
+        entries = given[0] if isinstance(given[0], list) else [given[0]]
+        if len(entries) != count:
+            raise ValueError(f"There are {count} IP-Adapters, and something for {len(entries)} of them is given.")
+        if ip_adapter_image is not None and (self.image_encoder is None or self.feature_extractor is None):
+            raise ValueError(
+                "`ip_adapter_image` needs the components `image_encoder` and `feature_extractor`, which this pipeline "
+                "was made without. Load the IP-Adapter with its `image_encoder_folder`, or pass "
+                "`ip_adapter_image_embeds`."
+            )
+        rows = 2 if self.do_classifier_free_guidance else 1
+        for embeds in ip_adapter_image_embeds or []:
+            if not (isinstance(embeds, torch.Tensor) and embeds.ndim in (3, 4) and embeds.shape[0] == rows):
+                found = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__
+                raise ValueError(
+                    f"`ip_adapter_image_embeds` must hold tensors ({rows}, images, ...), with guidance the negative "
+                    f"embeds first, from `prepare_ip_adapter_image_embeds`; got {found}."
+                )
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_company
+    def check_company(self, controlnet: Any, control_image: Any, t2i_adapter: Any, t2i_image: Any) -> None:
+        """Raise a ValueError for ControlNets and T2I-Adapters that lack their image or do not fit the UNet."""
+        for kind, name, model, image_name, image in (
+            (ControlNetModel, "controlnet", controlnet, "control_image", control_image),
+            (T2IAdapter, "t2i_adapter", t2i_adapter, "t2i_image", t2i_image),
+        ):
+            if (not networks(model)) != (image is None):
+                raise ValueError(f"`{name}` and `{image_name}` go together; only one of them is given.")
+            for net in networks(model):
+                bare = getattr(net, "_orig_mod", net)
+                if not isinstance(bare, kind):
+                    raise ValueError(
+                        f"`{name}` must hold models of the type {kind.__name__}, got {type(bare).__name__}."
+                    )
+                if bare.dtype != self.unet.dtype:
+                    raise ValueError(
+                        f"`{name}` computes in {bare.dtype}, the UNet in {self.unet.dtype}. Use "
+                        f"`{name}.to({self.unet.dtype})`."
+                    )
+                is_hooked = any(
+                    hasattr(part, "_hf_hook") or hasattr(part, "_diffusers_hook") for part in bare.modules()
+                )
+                if bare.device.type != self._execution_device.type and not is_hooked:
+                    raise ValueError(
+                        f"`{name}` is on {bare.device}, the pipeline computes on {self._execution_device}. It is no "
+                        f"component, which moves with the pipeline; move it there, or offload it."
+                    )
+        for net in networks(controlnet):
+            ours, theirs = self.unet.config, getattr(net, "_orig_mod", net).config
+            if theirs.global_pool_conditions:
+                raise ValueError(
+                    "ControlNets with `global_pool_conditions` need a guess mode, which there is not here."
+                )
+            wanted = {
+                "in_channels": ours.out_channels,
+                **{name: ours[name] for name in ("block_out_channels", "layers_per_block", "cross_attention_dim")},
+            }
+            different = {n: (theirs[n], w) for n, w in wanted.items() if str(theirs[n]) != str(w)}
+            if different:
+                raise ValueError(f"`controlnet` does not fit the UNet; (its own, needed): {different}.")
 
     # Copied from pipelines.pipeline_mg.MGPipeline.check_contrasts
     def check_contrasts(
@@ -1240,6 +1393,9 @@ class MGXLInpaintPipeline(
         conditioning: Conditioning | None,
         contrast_scales: Sequence[float] = (),
         moved: list[torch.Tensor] | None = None,
+        image_embeds: list[torch.Tensor] | None = None,
+        control: Sequence[tuple[Any, torch.Tensor, float]] = (),
+        t2i: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
         """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.
 
@@ -1247,31 +1403,46 @@ class MGXLInpaintPipeline(
 
         Rows: unconditional, contrasts, conditional. The last come last, so that a callback may switch classifier-free
         guidance off in the middle: the last rows of what was prepared are what is left.
+
+        Args:
+            image_embeds: from `prepare_ip_adapter_image_embeds`.
+            control: of one step of `prepare_controlnet`; t2i: of one step of `prepare_t2i`.
         """
         is_guided, count = self.do_classifier_free_guidance, latents.shape[0]
         copies = int(is_guided) + len(contrast_scales) + 1
+
+        def rows_of(prepared: torch.Tensor) -> torch.Tensor:
+            return torch.cat(
+                [*prepared.split(count)[: int(is_guided)], *[prepared[-count:]] * (copies - int(is_guided))]
+            )
+
+        text = rows_of(prompt_embeds)
+        added_cond = {"text_embeds": rows_of(add_text_embeds), "time_ids": rows_of(add_time_ids)}
         model_input = self.scale_input(torch.cat([latents] * copies), t)
+        controlled = self.controlnet_residuals(control, model_input, t, text, copies, added_cond)
         if unet_channels is not None:
             model_input = torch.cat([model_input, torch.cat([unet_channels] * copies)], dim=1)
         rows = model_input.shape[0]
-        text, pooled, sizes = (
-            torch.cat([*embeds.split(count)[: int(is_guided)], *[embeds[-count:]] * (copies - int(is_guided))])
-            for embeds in (prompt_embeds, add_text_embeds, add_time_ids)
-        )
-        attention_kwargs, residuals = self.cross_attention_kwargs, None
+        attention_kwargs, residuals = self.cross_attention_kwargs, []
         if conditioning is not None:
             folded = {name: tuple(part[-rows:] for part in parts) for name, parts in conditioning[0].items()}
             attention_kwargs = {**(self.cross_attention_kwargs or {}), "ip_hidden_states": folded}
             if conditioning[1] is not None:
                 # A fresh list: the UNet empties the one it gets.
                 residuals = [residual[-rows:] for residual in conditioning[1]]
+        if image_embeds is not None:
+            added_cond["image_embeds"] = [rows_of(embeds) for embeds in image_embeds]
+        added = [torch.cat([feature] * copies) for feature in t2i]
+        summed = [one + other for one, other in zip(residuals, added, strict=False)]
+        residuals = summed + residuals[len(summed) :] + added[len(summed) :]
         noise_pred = self.unet(
             model_input,
             t,
             encoder_hidden_states=text,
             cross_attention_kwargs=attention_kwargs,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
-            down_intrablock_additional_residuals=residuals,
+            added_cond_kwargs=added_cond,
+            down_intrablock_additional_residuals=residuals or None,
+            **controlled,
             return_dict=False,
         )[0]
         *others, conditional = noise_pred.chunk(copies)
@@ -1601,6 +1772,187 @@ class MGXLInpaintPipeline(
     def interrupt(self) -> bool:
         return self._interrupt
 
+    # -- company: IP-Adapters, ControlNets, T2I-Adapters --------------------------------------------------------------
+    encode_image = StableDiffusionXLPipeline.encode_image
+    prepare_ip_adapter_image_embeds = StableDiffusionXLPipeline.prepare_ip_adapter_image_embeds
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.set_ip_adapter_scale
+    def set_ip_adapter_scale(self, scale: Any) -> None:
+        """As in `IPAdapterMixin`; in a callback, too, where processors of the adapter hide those it looks for."""
+        hiding = {part: part.__dict__.get("processor") for part in self.bare_unet.modules()}
+        hiding = {part: own for part, own in hiding.items() if hasattr(getattr(own, "base", None), "to_k_ip")}
+        try:
+            for part in hiding:
+                del part.__dict__["processor"]
+            IPAdapterMixin.set_ip_adapter_scale(self, scale)
+        finally:
+            for part, own in hiding.items():
+                part.__dict__["processor"] = own
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.prepare_control_image
+    def prepare_control_image(
+        self, image: Any, size: tuple[int, int], channels: int, batch_size: int, name: str
+    ) -> torch.Tensor:
+        """The image of one ControlNet or T2I-Adapter to (1 or `batch_size`, channels, *size) in [0, 1].
+
+        Raises:
+            ValueError: unless it holds one image for all prompts or one for each, with so many channels, and values in
+                [0, 1], or -1, which some ControlNets read as masked.
+        """
+        kind = {"do_convert_rgb": channels == 3, "do_convert_grayscale": channels == 1}
+        processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, do_normalize=False, **kind)
+        pixels = processor.preprocess(image, *size).to(dtype=torch.float32)
+        if pixels.shape[0] not in (1, batch_size) or pixels.shape[1] != channels:
+            raise ValueError(
+                f"`{name}` must hold 1 or {batch_size} images of {channels} channels for each network, got the shape "
+                f"{tuple(pixels.shape)}."
+            )
+        if not (pixels.min() >= -1 and pixels.max() <= 1):
+            raise ValueError(
+                f"`{name}` as an array must be floating point in [0, 1], got values from {pixels.min()} to {pixels.max()}."
+            )
+        return pixels.to(self._execution_device, self.unet.dtype)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.by_network
+    def by_network(self, image: Any, count: int, name: str) -> list[Any]:
+        """The images of a call by network: as they are for one, or a list of one entry for each of several.
+
+        Raises:
+            ValueError: for a list of another length.
+        """
+        if count == 1:
+            return [image]
+        if isinstance(image, (list, tuple)) and image and isinstance(image[0], list):  # by prompt, as in diffusers
+            image = [list(entries) for entries in zip(*image, strict=True)]
+        if not isinstance(image, (list, tuple)) or len(image) != count:
+            raise ValueError(f"`{name}` must be a list with an entry for each of the {count} networks.")
+        return list(image)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.prepare_controlnet
+    def prepare_controlnet(
+        self,
+        controlnet: Any,
+        control_image: Any,
+        scale: float | list[float],
+        start: float | list[float],
+        end: float | list[float],
+        size: tuple[int, int],
+        steps: int,
+        batch_size: int,
+        num_images_per_prompt: int,
+    ) -> list[list[tuple[Any, torch.Tensor, float]]]:
+        """By step, each ControlNet with its image and its strength there, which is 0 outside its window.
+
+        Raises:
+            ValueError: for strengths, windows and images that are none, or of another number.
+        """
+        nets = networks(controlnet)
+        if not nets:
+            return [[]] * steps
+        scales = one_for_each(scale, len(nets), "controlnet_conditioning_scale")
+        starts = one_for_each(start, len(nets), "control_guidance_start")
+        ends = one_for_each(end, len(nets), "control_guidance_end")
+        if not all(0 <= first < last <= 1 for first, last in zip(starts, ends, strict=True)):
+            raise ValueError(
+                f"`control_guidance_start` and `control_guidance_end` are fractions of the run, 0 <= start < end <= 1; "
+                f"got {starts} and {ends}."
+            )
+        images = [
+            self.prepare_control_image(one, size, net.config.conditioning_channels, batch_size, "control_image")
+            for net, one in zip(nets, self.by_network(control_image, len(nets), "control_image"), strict=True)
+        ]
+        count = batch_size * num_images_per_prompt
+        images = [image.repeat_interleave(count // len(image), dim=0) for image in images]
+        return [
+            [
+                (net, image, scale * (first <= i / steps and (i + 1) / steps <= last))
+                for net, image, scale, first, last in zip(nets, images, scales, starts, ends, strict=True)
+            ]
+            for i in range(steps)
+        ]
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.controlnet_residuals
+    def controlnet_residuals(
+        self,
+        control: Sequence[tuple[Any, torch.Tensor, float]],
+        model_input: torch.Tensor,
+        t: torch.Tensor,
+        text: torch.Tensor,
+        copies: int,
+        added_cond: dict[str, torch.Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """What the ControlNets of `prepare_controlnet` add in a step, summed, as arguments of the UNet."""
+        down, mid = [], None
+        for net, image, scale in control:
+            more, middle = net(
+                model_input,
+                t,
+                encoder_hidden_states=text,
+                controlnet_cond=torch.cat([image] * copies),
+                conditioning_scale=scale,
+                added_cond_kwargs=added_cond,
+                return_dict=False,
+            )
+            down = [a + b for a, b in zip(down, more, strict=True)] if down else list(more)
+            mid = middle if mid is None else mid + middle
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid} if down else {}
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.prepare_t2i
+    def prepare_t2i(
+        self,
+        t2i_adapter: Any,
+        t2i_image: Any,
+        scale: float | list[float],
+        factor: float,
+        size: tuple[int, int],
+        steps: int,
+        batch_size: int,
+        num_images_per_prompt: int,
+    ) -> list[list[torch.Tensor]]:
+        """By step, what T2I-Adapters add to the down blocks, (number of pictures, C, h, w) each; nothing after `factor`.
+
+        Raises:
+            ValueError: for strengths, factors and images that are none or of another number, and for an adapter of
+                another UNet.
+        """
+        adapters, features = networks(t2i_adapter), []
+        if not adapters:
+            return [[]] * steps
+        scales = one_for_each(scale, len(adapters), "adapter_conditioning_scale")
+        if not 0 <= one_for_each(factor, 1, "adapter_conditioning_factor")[0] <= 1:
+            raise ValueError(f"`adapter_conditioning_factor` is a fraction of the run, from 0 to 1; got {factor}.")
+        images = self.by_network(t2i_image, len(adapters), "t2i_image")
+        for adapter, scale, image in zip(adapters, scales, images, strict=True):
+            if any(side % adapter.downscale_factor for side in size):
+                raise ValueError(
+                    f"With this `t2i_adapter`, height and width must be multiples of {adapter.downscale_factor}; got {size}."
+                )
+            pixels = self.prepare_control_image(image, size, adapter.config.in_channels, batch_size, "t2i_image")
+            own = [feature * scale for feature in adapter(pixels)]
+            self.check_t2i_features(own, size)
+            own = [one.repeat_interleave(batch_size // len(one), dim=0) for one in own]
+            features = [a + b for a, b in zip(features, own, strict=True)] if features else own
+        features = [feature.repeat_interleave(num_images_per_prompt, dim=0) for feature in features]
+        return [features if i < int(steps * factor) else [] for i in range(steps)]
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.check_t2i_features
+    def check_t2i_features(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> None:
+        """Raise a ValueError unless the UNet's down blocks, and for one more its middle, can add these features."""
+        widths, kinds = self.unet.config.block_out_channels, self.unet.config.down_block_types
+        last = len(widths) - 1
+        # A CrossAttnDownBlock2D adds its residual before it downsamples, a DownBlock2D after.
+        levels = [level + (level < last and not kind.startswith("CrossAttn")) for level, kind in enumerate(kinds)]
+        height, width = (side // self.vae_scale_factor for side in size)
+        wanted = [
+            (channels, -(-height // 2**level), -(-width // 2**level))
+            for channels, level in zip([*widths, widths[-1]], [*levels, last], strict=True)
+        ]
+        found = [tuple(feature.shape[1:]) for feature in features]
+        if found != wanted[: len(found)]:
+            raise ValueError(
+                f"`t2i_adapter` does not fit the UNet: its features have the shapes {found}, the UNet's blocks {wanted}."
+            )
+
     # -- saving and loading -------------------------------------------------------------------------------------------
     # Copied from pipelines.pipeline_mg.MGPipeline.custom_components
     def custom_components(self) -> dict[str, type]:
@@ -1630,6 +1982,8 @@ class MGXLInpaintPipeline(
         folder, source = Path(save_directory), Path(inspect.getsourcefile(type(self)))
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / source.name)
+        # What `custom_pipeline=` loads of a folder or a Hub repository.
+        (folder / "pipeline.py").write_text(f"from .{source.stem} import {type(self).__name__}\n", encoding="utf-8")
         beside = [source.parent, Path(self.name_or_path or source.parent)]
         if type(self).__module__.startswith("diffusers_modules."):
             beside.reverse()  # local remote code lies in one flat folder, with files of other repositories
@@ -1693,6 +2047,8 @@ class MGXLInpaintPipeline(
         negative_prompt_embeds: torch.Tensor | None = None,
         pooled_prompt_embeds: torch.Tensor | None = None,
         negative_pooled_prompt_embeds: torch.Tensor | None = None,
+        ip_adapter_image: Any = None,
+        ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         reference_embeds: Features | None = None,
         fusion_scale: float = 1.0,
         granularity_schedule: dict[str, Any] | None = None,
@@ -1706,6 +2062,15 @@ class MGXLInpaintPipeline(
         leak_guard: bool = False,
         context_scale: float = 1.0,
         mask_feather: int = 0,
+        controlnet: Any = None,
+        control_image: Any = None,
+        controlnet_conditioning_scale: float | list[float] = 1.0,
+        control_guidance_start: float | list[float] = 0.0,
+        control_guidance_end: float | list[float] = 1.0,
+        t2i_adapter: Any = None,
+        t2i_image: Any = None,
+        adapter_conditioning_scale: float | list[float] = 1.0,
+        adapter_conditioning_factor: float = 1.0,
         output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
@@ -1754,6 +2119,8 @@ class MGXLInpaintPipeline(
             latents: (number of pictures, C, h, w) noise of unit deviation.
             prompt_embeds, negative_prompt_embeds, pooled_prompt_embeds, negative_pooled_prompt_embeds: from
                 `encode_prompt`, in place of the prompts.
+            ip_adapter_image, ip_adapter_image_embeds: for IP-Adapters, as in `StableDiffusionXLPipeline`; masks are given
+                as `cross_attention_kwargs={"ip_adapter_masks": ...}`.
             reference_embeds: from `encode_reference`, in place of `reference_image`.
             fusion_scale: how much the granularities are mixed with each other; 0 not at all, 1 as trained.
             granularity_schedule: how strengths change over the steps; by granularity a window (start, end) in fractions
@@ -1777,6 +2144,15 @@ class MGXLInpaintPipeline(
                 that an edit matches its surroundings. 0 is off; `granularity_scale` multiplies it. Where color and
                 shape are both lent, the edge of the edit fades into a smooth continuation of the surroundings.
             mask_feather: width in pixels of a soft edge, which lies inside the mask.
+            controlnet, control_image: a `ControlNetModel` and its image, or lists of them; the image is PIL, numpy
+                (B, H, W, 3) or torch (B, 3, H, W) in [0, 1], or a list with one for each prompt. It lies over
+                the whole picture; with `padding_mask_crop` the part that is computed is cut out.
+            controlnet_conditioning_scale: strength, one for all ControlNets or a list.
+            control_guidance_start, control_guidance_end: in fractions of the run; a step counts if it lies between them
+                as a whole.
+            t2i_adapter, t2i_image: a `T2IAdapter` and its image, or lists of them.
+            adapter_conditioning_scale: strength, one for all T2I-Adapters or a list.
+            adapter_conditioning_factor: the fraction of the run, from its start, in which T2I-Adapters count.
             output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W) in [0, 1], or "latent" (of what was computed,
                 nothing pasted or faded).
             return_dict: whether to return a `MultiGranularityPipelineOutput` or a tuple.
@@ -1847,6 +2223,8 @@ class MGXLInpaintPipeline(
             negative_crops_coords_top_left,
             negative_target_size,
         )
+        self.check_ip_adapter(ip_adapter_image, ip_adapter_image_embeds)
+        self.check_company(controlnet, control_image, t2i_adapter, t2i_image)
         compared = self.check_leak_guard(leak_guard, reference_image, output_type)
         if return_attribution and self.mg_adapter is None:
             raise ValueError(
@@ -1883,6 +2261,29 @@ class MGXLInpaintPipeline(
         original = torch.stack([to_tensor(one, size) for one in images])
         mask_image = torch.stack([one if size is None else F.adaptive_max_pool2d(one, size) for one in masks])
         region = self.crop_region(mask_image, height, width, padding_mask_crop)
+        if padding_mask_crop is not None:  # what lies over what is computed
+            control_image, t2i_image = (crop_alike(x, region, original.shape[2:]) for x in (control_image, t2i_image))
+        control = self.prepare_controlnet(
+            controlnet,
+            control_image,
+            controlnet_conditioning_scale,
+            control_guidance_start,
+            control_guidance_end,
+            (height, width),
+            len(timesteps),
+            batch_size,
+            num_images_per_prompt,
+        )
+        t2i = self.prepare_t2i(
+            t2i_adapter,
+            t2i_image,
+            adapter_conditioning_scale,
+            adapter_conditioning_factor,
+            (height, width),
+            len(timesteps),
+            batch_size,
+            num_images_per_prompt,
+        )
         left, top, right, bottom = region
         init_image = resize(original[:, :, top:bottom, left:right], height, width)
         # The memory layout that diffusers gives pictures: convolutions then agree with its pipelines to the last bit.
@@ -1929,6 +2330,15 @@ class MGXLInpaintPipeline(
             prompt_embeds = torch.cat([negative_prompt_embeds, prompt_embeds])
             add_text_embeds = torch.cat([negative_pooled_prompt_embeds, add_text_embeds])
             add_time_ids = torch.cat([negative_time_ids, add_time_ids])
+        image_embeds = None
+        if ip_adapter_image is not None or ip_adapter_image_embeds is not None:
+            image_embeds = self.prepare_ip_adapter_image_embeds(
+                ip_adapter_image,
+                ip_adapter_image_embeds,
+                device,
+                batch_size * num_images_per_prompt,
+                self.do_classifier_free_guidance,
+            )
 
         # 5. Noise, mask and masked image
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
@@ -2013,6 +2423,9 @@ class MGXLInpaintPipeline(
                     conditioning=at_step,
                     contrast_scales=contrast_scales,
                     moved=moved,
+                    image_embeds=image_embeds,
+                    control=control[i],
+                    t2i=t2i[i],
                 )
                 move = None
                 if is_pulled[i]:

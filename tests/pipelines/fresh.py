@@ -5,25 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
 
-
-PRELUDE = """
+PRELUDE = f"""
 import sys
 
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "mg_diffusion":
-            raise ModuleNotFoundError(name)
+sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+from loading.worker import REFERENCES, Blocker, DiffusionPipeline, edit, sample, torch
 
 sys.meta_path.insert(0, Blocker())
-
-import torch
-from diffusers import DiffusionPipeline
-
-REFERENCES = {"color": ["#c1121f:2", "#fdf0d5"], "shape": torch.linspace(0, 1, 3 * 32 * 32).view(3, 32, 32) ** 2}
 """
-REFERENCES = {"color": ["#c1121f:2", "#fdf0d5"], "shape": torch.linspace(0, 1, 3 * 32 * 32).view(3, 32, 32) ** 2}
 
 
 def fresh_process(script: str, tmp_path: Path, *arguments: str, **environment: str) -> str:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from diffusers import ModularPipeline
 from hub_stand_in import HubStandIn
+from loading.worker import REFERENCES
 
 from mg_diffusion import MGPipeline
 from mg_diffusion.export_modular import export_modular, main
 from mg_diffusion.pipelines.modular_mg import MGBlocks
 
-from .fresh import REFERENCES, fresh_process
+from .fresh import fresh_process
 from .tiny import seeded
 
 

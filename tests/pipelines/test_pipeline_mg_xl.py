@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DiffusionPipeline, HeunDiscreteScheduler, StableDiffusionXLPipeline
 from diffusers.callbacks import SDXLCFGCutoffCallback
+from loading.worker import edit, sample
 
 from mg_diffusion import MGPipeline, MGXLInpaintPipeline, MGXLPipeline
 from mg_diffusion.modeling_mg_adapter import down_block_sizes
 
-from .test_saving import edit, fresh_process, sample
+from .fresh import fresh_process
 from .tiny import SIZE, picture, references, seeded, tiny_unet, tiny_vae
 from .tiny_xl import POOLED, TIME_DIM, tiny_components_xl, tiny_unet_xl
 
@@ -64,7 +65,7 @@ def pipeline(pipelines):
 def test_call_signature():
     ours = inspect.signature(MGXLPipeline.__call__).parameters
     theirs = inspect.signature(StableDiffusionXLPipeline.__call__).parameters
-    left_out = {"ip_adapter_image", "ip_adapter_image_embeds", "guidance_rescale", "denoising_end", "kwargs"}
+    left_out = {"guidance_rescale", "denoising_end", "kwargs"}
     assert set(theirs) - set(ours) == left_out
     assert all(ours[name].default == theirs[name].default for name in ("guidance_scale", "num_inference_steps"))
     of_sd = list(inspect.signature(MGPipeline.__call__).parameters)
@@ -380,7 +381,9 @@ def test_canvas_and_sketch_keep_the_detail_of_each_block(pipeline):
             stem.register_forward_hook(lambda module, args, output: sizes.append(tuple(output.shape[2:])))
             for stem in branch.stems
         ]
-        branch(torch.zeros(1, branch.stems[0].in_channels // 4, 16, 24), [(8, 12), (8, 12), (4, 6)])
+        assert branch.stride == 2 * adapter.config.map_stride  # of the latents, which the first block halves
+        channels = branch.stems[0].in_channels // branch.stride**2
+        branch(torch.zeros(1, channels, 8 * branch.stride, 12 * branch.stride), [(8, 12), (8, 12), (4, 6)])
         for hook in hooks:
             hook.remove()
     assert sizes == [(8, 12), (8, 12), (4, 6)] * 2
@@ -466,10 +469,11 @@ torch.save([sample(pipe), sample(second), edit(editing), edit(last)], result)
 def test_round_trips_as_remote_code_without_the_package(make_xl, tmp_path):
     make_xl(is_inpainting=True, vae="haar", force_zeros=False).save_pretrained(tmp_path / "saved")
     assert {path.name for path in (tmp_path / "saved").glob("*.py")} == {
+        "pipeline.py",
         "pipeline_mg_xl.py",
         "pipeline_mg_xl_inpaint.py",
     }
-    fresh_process(ROUND_TRIP, tmp_path, True, *(str(tmp_path / name) for name in ("saved", "again", "result.pt")))
+    fresh_process(ROUND_TRIP, tmp_path, *(str(tmp_path / name) for name in ("saved", "again", "result.pt")))
     generating, editing = (kind.from_pretrained(tmp_path / "saved") for kind in (MGXLPipeline, MGXLInpaintPipeline))
     expected = [sample(generating)] * 2 + [edit(editing)] * 2
     assert all(map(torch.equal, torch.load(tmp_path / "result.pt"), expected))

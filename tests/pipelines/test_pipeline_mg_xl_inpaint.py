@@ -57,7 +57,7 @@ def both(pipeline, **options) -> list[torch.Tensor]:
 def test_call_signature():
     ours = inspect.signature(MGXLInpaintPipeline.__call__).parameters
     theirs = inspect.signature(StableDiffusionXLInpaintPipeline.__call__).parameters
-    left_out = {"ip_adapter_image", "ip_adapter_image_embeds", "guidance_rescale", "masked_image_latents", "kwargs"}
+    left_out = {"guidance_rescale", "masked_image_latents", "kwargs"}
     left_out |= {"denoising_start", "denoising_end", "aesthetic_score", "negative_aesthetic_score"}
     assert set(theirs) - set(ours) == left_out
     assert all(ours[name].default == theirs[name].default for name in ("guidance_scale", "num_inference_steps"))

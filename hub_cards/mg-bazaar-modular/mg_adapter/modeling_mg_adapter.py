@@ -17,10 +17,12 @@ This file is self-contained: it is copied into exported repositories and loaded 
 """
 
 import contextlib
+import inspect
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -295,6 +297,8 @@ class MGAttnProcessor:
         self.base = base
         self.layer = layer
         self.num_tokens = num_tokens
+        self.folded = None  # where it is handed out instead of passed on, see `MGAdapter.attach`
+        self.takes_masks = "ip_adapter_masks" in inspect.signature(base.__call__).parameters
 
     def __call__(
         self,
@@ -304,11 +308,17 @@ class MGAttnProcessor:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
         ip_hidden_states: FoldedAttention | None = None,
+        ip_adapter_masks: Any = None,
     ) -> torch.Tensor:
-        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        if ip_hidden_states is None:
+        # Only what is given and taken: a sliced processor has no `temb`, that of an IP-Adapter has masks.
+        extra = {} if temb is None else {"temb": temb}
+        if self.takes_masks and ip_adapter_masks is not None:
+            extra["ip_adapter_masks"] = ip_adapter_masks
+        output = self.base(attn, hidden_states, encoder_hidden_states, attention_mask, **extra)
+        folded = self.folded if ip_hidden_states is None else ip_hidden_states[self.layer]
+        if folded is None:
             return output
-        key, value, *shares = ip_hidden_states[self.layer]
+        key, value, *shares = folded
         scores = hidden_states @ key  # (B, positions, heads * sets * granularities * tokens)
         weights = scores.unflatten(2, (-1, self.num_tokens)).softmax(-1)
         if shares:
@@ -382,11 +392,11 @@ class ShapeResiduals(nn.Module):
 class CanvasResiduals(nn.Module):
     """A picture laid out in encoder pixels (texture canvas, sketch) to residuals of every down block."""
 
-    def __init__(self, channels: int, map_stride: int, block_channels: Sequence[int]):
+    def __init__(self, channels: int, map_stride: int, block_channels: Sequence[int], block_strides: Sequence[int]):
         super().__init__()
-        self.map_stride = map_stride
-        strides = [1] + [2] * (len(block_channels) - 1)
-        first = channels * map_stride**2
+        self.stride = map_stride * block_strides[0]  # canvas pixels a cell of the first residual
+        strides = [1, *(below // above for above, below in pairwise(block_strides))]
+        first = channels * self.stride**2
         self.stems = nn.ModuleList(
             nn.Conv2d(first if level == 0 else 64, 64, 3, stride=stride, padding=1)
             for level, stride in enumerate(strides)
@@ -394,8 +404,8 @@ class CanvasResiduals(nn.Module):
         self.outs = nn.ModuleList(zero_module(nn.Conv2d(64, width, 1)) for width in block_channels)
 
     def forward(self, canvas: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
-        """canvas (B, channels, sizes[0] * map_stride) -> one residual (B, C_l, *sizes[l]) per block."""
-        hidden = F.pixel_unshuffle(canvas, self.map_stride)
+        """canvas (B, channels, sizes[0] * stride) -> one residual (B, C_l, *sizes[l]) per block."""
+        hidden = F.pixel_unshuffle(canvas, self.stride)
         residuals = []
         for stem, out, size in zip(self.stems, self.outs, sizes, strict=True):
             hidden = F.silu(stem(hidden))
@@ -426,6 +436,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
         token_dim: width of a token.
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
     """
+
+    _auto_class = "AutoModel"  # what `register_for_auto_class` sets
 
     @register_to_config
     def __init__(
@@ -458,11 +470,23 @@ class MGAdapter(ModelMixin, ConfigMixin):
         if "shape" in granularities:
             self.shape_residuals = ShapeResiduals(map_channels, block_channels, token_dim)
         if "texture" in granularities:
-            self.texture_residuals = CanvasResiduals(1, map_stride, block_channels)
+            self.texture_residuals = CanvasResiduals(1, map_stride, block_channels, block_strides)
         if {"color", "shape"} <= set(granularities):
-            self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels)
+            self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels, block_strides)
 
-    # -- construction and checks --------------------------------------------------------------------------------------
+    # -- saving and loading -------------------------------------------------------------------------------------------
+    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in `ConfigMixin`, with the code beside it: `AutoModel` loads the folder where no package is installed."""
+        os.makedirs(save_directory, exist_ok=True)
+        shutil.copy(inspect.getsourcefile(type(self)), save_directory)
+        super().save_config(save_directory, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple:
+        """As in `ConfigMixin`; that `config_dict` names the file of the class for `AutoModel` is no setting."""
+        settings = {name: value for name, value in config_dict.items() if name != "auto_map"}
+        return super().extract_init_dict(settings, **kwargs)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGAdapter":
         """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
@@ -490,10 +514,30 @@ class MGAdapter(ModelMixin, ConfigMixin):
             )
         return (model, info) if with_info else model
 
+    # -- construction and checks --------------------------------------------------------------------------------------
     @classmethod
     def from_unet(cls, unet: nn.Module, encoder: nn.Module, **config: Any) -> "MGAdapter":
-        """An untrained adapter that fits `unet` (a `UNet2DConditionModel`) and `encoder` (an `MGEncoder`)."""
+        """An untrained adapter that fits a UNet and an encoder.
+
+        Args:
+            unet: a `UNet2DConditionModel`: Stable Diffusion 1, 2 or XL, for generation or inpainting.
+            encoder: an `MGEncoder`.
+            config: arguments of the constructor, in place of what would be chosen. `map_stride` is chosen so that the
+                encoder's working size is that of the shape map at the UNet's native size.
+
+        Raises:
+            ValueError: if the UNet has no cross-attention layers, or down blocks of a kind that takes no residuals.
+        """
         sizes = encoder.vector_sizes
+        native = unet.config.sample_size
+        native = max(native) if isinstance(native, (tuple, list)) else native
+        kinds, layers = set(unet.config.down_block_types), _attention_layers(unet)
+        if not layers or not kinds <= {"CrossAttnDownBlock2D", "DownBlock2D"}:
+            raise ValueError(
+                f"An MGAdapter needs a UNet with cross-attention and with down blocks CrossAttnDownBlock2D or DownBlock2D, "
+                f"as those of Stable Diffusion 1, 2 and XL; this one has {len(layers)} cross-attention layers and "
+                f"{sorted(kinds)}."
+            )
         channels, strides = [], []
         for level, (kind, width) in enumerate(
             zip(unet.config.down_block_types, unet.config.block_out_channels, strict=True)
@@ -507,9 +551,10 @@ class MGAdapter(ModelMixin, ConfigMixin):
             "granularities": tuple(sizes),
             "vector_sizes": sizes,
             "map_channels": encoder.map_channels,
-            "attention_layers": _attention_layers(unet),
+            "attention_layers": layers,
             "block_channels": tuple(channels),
             "block_strides": tuple(strides),
+            "map_stride": max(1, encoder.config.sample_size // (native or encoder.config.sample_size)),
         }
         return cls(**{**arguments, **config})
 
@@ -595,7 +640,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
         self, features: Features, tokens: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> Iterator[tuple[tuple[str, ...], list[torch.Tensor]]]:
         """Residuals and the granularities they come from."""
-        canvas_size = self.map_size(*sizes[0])
+        first = self.config.block_strides[0]  # above 1 where a UNet begins with a DownBlock2D, as that of SDXL
+        canvas_size = self.map_size(*(side * first for side in sizes[0]))
         if "shape" in features:
             names = list(self.config.granularities)
             means = tokens.mean(2)
@@ -626,17 +672,21 @@ class MGAdapter(ModelMixin, ConfigMixin):
 
         softmax(x Wq (t Wk)^T) (t Wv) Wo is softmax(x K') V' with K' = Wq (t Wk)^T and V' = (t Wv) Wo, which do not
         depend on x. K' is (B, query_dim, heads * G * T), V' its transpose in shape, strength included.
+
+        Raises:
+            ValueError: if the UNet's blocks are offloaded to disk, where the projections cannot be read.
         """
-        modules = dict(unet.named_modules())
+        check_weights_in_memory(unet)
+        modules, dtype = dict(unet.named_modules()), unet.dtype
         folded = {}
         for layer, to_k, to_v in zip(self.config.attention_layers, self.to_k, self.to_v, strict=True):
             attn, heads = modules[layer["name"]], layer["heads"]
             keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = values * strengths.to(values.dtype)[:, :, None, None]
-            query = effective_weight(attn.to_q, layer["query_dim"], keys.device)
+            query = effective_weight(attn.to_q, layer["query_dim"], keys.device, dtype)
             query = query.unflatten(0, (heads, -1))  # (h, d, c)
-            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device)
+            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device, dtype)
             output = output.unflatten(1, (heads, -1))  # (c, h, d)
             keys, values = (x.flatten(1, 2).unflatten(2, (heads, -1)) for x in (keys, values))  # (b, gt, h, d)
             key = torch.einsum("bthd,hdc->bcht", keys.to(query.dtype), query * attn.scale).flatten(2)
@@ -822,14 +872,35 @@ class MGAdapter(ModelMixin, ConfigMixin):
         self.check_unet(unet)
         modules = dict(unet.named_modules())
         layers = [(modules[layer["name"]], layer["name"]) for layer in self.config.attention_layers]
-        before = [(attn, attn.processor) for attn, _ in layers]
-        try:
-            for attn, name in layers:
-                attn.set_processor(MGAttnProcessor(attn.processor, name, self.config.num_tokens))
+        before = [(attn, attn.__dict__.get("processor")) for attn, _ in layers]
+        own = [MGAttnProcessor(attn.processor, name, self.config.num_tokens) for attn, name in layers]
+
+        def hand_out(unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            passed = dict(kwargs.get("cross_attention_kwargs") or {})
+            folded = passed.pop("ip_hidden_states", {})
+            for processor in own:
+                processor.folded = folded.get(processor.layer)
+            return args, {**kwargs, "cross_attention_kwargs": passed}
+
+        with contextlib.ExitStack() as stack:
+            # Blocks that are compiled one by one (`compile_repeated_blocks`) share one graph, which must not depend on the
+            # name of a layer: it would be compiled anew for each.
+            if any(module._compiled_call_impl is not None for module in unet.modules() if module is not unet):
+                stack.callback(unet.register_forward_pre_hook(hand_out, with_kwargs=True).remove)
+            stack.callback(_restore_processors, before)
+            for (attn, _), processor in zip(layers, own, strict=True):
+                # Not `set_processor`: a processor with weights, as of an IP-Adapter, stays a module of the UNet, so that
+                # it is moved, offloaded and saved with it; ours only hides it.
+                attn.__dict__["processor"] = processor
             yield
-        finally:
-            for attn, processor in before:
-                attn.set_processor(processor)
+
+
+def _restore_processors(before: Sequence[tuple[nn.Module, Any]]) -> None:
+    """Attention layers with what stood in their `__dict__`; `None` is a processor with weights, which is a submodule."""
+    for attn, processor in before:
+        attn.__dict__.pop("processor", None)
+        if processor is not None:
+            attn.__dict__["processor"] = processor
 
 
 def _joint(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
@@ -864,11 +935,27 @@ def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def effective_weight(linear: nn.Module, in_features: int, device: torch.device) -> torch.Tensor:
-    """The matrix (out, in) a projection applies, adapters such as LoRA included, on `device`."""
-    reference = next(linear.parameters())
-    if type(linear) is nn.Linear and not reference.is_meta:
+def check_weights_in_memory(unet: nn.Module) -> None:
+    """Raise a ValueError where group offloading keeps whole blocks on disk; a single layer is loaded when it is called."""
+    registries = [getattr(module, "_diffusers_hook", None) for module in unet.modules()]
+    hooks = [registry.get_hook("group_offloading") for registry in registries if registry is not None]
+    configs = [hook.config for hook in hooks if hook is not None]
+    if any(c.offload_to_disk_path is not None and c.offload_type.value == "block_level" for c in configs):
+        raise ValueError(
+            "The UNet's blocks are offloaded to disk, where the adapter cannot read their projections. Use "
+            '`offload_type="leaf_level"`, or leave `offload_to_disk_path` out.'
+        )
+
+
+def effective_weight(linear: nn.Module, in_features: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The matrix (out, in) a projection applies in `dtype`, adapters such as LoRA included, on `device`."""
+    reference = next(linear.parameters(), None)  # a module that torch quantized has none
+    is_meta = reference is not None and reference.is_meta
+    is_plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and linear.weight.dtype == dtype
+    if is_plain and not is_meta and not hasattr(linear, "_diffusers_hook"):
         return linear.weight.to(device)  # elsewhere where the model is offloaded
-    # Sequentially offloaded weights are there only during a call, on the device that computes.
-    identity = torch.eye(in_features, dtype=reference.dtype, device=device if reference.is_meta else reference.device)
+    # Read by what it does. Quantized weights are stored in another form or type; what is offloaded layer by layer is
+    # there only during a call, on the device that computes.
+    place = device if reference is None or is_meta else reference.device
+    identity = torch.eye(in_features, dtype=dtype, device=place)
     return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)

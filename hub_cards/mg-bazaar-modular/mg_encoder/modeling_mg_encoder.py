@@ -14,10 +14,12 @@ This file is self-contained: it is copied into exported repositories and loaded 
 """
 
 import hashlib
+import inspect
 import json
 import math
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -838,6 +840,8 @@ class MGEncoder(ModelMixin, ConfigMixin):
             `structure` (B, 3, h, w)
     """
 
+    _auto_class = "AutoModel"  # what `register_for_auto_class` sets
+
     @register_to_config
     def __init__(
         self,
@@ -870,6 +874,19 @@ class MGEncoder(ModelMixin, ConfigMixin):
         }
         self.branches = nn.ModuleDict({name: builders[name]() for name in granularities})
 
+    # -- saving and loading -------------------------------------------------------------------------------------------
+    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """As in `ConfigMixin`, with the code beside it: `AutoModel` loads the folder where no package is installed."""
+        os.makedirs(save_directory, exist_ok=True)
+        shutil.copy(inspect.getsourcefile(type(self)), save_directory)
+        super().save_config(save_directory, **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple:
+        """As in `ConfigMixin`; that `config_dict` names the file of the class for `AutoModel` is no setting."""
+        settings = {name: value for name, value in config_dict.items() if name != "auto_map"}
+        return super().extract_init_dict(settings, **kwargs)
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGEncoder":
         """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
@@ -896,6 +913,27 @@ class MGEncoder(ModelMixin, ConfigMixin):
                 f"({', '.join(missing[:2])}), {len(unexpected)} are unknown ({', '.join(unexpected[:2])}). {remedy}"
             )
         return (model, info) if with_info else model
+
+    @classmethod
+    def from_unet(cls, unet: nn.Module, **config: Any) -> "MGEncoder":
+        """An untrained encoder for pictures of a UNet's native size: two pixels a latent cell, at most 128 a side.
+
+        Args:
+            unet: a `UNet2DConditionModel`.
+            config: arguments of the constructor, in place of what would be chosen.
+
+        Raises:
+            ValueError: if the UNet does not tell its native size and no `sample_size` is given.
+        """
+        native = unet.config.sample_size
+        native = max(native) if isinstance(native, (tuple, list)) else native
+        if native is None and "sample_size" not in config:
+            raise ValueError(
+                "The UNet's configuration has no sample_size, the side of its latents. Give the encoder's working size "
+                "in pixels: MGEncoder.from_unet(unet, sample_size=128)."
+            )
+        # The views were calibrated at 64 pixels; what is much finer they would not take for texture.
+        return cls(**{"sample_size": min(2, max(1, 128 // (native or 128))) * (native or 128), **config})
 
     @property
     def vector_sizes(self) -> dict[str, int]:

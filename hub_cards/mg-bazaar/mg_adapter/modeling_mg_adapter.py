@@ -394,9 +394,9 @@ class CanvasResiduals(nn.Module):
 
     def __init__(self, channels: int, map_stride: int, block_channels: Sequence[int], block_strides: Sequence[int]):
         super().__init__()
-        self.map_stride = map_stride
+        self.stride = map_stride * block_strides[0]  # canvas pixels a cell of the first residual
         strides = [1, *(below // above for above, below in pairwise(block_strides))]
-        first = channels * map_stride**2
+        first = channels * self.stride**2
         self.stems = nn.ModuleList(
             nn.Conv2d(first if level == 0 else 64, 64, 3, stride=stride, padding=1)
             for level, stride in enumerate(strides)
@@ -404,8 +404,8 @@ class CanvasResiduals(nn.Module):
         self.outs = nn.ModuleList(zero_module(nn.Conv2d(64, width, 1)) for width in block_channels)
 
     def forward(self, canvas: torch.Tensor, sizes: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
-        """canvas (B, channels, sizes[0] * map_stride) -> one residual (B, C_l, *sizes[l]) per block."""
-        hidden = F.pixel_unshuffle(canvas, self.map_stride)
+        """canvas (B, channels, sizes[0] * stride) -> one residual (B, C_l, *sizes[l]) per block."""
+        hidden = F.pixel_unshuffle(canvas, self.stride)
         residuals = []
         for stem, out, size in zip(self.stems, self.outs, sizes, strict=True):
             hidden = F.silu(stem(hidden))
@@ -640,7 +640,8 @@ class MGAdapter(ModelMixin, ConfigMixin):
         self, features: Features, tokens: torch.Tensor, sizes: list[tuple[int, int]]
     ) -> Iterator[tuple[tuple[str, ...], list[torch.Tensor]]]:
         """Residuals and the granularities they come from."""
-        canvas_size = self.map_size(*sizes[0])
+        first = self.config.block_strides[0]  # above 1 where a UNet begins with a DownBlock2D, as that of SDXL
+        canvas_size = self.map_size(*(side * first for side in sizes[0]))
         if "shape" in features:
             names = list(self.config.granularities)
             means = tokens.mean(2)
