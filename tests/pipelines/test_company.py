@@ -28,7 +28,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
 
-from .tiny import SIZE, picture, references, seeded, tiny_adapter, tiny_encoder
+from .tiny import SIZE, picture, references, seeded, tiny_adapter, tiny_encoder, tiny_unet
 
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "company.md"
@@ -138,7 +138,10 @@ def ip_masked(pipeline) -> dict:
 
 
 def control_net(unet, seed=0, **config) -> ControlNetModel:
+    """One that reads latents, whatever else the UNet reads."""
     torch.manual_seed(seed)
+    if unet.config.in_channels != unet.config.out_channels:
+        unet = tiny_unet(unet.config.out_channels, is_inpainting=False)
     net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8)).eval()
     net.register_to_config(**config)
     for parameter in net.parameters():
@@ -556,7 +559,7 @@ def test_what_is_refused_says_so(make, tmp_path, name, message):
 
 # -- more than one at a time ------------------------------------------------------------------------------------------
 def everything(pipeline) -> dict:
-    return {**with_ip_adapter(pipeline), **controlled(pipeline), **adapted(pipeline)}
+    return {**controlled(pipeline), **adapted(pipeline), **with_ip_adapter(pipeline)}
 
 
 def test_every_row_of_guidance_gets_the_company_of_the_conditional_row(make):
@@ -602,7 +605,8 @@ def test_a_t2i_adapter_counts_for_a_part_of_the_run(make):
         )
         traces.append(trace)
     whole, half, none = traces
-    assert torch.equal(half[0], whole[0]) and is_apart(half[1], whole[1]) and is_apart(half[0], none[0])
+    assert torch.equal(half[0], whole[0]) and is_apart(half[0], none[0])
+    assert (half[1] - whole[1]).abs().max() > 1e-4  # the last step, of little noise, changes little
     assert torch.equal(none[1], run(pipeline, reference_image={"color": references()["color"]}))
 
 
