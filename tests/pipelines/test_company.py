@@ -1,5 +1,6 @@
 """The table of docs/company.md, row by row: what works has its effect beside references, what is refused says so."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -324,7 +325,7 @@ def strengths_compile_nothing(pipeline, options):
         run(pipeline, reference_image=texture)
         run(pipeline)
         with pytest.raises(Exception, match="[Rr]ecompil"):
-            run(pipeline, num_images_per_prompt=3)  # the guard is in force
+            run(pipeline, reference_image={"color": references()["color"]})  # which brings no residuals
     torch._dynamo.reset()
 
 
@@ -708,6 +709,23 @@ def test_nothing_is_left_on_the_unet(make, monkeypatch, kind, ending):
             run(pipeline, callback_on_step_end=fail, **options)
     assert seen and all(during != before for during in seen)  # the adapter was attached
     assert fingerprint(pipeline.unet) == before
+
+
+# -- saving -----------------------------------------------------------------------------------------------------------
+def test_an_ip_adapter_is_not_saved_but_its_image_encoder_is(make, tmp_path):
+    pipeline = make()
+    pipeline.save_pretrained(tmp_path / "bare")
+    index = json.loads((tmp_path / "bare" / "model_index.json").read_text())
+    assert index["image_encoder"] == index["feature_extractor"] == [None, None]
+    assert MGPipeline.from_pretrained(tmp_path / "bare").image_encoder is None
+    options = {"reference_image": references(), **with_ip_adapter(pipeline)}
+    expected = run(pipeline, **options)
+    pipeline.save_pretrained(tmp_path / "with")
+    again = MGPipeline.from_pretrained(tmp_path / "with")
+    with pytest.raises(ValueError, match="There is no IP-Adapter"):
+        run(again, **options)
+    again.load_ip_adapter(ip_adapter(again.unet), None, None, image_encoder_folder=None)
+    torch.testing.assert_close(run(again, **options), expected, atol=1e-3, rtol=1e-3)
 
 
 # -- schedulers -------------------------------------------------------------------------------------------------------
