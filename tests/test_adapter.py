@@ -693,15 +693,15 @@ def test_effective_weight_of_a_lora_layer_is_the_merged_weight():
     unet = add_lora(make_unet())
     merged = copy.deepcopy(unet)
     merged.fuse_lora()
-    plain = make_unet()
+    plain, like = make_unet(), torch.zeros(1)
     for layer in MGAdapter.from_unet(plain, make_encoder()).config.attention_layers:
         for name, size in (("to_q", layer["query_dim"]), ("to_out.0", layer["inner_dim"])):
             path = f"{layer['name']}.{name}"
-            found = effective_weight(unet.get_submodule(path), size, unet.device)
+            found = effective_weight(unet.get_submodule(path), size, like)
             torch.testing.assert_close(found, merged.get_submodule(path).weight, rtol=0, atol=1e-6)
             assert (found - plain.get_submodule(path).weight).abs().max() > 1e-3
             torch.testing.assert_close(
-                effective_weight(plain.get_submodule(path), size, plain.device), plain.get_submodule(path).weight
+                effective_weight(plain.get_submodule(path), size, like), plain.get_submodule(path).weight
             )
 
 

@@ -427,6 +427,11 @@ class MGAdapter(ModelMixin, ConfigMixin):
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
     """
 
+    # Layers are used one by one, outside of `forward`, and an `nn.MultiheadAttention` reads its last projection's
+    # weights without calling it: hooks of group offloading would not see either, nor layerwise casting the latter.
+    _supports_group_offloading = False
+    _skip_layerwise_casting_patterns = ["fusion"]
+
     @register_to_config
     def __init__(
         self,
@@ -634,9 +639,9 @@ class MGAdapter(ModelMixin, ConfigMixin):
             keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = values * strengths.to(values.dtype)[:, :, None, None]
-            query = effective_weight(attn.to_q, layer["query_dim"], keys.device)
+            query = effective_weight(attn.to_q, layer["query_dim"], keys)
             query = query.unflatten(0, (heads, -1))  # (h, d, c)
-            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device)
+            output = effective_weight(attn.to_out[0], layer["inner_dim"], keys)
             output = output.unflatten(1, (heads, -1))  # (c, h, d)
             keys, values = (x.flatten(1, 2).unflatten(2, (heads, -1)) for x in (keys, values))  # (b, gt, h, d)
             key = torch.einsum("bthd,hdc->bcht", keys.to(query.dtype), query * attn.scale).flatten(2)
@@ -864,11 +869,13 @@ def _attention_layers(unet: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
-def effective_weight(linear: nn.Module, in_features: int, device: torch.device) -> torch.Tensor:
-    """The matrix (out, in) a projection applies, adapters such as LoRA included, on `device`."""
+def effective_weight(linear: nn.Module, in_features: int, like: torch.Tensor) -> torch.Tensor:
+    """The matrix (out, in) a projection applies, adapters such as LoRA included, on the device of `like`."""
     reference = next(linear.parameters())
+    # Layerwise casting stores weights in types of 8 bits, which cannot compute.
+    dtype = like.dtype if reference.dtype.itemsize == 1 else reference.dtype
     if type(linear) is nn.Linear and not reference.is_meta:
-        return linear.weight.to(device)  # elsewhere where the model is offloaded
+        return linear.weight.to(like.device, dtype)  # elsewhere where the model is offloaded
     # Sequentially offloaded weights are there only during a call, on the device that computes.
-    identity = torch.eye(in_features, dtype=reference.dtype, device=device if reference.is_meta else reference.device)
-    return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)
+    identity = torch.eye(in_features, dtype=dtype, device=like.device if reference.is_meta else reference.device)
+    return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(like.device)
