@@ -13,16 +13,19 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quality fix-copies train-tiny clean
+.PHONY: help run test test-upstream quality fix-copies train-tiny clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
 run: $(INSTALLED)  ## make a picture of what the default model does: outputs/showcase.png
 	$(PY) -m demo.showcase --output outputs/showcase.png
 
 test: $(INSTALLED)  ## run the tests
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+test-upstream: $(INSTALLED)  ## run diffusers' own testers over our classes: DIFFUSERS_TESTS=its checkout
+	DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(PY) -m pytest -c tests_upstream/pytest.ini tests_upstream -rs $(PYTEST_ARGS)
 
 quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .

@@ -438,6 +438,10 @@ class MGAdapter(ModelMixin, ConfigMixin):
     """
 
     _auto_class = "AutoModel"  # what `register_for_auto_class` sets
+    # Layers are used one by one, outside of `forward`, and an `nn.MultiheadAttention` reads its last projection's
+    # weights without calling it: hooks of group offloading would not see either, nor layerwise casting the latter.
+    _supports_group_offloading = False
+    _skip_layerwise_casting_patterns = ["fusion"]
 
     @register_to_config
     def __init__(

@@ -717,7 +717,8 @@ class MGPipeline(
             lora_scale=lora_scale,
         )
         # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
-        return tuple(None if each is None else each.to(self.unet.dtype) for each in embeds)
+        dtype = embeds[0].dtype if self.unet is None else self.unet.dtype
+        return tuple(None if each is None else each.to(dtype) for each in embeds)
 
     @torch.no_grad()
     def encode_reference(

@@ -1,5 +1,7 @@
 """Exported IP-Adapters do in stock pipelines what the adapter's tokens do in ours."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from diffusers import StableDiffusionInpaintPipeline, StableDiffusionPipeline, U
 from pipelines.tiny import picture, references, seeded, tiny_components
 from safetensors.torch import load_file
 
+from benchmarks.ip_adapter_share import measure
 from mg_diffusion import MGAdapter, MGInpaintPipeline, MGPipeline
 from mg_diffusion.ip_adapter import export, image_embeds, main, to_ip_adapters, weight_name
 
@@ -178,3 +181,22 @@ def test_references_that_no_embed_can_hold_are_refused(ours):
         image_embeds(encoder, {"color": {"image": picture(), "region": (0, 0, 0.5, 1)}}, MAP)
     with pytest.raises(ValueError, match="'shape', of which no IP-Adapter"):
         image_embeds(encoder, references(), MAP, granularities=("color", "texture"))
+
+
+def test_shares_of_an_adapter_without_residuals(ours):
+    pool = [np.asarray(picture(seed, 16, 16), np.float32) / 255 for seed in range(3)]
+    for parts in measure(ours(), pool, 2).values():
+        for name, explained in (("tokens", 1), ("tokens_without_fusion", 1), ("residuals", 0)):
+            assert parts[name] == pytest.approx({"size": explained, "explained": explained}, abs=1e-5)
+
+
+def test_page_quotes_what_was_measured(repository):
+    measured = json.loads(
+        (repository / "hub_cards" / "mg-bazaar" / "ip_adapter_share.json").read_text(encoding="utf-8")
+    )
+    page = (repository / "docs" / "ip-adapter.md").read_text(encoding="utf-8").splitlines()
+    for place in ("early", "middle", "late"):
+        (row,) = (line for line in page if line.startswith(f"| {place},"))
+        parts = (measured[place][name] for name in ("tokens", "tokens_without_fusion", "residuals"))
+        cells = [f"{part['size']:.2f}, {part['explained']:.2f}" for part in parts]
+        assert row.split(" | ")[1:] == [*cells[:-1], f"{cells[-1]} |"]

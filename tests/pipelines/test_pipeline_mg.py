@@ -9,7 +9,7 @@ from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler, StableDiffu
 from diffusers.callbacks import SDCFGCutoffCallback
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.pipelines import MGPipeline
+from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
 
 from .tiny import SIZE, picture, references, seeded
 
@@ -642,3 +642,48 @@ def test_a_text_encoder_of_another_type_is_brought_to_the_unets(make):
     result = run(pipeline, reference_image=references())
     assert result.dtype == expected.dtype == torch.float32
     assert (result - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_layerwise_casting_of_the_unet_reaches_what_is_folded(make):
+    """The same as with weights rounded to eight bits: projections are read outside of the layers that cast them."""
+    pipeline, rounded = make(), make()
+    pipeline.unet.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert torch.float8_e4m3fn in {parameter.dtype for parameter in pipeline.unet.parameters()}
+    rounded.unet.load_state_dict({name: value.float() for name, value in pipeline.unet.state_dict().items()})
+    found, expected = (run(each, reference_image=references()) for each in (pipeline, rounded))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(expected, run(make(), reference_image=references()), atol=1e-2)
+
+
+def test_layerwise_casting_of_the_adapter(make):
+    pipeline, rounded = make(), make()
+    pipeline.mg_adapter.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert torch.float8_e4m3fn in {parameter.dtype for parameter in pipeline.mg_adapter.parameters()}
+    rounded.mg_adapter.load_state_dict(
+        {name: value.float() for name, value in pipeline.mg_adapter.state_dict().items()}
+    )
+    found, expected = (run(each, reference_image=references()) for each in (pipeline, rounded))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_group_offloading_of_the_adapter_is_refused(make):
+    with pytest.raises(ValueError, match="MGAdapter does not support group offloading"):
+        make().mg_adapter.enable_group_offload(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", [MGPipeline, MGInpaintPipeline])
+def test_text_is_encoded_without_the_other_components(make, kind):
+    pipeline = make(kind=kind)
+    parts = {name: pipeline.components[name] for name in ("text_encoder", "tokenizer")}
+    alone = kind(**{**dict.fromkeys(pipeline.components), **parts})
+    arguments = ("a red flower", torch.device("cpu"), 1, True)
+    for found, expected in zip(alone.encode_prompt(*arguments), pipeline.encode_prompt(*arguments), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_embeds_of_text_serve_without_its_encoder(make):
+    pipeline = make()
+    prompt, negative = pipeline.encode_prompt("a red flower", torch.device("cpu"), 1, True)
+    without = MGPipeline(**{**pipeline.components, "text_encoder": None, "tokenizer": None})
+    found = run(without, None, prompt_embeds=prompt, negative_prompt_embeds=negative, reference_image=references())
+    torch.testing.assert_close(found, run(pipeline, reference_image=references()))
