@@ -24,6 +24,16 @@ from .worker import outcome
 
 
 WORKER = Path(__file__).with_name("worker.py")
+REPOSITORIES = ("base", "repo", "alone")
+ENVIRONMENT = {
+    "HF_TOKEN": "a-token",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_ETAG_TIMEOUT": "120",  # on busy machines
+    "HF_HUB_DOWNLOAD_TIMEOUT": "120",
+    "NO_PROXY": "*",
+    "CUDA_VISIBLE_DEVICES": "",  # where there is one, device maps would choose it
+    "PYTHONWARNINGS": "ignore",
+}
 NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -47,7 +57,7 @@ def folders(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def hub(folders) -> Iterator[HubStandIn]:
     with HubStandIn() as hub:
-        for name in ("base", "repo", "alone"):
+        for name in REPOSITORIES:
             files = (path for path in (folders / name).rglob("*") if path.is_file())
             hub.files[f"someone/{name}"] = {
                 path.relative_to(folders / name).as_posix(): path.read_bytes() for path in files
@@ -55,8 +65,24 @@ def hub(folders) -> Iterator[HubStandIn]:
         yield hub
 
 
+def job_of(cells: list[Cell], place: str, is_blocked: bool, folders: Path) -> dict[str, Any]:
+    """What the worker reads: the scripts, and what their names stand for."""
+    load = "DiffusionPipeline.from_pretrained(repo, trust_remote_code=True)"
+    lines = introduction(PAGE.read_text(encoding="utf-8"))
+    lines += f"pipe = {load if is_blocked else 'MGPipeline.from_pretrained(repo)'}\n"
+    lines += "stock = StableDiffusionPipeline.from_pretrained(base)\n"
+    names = {name: str(folders / name) if place == "folder" else f"someone/{name}" for name in REPOSITORIES}
+    names |= {"file": str(folders / "base.safetensors"), "code": str(folders / "haar"), "haar": str(folders / "haar")}
+    return {
+        "introduction": lines,
+        "names": names,
+        "scripts": [cell.script for cell in cells],
+        "is_blocked": is_blocked,
+    }
+
+
 @pytest.fixture(scope="session")
-def outcome_of(folders, hub, tmp_path_factory) -> Callable[[Cell], dict[str, Any]]:
+def outcome_of(folders, hub, tmp_path_factory) -> Iterator[Callable[[Cell], dict[str, Any]]]:
     """outcome_of(cell): of what is asked for first, all cells of the same place are run."""
     scratch = tmp_path_factory.mktemp("outcomes")
     found: dict[str, dict[str, Any]] = {}
@@ -65,32 +91,16 @@ def outcome_of(folders, hub, tmp_path_factory) -> Callable[[Cell], dict[str, Any
         cells = [cell for cell in MATRIX if (cell.place, cell.is_blocked) == (place, is_blocked)]
         results = scratch / f"{place}_{is_blocked}"
         results.mkdir()
-        load = "DiffusionPipeline.from_pretrained(repo, trust_remote_code=True)"
-        more = {"pipe": load if is_blocked else "MGPipeline.from_pretrained(repo)"}
-        more["stock"] = "StableDiffusionPipeline.from_pretrained(base)"
-        lines = introduction(PAGE.read_text(encoding="utf-8")) + "".join(f"{k} = {v}\n" for k, v in more.items())
-        named = {n: str(folders / n) if place == "folder" else f"someone/{n}" for n in ("base", "repo", "alone")}
-        on_disk = {"file": folders / "base.safetensors", "code": folders / "haar", "haar": folders / "haar"}
-        names = {**named, **{name: str(path) for name, path in on_disk.items()}}
-        job = {"introduction": lines, "names": names, "scripts": [cell.script for cell in cells]}
-        job |= {"is_blocked": is_blocked, "results": str(results)}
+        job = {**job_of(cells, place, is_blocked, folders), "results": str(results)}
         (results / "job.json").write_text(json.dumps(job), encoding="utf-8")
         home = scratch / f"home_{'Hub' if place == 'offline' else place}_{is_blocked}"
-        environment = {
-            "HF_HOME": str(home),
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_HUB_OFFLINE": "0" if place == "Hub" else "1",
-            "HF_TOKEN": "a-token",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_ETAG_TIMEOUT": "120",  # on busy machines
-            "HF_HUB_DOWNLOAD_TIMEOUT": "120",
-            "NO_PROXY": "*",
-            "CUDA_VISIBLE_DEVICES": "",  # where there is one, device maps would choose it
-            "PYTHONWARNINGS": "ignore",
-        }
-        arguments = [sys.executable, str(WORKER), str(results / "job.json")]
+        own = {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": str(int(place != "Hub"))}
         done = subprocess.run(
-            arguments, cwd=results, env={**os.environ, **environment}, capture_output=True, text=True
+            [sys.executable, str(WORKER), str(results / "job.json")],
+            cwd=results,
+            env={**os.environ, **ENVIRONMENT, **own},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stderr
         for number, cell in enumerate(cells):
