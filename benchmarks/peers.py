@@ -108,9 +108,9 @@ def ip_adapter(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dic
         try:
             yield
         finally:
-            unet.set_attn_processor(before)
-            unet.encoder_hid_proj = None
+            unet.encoder_hid_proj = None  # first: its layers have processors, too
             unet.config.encoder_hid_dim_type = None
+            unet.set_attn_processor(before)
 
     own = [one for one in processors.values() if isinstance(one, IPAdapterAttnProcessor2_0)]
     return Peer([vision, projection, *own], once, step, around)

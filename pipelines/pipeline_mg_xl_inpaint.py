@@ -2000,6 +2000,22 @@ class MGXLInpaintPipeline(
                 path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         super().save_config(save_directory, **kwargs)
 
+    # Copied from pipelines.pipeline_mg.MGPipeline.from_pipe
+    @classmethod
+    def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> DiffusionPipeline:
+        """A pipeline of this class that shares the components of `pipeline`; those in `kwargs` take their places.
+
+        Unlike in `DiffusionPipeline`, models of our own classes come along, and nothing is cast (the components would
+        change in `pipeline` too) unless `dtype` is passed.
+        """
+        dtype = kwargs.pop("dtype", None)
+        known = {**pipeline.config, **pipeline.components}
+        parameters = {n: one for n, one in inspect.signature(cls).parameters.items() if n not in kwargs}
+        shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}
+        made = cls(**shared, **kwargs)
+        made.register_to_config(_name_or_path=pipeline.name_or_path)
+        return made if dtype is None else made.to(dtype)
+
     # Copied from pipelines.pipeline_mg.MGPipeline._dict_from_json_file
     @classmethod
     def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:

@@ -693,7 +693,7 @@ def test_effective_weight_of_a_lora_layer_is_the_merged_weight():
     unet = add_lora(make_unet())
     merged = copy.deepcopy(unet)
     merged.fuse_lora()
-    plain, like = make_unet(), torch.zeros(1)
+    plain = make_unet()
     for layer in MGAdapter.from_unet(plain, make_encoder()).config.attention_layers:
         for name, size in (("to_q", layer["query_dim"]), ("to_out.0", layer["inner_dim"])):
             path = f"{layer['name']}.{name}"

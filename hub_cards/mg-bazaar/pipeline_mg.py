@@ -1453,8 +1453,9 @@ class MGPipeline(
         change in `pipeline` too) unless `dtype` is passed.
         """
         dtype = kwargs.pop("dtype", None)
-        names = inspect.signature(cls).parameters.keys() - kwargs.keys()
-        shared = {name: getattr(pipeline, name, None) for name in names}
+        known = {**pipeline.config, **pipeline.components}
+        parameters = {n: one for n, one in inspect.signature(cls).parameters.items() if n not in kwargs}
+        shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}
         made = cls(**shared, **kwargs)
         made.register_to_config(_name_or_path=pipeline.name_or_path)
         return made if dtype is None else made.to(dtype)

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
 from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
-from mg_diffusion.pipelines import MGPipeline
+from mg_diffusion.pipelines import MGPipeline, MGXLPipeline
 
-from .base import Objective, fit
+from .base import BASE, Objective, fit
 from .keeping import KeptText, Tensors, fingerprint, keep, latents_of, text_of
 from .loop import start
 from .models import ConditionedUNet
@@ -109,7 +110,10 @@ class AdapterObjective(Objective):
         """What Stable Diffusion XL reads beside the text: pictures of the training size, not cropped."""
         side = float(self.resolution)
         time_ids = pooled.new_tensor([side, side, 0.0, 0.0, side, side]).repeat(len(pooled), 1)
-        return {"text_embeds": pooled, "time_ids": time_ids}
+        return {
+            name: value.to(self.pipeline.unet.dtype)
+            for name, value in (("text_embeds", pooled), ("time_ids", time_ids))
+        }
 
 
 def load_pipeline(args: Namespace, dtype: torch.dtype) -> Any:
@@ -120,22 +124,23 @@ def load_pipeline(args: Namespace, dtype: torch.dtype) -> Any:
     """
     place, start_from = args.pretrained_model_name_or_path, args.mg_model_name_or_path
     try:
-        pipeline = MGPipeline.from_pretrained(
-            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=args.variant
-        )
+        is_xl = "tokenizer_2" in DiffusionPipeline.load_config(place)
+        kind = MGXLPipeline if is_xl else MGPipeline
+        pipeline = kind.from_pretrained(place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=args.variant)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--pretrained_model_name_or_path must be a Stable Diffusion in the format of diffusers, a folder or a Hub "
             f"id, got {place!r}: {error}"
         ) from error
-    missing = [
-        name for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler") if not getattr(pipeline, name)
-    ]
+    names = [*BASE, *(("text_encoder_2", "tokenizer_2") if is_xl else ())]
+    missing = [name for name in names if not getattr(pipeline, name)]
     if missing:
         raise ValueError(f"--pretrained_model_name_or_path {place!r} lacks {missing}.")
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.requires_grad_(False).eval()
+    if pipeline.vae.config.get("force_upcast", False) and dtype == torch.float16:
+        pipeline.vae.to(torch.float32)  # it overflows in half precision
     if start_from:
         encoder, adapter = (
             kind.from_pretrained(start_from, subfolder=name, dtype=torch.float32)

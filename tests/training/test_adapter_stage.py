@@ -6,8 +6,9 @@ import shutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from pipelines.tiny import tiny_components, tiny_encoder
+from pipelines.tiny_xl import tiny_components_xl
 from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
@@ -119,6 +120,19 @@ def test_other_predictions_and_inpainting_bases(arguments, tmp_path, kind, is_in
     assert all(torch.isfinite(torch.tensor(record.get("loss", 0.0))) for record in records)
     trained = load_file(tmp_path / "run" / "checkpoint-2" / TRAINED)
     assert any(trained[name].any() for name in trained if "to_v" in name)  # which start at zero
+
+
+def test_an_sdxl_base(arguments, tmp_path):
+    (tmp_path / "tokenizers").mkdir()
+    parts = tiny_components_xl(tmp_path / "tokenizers")
+    own = {name: parts.pop(name) for name in ("mg_encoder", "mg_adapter")}
+    assert own
+    StableDiffusionXLPipeline(**parts, add_watermarker=False).save_pretrained(tmp_path / "base")
+    options = {"pretrained_model_name_or_path": tmp_path / "base", "max_train_steps": 2}
+    for place, switches in (("run", ()), ("kept", ("--cache_latents",))):
+        run(arguments(tmp_path / place, *switches, cache_dir=tmp_path / "cache", **options))
+        trained = load_file(tmp_path / place / "checkpoint-2" / TRAINED)
+        assert any(trained[name].any() for name in trained if "to_v" in name)
 
 
 def test_training_goes_on_from_an_adapter_with_checkpointing_in_low_precision(whole, base, arguments, tmp_path):

@@ -1,0 +1,80 @@
+"""Write the figures of benchmarks/results into docs/bases.md: `python -m benchmarks.pages`."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from .bases import table as bases_table
+from .real_size import table as speed_table
+
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "bases.md"
+BASELINES = Path(__file__).resolve().parents[1] / "hub_cards" / "mg-bazaar" / "baselines"
+SCORES = ("color", "texture", "shape")
+
+
+def read(place: Path) -> dict[str, Any]:
+    return json.loads(place.read_text(encoding="utf-8"))
+
+
+def scores(found: dict[str, Any], track: str) -> list[float]:
+    """Own reference nearest of 32 for color, texture and shape, and all three; in percent."""
+    method = found[track]["method"]
+    return [100 * method["top1"][name]["mean"] for name in SCORES] + [100 * method["joint"]["mean"]]
+
+
+def share_table() -> str:
+    """What an adapter on a frozen base without our parts reaches, and its share of the others."""
+    runs = {
+        "stage `adapter` on the frozen, text-only base": read(RESULTS / "adapter_stage.json"),
+        "the same budget on the frozen base that learned along": read(BASELINES / "mg_adapter.json"),
+        "the shipped model, trained jointly": read(BASELINES / "mg-bazaar.json"),
+    }
+    lines = ["| own reference nearest of 32, % | color | texture | shape | all three |", "|-|-:|-:|-:|-:|"]
+    for track, name in (("retrieval_synthetic", "rendered"), ("retrieval_photographic", "photographs")):
+        rows = {label: scores(run, track) for label, run in runs.items()}
+        lines += [
+            f"| {name}: {label} | " + " | ".join(f"{one:.1f}" for one in row) + " |" for label, row in rows.items()
+        ]
+        first, *_, joint = rows.values()
+        shares = [f"{100 * a / b:.0f} %" if b else "-" for a, b in zip(first, joint, strict=True)]
+        lines.append(f"| {name}: share of the shipped model's | " + " | ".join(shares) + " |")
+    return "\n".join(lines)
+
+
+def speed_text() -> str:
+    found = read(RESULTS / "real_size.json")
+    settings = found["settings"]
+    where = (
+        f"{settings['device']}, {settings['threads']} threads, {settings['dtype']}, latents of {settings['side']} x "
+        f"{settings['side']}, batch 2, {'compiled' if settings['compiled'] else 'eager'}:"
+    )
+    return f"{where}\n\n{speed_table(found['methods'])}"
+
+
+def rewritten(page: str) -> str:
+    """The page with each marked block made anew."""
+    blocks = {
+        "bases": bases_table(read(RESULTS / "bases.json")["bases"]),
+        "share": share_table(),
+        "speed": speed_text(),
+    }
+    for name, text in blocks.items():
+        page, count = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL
+        )
+        if count != 1:
+            raise ValueError(f"{PAGE.name} must have one block `<!-- {name} -->` ... `<!-- end -->`, it has {count}.")
+    return page
+
+
+def main() -> int:
+    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
