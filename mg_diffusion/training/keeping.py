@@ -55,8 +55,9 @@ def latents_of(vae: nn.Module, images: torch.Tensor, device: torch.device) -> Te
 @torch.no_grad()
 def text_of(pipeline: Any, captions: Sequence[str], device: torch.device) -> Tensors:
     """Captions to `text` (B, tokens, width) and, of Stable Diffusion XL, `pooled` (B, width)."""
+    second = {"prompt_2": None} if "tokenizer_2" in pipeline.components else {}
     text, _, *pooled = pipeline.encode_prompt(
-        list(captions), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        list(captions), device=device, num_images_per_prompt=1, do_classifier_free_guidance=False, **second
     )
     return {"text": text, **({"pooled": pooled[0]} if pooled else {})}
 
