@@ -107,12 +107,17 @@ def summary(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
+def in_order(found: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """As `LABELS` has them; a file has them by the alphabet."""
+    return {name: found[name] for name in LABELS if name in found}
+
+
 def table(found: dict[str, dict[str, float]]) -> str:
     lines = [
         "| | step, ms | step / UNet alone | once, in steps | parameters, M | peak memory, MiB | memory / UNet alone |",
         "|-|-:|-:|-:|-:|-:|-:|",
     ]
-    for name, one in found.items():
+    for name, one in in_order(found).items():
         lines.append(
             f"| {LABELS[name]} | {one['step_ms']:.0f} | {one['step_ratio']:.3f} | {one['once_in_steps']:.2f} | "
             f"{one['parameters'] / 1e6:.1f} | {one['peak_mib']:.0f} | {one['memory_ratio']:.2f} |"
@@ -128,6 +133,7 @@ def plot(found: dict[str, dict[str, float]], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey=True)
+    found = in_order(found)
     labels = [LABELS[name] for name in found]
     for axis, key, title in (
         (axes[0], "step_ratio", "a step, in steps of the UNet alone"),
