@@ -33,7 +33,17 @@ def share_table() -> str:
         "the same budget on the frozen base that learned along": read(BASELINES / "mg_adapter.json"),
         "the shipped model, trained jointly": read(BASELINES / "mg-bazaar.json"),
     }
-    lines = ["| own reference nearest of 32, % | color | texture | shape | all three |", "|-|-:|-:|-:|-:|"]
+    budgets = [
+        f"`{name}`: {run['max_train_steps']:,} steps of {run['train_batch_size']}, learning rate {run['learning_rate']:g}, "
+        f"`--snr_gamma {run['snr_gamma']:g}`"
+        for name, run in sorted(read(RESULTS / "adapter_stage_runs.json").items(), reverse=True)
+    ]
+    lines = [
+        "; ".join(budgets) + ".",
+        "",
+        "| own reference nearest of 32, % | color | texture | shape | all three |",
+        "|-|-:|-:|-:|-:|",
+    ]
     for track, name in (("retrieval_synthetic", "rendered"), ("retrieval_photographic", "photographs")):
         rows = {label: scores(run, track) for label, run in runs.items()}
         lines += [

@@ -43,17 +43,28 @@ def pictures(side: int) -> dict[str, PIL.Image.Image]:
     return made
 
 
-def medians(jobs: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Milliseconds of each job: the median of `repeats` rounds in which the jobs take turns, after one round unmeasured."""
+def medians(
+    jobs: dict[str, Callable[[], Any]],
+    repeats: int,
+    device: torch.device,
+    around: dict[str, Callable[[], contextlib.AbstractContextManager]] | None = None,
+) -> dict[str, float]:
+    """Milliseconds of each job: the median of `repeats` rounds in which the jobs take turns, after one round unmeasured.
+
+    Args:
+        around: by job, what it runs inside of, unmeasured.
+    """
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for index in range(repeats + 1):
         for name, job in jobs.items():
-            wait(device)
-            start = time.perf_counter()
-            job()
-            wait(device)
+            with (around or {}).get(name, contextlib.nullcontext)():
+                wait(device)
+                start = time.perf_counter()
+                job()
+                wait(device)
+                taken = 1000 * (time.perf_counter() - start)
             if index:
-                times[name].append(1000 * (time.perf_counter() - start))
+                times[name].append(taken)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

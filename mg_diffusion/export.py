@@ -12,7 +12,7 @@ import torch
 from .cards import PLACES
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder
-from .pipelines.pipeline_mg import MGPipeline
+from .pipelines import MGPipeline, pipeline_class
 
 
 @torch.no_grad()
@@ -43,12 +43,12 @@ def load(source: str | Path, dtype: torch.dtype, base: str | Path | None = None)
     if base is not None:
         kinds = {"mg_encoder": MGEncoder, "mg_adapter": MGAdapter}
         parts = {name: kind.from_pretrained(source, subfolder=name, dtype=dtype) for name, kind in kinds.items()}
-        return MGPipeline.from_pretrained(base, dtype=dtype, **parts)
+        return pipeline_class(base).from_pretrained(base, dtype=dtype, **parts)
     if not Path(source, "model_index.json").is_file():
         raise ValueError(
             f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run."
         )
-    return MGPipeline.from_pretrained(source, dtype=dtype)
+    return pipeline_class(source).from_pretrained(source, dtype=dtype)
 
 
 def export(

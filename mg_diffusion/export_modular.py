@@ -27,6 +27,8 @@ def _check_places(source: Path, target: Path) -> None:
             f"{str(source)!r} holds no saved pipeline (no model_index.json). Give a folder that `save_pretrained` or "
             f"`mg_diffusion.export` wrote."
         )
+    if "tokenizer_2" in json.loads((source / "model_index.json").read_text(encoding="utf-8")):
+        raise ValueError(f"{str(source)!r} is of SDXL; the modular blocks are those of Stable Diffusion 1 and 2.")
     if (target / "model_index.json").exists():
         raise ValueError(
             f"{str(target)!r} holds a saved pipeline (model_index.json), beside which diffusers cannot load modular "

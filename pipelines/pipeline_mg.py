@@ -255,6 +255,11 @@ class MGPipeline(
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
         )
+        if unet is not None and unet.config.addition_embed_type is not None:
+            raise ValueError(
+                f"The UNet reads more than text, addition_embed_type {unet.config.addition_embed_type!r}. For SDXL there "
+                f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
+            )
         self.check_components()
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)

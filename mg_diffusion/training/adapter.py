@@ -12,17 +12,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from diffusers import DiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
 from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
-from mg_diffusion.pipelines import MGPipeline, MGXLPipeline
+from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
 from .base import BASE, Objective, fit
 from .keeping import KeptText, Tensors, fingerprint, keep, latents_of, text_of
-from .loop import start
+from .loop import start, write_configuration
 from .models import ConditionedUNet
 from .pictures import Pictures, load_splits
 from .supervision import SampleStream, build_pool, views_of
@@ -124,15 +123,15 @@ def load_pipeline(args: Namespace, dtype: torch.dtype) -> Any:
     """
     place, start_from = args.pretrained_model_name_or_path, args.mg_model_name_or_path
     try:
-        is_xl = "tokenizer_2" in DiffusionPipeline.load_config(place)
-        kind = MGXLPipeline if is_xl else MGPipeline
-        pipeline = kind.from_pretrained(place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=args.variant)
+        pipeline = pipeline_class(place).from_pretrained(
+            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=args.variant
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"--pretrained_model_name_or_path must be a Stable Diffusion in the format of diffusers, a folder or a Hub "
             f"id, got {place!r}: {error}"
         ) from error
-    names = [*BASE, *(("text_encoder_2", "tokenizer_2") if is_xl else ())]
+    names = [*BASE, *(("text_encoder_2", "tokenizer_2") if isinstance(pipeline, MGXLPipeline) else ())]
     missing = [name for name in names if not getattr(pipeline, name)]
     if missing:
         raise ValueError(f"--pretrained_model_name_or_path {place!r} lacks {missing}.")
@@ -200,6 +199,9 @@ def run(args: Namespace) -> list[dict[str, float]]:
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.mixed_precision]
     pipeline = load_pipeline(args, dtype)
     pipeline.to(accelerator.device)
+    if args.resolution is None:
+        args.resolution = pipeline.default_size(None, None)[0]
+        write_configuration(accelerator, args)
     unet, encoder, adapter = pipeline.unet, pipeline.mg_encoder, pipeline.mg_adapter
     model = ConditionedUNet(unet, encoder.requires_grad_(True), adapter.requires_grad_(True))
     if args.gradient_checkpointing:
@@ -234,10 +236,11 @@ def run(args: Namespace) -> list[dict[str, float]]:
     if args.cache_latents:
         images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
         identity = [fingerprint(vae), str(vae.dtype), hashlib.sha256(images.numpy().tobytes()).hexdigest()]
-        kept["kept_latents"] = keep(
-            args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
-        )
-        kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
+        with accelerator.main_process_first():
+            kept["kept_latents"] = keep(
+                args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
+            )
+            kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
     objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
     held = None
     if held_out is not None:

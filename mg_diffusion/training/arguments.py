@@ -46,7 +46,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--image_column", default="image")
     data.add_argument("--caption_column", default="text")
     data.add_argument("--max_train_samples", type=int, help="train on a random part of so many pictures")
-    data.add_argument("--resolution", type=int, default=64)
+    data.add_argument("--resolution", type=int, default=64, help="of stage adapter, the base's own by default")
     data.add_argument("--dataloader_num_workers", type=int, default=0)
 
     run = parser.add_argument_group("run")
@@ -106,6 +106,7 @@ def _add_adapter(parser: argparse.ArgumentParser) -> None:
     start = "folder or Hub id with mg_encoder/ and mg_adapter/ to start from; new ones if not given"
     group.add_argument("--mg_model_name_or_path", help=start)
     group.add_argument("--cache_dir", help="keep computed views here between runs")
+    parser.set_defaults(resolution=None)  # the base's own
     kept = "keep the photographs' latents and the captions' embeddings in --cache_dir, too"
     group.add_argument("--cache_latents", action="store_true", help=kept)
     group.add_argument("--gradient_checkpointing", action="store_true", help="of the UNet: less memory, more time")
@@ -143,7 +144,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
     if any(width < 16 or width % 16 for width in getattr(args, "block_out_channels", None) or ()):
         parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
-    if args.resolution < 32 or args.resolution % 8:
+    if args.resolution is not None and (args.resolution < 32 or args.resolution % 8):
         parser.error(f"--resolution must be a multiple of 8 and at least 32, got {args.resolution}")
     if args.stage == "adapter" and args.cache_latents and not args.cache_dir:
         parser.error("--cache_latents needs --cache_dir, the folder to keep them in")

@@ -73,7 +73,9 @@ class Objective:
 
     @torch.no_grad()
     def latents(self, images: torch.Tensor) -> torch.Tensor:
-        encoded = self.vae.encode(images.to(self.vae.dtype)).latent_dist.sample()
+        # In the type the VAE was given: some overflow in half precision.
+        with torch.autocast(images.device.type, enabled=False):
+            encoded = self.vae.encode(images.to(self.vae.dtype)).latent_dist.sample()
         return encoded.float() * self.vae.config.scaling_factor
 
     def latent_shape(self, images: torch.Tensor) -> tuple[int, int, int, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def fingerprint(model: nn.Module) -> str:
     """Of a model's configuration and of some numbers of each of its weights."""
     config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
     config.pop("_name_or_path", None)
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps([config, str(model.dtype)], sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(
             f"{name} {tuple(value.shape)} {value.flatten()[:: max(1, value.numel() // 64)].tolist()}".encode()
@@ -33,7 +34,7 @@ def keep(folder: str | Path, kind: str, identity: Sequence[str], make: Callable[
     path = Path(folder, f"{kind}-{digest}.safetensors")
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".part")  # a run that ends here leaves no half of a file
+        aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file
         save_file({name: value.contiguous() for name, value in make().items()}, aside)
         aside.replace(path)
     return load_file(path)  # memory-mapped: what is read is what is asked for
@@ -74,7 +75,9 @@ class KeptText:
             return {name: torch.cat([row[name].cpu() for row in rows]) for name in rows[0]}
 
         self.rows = {caption: row for row, caption in enumerate(known)}
-        self.tensors = keep(folder, "text", [*map(fingerprint, encoders), *known], make)
+        tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
+        words = [str([sorted(one.get_vocab().items()), one.model_max_length]) for one in tokenizers]
+        self.tensors = keep(folder, "text", [*map(fingerprint, encoders), *words, *known], make)
 
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensors:
         places = torch.tensor([self.rows[caption] for caption in captions])

@@ -31,14 +31,19 @@ def start(args: Namespace) -> Accelerator:
     )
     set_seed(args.seed)
     torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
-    if accelerator.is_main_process:
-        folder = Path(args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+    write_configuration(accelerator, args)
     if args.report_to:
         plain = {k: v for k, v in vars(args).items() if isinstance(v, (int, float, str, bool))}
         accelerator.init_trackers("mg-diffusion", config=plain)
     return accelerator
+
+
+def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
+    """The resolved flags, as `training_config.json`."""
+    if accelerator.is_main_process:
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
 def checkpoints(output_dir: str) -> list[Path]:

@@ -12,7 +12,9 @@ from diffusers import (
     T2IAdapter,
 )
 
-from mg_diffusion.pipelines import MGXLInpaintPipeline, MGXLPipeline
+from mg_diffusion.export import export
+from mg_diffusion.export_modular import export_modular
+from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline, MGXLInpaintPipeline, MGXLPipeline
 
 from .test_company import IMAGE, renamed, run, with_ip_adapter
 from .tiny import SIZE, picture, references
@@ -95,3 +97,25 @@ def test_what_does_not_fit_is_refused(pipeline):
         run(pipeline, controlnet=control_net())
     with pytest.raises(ValueError, match="There is no IP-Adapter"):
         run(pipeline, ip_adapter_image=IMAGE)
+
+
+def test_the_pipelines_of_stable_diffusion_refuse_its_unet():
+    parts = tiny_components_xl()
+    parts = {name: part for name, part in parts.items() if not name.endswith("_2")}
+    for kind in (MGPipeline, MGInpaintPipeline):
+        with pytest.raises(ValueError, match="addition_embed_type 'text_time'. For SDXL there are `MGXLPipeline`"):
+            kind(**parts)
+
+
+def test_a_base_of_sdxl_is_exported_as_what_it_is(pipeline, tmp_path):
+    parts = {name: part for name, part in pipeline.components.items() if not name.startswith("mg_")}
+    StableDiffusionXLPipeline(**parts).save_pretrained(tmp_path / "base")
+    for name in ("mg_encoder", "mg_adapter"):
+        getattr(pipeline, name).save_pretrained(tmp_path / "trained" / name)
+    export(tmp_path / "trained", tmp_path / "made", torch.float32, base=tmp_path / "base")
+    made = MGXLPipeline.from_pretrained(tmp_path / "made")
+    assert made.text_encoder_2 is not None and made.mg_adapter is not None
+    export(tmp_path / "made", tmp_path / "again", torch.float32)
+    assert (tmp_path / "again" / "pipeline_mg_xl.py").is_file()
+    with pytest.raises(ValueError, match="made' is of SDXL; the modular blocks"):
+        export_modular(tmp_path / "made", tmp_path / "modular")

@@ -77,6 +77,11 @@ def test_defaults_are_resolved(stage, widths):
     assert args.resume_from_checkpoint is None and args.report_to is None and args.mixed_precision == "no"
 
 
+def test_an_adapter_is_trained_at_the_resolution_of_its_base():
+    args = parse_args(["adapter", *NEEDED, "--pretrained_model_name_or_path", "b"])
+    assert args.resolution is None  # until the base is known
+
+
 def test_a_pipeline_to_start_from_brings_its_own_widths():
     """The configuration of the run must not claim others."""
     args = parse_args(["base", *NEEDED, "--init_from", "b"])
