@@ -46,7 +46,8 @@ def load(source: str | Path, dtype: torch.dtype, base: str | Path | None = None)
         return pipeline_class(base).from_pretrained(base, dtype=dtype, **parts)
     if not Path(source, "model_index.json").is_file():
         raise ValueError(
-            f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run."
+            f"{str(source)!r} holds no saved pipeline (no model_index.json). Give the `weights` of a run of stage base; "
+            f"those of stage adapter need the base they are for: --base BASE --adapter WEIGHTS."
         )
     return pipeline_class(source).from_pretrained(source, dtype=dtype)
 
