@@ -15,7 +15,7 @@ from mg_diffusion.ip_adapter import export, image_embeds, main, to_ip_adapters, 
 
 
 NAMES = ("color", "texture", "shape")
-MAP = (16, 16)  # of the shape map, for latents of 8 x 8
+MAP = (32, 32)  # of the shape map, for latents of 8 x 8: the encoder's working size
 STRENGTHS = {"color": 0.7, "texture": 1.3, "shape": 1.0}
 
 
