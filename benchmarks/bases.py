@@ -19,6 +19,8 @@ from torch import nn
 from mg_diffusion import MGAdapter, MGEncoder
 from mg_diffusion.recipe import prepare_output, replacing, versions
 
+from .speed import GRANULARITIES, step_inputs
+
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SD21 = {"sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20]}
@@ -46,7 +48,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "sdxl-inpainting": {**SDXL, "in_channels": 9},
 }
 DEFAULT_OUTPUT = "benchmarks/results/bases.json"
-GRANULARITIES = ("color", "texture", "shape")
 
 
 def build_unet(name: str, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> UNet2DConditionModel:
@@ -64,25 +65,6 @@ def build_unet(name: str, dtype: torch.dtype = torch.bfloat16, device: str = "cp
             else:
                 nn.init.normal_(parameter, std=0.02, generator=generator)
     return unet.eval().requires_grad_(False)
-
-
-def step_inputs(unet: UNet2DConditionModel, side: int, batch: int = 2) -> dict[str, Any]:
-    """Inputs of one call at latents of side x side."""
-    generator = torch.Generator().manual_seed(0)
-
-    def noise(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator).to(unet.device, unet.dtype)
-
-    inputs = {
-        "sample": noise(batch, unet.config.in_channels, side, side),
-        "timestep": 500,
-        "encoder_hidden_states": noise(batch, 77, unet.config.cross_attention_dim),
-        "return_dict": False,
-    }
-    if unet.config.addition_embed_type == "text_time":
-        time_ids = torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]] * batch, device=unet.device, dtype=unet.dtype)
-        inputs["added_cond_kwargs"] = {"text_embeds": noise(batch, 1280), "time_ids": time_ids}
-    return inputs
 
 
 def count(module: nn.Module) -> int:

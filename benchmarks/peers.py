@@ -18,8 +18,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mg_diffusion import MGAdapter, MGEncoder
 
-from .bases import GRANULARITIES
-from .speed import pictures
+from .speed import GRANULARITIES, pictures
 
 
 IP_TOKENS = 16  # of IP-Adapter Plus

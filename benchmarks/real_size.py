@@ -19,9 +19,9 @@ import torch
 
 from mg_diffusion.recipe import prepare_output, replacing, versions
 
-from .bases import build_unet, count, step_inputs
+from .bases import build_unet, count
 from .peers import PEERS, Peer
-from .speed import medians, peak_memory, wait
+from .speed import medians, peak_memory, step_inputs, wait
 
 
 LABELS = {

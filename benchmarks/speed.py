@@ -73,15 +73,23 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def step_inputs(pipe: Any) -> dict[str, Any]:
-    """Inputs of one UNet call with guidance: two rows, at the model's own size."""
-    unet, device = pipe.unet, pipe.device
+def step_inputs(unet: Any, side: int, tokens: int = 77) -> dict[str, Any]:
+    """Inputs of one UNet call with guidance: two rows, at latents of side x side."""
     generator = torch.Generator().manual_seed(0)
-    side = unet.config.sample_size
-    sample = torch.randn(2, unet.config.in_channels, side, side, generator=generator).to(device, unet.dtype)
-    tokens = 1 if pipe.tokenizer is None else pipe.tokenizer.model_max_length
-    text = torch.randn(2, tokens, unet.config.cross_attention_dim, generator=generator).to(device, unet.dtype)
-    return {"sample": sample, "timestep": 500, "encoder_hidden_states": text, "return_dict": False}
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(2, *shape, generator=generator).to(unet.device, unet.dtype)
+
+    inputs = {
+        "sample": noise(unet.config.in_channels, side, side),
+        "timestep": 500,
+        "encoder_hidden_states": noise(tokens, unet.config.cross_attention_dim),
+        "return_dict": False,
+    }
+    if unet.config.addition_embed_type == "text_time":
+        time_ids = torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]] * 2, device=unet.device, dtype=unet.dtype)
+        inputs["added_cond_kwargs"] = {"text_embeds": noise(1280), "time_ids": time_ids}
+    return inputs
 
 
 @torch.no_grad()
@@ -91,7 +99,8 @@ def measure(pipe: Any, repeats: int) -> dict[str, Any]:
     latent_size = (unet.config.sample_size,) * 2
     map_size = adapter.map_size(*latent_size)
     strengths = torch.tensor([[0.0] * 3, [1.0] * 3], device=unet.device)  # unconditional row, conditional row
-    inputs = step_inputs(pipe)
+    tokens = 1 if pipe.tokenizer is None else pipe.tokenizer.model_max_length
+    inputs = step_inputs(unet, unet.config.sample_size, tokens)
     features = encoder.encode(pictures(SIDES[0]), size=map_size)
     attention, residuals = adapter.condition(unet, features, strengths, latent_size)
 

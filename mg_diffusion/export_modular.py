@@ -21,19 +21,22 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _check_places(source: Path, target: Path) -> None:
+def _read_index(source: Path, target: Path) -> dict[str, Any]:
+    """The index of the pipeline in `source`, if it can be exported to `target`."""
     if not (source / "model_index.json").is_file():
         raise ValueError(
             f"{str(source)!r} holds no saved pipeline (no model_index.json). Give a folder that `save_pretrained` or "
             f"`mg_diffusion.export` wrote."
         )
-    if "tokenizer_2" in json.loads((source / "model_index.json").read_text(encoding="utf-8")):
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    if "tokenizer_2" in index:
         raise ValueError(f"{str(source)!r} is of SDXL; the modular blocks are those of Stable Diffusion 1 and 2.")
     if (target / "model_index.json").exists():
         raise ValueError(
             f"{str(target)!r} holds a saved pipeline (model_index.json), beside which diffusers cannot load modular "
             f"components. Give another folder."
         )
+    return index
 
 
 def _export_component(source: Path, target: Path, library: str, kind: str, weights: bool) -> bool:
@@ -70,8 +73,7 @@ def export_modular(source: str | Path, target: str | Path, repo_id: str | None =
         ValueError: if `source` holds no pipeline, or one that lacks the code of a component, or `target` holds one.
     """
     source, target = Path(source), Path(target)
-    _check_places(source, target)
-    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    index = _read_index(source, target)
     blocks = MGBlocks()
     specs = [spec for spec in blocks.expected_components if spec.default_creation_method == "from_pretrained"]
     modular: dict[str, Any] = {

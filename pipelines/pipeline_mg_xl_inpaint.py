@@ -1445,7 +1445,15 @@ class MGXLInpaintPipeline(
             **controlled,
             return_dict=False,
         )[0]
-        *others, conditional = noise_pred.chunk(copies)
+        return self.guide(noise_pred, contrast_scales, moved)
+
+    # Copied from pipelines.pipeline_mg.MGPipeline.guide
+    def guide(
+        self, noise_pred: torch.Tensor, contrast_scales: Sequence[float], moved: list[torch.Tensor] | None
+    ) -> torch.Tensor:
+        """The rows of `predict_noise` to one prediction (B, C, h, w): beyond the unconditional one, and each contrast."""
+        is_guided = self.do_classifier_free_guidance
+        *others, conditional = noise_pred.chunk(int(is_guided) + len(contrast_scales) + 1)
         guided = conditional
         if is_guided:
             unconditional = others.pop(0)

@@ -31,6 +31,17 @@ class HubStandIn:
         self.server.shutdown()
         self.server.server_close()
 
+    def environment(self, is_offline: bool = False) -> dict[str, str]:
+        """Variables of a process that is to speak to this Hub, or is to think itself offline."""
+        return {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HUB_OFFLINE": str(int(is_offline)),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_ETAG_TIMEOUT": "120",  # on busy machines
+            "HF_HUB_DOWNLOAD_TIMEOUT": "120",
+            "NO_PROXY": "*",
+        }
+
     def commit_hash(self, repo: str) -> str:
         return hashlib.sha1(repr(sorted(self.files[repo].items())).encode()).hexdigest()
 

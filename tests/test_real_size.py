@@ -6,10 +6,10 @@ import pytest
 import torch
 from pipelines.tiny import tiny_unet
 
-from benchmarks.bases import step_inputs
 from benchmarks.pages import PAGE, RESULTS, rewritten, scores
 from benchmarks.peers import PEERS
 from benchmarks.real_size import parse_arguments, summary, table
+from benchmarks.speed import step_inputs
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.training.base import Objective, export_weights, load_components
-from mg_diffusion.training.loop import start, train
+from mg_diffusion.training.adapter import trained_state
+from mg_diffusion.training.base import Objective, export_weights, fit, load_components
+from mg_diffusion.training.loop import run_length, start
 from mg_diffusion.training.models import TrainedModel
 from mg_diffusion.training.pictures import load_splits
 from mg_diffusion.training.supervision import SampleStream, build_pool
@@ -95,11 +96,6 @@ def build(method: str, components: dict[str, Any]) -> torch.nn.Module:
     return TrainedModel(unet, text_encoder, components["mg_encoder"], components["mg_adapter"])
 
 
-def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What was trained, by name."""
-    return {name: value.detach().cpu().clone() for name, value in model.named_parameters() if value.requires_grad}
-
-
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train `args.method` on the frozen base `args.init_from`; weights go to `args.output_dir`."""
     accelerator = start(args)
@@ -114,30 +110,16 @@ def run(args: Namespace) -> list[dict[str, float]]:
     )
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     tiles = components["mg_encoder"].config.num_tiles
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     stream = (SampleStream if is_ours else ReferenceStream)(
-        pool, bases, pictures.captions, args.max_train_steps * per_step, args.seed, shares, tiles
+        pool, bases, pictures.captions, run_length(accelerator, args), args.seed, shares, tiles
     )
 
     def export() -> None:
         if is_ours:
             export_weights(components, Path(args.output_dir, "weights"))
         else:
-            torch.save(trained_state(model), Path(args.output_dir, WEIGHTS))
+            torch.save(
+                {name: value.cpu() for name, value in trained_state(model).items()}, Path(args.output_dir, WEIGHTS)
+            )
 
-    def fit() -> list[dict[str, float]]:
-        return train(
-            accelerator,
-            args,
-            model.train(),
-            stream,
-            objective.collate,
-            objective.training_loss,
-            lambda step: {},
-            export,
-        )
-
-    if not is_ours:
-        return fit()
-    with components["mg_adapter"].attach(components["unet"]):
-        return fit()
+    return fit(accelerator, args, model, objective, stream, None, None, export)

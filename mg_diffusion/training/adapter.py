@@ -21,7 +21,7 @@ from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
 from .base import BASE, Objective, fit
 from .keeping import KeptText, Tensors, fingerprint, keep, latents_of, text_of
-from .loop import start, write_configuration
+from .loop import run_length, start, write_configuration
 from .models import ConditionedUNet
 from .pictures import Pictures, load_splits
 from .supervision import SampleStream, build_pool, views_of
@@ -210,7 +210,16 @@ def run(args: Namespace) -> list[dict[str, float]]:
 
     pictures, held_out = load_splits(args, held_out_seed=1)
     view_size = min(adapter.map_size(*[args.resolution // pipeline.vae_scale_factor] * 2))
-    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
+    kept: dict[str, Any] = {}
+    if args.cache_latents:
+        images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
+        identity = [fingerprint(vae), hashlib.sha256(images.numpy().tobytes()).hexdigest()]
+        with accelerator.main_process_first():
+            kept["kept_latents"] = keep(
+                args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
+            )
+            kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
+    objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
 
     def stream_of(
         some: Pictures, crossings: int, rendered: int, seed: int, length: int, augment: bool
@@ -222,26 +231,15 @@ def run(args: Namespace) -> list[dict[str, float]]:
             some.captions,
             length,
             seed,
-            shares,
+            {"composite": args.composite_share, "rendered": args.rendered_share},
             encoder.config.num_tiles,
             augment=augment,
             images=torch.cat([some.whole, some.crop]) if args.resolution != view_size else None,
-            is_inpainting=unet.config.in_channels > pipeline.vae.config.latent_channels,
+            is_inpainting=objective.is_inpainting,
         )
 
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    length = args.max_train_steps * per_step
+    length = run_length(accelerator, args)
     stream = stream_of(pictures, args.num_crossings, args.num_rendered, args.seed, length, args.augment)
-    kept: dict[str, Any] = {}
-    if args.cache_latents:
-        images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
-        identity = [fingerprint(vae), str(vae.dtype), hashlib.sha256(images.numpy().tobytes()).hexdigest()]
-        with accelerator.main_process_first():
-            kept["kept_latents"] = keep(
-                args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
-            )
-            kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
-    objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
     held = None
     if held_out is not None:
         count = args.num_validation_images

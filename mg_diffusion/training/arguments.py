@@ -88,7 +88,6 @@ def _add_vae(parser: argparse.ArgumentParser) -> None:
 def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base")
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
-    group.add_argument("--cache_dir", help="keep computed views here between runs")
     group.add_argument("--init_from", help="folder of an MGPipeline to start from (fine-tuning)")
     alone = "train UNet and text encoder alone on pictures and captions: a base without our parts"
     group.add_argument("--text_only", action="store_true", help=alone)
@@ -105,7 +104,6 @@ def _add_adapter(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--variant", help="of the base's weight files, such as fp16")
     start = "folder or Hub id with mg_encoder/ and mg_adapter/ to start from; new ones if not given"
     group.add_argument("--mg_model_name_or_path", help=start)
-    group.add_argument("--cache_dir", help="keep computed views here between runs")
     parser.set_defaults(resolution=None)  # the base's own
     kept = "keep the photographs' latents and the captions' embeddings in --cache_dir, too"
     group.add_argument("--cache_latents", action="store_true", help=kept)
@@ -115,6 +113,7 @@ def _add_adapter(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_supervision(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--cache_dir", help="keep computed views here between runs")
     group.add_argument("--composite_share", type=float, default=0.45, help="exact triples of photographs")
     group.add_argument("--rendered_share", type=float, default=0.15, help="exact triples of rendered pictures")
     group.add_argument("--num_crossings", type=int, default=12000, help="pool of crossed photographs")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.pipelines import MGPipeline
 
-from .loop import start, train
+from .loop import run_length, start, train
 from .models import TrainedModel, build_components
 from .pictures import Pictures, load_splits
 from .supervision import SampleStream, build_pool, views_of
@@ -189,7 +189,7 @@ def fit(
         export: writes inference weights.
     """
     if held is None:
-        accelerator.print("No validation split: the run reports the training loss only.")
+        accelerator.print("No held-out pictures: the run reports the training loss only.")
     adapter = getattr(model, "mg_adapter", None)
     with contextlib.ExitStack() as attached:
 
@@ -234,9 +234,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
     components["vae"].to(accelerator.device)
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
     tiles = components["mg_encoder"].config.num_tiles
-    length = args.max_train_steps * per_step
+    length = run_length(accelerator, args)
     stream = SampleStream(pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment)
     objective = Objective(components, args.snr_gamma)
     held = None

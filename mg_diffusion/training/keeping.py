@@ -17,7 +17,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Of a model's configuration and of some numbers of each of its weights."""
+    """Of a model's configuration and type, and of some numbers of each of its weights."""
     config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
     config.pop("_name_or_path", None)
     digest = hashlib.sha256(json.dumps([config, str(model.dtype)], sort_keys=True, default=str).encode())
@@ -47,9 +47,10 @@ def latents_of(vae: nn.Module, images: torch.Tensor, device: torch.device) -> Te
     for image in tqdm(images, desc="latents", mininterval=5):
         pair = torch.stack([image, image.flip(-1)]).to(device, vae.dtype) / 127.5 - 1
         found = vae.encode(pair).latent_dist
-        parts["mean"].append(found.mode().half().cpu())
+        mean = found.mode()
+        parts["mean"].append(mean.half().cpu())
         # A codec without loss has no deviation.
-        parts["deviation"].append(getattr(found, "std", torch.zeros_like(found.mode())).half().cpu())
+        parts["deviation"].append(getattr(found, "std", torch.zeros_like(mean)).half().cpu())
     return {name: torch.stack(values) for name, values in parts.items()}
 
 

@@ -46,6 +46,12 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
         (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
+def run_length(accelerator: Accelerator, args: Namespace) -> int:
+    """How many samples a run draws."""
+    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
+    return args.max_train_steps * per_step
+
+
 def checkpoints(output_dir: str) -> list[Path]:
     """Finished checkpoints, oldest first."""
     return sorted((path for path in Path(output_dir).glob("checkpoint-*") if _step_of(path)), key=_step_of)

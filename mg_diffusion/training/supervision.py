@@ -311,9 +311,10 @@ class SampleStream(Dataset):
     def _enlarged(self, sample: dict[str, Any], kind: str) -> dict[str, torch.Tensor]:
         """Picture and mask at the resolution of `images`."""
         size = self.images.shape[2:]
-        image = F.interpolate(sample["image"][None], size=size, mode="bicubic", align_corners=False).clamp(0, 1)[0]
         if kind == "photo":
             image = self._picture(int(sample["item"]), bool(sample["is_flipped"]))
+        else:
+            image = F.interpolate(sample["image"][None], size=size, mode="bicubic", align_corners=False)[0].clamp(0, 1)
         return {"image": image, "mask": F.interpolate(sample["mask"][None], size=size)[0]}
 
     def _photo(self, index: int, rng: np.random.Generator) -> dict[str, Any]:

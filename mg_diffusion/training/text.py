@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from mg_diffusion.pipelines import MGPipeline
 
 from .base import Objective, export_weights, fit, load_base
-from .loop import start
+from .loop import run_length, start
 from .models import TextModel, build_components
 from .pictures import Pictures, load_splits
 from .supervision import random_mask
@@ -66,8 +66,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
     model = TextModel(components["unet"], components["text_encoder"])
     model.requires_grad_(True).to(memory_format=torch.channels_last)
     components["vae"].to(accelerator.device)
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    stream = TextStream(pictures, args.max_train_steps * per_step, args.seed, augment=args.augment)
+    stream = TextStream(pictures, run_length(accelerator, args), args.seed, augment=args.augment)
     objective = TextObjective(components, args.snr_gamma)
     held = None
     if held_out is not None:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
-from .loop import start, train
+from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
 
 
@@ -99,6 +99,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
         vae.save_pretrained(Path(args.output_dir, "weights"))
 
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    stream = PictureStream(pictures, args.max_train_steps * per_step, args.seed)
+    stream = PictureStream(pictures, run_length(accelerator, args), args.seed)
     return train(accelerator, args, model, stream, default_collate, loss_of, validate, export)

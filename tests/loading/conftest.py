@@ -27,10 +27,6 @@ WORKER = Path(__file__).with_name("worker.py")
 REPOSITORIES = ("base", "repo", "alone")
 ENVIRONMENT = {
     "HF_TOKEN": "a-token",
-    "HF_HUB_DISABLE_XET": "1",
-    "HF_HUB_ETAG_TIMEOUT": "120",  # on busy machines
-    "HF_HUB_DOWNLOAD_TIMEOUT": "120",
-    "NO_PROXY": "*",
     "CUDA_VISIBLE_DEVICES": "",  # where there is one, device maps would choose it
     "PYTHONWARNINGS": "ignore",
 }
@@ -94,7 +90,7 @@ def outcome_of(folders, hub, tmp_path_factory) -> Iterator[Callable[[Cell], dict
         job = {**job_of(cells, place, is_blocked, folders), "results": str(results)}
         (results / "job.json").write_text(json.dumps(job), encoding="utf-8")
         home = scratch / f"home_{'Hub' if place == 'offline' else place}_{is_blocked}"
-        own = {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": str(int(place != "Hub"))}
+        own = {"HF_HOME": str(home), **hub.environment(is_offline=place != "Hub")}
         done = subprocess.run(
             [sys.executable, str(WORKER), str(results / "job.json")],
             cwd=results,

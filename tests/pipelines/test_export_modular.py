@@ -101,9 +101,7 @@ def test_a_repository_loads_from_a_hub(make, tmp_path):
     export_modular(tmp_path / "saved", tmp_path / "modular", repo_id="someone/tiny-modular")
     with HubStandIn() as hub:
         hub.files["someone/tiny-modular"] = files_of(tmp_path / "modular")
-        environment = {"HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
-        environment |= {f"HF_HUB_{step}_TIMEOUT": "120" for step in ("ETAG", "DOWNLOAD")}  # on busy machines
-        fresh_process(MODULAR + HUB, tmp_path, str(tmp_path / "result.pt"), **environment)
+        fresh_process(MODULAR + HUB, tmp_path, str(tmp_path / "result.pt"), **hub.environment())
     assert_same(torch.load(tmp_path / "result.pt"), expected(tmp_path / "saved"))
 
 
