@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import re
-import shutil
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +15,9 @@ from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from .checkpoints import resume, save_checkpoint
+from .journal import Journal, Meter
 
 
 def start(args: Namespace) -> Accelerator:
@@ -52,56 +52,6 @@ def run_length(accelerator: Accelerator, args: Namespace) -> int:
     return args.max_train_steps * per_step
 
 
-def checkpoints(output_dir: str) -> list[Path]:
-    """Finished checkpoints, oldest first."""
-    return sorted((path for path in Path(output_dir).glob("checkpoint-*") if _step_of(path)), key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    """The step a checkpoint was saved at; 0 if the folder is none, as one that was not finished."""
-    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
-    return int(match[1]) if match and checkpoint.is_dir() else 0
-
-
-def save_checkpoint(accelerator: Accelerator, output_dir: str, step: int, limit: int | None) -> None:
-    """Save the state of every rank aside, rename it, then remove the oldest beyond `limit`."""
-    final = Path(output_dir, f"checkpoint-{step}")
-    aside = Path(output_dir, f"unfinished-{step}")
-    accelerator.save_state(str(aside), safe_serialization=True)
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
-        for old in [] if not limit else checkpoints(output_dir)[:-limit]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def resume(accelerator: Accelerator, args: Namespace) -> int:
-    """Load the asked checkpoint; returns the step it was saved at (0 for a new run).
-
-    Raises:
-        ValueError: if the checkpoint does not exist.
-    """
-    if not args.resume_from_checkpoint:
-        return 0
-    if args.resume_from_checkpoint == "latest":
-        found = checkpoints(args.output_dir)
-        if not found:
-            return 0
-        path = found[-1]
-    else:
-        path = Path(args.resume_from_checkpoint)
-        if not _step_of(path):
-            found = ", ".join(str(found) for found in checkpoints(args.output_dir)) or "none"
-            raise ValueError(f"There is no finished checkpoint-<step> at {str(path)!r}; found: {found}.")
-    step = _step_of(path)
-    if step > args.max_train_steps:
-        raise ValueError(f"{str(path)!r} is beyond --max_train_steps {args.max_train_steps}; give a larger number.")
-    accelerator.load_state(str(path))
-    return step
-
-
 class Averaged:
     """Exponential moving average of the trained weights, saved and loaded with every checkpoint."""
 
@@ -118,41 +68,6 @@ class Averaged:
 
     def __exit__(self, *exception: Any) -> None:
         self.ema.restore(self.parameters)
-
-
-class Journal:
-    """Log records: kept, sent to the trackers, appended to `log.jsonl`."""
-
-    def __init__(self, accelerator: Accelerator, output_dir: str):
-        self.accelerator, self.path = accelerator, Path(output_dir, "log.jsonl")
-        self.records: list[dict[str, float]] = []
-
-    def write(self, record: dict[str, float]) -> None:
-        self.records.append(record)
-        self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
-        if self.accelerator.is_main_process:
-            with open(self.path, "a") as log:
-                log.write(json.dumps(record) + "\n")
-
-
-class Meter:
-    """Mean loss and speed since they were last read."""
-
-    def __init__(self, samples_per_batch: int):
-        self.samples_per_batch = samples_per_batch
-        self._restart()
-
-    def _restart(self) -> None:
-        self.total, self.batches, self.since = 0.0, 0, time.time()
-
-    def add(self, loss: float) -> None:
-        self.total, self.batches = self.total + loss, self.batches + 1
-
-    def read(self) -> dict[str, float]:
-        speed = self.batches * self.samples_per_batch / (time.time() - self.since)
-        result = {"loss": self.total / self.batches, "samples_per_second": round(speed, 2)}
-        self._restart()
-        return result
 
 
 def fork_rng(device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from mg_diffusion.pipelines import MGPipeline
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.base import run
-from mg_diffusion.training.loop import Averaged, checkpoints, resume, save_checkpoint
+from mg_diffusion.training.checkpoints import checkpoints, resume, save_checkpoint
+from mg_diffusion.training.loop import Averaged
 
 
 @pytest.fixture(scope="module")
