@@ -13,10 +13,10 @@ INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-upstream quality fix-copies train-tiny clean
+.PHONY: help run test test-upstream test-quantization quality fix-copies train-tiny clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 run: $(INSTALLED)  ## make a picture of what the default model does: outputs/showcase.png
 	$(PY) -m demo.showcase --output outputs/showcase.png
@@ -26,6 +26,10 @@ test: $(INSTALLED)  ## run the tests
 
 test-upstream: $(INSTALLED)  ## run diffusers' own testers over our classes: DIFFUSERS_TESTS=its checkout
 	DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(PY) -m pytest -c tests_upstream/pytest.ini tests_upstream -rs $(PYTEST_ARGS)
+
+test-quantization: $(INSTALLED)  ## install torchao, optimum-quanto and bitsandbytes, and run the tests that need them
+	$(PIP) install -c constraints.txt -e ".[quantization]"
+	$(PY) -m pytest tests/pipelines -k "torchao or quanto or bitsandbytes" $(PYTEST_ARGS)
 
 quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .

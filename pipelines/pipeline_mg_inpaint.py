@@ -400,7 +400,7 @@ class MGInpaintPipeline(
             neither way of use.
     """
 
-    model_cpu_offload_seq = "text_encoder->image_encoder->mg_encoder->mg_adapter->unet->vae"
+    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
     _optional_components = [
         "text_encoder",
         "tokenizer",
@@ -409,7 +409,7 @@ class MGInpaintPipeline(
         "image_encoder",
         "feature_extractor",
     ]
-    # Sequential offloading moves what a module's `forward` uses; these two are small and used in other ways as well.
+    # Offloading moves a model when its `forward` begins; these two are small and used in other ways as well.
     _exclude_from_cpu_offload = ["mg_encoder", "mg_adapter"]
     _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "mask", "masked_image_latents"]
 

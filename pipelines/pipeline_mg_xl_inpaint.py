@@ -426,7 +426,7 @@ class MGXLInpaintPipeline(
             way of use, or the UNet is not one of SDXL's base model (a refiner is refused).
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->mg_encoder->mg_adapter->unet->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
     _optional_components = [
         "text_encoder",
         "text_encoder_2",
@@ -437,7 +437,7 @@ class MGXLInpaintPipeline(
         "image_encoder",
         "feature_extractor",
     ]
-    # Sequential offloading moves what a module's `forward` uses; these two are small and used in other ways as well.
+    # Offloading moves a model when its `forward` begins; these two are small and used in other ways as well.
     _exclude_from_cpu_offload = ["mg_encoder", "mg_adapter"]
     _callback_tensor_inputs = [
         "latents",
