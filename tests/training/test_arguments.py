@@ -96,7 +96,10 @@ def test_a_pipeline_to_start_from_brings_its_own_widths():
 def test_every_flag_is_used_and_everything_used_is_a_flag(stage, repository):
     sources = repository / "mg_diffusion" / "training"
     own = {"vae": ["vae.py"], "base": ["base.py", "models.py", "text.py"], "adapter": ["adapter.py"]}[stage]
-    text = "".join((sources / name).read_text(encoding="utf-8") for name in ["loop.py", "trackers.py", "hub.py", "pictures.py", *own])
+    text = "".join(
+        (sources / name).read_text(encoding="utf-8")
+        for name in ["loop.py", "trackers.py", "hub.py", "pictures.py", *own]
+    )
     used = set(re.findall(r"\bargs\.([a-z_0-9]+)", text))
     chosen_by = {"stage", "text_only"}  # read by `__main__`
     assert flags_of(stage) | chosen_by == used | chosen_by
