@@ -19,7 +19,7 @@ class HubStandIn:
 
     def __init__(self):
         self.files: dict[str, dict[str, bytes]] = {}
-        self.is_private: dict[str, bool | None] = {}
+        self.is_private: dict[str, bool] = {}
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -72,11 +72,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.is_refused():
+            return
         if self.path == "/api/repos/create":
             fields = json.loads(body)
             repo = f"{fields.get('organization') or 'someone'}/{fields['name']}"
             self.hub.files.setdefault(repo, {})
-            self.hub.is_private[repo] = fields.get("private")
+            self.hub.is_private[repo] = bool(fields.get("private")) or fields.get("visibility") == "private"
             self.reply({"url": f"{self.hub.endpoint}/{repo}", "name": repo, "id": repo})
         elif self.path == "/api/validate-yaml":
             self.reply({"errors": [], "warnings": []})

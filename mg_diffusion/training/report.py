@@ -195,7 +195,7 @@ def read_run(output_dir: str | Path) -> Run:
         try:
             record = json.loads(line)
             step = int(record.pop("step"))
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             damaged.append(number)
             continue
         steps[step] = {**steps.get(step, {}), **record}
