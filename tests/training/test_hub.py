@@ -96,6 +96,8 @@ def test_a_push_that_fails_names_the_command_that_repeats_it(hub, flags, tmp_pat
     (tmp_path / "run" / "weights").mkdir(parents=True)
     (tmp_path / "run" / "weights" / "config.json").write_text("{}")
     monkeypatch.setenv("HF_TOKEN", "a-wrong-token")
-    with pytest.raises(ValueError, match=r"(?s)weights are in .*run/weights', but .*`hf upload someone/it .*run/weights`"):
+    with pytest.raises(
+        ValueError, match=r"(?s)weights are in .*run/weights', but .*`hf upload someone/it .*run/weights`"
+    ):
         push(args)
     assert hub.files == {"someone/it": {}}
