@@ -19,6 +19,7 @@ class HubStandIn:
 
     def __init__(self):
         self.files: dict[str, dict[str, bytes]] = {}
+        self.is_private: dict[str, bool] = {}
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -62,12 +63,22 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def is_refused(self) -> bool:
+        """Whether the request brings a token that nobody has."""
+        is_wrong = self.headers["Authorization"] == "Bearer a-wrong-token"
+        if is_wrong:
+            self.reply({"error": "Invalid user token."}, 401)
+        return is_wrong
+
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.is_refused():
+            return
         if self.path == "/api/repos/create":
             fields = json.loads(body)
             repo = f"{fields.get('organization') or 'someone'}/{fields['name']}"
             self.hub.files.setdefault(repo, {})
+            self.hub.is_private[repo] = bool(fields.get("private")) or fields.get("visibility") == "private"
             self.reply({"url": f"{self.hub.endpoint}/{repo}", "name": repo, "id": repo})
         elif self.path == "/api/validate-yaml":
             self.reply({"errors": [], "warnings": []})
@@ -97,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
             files = self.hub.files[match[1]].items()
             oids = {name: hashlib.sha1(content).hexdigest() for name, content in files}
             self.reply([{"type": "file", "path": n, "size": len(content), "oid": oids[n]} for n, content in files])
+        elif path == "/api/whoami-v2":
+            self.is_refused() or self.reply({"type": "user", "name": "someone"})
         elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/.*)?", path):
             siblings = [{"rfilename": name} for name in self.hub.files[match[1]]]
             self.reply({"id": match[1], "sha": self.hub.commit_hash(match[1]), "siblings": siblings, "tags": []})

@@ -3,6 +3,7 @@
 import sys
 
 from .arguments import parse_args
+from .report import finish
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
         from .base import run
     try:
         run(args)
+        finish(args)
     except ValueError as error:
         sys.exit(f"error: {error}")
 

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from .trackers import PACKAGES, chosen_trackers
+
 
 STAGES = ("vae", "base", "adapter")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
@@ -34,10 +36,21 @@ def build_parser() -> argparse.ArgumentParser:
     )
     stages = parser.add_subparsers(dest="stage", required=True)
     for stage in STAGES:
-        one = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        _add_common(one)
-        {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](one)
+        _add_stage(stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter), stage)
     return parser
+
+
+def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
+    _add_common(parser)
+    {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](parser)
+
+
+def defaults_of(stage: str) -> dict[str, object]:
+    """What each flag of a stage is where it is not given; `None` for those that must be."""
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_stage(parser, stage)
+    found = {action.dest: parser.get_default(action.dest) for action in parser._actions}
+    return {**found, **(NEW_NETWORKS if stage == "base" else {})}
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +72,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--checkpointing_steps", type=int, default=500)
     run.add_argument("--checkpoints_total_limit", type=int, default=2, help="0 keeps all")
     run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')
-    run.add_argument("--report_to", help="trackers of accelerate: tensorboard, wandb, trackio, or all")
+    trackers = "tracker of accelerate to send losses, health and grids to; all: those that are installed"
+    run.add_argument("--report_to", choices=(*PACKAGES, "all"), help=trackers)
+    run.add_argument("--tracker_project_name", default="mg-diffusion", help="the project of the tracker's run")
+    push = "upload weights/, with card, curves and grid, to the Hub at the end; log in first"
+    run.add_argument("--push_to_hub", action="store_true", help=push)
+    run.add_argument("--hub_model_id", help="NAME or OWNER/NAME to push to; the name of the output folder by default")
+    run.add_argument("--hub_private_repo", action="store_true", help="a repository that is created is private")
 
     optimizer = parser.add_argument_group("optimizer")
     optimizer.add_argument("--learning_rate", type=float, default=1e-3)
@@ -75,6 +94,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     validation = parser.add_argument_group("validation")
     validation.add_argument("--validation_steps", type=int, default=500)
     validation.add_argument("--num_validation_images", type=int, default=64, help="for the loss; the grid shows 8")
+    start = "validate before the first step too: what comes after compares with it, and what fails there fails at once"
+    validation.add_argument("--validation_at_start", action=argparse.BooleanOptionalAction, default=True, help=start)
 
 
 def _add_vae(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +166,15 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
     if args.resolution is not None and (args.resolution < 32 or args.resolution % 8):
         parser.error(f"--resolution must be a multiple of 8 and at least 32, got {args.resolution}")
+    try:
+        chosen_trackers(args.report_to)
+    except ValueError as error:
+        parser.error(str(error))
+    if not args.tracker_project_name.strip():
+        parser.error("--tracker_project_name must not be empty")
+    for name in ("hub_model_id", "hub_private_repo"):
+        if getattr(args, name) and not args.push_to_hub:
+            parser.error(f"--{name} needs --push_to_hub")
     if args.stage == "adapter" and args.cache_latents and not args.cache_dir:
         parser.error("--cache_latents needs --cache_dir, the folder to keep them in")
     if args.stage != "vae":

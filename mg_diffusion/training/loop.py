@@ -14,10 +14,11 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from .checkpoints import resume, save_checkpoint
-from .journal import Journal, Meter
+from .hub import create_repository
+from .journal import Journal, Meter, Progress, stop_at_non_finite
+from .trackers import chosen_trackers, start_trackers
 
 
 def start(args: Namespace) -> Accelerator:
@@ -25,16 +26,17 @@ def start(args: Namespace) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
-        log_with=args.report_to,
+        log_with=chosen_trackers(args.report_to) or None,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=f"{args.output_dir}/logs"),
         step_scheduler_with_optimizer=False,
     )
     set_seed(args.seed)
     torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
+    if args.push_to_hub and accelerator.is_main_process:
+        args.hub_model_id = create_repository(args)
     write_configuration(accelerator, args)
     if args.report_to:
-        plain = {k: v for k, v in vars(args).items() if isinstance(v, (int, float, str, bool))}
-        accelerator.init_trackers("mg-diffusion", config=plain)
+        start_trackers(accelerator, args)
     return accelerator
 
 
@@ -61,6 +63,13 @@ class Averaged:
 
     def step(self) -> None:
         self.ema.step(self.parameters)
+
+    @torch.no_grad()
+    def distance(self) -> float:
+        """||average - weights|| / ||weights||, over all that is trained."""
+        pairs = list(zip(self.ema.shadow_params, self.parameters, strict=True))
+        away = sum((average.float() - now.float()).square().sum() for average, now in pairs)
+        return (away / sum(now.float().square().sum() for _, now in pairs)).sqrt().item()
 
     def __enter__(self) -> None:
         self.ema.store(self.parameters)
@@ -134,10 +143,17 @@ def train(
     step = resume(accelerator, args)
     averaged.ema.to(accelerator.device)  # what is loaded lies on the CPU
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
-    journal = Journal(accelerator, args.output_dir)
-    meter = Meter(args.train_batch_size * accelerator.num_processes)
-    hidden = not accelerator.is_local_main_process
-    bar = tqdm(total=args.max_train_steps, initial=step, desc=args.stage, disable=hidden, mininterval=2)
+    journal = Journal(accelerator, args)
+    meter = Meter(args.train_batch_size * accelerator.num_processes, args.max_grad_norm)
+    progress = Progress(args, step, accelerator.is_local_main_process)
+
+    def validated(at: int) -> None:
+        with averaged, fork_rng(accelerator.device):
+            losses = validate(at)
+        if losses:
+            journal.write({"step": at, **losses})
+            journal.show_grid(at)
+            progress.say(f"validation at step {at}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
 
     def pause(at: int, last: bool) -> None:
         """Checkpoint first, so that nothing that fails in validation can lose the work."""
@@ -147,34 +163,40 @@ def train(
                 with averaged, fork_rng(accelerator.device):
                     export()
         if last or at % args.validation_steps == 0:
-            with averaged, fork_rng(accelerator.device):
-                losses = validate(at)
-            if losses:
-                journal.write({"step": at, **losses})
+            validated(at)
 
+    if step == 0 and args.validation_at_start:
+        with meter.paused():
+            validated(0)
+        progress.start_clock()
     for batch in batches:
         if step >= args.max_train_steps:
             break
         with accelerator.accumulate(prepared):
             loss = loss_of(prepared, batch)
             accelerator.backward(loss)
+            norm = None  # of an accumulated gradient
             if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
+                norm = float(accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm))
+            meter.add(loss.item(), norm, batch)
+            # Loss scaling skips steps whose gradient overflows; that is how it finds its scale.
+            stop_at_non_finite(args, step + 1, loss.item(), norm if accelerator.scaler is None else None)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        meter.add(loss.detach().item())
         if not accelerator.sync_gradients:
             continue
         schedule.step()
         averaged.step()
         step += 1
         last = step == args.max_train_steps
-        bar.update(1)
+        progress.update(loss.item(), meter.samples_per_second)
         if step % 20 == 0 or last:
-            read = meter.read()
-            journal.write({"step": step, **read, "grad_norm": float(norm), "lr": schedule.get_last_lr()[0]})
-            bar.set_postfix(loss=f"{read['loss']:.4f}", samples_s=f"{read['samples_per_second']:.1f}")
-        pause(step, last)
-    bar.close()
+            health = {"ema_distance": averaged.distance(), "lr": schedule.get_last_lr()[0]}
+            record = {"step": step, **meter.read(), **health}
+            journal.write(record)
+            progress.show_health(record)
+        with meter.paused():
+            pause(step, last)
+    progress.close()
     accelerator.end_training()
     return journal.records

@@ -48,6 +48,7 @@ def flags(folder: Path) -> Callable[..., list[str]]:
             "validation_steps": 2,
             "num_validation_images": 2,
             "lr_warmup_steps": 1,
+            "no-validation_at_start": "",
         }
         if stage != "adapter":
             chosen |= {"block_out_channels": "32 32"}

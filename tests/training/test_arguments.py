@@ -49,6 +49,10 @@ def flags_of(stage):
         (["base", *NEEDED, "--text_width", "30"], "--text_width must be a multiple of 4, got 30"),
         (["base", *NEEDED, "--composite_share", "0.9"], r"at most 1 in all, got \(0.9, 0.15\)"),
         (["base", *NEEDED, "--rendered_share", "-0.1"], r"at most 1 in all, got \(0.45, -0.1\)"),
+        (["base", *NEEDED, "--report_to", "mlflow"], "invalid choice: 'mlflow'"),
+        (["base", *NEEDED, "--tracker_project_name", " "], "--tracker_project_name must not be empty"),
+        (["base", *NEEDED, "--hub_model_id", "a/b"], "--hub_model_id needs --push_to_hub"),
+        (["base", *NEEDED, "--hub_private_repo"], "--hub_private_repo needs --push_to_hub"),
         (["base", *NEEDED, "--num_crossings", "0"], "--composite_share 0.45 needs --num_crossings"),
         (["base", *NEEDED, "--num_rendered", "0"], "--rendered_share 0.15 needs --num_rendered"),
         *[
@@ -92,7 +96,10 @@ def test_a_pipeline_to_start_from_brings_its_own_widths():
 def test_every_flag_is_used_and_everything_used_is_a_flag(stage, repository):
     sources = repository / "mg_diffusion" / "training"
     own = {"vae": ["vae.py"], "base": ["base.py", "models.py", "text.py"], "adapter": ["adapter.py"]}[stage]
-    text = "".join((sources / name).read_text(encoding="utf-8") for name in ["loop.py", "pictures.py", *own])
+    text = "".join(
+        (sources / name).read_text(encoding="utf-8")
+        for name in ["loop.py", "trackers.py", "hub.py", "pictures.py", *own]
+    )
     used = set(re.findall(r"\bargs\.([a-z_0-9]+)", text))
     chosen_by = {"stage", "text_only"}  # read by `__main__`
     assert flags_of(stage) | chosen_by == used | chosen_by

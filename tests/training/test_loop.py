@@ -17,6 +17,7 @@ from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.base import run
 from mg_diffusion.training.checkpoints import checkpoints, resume, save_checkpoint
 from mg_diffusion.training.loop import Averaged
+from mg_diffusion.training.validation import LABEL_WIDTH
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,12 @@ def test_records_are_returned_and_logged(whole):
     output, records = whole
     assert [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()] == records
     training, *validation = (
-        [record for record in records if name in record] for name in ("loss", "val_loss", "val_loss_t500")
+        [record for record in records if name in record] for name in ("loss", "val_loss", "val_loss_t400-599")
     )
     assert [record["step"] for record in training] == [4]
-    assert set(training[0]) == {"step", "loss", "grad_norm", "lr", "samples_per_second"}
+    dropped = {f"dropped_{name}" for name in ("color", "texture", "shape")}
+    health = {"grad_norm", "clipped", "ema_distance", "lr"} | dropped
+    assert set(training[0]) == {"step", "loss", "samples_per_second", "elapsed"} | health
     assert [[record["step"] for record in records] for records in validation] == [[2, 4]] * 2
     assert all(math.isfinite(value) for record in records for value in record.values())
     assert list((output / "logs").rglob("events.out.tfevents*"))
@@ -62,11 +65,12 @@ def test_the_configuration_is_that_of_the_run(whole, flags):
 @pytest.mark.parametrize("step", [2, 4])
 def test_the_grid_has_references_and_results_of_every_column(whole, step):
     grid = PIL.Image.open(whole[0] / f"grid-{step:06d}.png")
-    assert grid.size == (2 * 2 * 32, 8 * 2 * 32)
-    rows = np.asarray(grid, np.float64).reshape(8, 64, 128, 3)
-    assert (rows.std((1, 2, 3)) > 1).all()
+    assert grid.size == (LABEL_WIDTH + 2 * 128, 8 * 128)
+    labels, rows = np.split(np.asarray(grid, np.float64).reshape(8, 128, -1, 3), [LABEL_WIDTH], 2)
+    assert (rows.std((1, 2, 3)) > 1).all() and (labels.min((1, 2, 3)) == 0).all()
+    assert len({label.tobytes() for label in labels}) == 8
     # The second column shows as color what the first shows as texture.
-    np.testing.assert_array_equal(rows[0][:, 64:], rows[1][:, :64])
+    np.testing.assert_array_equal(rows[0][:, 128:], rows[1][:, :128])
 
 
 def test_the_weights_are_a_pipeline_of_the_averaged_weights(whole):
@@ -183,4 +187,10 @@ def test_the_average_is_in_place_only_inside_the_block():
     last = model.weight.detach().clone()
     with averaged:
         assert (model.weight > first).all() and (model.weight < last).all()
+        average = model.weight.detach().clone()
     assert torch.equal(model.weight, last)
+    model.bias.requires_grad_(False)
+    assert Averaged(model, 0.5).distance() == 0
+    averaged.parameters[1].data.zero_()
+    averaged.ema.shadow_params[1].zero_()
+    assert averaged.distance() == pytest.approx(((average - last).norm() / last.norm()).item())

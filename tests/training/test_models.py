@@ -11,7 +11,7 @@ from mg_diffusion.training.base import Objective, target_of, weight_of
 from mg_diffusion.training.models import MAX_TOKENS, TrainedModel, build_components, build_tokenizer, learn_merges
 from mg_diffusion.training.supervision import SampleStream, views_of
 from mg_diffusion.training.vae import build_vae
-from mg_diffusion.training.validation import TIMESTEPS, validation_loss
+from mg_diffusion.training.validation import BUCKETS, validation_loss
 
 
 CAPTIONS = ["a photo of daisies", "a photo of a red shirt", "green apples, 12"]
@@ -168,7 +168,7 @@ def test_noise_has_the_shape_of_the_latents_and_costs_no_encoding(levels, tmp_pa
         assert torch.equal(loss, expected)
         encoded.clear()
         validation_loss(objective, model, [stream[i] for i in range(2)], torch.device("cpu"))
-    assert len(encoded) == 2 * len(TIMESTEPS)
+    assert len(encoded) == 2 * BUCKETS
 
 
 def test_a_folder_without_a_vae_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from mg_diffusion.training import base, tiny
+from mg_diffusion.training.validation import LABEL_WIDTH
 
 
 @pytest.mark.parametrize("losses", [[1.0, 0.5], [1.0, 0.9, 0.5, 0.4, 0.6], [2.0, 3.0, 0.1, 0.1, 0.1]])
@@ -37,7 +38,8 @@ def test_the_recipe_runs_and_says_when_it_has_not_learned(tmp_path, monkeypatch)
     with pytest.raises(SystemExit, match="^error: The loss did not halve"):
         tiny.main(["--output_dir", str(tmp_path), "--max_train_steps", "2"])
     assert (tmp_path / "weights" / "model_index.json").is_file() and (tmp_path / "checkpoint-2").is_dir()
-    assert PIL.Image.open(tmp_path / "grid-000002.png").size == (2 * 64, 8 * 64)
+    assert PIL.Image.open(tmp_path / "grid-000002.png").size == (LABEL_WIDTH + 2 * 128, 8 * 128)
+    assert not (tmp_path / "grid-000000.png").exists()
     compared = np.array(PIL.Image.open(tmp_path / "overfitted.png"))
     assert compared.shape == (2 * 4 * 32, 8 * 4 * 32, 3)
     first = np.array(PIL.Image.open(tmp_path / "data" / "train" / "0.png").resize((32, 32)))
