@@ -20,7 +20,7 @@ from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
 from .base import BASE, Objective, fit
-from .keeping import KeptText, Tensors, fingerprint, keep, latents_of, text_of
+from .keeping import KeptCrossings, KeptText, Tensors, fingerprint, keep, latents_of, text_of
 from .loop import run_length, start, write_configuration
 from .models import ConditionedUNet
 from .pictures import Pictures, load_splits
@@ -52,6 +52,7 @@ class AdapterObjective(Objective):
     ):
         super().__init__(pipeline.components, snr_gamma)
         self.pipeline, self.kept_latents, self.kept_text = pipeline, kept_latents, kept_text
+        self.kept_crossings = KeptCrossings(self.vae)
         self.resolution, self.is_enlarged = resolution, resolution > view_size
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -61,15 +62,23 @@ class AdapterObjective(Objective):
     def clean_latents(self, batch: dict[str, Any]) -> torch.Tensor:
         if self.kept_latents is None:
             return self.latents(batch["image"])
-        is_kept = batch["item"] >= 0
+        is_photo, is_crossing = batch["item"] >= 0, batch["crossing"] >= 0
+        is_new = ~(is_photo | is_crossing)
         clean = torch.empty(self.latent_shape(batch["image"]), device=batch["image"].device)
-        if not is_kept.all():
-            clean[~is_kept] = self.latents(batch["image"][~is_kept])
-        if is_kept.any():
-            place = batch["item"][is_kept].cpu(), batch["is_flipped"][is_kept].long().cpu()
-            mean, deviation = (self.kept_latents[name][place].to(clean) for name in ("mean", "deviation"))
-            clean[is_kept] = (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
+        if is_new.any():
+            clean[is_new] = self.latents(batch["image"][is_new])
+        if is_photo.any():
+            place = batch["item"][is_photo].cpu(), batch["is_flipped"][is_photo].long().cpu()
+            clean[is_photo] = self.sample({name: value[place] for name, value in self.kept_latents.items()}, clean)
+        if is_crossing.any():
+            crossings = batch["crossing"][is_crossing].tolist()
+            clean[is_crossing] = self.sample(self.kept_crossings(crossings, batch["image"][is_crossing]), clean)
         return clean
+
+    def sample(self, kept: Tensors, like: torch.Tensor) -> torch.Tensor:
+        """Latents (N, C, h, w) of the distributions that were kept."""
+        mean, deviation = kept["mean"].to(like), kept["deviation"].to(like)
+        return (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
 
     def draw_timesteps(self, batch: dict[str, Any]) -> torch.Tensor:
         """Timesteps (B,); of crossed pictures that were enlarged, only those at which noise hides their lack of detail."""
@@ -236,6 +245,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
             augment=augment,
             images=torch.cat([some.whole, some.crop]) if args.resolution != view_size else None,
             is_inpainting=objective.is_inpainting,
+            is_settled=args.cache_latents,
         )
 
     length = run_length(accelerator, args)

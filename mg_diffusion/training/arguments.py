@@ -126,7 +126,7 @@ def _add_adapter(parser: argparse.ArgumentParser) -> None:
     start = "folder or Hub id with mg_encoder/ and mg_adapter/ to start from; new ones if not given"
     group.add_argument("--mg_model_name_or_path", help=start)
     parser.set_defaults(resolution=None)  # the base's own
-    kept = "keep the photographs' latents and the captions' embeddings in --cache_dir, too"
+    kept = "keep latents and captions' embeddings; a crossed picture then always has the same texture"
     group.add_argument("--cache_latents", action="store_true", help=kept)
     group.add_argument("--gradient_checkpointing", action="store_true", help="of the UNet: less memory, more time")
     _add_supervision(group)

@@ -41,17 +41,40 @@ def keep(folder: str | Path, kind: str, identity: Sequence[str], make: Callable[
 
 
 @torch.no_grad()
+def distribution_of(vae: nn.Module, images: torch.Tensor) -> Tensors:
+    """Images (N, 3, R, R) in [-1, 1] to `mean` and `deviation` of their latents (N, C, h, w), half, on the CPU."""
+    with torch.autocast(images.device.type, enabled=False):
+        found = vae.encode(images.to(vae.dtype)).latent_dist
+    mean = found.mode()
+    # A codec without loss has no deviation.
+    return {"mean": mean.half().cpu(), "deviation": getattr(found, "std", torch.zeros_like(mean)).half().cpu()}
+
+
 def latents_of(vae: nn.Module, images: torch.Tensor, device: torch.device) -> Tensors:
     """Images (N, 3, R, R) uint8 to `mean` and `deviation` (N, 2, C, h, w) half, the second of each pair mirrored."""
-    parts: dict[str, list[torch.Tensor]] = {"mean": [], "deviation": []}
-    for image in tqdm(images, desc="latents", mininterval=5):
-        pair = torch.stack([image, image.flip(-1)]).to(device, vae.dtype) / 127.5 - 1
-        found = vae.encode(pair).latent_dist
-        mean = found.mode()
-        parts["mean"].append(mean.half().cpu())
-        # A codec without loss has no deviation.
-        parts["deviation"].append(getattr(found, "std", torch.zeros_like(mean)).half().cpu())
-    return {name: torch.stack(values) for name, values in parts.items()}
+    found = [
+        distribution_of(vae, torch.stack([image, image.flip(-1)]).to(device).float() / 127.5 - 1)
+        for image in tqdm(images, desc="latents", mininterval=5)
+    ]
+    return {name: torch.stack([one[name] for one in found]) for name in ("mean", "deviation")}
+
+
+class KeptCrossings:
+    """Latents of crossed pictures, each encoded when it is drawn for the first time and kept in memory.
+
+    One at a time, because what else is in a batch changes the last bits: a resumed run, which has none of them yet, would
+    otherwise not go on exactly.
+    """
+
+    def __init__(self, vae: nn.Module):
+        self.vae, self.found = vae, {}
+
+    def __call__(self, crossings: Sequence[int], images: torch.Tensor) -> Tensors:
+        """Numbers of crossings and their images (B, 3, R, R) in [-1, 1] to `mean` and `deviation` (B, C, h, w)."""
+        for row, crossing in enumerate(crossings):
+            if crossing not in self.found:
+                self.found[crossing] = distribution_of(self.vae, images[row : row + 1])
+        return {name: torch.cat([self.found[one][name] for one in crossings]) for name in ("mean", "deviation")}
 
 
 @torch.no_grad()

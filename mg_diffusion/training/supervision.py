@@ -252,6 +252,8 @@ class SampleStream(Dataset):
         images: (2N, 3, R, R) uint8, the pool's photographs at the resolution of a base that is larger. Crossed pictures
             are enlarged to it.
         is_inpainting: whether the UNet reads a mask; if not, everything is repainted.
+        is_settled: whether a crossing always comes under the same texture and the same way round, so that its latents may
+            be kept.
     """
 
     def __init__(
@@ -267,11 +269,12 @@ class SampleStream(Dataset):
         augment: bool = True,
         images: torch.Tensor | None = None,
         is_inpainting: bool = True,
+        is_settled: bool = False,
     ):
         self.pool, self.bases, self.captions = pool, bases, captions
         self.length, self.seed, self.shares = length, seed, shares
         self.text_dropout, self.num_tiles, self.augment = text_dropout, num_tiles, augment
-        self.images, self.is_inpainting = images, is_inpainting
+        self.images, self.is_inpainting, self.is_settled = images, is_inpainting, is_settled
 
     def __len__(self) -> int:
         return self.length
@@ -300,6 +303,8 @@ class SampleStream(Dataset):
             # Around the hole of an edit lies another picture, and the references rule all the same.
             other = self._picture(int(rng.integers(len(self.captions))))
             sample["image"] = torch.where(sample["mask"] > 0, sample["image"], other)
+            if not sample["mask"].all():
+                sample["crossing"] = torch.tensor(-1)
         sample["image"] = sample["image"] * 2 - 1
         return sample
 
@@ -332,6 +337,7 @@ class SampleStream(Dataset):
         return {
             "image": image.flip(-1) if flip else image,
             "item": torch.tensor(this),
+            "crossing": torch.tensor(-1),
             "is_flipped": torch.tensor(flip),
             "caption": caption,
             "turn": nearest_turn(structure, self.pool.points[this, None].transpose(1, 2))[0],
@@ -344,12 +350,16 @@ class SampleStream(Dataset):
         """An exact triple: a base (color x shape) under the texture of any picture of the pool."""
         bases = self.bases[kind]
         entry = int(rng.integers(len(bases)))
+        if self.is_settled:
+            rng = np.random.default_rng([12, self.seed, KINDS.index(kind), entry])
         base, flip = bases.lab[entry].float(), self.augment and rng.random() < 0.5
         texture = self._texture(int(rng.integers(len(self.pool))), self._is_flipped(rng), rng)
         canvas = lay_tiles(texture["tiles"].unsqueeze(0), *base.shape[1:])[0]
         return {
             "image": add_texture(base.flip(-1) if flip else base, canvas),
             "item": torch.tensor(-1),  # no photograph
+            # A number of its own, if the picture is always the same.
+            "crossing": torch.tensor(entry * len(KINDS) + KINDS.index(kind) if self.is_settled else -1),
             "is_flipped": torch.tensor(flip),
             "caption": "",
             "turn": bases.turn[entry],

@@ -15,7 +15,7 @@ from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.adapter import TRAINED, AdapterObjective, load_pipeline, run
 from mg_diffusion.training.arguments import parse_args
-from mg_diffusion.training.keeping import fingerprint, keep, latents_of, text_of
+from mg_diffusion.training.keeping import KeptCrossings, distribution_of, fingerprint, keep, latents_of, text_of
 from mg_diffusion.training.models import ConditionedUNet
 from mg_diffusion.training.supervision import SampleStream
 
@@ -195,6 +195,31 @@ def test_kept_latents_and_texts_are_those_of_the_base(arguments, pool, pictures,
     mode = objective.vae.encode(batch["image"]).latent_dist.mode() * objective.vae.config.scaling_factor
     torch.testing.assert_close(clean[is_photo], mode[is_photo], atol=2e-3, rtol=2e-3)
     assert ((clean - mode)[~is_photo].abs().mean((1, 2, 3)) > 0).all()  # drawn from their distribution
+
+
+def test_kept_crossings_are_encoded_once_and_alone(arguments, pool, pictures, tmp_path, monkeypatch):
+    _, objective, batch = objective_and_batch(arguments(tmp_path), pool, pictures)
+    images = batch["image"]
+    keeping = KeptCrossings(objective.vae)
+    first = keeping([5, 2, 5], torch.stack([images[0], images[1], images[0]]))
+    alone = distribution_of(objective.vae, images[1:2])
+    assert all(torch.equal(first[name][1:2], alone[name]) for name in ("mean", "deviation"))
+    torch.testing.assert_close(
+        first["mean"][0].float(), objective.vae.encode(images[:1]).latent_dist.mode()[0], atol=2e-3, rtol=2e-3
+    )
+    monkeypatch.setattr(objective.vae, "encode", None)  # nothing is asked of it again
+    again = keeping([2, 5], torch.zeros_like(images[:2]))
+    assert all(torch.equal(again[name], first[name][[1, 0]]) for name in again)
+
+
+def test_a_run_that_keeps_crossings_resumes_bit_for_bit(arguments, tmp_path):
+    options = {"cache_dir": tmp_path / "kept", "composite_share": 0.5, "rendered_share": 0.5, "checkpointing_steps": 1}
+    run(arguments(tmp_path / "whole", "--cache_latents", max_train_steps=2, **options))
+    shutil.copytree(tmp_path / "whole" / "checkpoint-1", tmp_path / "part" / "checkpoint-1")
+    resumed = {**options, "resume_from_checkpoint": "latest"}
+    run(arguments(tmp_path / "part", "--cache_latents", max_train_steps=2, **resumed))
+    one, other = (load_file(tmp_path / name / "checkpoint-2" / TRAINED) for name in ("whole", "part"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_run_with_kept_latents_asks_the_base_once(whole, arguments, tmp_path, monkeypatch):

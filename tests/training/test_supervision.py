@@ -75,6 +75,7 @@ def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
             "sketch": (3, 32, 32),
             "has_sketch": (),
             "item": (),
+            "crossing": (),
             "is_flipped": (),
         }
         assert -1 <= sample["image"].min() < sample["image"].max() <= 1
@@ -84,6 +85,22 @@ def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
     assert min(sample["image"].min() for sample in samples) < 0
     if kind == "photo":
         assert any(sample["caption"].startswith("rendered picture") for sample in samples)
+
+
+@pytest.mark.parametrize("kind", ["composite", "rendered"])
+def test_a_settled_crossing_is_always_the_same_picture(stream, kind):
+    samples = [stream(ONLY[kind], is_settled=True)[i] for i in range(40)]
+    pictures: dict[int, list[torch.Tensor]] = {}
+    for sample in samples:
+        if sample["crossing"] >= 0:
+            pictures.setdefault(int(sample["crossing"]), []).append(sample["image"])
+        else:
+            assert not sample["mask"].all()  # another picture lies around the hole
+    assert len(pictures) > 1 and max(map(len, pictures.values())) > 1
+    assert all(torch.equal(one, same[0]) for same in pictures.values() for one in same)
+    apart = [same[0] for same in pictures.values()]
+    assert not any(torch.equal(one, other) for i, one in enumerate(apart) for other in apart[:i])
+    assert all(stream(ONLY[kind])[i]["crossing"] == -1 for i in range(5))
 
 
 def test_kinds_follow_their_shares(stream, monkeypatch):
