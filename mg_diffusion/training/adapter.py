@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
@@ -58,22 +59,27 @@ class AdapterObjective(Objective):
         captions = [sample.pop("caption") for sample in samples]
         return {**default_collate(samples), "captions": captions}
 
-    def clean_latents(self, batch: dict[str, Any]) -> torch.Tensor:
+    def clean_latents(self, batch: dict[str, Any], generators: list[torch.Generator] | None = None) -> torch.Tensor:
         if self.kept_latents is None:
-            return self.latents(batch["image"])
+            return self.latents(batch["image"], generators)
+
+        def own(rows: torch.Tensor) -> list[torch.Generator] | None:
+            return generators and [generators[row] for row in rows.nonzero()[:, 0].tolist()]
+
         is_kept = batch["item"] >= 0
         clean = torch.empty(self.latent_shape(batch["image"]), device=batch["image"].device)
         if not is_kept.all():
-            clean[~is_kept] = self.latents(batch["image"][~is_kept])
+            clean[~is_kept] = self.latents(batch["image"][~is_kept], own(~is_kept))
         if is_kept.any():
             place = batch["item"][is_kept].cpu(), batch["is_flipped"][is_kept].long().cpu()
             mean, deviation = (self.kept_latents[name][place].to(clean) for name in ("mean", "deviation"))
-            clean[is_kept] = (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
+            noise = randn_tensor(mean.shape, generator=own(is_kept), device=mean.device)
+            clean[is_kept] = (mean + deviation * noise) * self.vae.config.scaling_factor
         return clean
 
-    def draw_timesteps(self, batch: dict[str, Any]) -> torch.Tensor:
+    def draw_timesteps(self, batch: dict[str, Any], generators: list[torch.Generator]) -> torch.Tensor:
         """Timesteps (B,); of crossed pictures that were enlarged, only those at which noise hides their lack of detail."""
-        drawn = super().draw_timesteps(batch)
+        drawn = super().draw_timesteps(batch, generators)
         if not self.is_enlarged:
             return drawn
         half = len(self.alphas) // 2
@@ -85,7 +91,7 @@ class AdapterObjective(Objective):
         batch: dict[str, Any],
         unet_input: torch.Tensor,
         timesteps: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
     ) -> torch.Tensor:
         device = unet_input.device
         if self.kept_text is None:

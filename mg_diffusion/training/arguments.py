@@ -52,7 +52,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", required=True)
     run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--train_batch_size", type=int, default=32)
+    run.add_argument("--train_batch_size", type=int, default=32, help="samples that a process reads at once")
+    shared = "share batches of --train_batch_size among all processes, instead of one batch for each"
+    run.add_argument("--split_batches", action="store_true", help=shared)
     run.add_argument("--max_train_steps", type=int, default=3000)
     run.add_argument("--gradient_accumulation_steps", type=int, default=1)
     run.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")

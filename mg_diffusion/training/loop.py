@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .checkpoints import resume, save_checkpoint
+from .draws import Drawn
 from .journal import Journal, Meter
 
 
@@ -28,7 +29,9 @@ def start(args: Namespace) -> Accelerator:
         log_with=args.report_to,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=f"{args.output_dir}/logs"),
         step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(split_batches=args.split_batches),
     )
+    samples_per_batch(accelerator, args)
     set_seed(args.seed)
     torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     write_configuration(accelerator, args)
@@ -46,10 +49,30 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
         (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
+def samples_per_batch(accelerator: Accelerator, args: Namespace) -> int:
+    """How many samples all processes read together before they accumulate or step.
+
+    Raises:
+        ValueError: if `--split_batches` cannot share a batch among the processes equally.
+    """
+    if not args.split_batches:
+        return args.train_batch_size * accelerator.num_processes
+    if args.train_batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"--split_batches shares a batch among all processes equally, but --train_batch_size {args.train_batch_size} "
+            f"is no multiple of {accelerator.num_processes} processes; give one that is."
+        )
+    return args.train_batch_size
+
+
 def run_length(accelerator: Accelerator, args: Namespace) -> int:
     """How many samples a run draws."""
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    return args.max_train_steps * per_step
+    return args.max_train_steps * args.gradient_accumulation_steps * samples_per_batch(accelerator, args)
+
+
+def mean_of_processes(accelerator: Accelerator, value: float) -> float:
+    """The mean over all processes, which have equally many samples; all of them must call this."""
+    return accelerator.reduce(torch.tensor(value, device=accelerator.device), "mean").item()
 
 
 class Averaged:
@@ -97,9 +120,9 @@ def build_optimizer(args: Namespace, model: nn.Module) -> tuple[torch.optim.Opti
 def build_loader(
     args: Namespace, dataset: Any, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
 ) -> DataLoader:
-    """Batches of the stream in its own order."""
+    """Batches of the stream in its own order; accelerate gives each process its part of them."""
     return DataLoader(
-        dataset,
+        Drawn(dataset, args.seed),
         batch_size=args.train_batch_size,
         collate_fn=collate,
         num_workers=args.dataloader_num_workers,
@@ -135,7 +158,7 @@ def train(
     averaged.ema.to(accelerator.device)  # what is loaded lies on the CPU
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
     journal = Journal(accelerator, args.output_dir)
-    meter = Meter(args.train_batch_size * accelerator.num_processes)
+    meter = Meter(samples_per_batch(accelerator, args))
     hidden = not accelerator.is_local_main_process
     bar = tqdm(total=args.max_train_steps, initial=step, desc=args.stage, disable=hidden, mininterval=2)
 
@@ -172,6 +195,7 @@ def train(
         bar.update(1)
         if step % 20 == 0 or last:
             read = meter.read()
+            read["loss"] = mean_of_processes(accelerator, read["loss"])
             journal.write({"step": step, **read, "grad_norm": float(norm), "lr": schedule.get_last_lr()[0]})
             bar.set_postfix(loss=f"{read['loss']:.4f}", samples_s=f"{read['samples_per_second']:.1f}")
         pause(step, last)

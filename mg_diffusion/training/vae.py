@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
+from .draws import generators_of
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
 
@@ -40,9 +41,9 @@ class ReconstructionModel(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, image: torch.Tensor, generators: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
         posterior = self.vae.encode(image).latent_dist
-        return self.vae.decode(posterior.sample()).sample, posterior.kl()
+        return self.vae.decode(posterior.sample(generators)).sample, posterior.kl()
 
 
 def build_vae(args: Namespace) -> AutoencoderKL:
@@ -76,7 +77,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
 
     def loss_of(prepared: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         image = batch["image"]
-        output, divergence = prepared(image)
+        output, divergence = prepared(image, generators_of(batch))
         error = haar.encode(output.float() - image).latent_dist.mode()
         detail = error[:, 3:].abs().mean()
         return error[:, :3].abs().mean() + args.detail_weight * detail + args.kl_weight * divergence.mean()
