@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ def start(args: Namespace) -> Accelerator:
         step_scheduler_with_optimizer=False,
         dataloader_config=DataLoaderConfiguration(split_batches=args.split_batches),
     )
-    samples_per_batch(accelerator, args)
+    check_processes(accelerator, args)
     set_seed(args.seed)
     torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     write_configuration(accelerator, args)
@@ -47,6 +48,22 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+
+
+def check_processes(accelerator: Accelerator, args: Namespace) -> None:
+    """Refuse processes that do not know of each other, or that cannot share a batch.
+
+    Raises:
+        ValueError: if more processes were started than accelerate joined, or for `samples_per_batch`'s reason.
+    """
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != accelerator.num_processes:
+        raise ValueError(
+            f"{started} processes were started, but accelerate joins {accelerator.num_processes}: each would train alone "
+            f"and write over the others. Without a GPU set ACCELERATE_USE_CPU=true."
+        )
+    per_batch = samples_per_batch(accelerator, args)
+    accelerator.print(f"{accelerator.num_processes} process(es), {per_batch} samples in a batch of all of them.")
 
 
 def samples_per_batch(accelerator: Accelerator, args: Namespace) -> int:

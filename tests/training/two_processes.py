@@ -1,0 +1,22 @@
+"""Runs of several flags, one after another, in the processes that accelerate started: `two_processes.py RUNS.json`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate.state import AcceleratorState
+
+from mg_diffusion.training import __main__ as command
+
+
+def main(place: str) -> None:
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # it remembers the run before
+    for port, arguments in json.loads(Path(place).read_text()):
+        os.environ["MASTER_PORT"] = str(port)
+        command.main(arguments)
+        AcceleratorState._reset_state(reset_partial_state=True)  # a run ends with its processes' talk
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
