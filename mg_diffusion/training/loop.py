@@ -51,11 +51,14 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
 
 
 def check_processes(accelerator: Accelerator, args: Namespace) -> None:
-    """Refuse processes that do not know of each other, or that cannot share a batch.
+    """Refuse processes that do not know of each other, that cannot share a batch, or that cannot compute as asked.
 
     Raises:
-        ValueError: if more processes were started than accelerate joined, or for `samples_per_batch`'s reason.
+        ValueError: if more processes were started than accelerate joined, for float16 on a CPU, or for the reason of
+            `samples_per_batch`.
     """
+    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed_precision fp16 needs a GPU, and this is a CPU; give bf16 or no.")
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started != accelerator.num_processes:
         raise ValueError(

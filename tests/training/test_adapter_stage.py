@@ -283,7 +283,7 @@ def test_what_is_no_base_or_does_not_fit_is_refused(base, arguments, tmp_path):
 
 def test_a_base_from_text_alone_is_a_start_for_an_adapter(flags, arguments, tmp_path):
     output = tmp_path / "text"
-    command.main([*flags("base", output), "--text_only"])
+    command.main([*flags("base", output, num_crossings=None, num_rendered=None), "--text_only"])
     records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     assert {"loss", "val_loss"} <= {name for record in records for name in record}
     assert (output / "grid-000004.png").is_file()

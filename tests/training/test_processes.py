@@ -68,10 +68,12 @@ def places(folder, flags, tmp_path_factory):
             made[name, count] = [*flags(stage, root / f"{name}-{count}", train_batch_size=batch, **options), *own]
 
     whole = {"train_data_dir": folder, "max_train_steps": 4, "checkpointing_steps": 2, "validation_steps": 4}
+    whole["num_validation_images"] = 1
     add("base", "base", **whole)
     add("resumed", "base", **whole, resume_from_checkpoint="latest")
-    add("split", "base", "--text_only", "--split_batches", batches=(4, 4), gradient_accumulation_steps=2)
-    add("bf16", "base", "--text_only", mixed_precision="bf16")
+    text = {"num_crossings": None, "num_rendered": None}
+    add("split", "base", "--text_only", "--split_batches", batches=(4, 4), gradient_accumulation_steps=2, **text)
+    add("bf16", "base", "--text_only", mixed_precision="bf16", **text)
     add("vae", "vae", block_out_channels="16 16", latent_channels=4)
     add("adapter", "adapter", "--gradient_checkpointing", pretrained_model_name_or_path=base)
     return root, made
