@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
@@ -165,7 +166,9 @@ def trained_state(model: torch.nn.Module) -> Tensors:
 
 
 def keep_the_base_out(accelerator: Accelerator) -> None:
-    """Let checkpoints hold what is trained, and not the base again and again."""
+    """Let checkpoints hold what is trained, and not the base again and again; FSDP and DeepSpeed have their own format."""
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return
 
     def save(models: list[torch.nn.Module], weights: list[Any], folder: str) -> None:
         for model in models:

@@ -17,6 +17,7 @@ from .draws import draw_each, generators_of
 from .loop import run_length, start, train
 from .models import TrainedModel, build_components
 from .pictures import Pictures, load_splits
+from .sharding import gathered
 from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
 
@@ -217,8 +218,9 @@ def fit(
             with torch.no_grad(), accelerator.autocast():
                 losses = validation_loss(scored_by, model, samples, accelerator.device)
             attached.close()
-            if accelerator.is_main_process:
-                save_grid(pipeline, pictures, Path(args.output_dir, f"grid-{step:06d}.png"))
+            with gathered(model):
+                if accelerator.is_main_process:
+                    save_grid(pipeline, pictures, Path(args.output_dir, f"grid-{step:06d}.png"))
             attach()
             model.train()
             return losses

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from .checkpoints import resume, save_checkpoint
 from .draws import Drawn
 from .journal import Journal, Meter
+from .sharding import gathered, prepare_for_sharding, reshard, shard_like, whole
 
 
 def start(args: Namespace) -> Accelerator:
@@ -102,6 +103,18 @@ class Averaged:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.ema = EMAModel(self.parameters, decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
 
+    def state_dict(self) -> dict[str, Any]:
+        state = self.ema.state_dict()
+        return {**state, "shadow_params": [whole(one) for one in state["shadow_params"]]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ema.load_state_dict(state)
+        # What is loaded lies on the CPU.
+        self.ema.shadow_params = [
+            shard_like(one, own).to(own.device)
+            for one, own in zip(self.ema.shadow_params, self.parameters, strict=True)
+        ]
+
     def step(self) -> None:
         self.ema.step(self.parameters)
 
@@ -169,13 +182,13 @@ def train(
         validate: called every `validation_steps` and at the end, with averaged weights in place.
         export: writes inference weights; called at every checkpoint with averaged weights in place.
     """
+    prepare_for_sharding(accelerator, model)
     optimizer, schedule = build_optimizer(args, model)
     loader = build_loader(args, dataset, collate)
     prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     averaged = Averaged(model, args.ema_decay)
-    accelerator.register_for_checkpointing(averaged.ema)
+    accelerator.register_for_checkpointing(averaged)
     step = resume(accelerator, args)
-    averaged.ema.to(accelerator.device)  # what is loaded lies on the CPU
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
     journal = Journal(accelerator, args.output_dir)
     meter = Meter(samples_per_batch(accelerator, args))
@@ -186,12 +199,13 @@ def train(
         """Checkpoint first, so that nothing that fails in validation can lose the work."""
         if last or at % args.checkpointing_steps == 0:
             save_checkpoint(accelerator, args.output_dir, at, args.checkpoints_total_limit)
-            if accelerator.is_main_process:
-                with averaged, fork_rng(accelerator.device):
+            with averaged, fork_rng(accelerator.device), gathered(model):
+                if accelerator.is_main_process:
                     export()
         if last or at % args.validation_steps == 0:
             with averaged, fork_rng(accelerator.device):
                 losses = validate(at)
+            reshard(model)  # or the next step would compute with the averages
             if losses:
                 journal.write({"step": at, **losses})
 
@@ -216,7 +230,7 @@ def train(
         if step % 20 == 0 or last:
             read = meter.read()
             read["loss"] = mean_of_processes(accelerator, read["loss"])
-            journal.write({"step": step, **read, "grad_norm": float(norm), "lr": schedule.get_last_lr()[0]})
+            journal.write({"step": step, **read, "grad_norm": float(whole(norm)), "lr": schedule.get_last_lr()[0]})
             bar.set_postfix(loss=f"{read['loss']:.4f}", samples_s=f"{read['samples_per_second']:.1f}")
         pause(step, last)
     bar.close()

@@ -16,6 +16,7 @@ from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 from .draws import generators_of
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
+from .sharding import gathered
 
 
 class PictureStream(Dataset):
@@ -87,7 +88,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
         if held_out is None:
             return {}
         images = held_out.whole.float().to(accelerator.device) / 127.5 - 1
-        output = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+        with gathered(model):
+            output = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
         mse = ((output - images) / 2).square().mean((1, 2, 3))
         if accelerator.is_main_process:
             rows = torch.stack([images[:8], output[:8]]).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
