@@ -6,7 +6,7 @@ import pytest
 import torch
 from pipelines.tiny import tiny_unet
 
-from benchmarks.pages import PAGE, RESULTS, rewritten, scores
+from benchmarks.pages import PAGE, RESULTS, TRAINING, rewritten, scores
 from benchmarks.peers import PEERS
 from benchmarks.real_size import parse_arguments, summary, table
 from benchmarks.speed import step_inputs
@@ -57,8 +57,10 @@ def test_flags_that_cannot_be_are_refused(flags, message, capsys):
 
 def test_the_page_has_the_figures_of_the_results():
     """If this fails, run `python -m benchmarks.pages`."""
+    for place in (PAGE, TRAINING):
+        page = place.read_text(encoding="utf-8")
+        assert rewritten(page, place) == page
     page = PAGE.read_text(encoding="utf-8")
-    assert rewritten(page) == page
     with pytest.raises(ValueError, match="must have one block `<!-- speed -->`"):
         rewritten(page.replace("<!-- speed -->", ""))
     found = json.loads((RESULTS / "adapter_stage.json").read_text(encoding="utf-8"))

@@ -73,7 +73,7 @@ class BaselineObjective(Objective):
         batch: dict[str, Any],
         unet_input: torch.Tensor,
         timesteps: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
     ) -> torch.Tensor:
         references = {name: batch[f"{name}_rgb"] for name in GRANULARITIES}
         return model(unet_input, timesteps, batch["input_ids"], references, batch["present"])

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from diffusers.utils.torch_utils import randn_tensor
 from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
@@ -59,30 +61,36 @@ class AdapterObjective(Objective):
         captions = [sample.pop("caption") for sample in samples]
         return {**default_collate(samples), "captions": captions}
 
-    def clean_latents(self, batch: dict[str, Any]) -> torch.Tensor:
+    def clean_latents(self, batch: dict[str, Any], generators: list[torch.Generator] | None = None) -> torch.Tensor:
         if self.kept_latents is None:
-            return self.latents(batch["image"])
+            return self.latents(batch["image"], generators)
+
+        def own(rows: torch.Tensor) -> list[torch.Generator] | None:
+            return generators and [generators[row] for row in rows.nonzero()[:, 0].tolist()]
+
         is_photo, is_crossing = batch["item"] >= 0, batch["crossing"] >= 0
         is_new = ~(is_photo | is_crossing)
         clean = torch.empty(self.latent_shape(batch["image"]), device=batch["image"].device)
         if is_new.any():
-            clean[is_new] = self.latents(batch["image"][is_new])
+            clean[is_new] = self.latents(batch["image"][is_new], own(is_new))
         if is_photo.any():
             place = batch["item"][is_photo].cpu(), batch["is_flipped"][is_photo].long().cpu()
-            clean[is_photo] = self.sample({name: value[place] for name, value in self.kept_latents.items()}, clean)
+            kept = {name: value[place] for name, value in self.kept_latents.items()}
+            clean[is_photo] = self.sample(kept, own(is_photo), clean)
         if is_crossing.any():
-            crossings = batch["crossing"][is_crossing].tolist()
-            clean[is_crossing] = self.sample(self.kept_crossings(crossings, batch["image"][is_crossing]), clean)
+            kept = self.kept_crossings(batch["crossing"][is_crossing].tolist(), batch["image"][is_crossing])
+            clean[is_crossing] = self.sample(kept, own(is_crossing), clean)
         return clean
 
-    def sample(self, kept: Tensors, like: torch.Tensor) -> torch.Tensor:
+    def sample(self, kept: Tensors, generators: list[torch.Generator] | None, like: torch.Tensor) -> torch.Tensor:
         """Latents (N, C, h, w) of the distributions that were kept."""
         mean, deviation = kept["mean"].to(like), kept["deviation"].to(like)
-        return (mean + deviation * torch.randn_like(mean)) * self.vae.config.scaling_factor
+        noise = randn_tensor(mean.shape, generator=generators, device=mean.device)
+        return (mean + deviation * noise) * self.vae.config.scaling_factor
 
-    def draw_timesteps(self, batch: dict[str, Any]) -> torch.Tensor:
+    def draw_timesteps(self, batch: dict[str, Any], generators: list[torch.Generator]) -> torch.Tensor:
         """Timesteps (B,); of crossed pictures that were enlarged, only those at which noise hides their lack of detail."""
-        drawn = super().draw_timesteps(batch)
+        drawn = super().draw_timesteps(batch, generators)
         if not self.is_enlarged:
             return drawn
         half = len(self.alphas) // 2
@@ -94,7 +102,7 @@ class AdapterObjective(Objective):
         batch: dict[str, Any],
         unet_input: torch.Tensor,
         timesteps: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
     ) -> torch.Tensor:
         device = unet_input.device
         if self.kept_text is None:
@@ -168,7 +176,9 @@ def trained_state(model: torch.nn.Module) -> Tensors:
 
 
 def keep_the_base_out(accelerator: Accelerator) -> None:
-    """Let checkpoints hold what is trained, and not the base again and again."""
+    """Let checkpoints hold what is trained, and not the base again and again; FSDP and DeepSpeed have their own format."""
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return
 
     def save(models: list[torch.nn.Module], weights: list[Any], folder: str) -> None:
         for model in models:

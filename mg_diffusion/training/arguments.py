@@ -21,11 +21,18 @@ AT_LEAST = {
     "validation_steps": 1,
     "num_validation_images": 1,
     "latent_channels": 1,
+    "seed": 0,
+    "adam_weight_decay": 0,
+    "kl_weight": 0,
+    "detail_weight": 0,
     "num_crossings": 0,
     "num_rendered": 0,
 }
+ABOVE_ZERO = ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma")
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
+# What supervises references, which --text_only has none of.
+OF_REFERENCES = ("cache_dir", "composite_share", "rendered_share", "num_crossings", "num_rendered")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,21 +63,29 @@ def defaults_of(stage: str) -> dict[str, object]:
 def _add_common(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--train_data_dir", required=True, help="imagefolder with train/ and, optional, val/ below it")
-    data.add_argument("--image_column", default="image")
-    data.add_argument("--caption_column", default="text")
+    data.add_argument("--image_column", default="image", help="column of the pictures")
+    data.add_argument("--caption_column", default="text", help="column of the captions, which may lack")
     data.add_argument("--max_train_samples", type=int, help="train on a random part of so many pictures")
-    data.add_argument("--resolution", type=int, default=64, help="of stage adapter, the base's own by default")
-    data.add_argument("--dataloader_num_workers", type=int, default=0)
+    side = (
+        "side of the pictures in pixels, a multiple of 8 of at least 32; of stage adapter, the base's own by default"
+    )
+    data.add_argument("--resolution", type=int, default=64, help=side)
+    data.add_argument(
+        "--dataloader_num_workers", type=int, default=0, help="processes that make samples; 0: none apart"
+    )
 
     run = parser.add_argument_group("run")
-    run.add_argument("--output_dir", required=True)
-    run.add_argument("--seed", type=int, default=0)
-    run.add_argument("--train_batch_size", type=int, default=32)
-    run.add_argument("--max_train_steps", type=int, default=3000)
-    run.add_argument("--gradient_accumulation_steps", type=int, default=1)
-    run.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no")
-    run.add_argument("--checkpointing_steps", type=int, default=500)
-    run.add_argument("--checkpoints_total_limit", type=int, default=2, help="0 keeps all")
+    run.add_argument("--output_dir", required=True, help="folder of the run: configuration, log, checkpoints, weights")
+    run.add_argument("--seed", type=int, default=0, help="of new weights and all samples; at least 0")
+    run.add_argument("--train_batch_size", type=int, default=32, help="samples that a process reads at once")
+    shared = "share batches of --train_batch_size among all processes, instead of one batch for each"
+    run.add_argument("--split_batches", action="store_true", help=shared)
+    run.add_argument("--max_train_steps", type=int, default=3000, help="steps of the optimizer")
+    run.add_argument("--gradient_accumulation_steps", type=int, default=1, help="batches in a step of the optimizer")
+    precision = "type of the computation by autocast, and of a frozen base; fp16 needs a GPU"
+    run.add_argument("--mixed_precision", choices=("no", "fp16", "bf16"), default="no", help=precision)
+    run.add_argument("--checkpointing_steps", type=int, default=500, help="steps between two checkpoints")
+    run.add_argument("--checkpoints_total_limit", type=int, default=2, help="how many to keep; 0 keeps all")
     run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')
     trackers = "tracker of accelerate to send losses, health and grids to; all: those that are installed"
     run.add_argument("--report_to", choices=(*PACKAGES, "all"), help=trackers)
@@ -81,18 +96,19 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--hub_private_repo", action="store_true", help="a repository that is created is private")
 
     optimizer = parser.add_argument_group("optimizer")
-    optimizer.add_argument("--learning_rate", type=float, default=1e-3)
-    optimizer.add_argument("--lr_scheduler", choices=SCHEDULES, default="cosine")
-    optimizer.add_argument("--lr_warmup_steps", type=int, default=200)
-    optimizer.add_argument("--adam_beta1", type=float, default=0.9)
-    optimizer.add_argument("--adam_beta2", type=float, default=0.99)
-    optimizer.add_argument("--adam_weight_decay", type=float, default=0.01)
-    optimizer.add_argument("--adam_epsilon", type=float, default=1e-8)
-    optimizer.add_argument("--max_grad_norm", type=float, default=1.0)
-    optimizer.add_argument("--ema_decay", type=float, default=0.9995)
+    optimizer.add_argument("--learning_rate", type=float, default=1e-3, help="the highest of the schedule; above 0")
+    optimizer.add_argument("--lr_scheduler", choices=SCHEDULES, default="cosine", help="how the rate falls")
+    warmup = "steps in which the rate rises from 0; at most --max_train_steps, none for the schedule constant"
+    optimizer.add_argument("--lr_warmup_steps", type=int, default=200, help=warmup)
+    optimizer.add_argument("--adam_beta1", type=float, default=0.9, help="of AdamW, from 0 to below 1")
+    optimizer.add_argument("--adam_beta2", type=float, default=0.99, help="of AdamW, from 0 to below 1")
+    optimizer.add_argument("--adam_weight_decay", type=float, default=0.01, help="of AdamW, at least 0")
+    optimizer.add_argument("--adam_epsilon", type=float, default=1e-8, help="of AdamW, above 0")
+    optimizer.add_argument("--max_grad_norm", type=float, default=1.0, help="longer gradients are cut to it; above 0")
+    optimizer.add_argument("--ema_decay", type=float, default=0.9995, help="of the averaged weights, in [0, 1]")
 
     validation = parser.add_argument_group("validation")
-    validation.add_argument("--validation_steps", type=int, default=500)
+    validation.add_argument("--validation_steps", type=int, default=500, help="steps between two validations")
     validation.add_argument("--num_validation_images", type=int, default=64, help="for the loss; the grid shows 8")
     start = "validate before the first step too: what comes after compares with it, and what fails there fails at once"
     validation.add_argument("--validation_at_start", action=argparse.BooleanOptionalAction, default=True, help=start)
@@ -100,10 +116,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_vae(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("vae")
-    group.add_argument("--latent_channels", type=int, default=8)
-    group.add_argument("--block_out_channels", type=int, nargs="+", default=[32, 64])
-    group.add_argument("--kl_weight", type=float, default=1e-6)
-    group.add_argument("--detail_weight", type=float, default=2.0, help="weight of the L1 loss of the Haar details")
+    group.add_argument("--latent_channels", type=int, default=8, help="of the latents, at least 1")
+    widths = "widths of the levels, multiples of 16; each level after the first halves the side"
+    group.add_argument("--block_out_channels", type=int, nargs="+", default=[32, 64], help=widths)
+    group.add_argument("--kl_weight", type=float, default=1e-6, help="weight of the KL divergence, at least 0")
+    group.add_argument(
+        "--detail_weight", type=float, default=2.0, help="weight of the L1 loss of the Haar details, at least 0"
+    )
 
 
 def _add_base(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +162,37 @@ def _add_supervision(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True, help=augment)
 
 
+def _given(arguments: Sequence[str] | None) -> set[str]:
+    """Names of the flags that were given, whatever their defaults are."""
+    parser = build_parser()
+    stages = next(action for action in parser._actions if action.dest == "stage")
+    for stage in stages.choices.values():
+        stage._defaults.clear()
+        for action in stage._actions:
+            action.default = argparse.SUPPRESS
+    return set(vars(parser.parse_args(arguments)))
+
+
+def _check_optimizer(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
+    for name in ABOVE_ZERO:
+        value = getattr(args, name, None)
+        if value is not None and not 0 < value < float("inf"):
+            parser.error(f"--{name} must be above 0, got {value}")
+    for name in ("adam_beta1", "adam_beta2"):
+        if not 0 <= getattr(args, name) < 1:
+            parser.error(f"--{name} must lie in [0, 1), got {getattr(args, name)}")
+    if not 0 <= args.ema_decay <= 1:
+        parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
+    if args.lr_scheduler == "constant":
+        if "lr_warmup_steps" in given and args.lr_warmup_steps:
+            parser.error("--lr_warmup_steps contradicts --lr_scheduler constant; choose constant_with_warmup")
+    elif args.lr_warmup_steps > args.max_train_steps:
+        parser.error(
+            f"--lr_warmup_steps {args.lr_warmup_steps} is longer than --max_train_steps {args.max_train_steps}: the run "
+            f"would end before the learning rate is reached; give fewer"
+        )
+
+
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse and check; contradictions are refused before anything is loaded.
 
@@ -151,6 +201,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_args(arguments)
+    given = _given(arguments)
     for name, default in NEW_NETWORKS.items() if args.stage == "base" else ():
         if args.init_from and getattr(args, name) is not None:
             parser.error(f"--{name} contradicts --init_from: the pipeline to start from has its own")
@@ -158,10 +209,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             setattr(args, name, default)
     for name, least in AT_LEAST.items():
         value = getattr(args, name, None)
-        if value is not None and value < least:
+        if value is not None and not value >= least:
             parser.error(f"--{name} must be at least {least}, got {value}")
-    if not 0 <= args.ema_decay <= 1:
-        parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
+    _check_optimizer(parser, args, given)
     if any(width < 16 or width % 16 for width in getattr(args, "block_out_channels", None) or ()):
         parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
     if args.resolution is not None and (args.resolution < 32 or args.resolution % 8):
@@ -177,7 +227,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} needs --push_to_hub")
     if args.stage == "adapter" and args.cache_latents and not args.cache_dir:
         parser.error("--cache_latents needs --cache_dir, the folder to keep them in")
-    if args.stage != "vae":
+    for name in OF_REFERENCES if args.stage == "base" and args.text_only else ():
+        if name in given:
+            parser.error(f"--{name} contradicts --text_only, which trains without references")
+    if args.stage != "vae" and not getattr(args, "text_only", False):
         shares = args.composite_share, args.rendered_share
         if min(shares) < 0 or sum(shares) > 1:
             parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")

@@ -8,13 +8,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.utils.torch_utils import randn_tensor
 from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.pipelines import MGPipeline
 
+from .draws import draw_each, generators_of
 from .loop import run_length, start, train
 from .models import TrainedModel, build_components
 from .pictures import Pictures, load_splits
+from .sharding import gathered
 from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
 
@@ -72,10 +75,11 @@ class Objective:
         return {**default_collate(samples), "input_ids": tokens.input_ids}
 
     @torch.no_grad()
-    def latents(self, images: torch.Tensor) -> torch.Tensor:
+    def latents(self, images: torch.Tensor, generators: list[torch.Generator] | None = None) -> torch.Tensor:
+        """Latents (B, C, h, w) of images (B, 3, H, W), drawn with one generator for each."""
         # In the type the VAE was given: some overflow in half precision.
         with torch.autocast(images.device.type, enabled=False):
-            encoded = self.vae.encode(images.to(self.vae.dtype)).latent_dist.sample()
+            encoded = self.vae.encode(images.to(self.vae.dtype)).latent_dist.sample(generators)
         return encoded.float() * self.vae.config.scaling_factor
 
     def latent_shape(self, images: torch.Tensor) -> tuple[int, int, int, int]:
@@ -90,15 +94,21 @@ class Objective:
         batch: dict[str, Any],
         timesteps: torch.Tensor,
         noise: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
+        generators: list[torch.Generator] | None = None,
     ) -> torch.Tensor:
-        """Weighted squared error (B,) of a batch at given timesteps (B,) and noise (B, C, h, w)."""
+        """Weighted squared error (B,) of a batch at given timesteps (B,) and noise (B, C, h, w).
+
+        Args:
+            fusion_scale: of all samples, or (B, 1, 1, 1).
+            generators: of each sample, for latents that are drawn.
+        """
         image, mask = batch["image"], batch["mask"]
-        clean = self.clean_latents(batch)
+        clean = self.clean_latents(batch, generators)
         alpha_bar = self.alphas.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
         unet_input = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
         if self.is_inpainting:
-            masked = self.latents(image * (1 - mask))
+            masked = self.latents(image * (1 - mask), generators)
             # A cell is repainted when any of its pixels is, as in the pipelines.
             cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
             unet_input = torch.cat([unet_input, cell, masked], 1)
@@ -107,9 +117,9 @@ class Objective:
         weight = weight_of(self.prediction_type, alpha_bar, self.snr_gamma).flatten()
         return weight * (predicted.float() - target).square().mean((1, 2, 3))
 
-    def clean_latents(self, batch: dict[str, Any]) -> torch.Tensor:
+    def clean_latents(self, batch: dict[str, Any], generators: list[torch.Generator] | None = None) -> torch.Tensor:
         """Latents (B, C, h, w) of the pictures to paint."""
-        return self.latents(batch["image"])
+        return self.latents(batch["image"], generators)
 
     def predict(
         self,
@@ -117,7 +127,7 @@ class Objective:
         batch: dict[str, Any],
         unet_input: torch.Tensor,
         timesteps: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
     ) -> torch.Tensor:
         """The UNet's prediction (B, C, h, w)."""
         return model(
@@ -132,16 +142,19 @@ class Objective:
             fusion_scale,
         )
 
-    def draw_timesteps(self, batch: dict[str, Any]) -> torch.Tensor:
+    def draw_timesteps(self, batch: dict[str, Any], generators: list[torch.Generator]) -> torch.Tensor:
         """Timesteps (B,), all of them equally likely."""
-        return torch.randint(0, len(self.alphas), (len(batch["image"]),), device=batch["image"].device)
+        count = len(self.alphas)
+        return draw_each(lambda g: torch.randint(0, count, (), generator=g), generators, batch["image"].device)
 
     def training_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        timesteps = self.draw_timesteps(batch)
-        noise = torch.randn(self.latent_shape(batch["image"]), device=batch["image"].device)
-        # The fusion is left out of half of the batches, so that alpha = 0 always works.
-        fusion_scale = float(torch.rand(()) < 0.5)
-        return self(model, batch, timesteps, noise, fusion_scale).mean()
+        generators, device = generators_of(batch), batch["image"].device
+        timesteps = self.draw_timesteps(batch, generators)
+        noise = randn_tensor(self.latent_shape(batch["image"]), generator=generators, device=device)
+        # The fusion is left out of half of the samples, so that alpha = 0 always works.
+        is_fused = draw_each(lambda g: torch.rand((), generator=g) < 0.5, generators, device)
+        fusion_scale = is_fused.float().view(-1, 1, 1, 1)
+        return self(model, batch, timesteps, noise, fusion_scale, generators).mean()
 
 
 def load_base(folder: str, needed: tuple[str, ...] = BASE) -> dict[str, Any]:
@@ -205,8 +218,9 @@ def fit(
             with torch.no_grad(), accelerator.autocast():
                 losses = validation_loss(scored_by, model, samples, accelerator.device)
             attached.close()
-            if accelerator.is_main_process:
-                save_grid(pipeline, pictures, Path(args.output_dir, f"grid-{step:06d}.png"))
+            with gathered(model):
+                if accelerator.is_main_process:
+                    save_grid(pipeline, pictures, Path(args.output_dir, f"grid-{step:06d}.png"))
             attach()
             model.train()
             return losses

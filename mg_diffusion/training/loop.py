@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader
 
 from .checkpoints import resume, save_checkpoint
+from .draws import Drawn
 from .hub import create_repository
 from .journal import Journal, Meter, Progress, stop_at_non_finite
+from .sharding import gathered, prepare_for_sharding, reshard, shard_like, whole
 from .trackers import chosen_trackers, start_trackers
 
 
@@ -29,7 +32,9 @@ def start(args: Namespace) -> Accelerator:
         log_with=chosen_trackers(args.report_to) or None,
         project_config=ProjectConfiguration(project_dir=args.output_dir, logging_dir=f"{args.output_dir}/logs"),
         step_scheduler_with_optimizer=False,
+        dataloader_config=DataLoaderConfiguration(split_batches=args.split_batches),
     )
+    check_processes(accelerator, args)
     set_seed(args.seed)
     torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     if args.push_to_hub and accelerator.is_main_process:
@@ -48,10 +53,51 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
         (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
+def check_processes(accelerator: Accelerator, args: Namespace) -> None:
+    """Refuse processes that do not know of each other, that cannot share a batch, or that cannot compute as asked.
+
+    Raises:
+        ValueError: if more processes were started than accelerate joined, for float16 on a CPU, or for the reason of
+            `samples_per_batch`.
+    """
+    if args.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("--mixed_precision fp16 needs a GPU, and this is a CPU; give bf16 or no.")
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started != accelerator.num_processes:
+        raise ValueError(
+            f"{started} processes were started, but accelerate joins {accelerator.num_processes}: each would train alone "
+            f"and write over the others. Without a GPU set ACCELERATE_USE_CPU=true."
+        )
+    per_batch = samples_per_batch(accelerator, args)
+    accelerator.print(f"{accelerator.num_processes} process(es), {per_batch} samples in a batch of all of them.")
+
+
+def samples_per_batch(accelerator: Accelerator, args: Namespace) -> int:
+    """How many samples all processes read together before they accumulate or step.
+
+    Raises:
+        ValueError: if `--split_batches` cannot share a batch among the processes equally.
+    """
+    if not args.split_batches:
+        return args.train_batch_size * accelerator.num_processes
+    if args.train_batch_size % accelerator.num_processes:
+        raise ValueError(
+            f"--split_batches shares a batch among all processes equally, but --train_batch_size {args.train_batch_size} "
+            f"is no multiple of {accelerator.num_processes} processes; give one that is."
+        )
+    return args.train_batch_size
+
+
 def run_length(accelerator: Accelerator, args: Namespace) -> int:
     """How many samples a run draws."""
-    per_step = args.train_batch_size * args.gradient_accumulation_steps * accelerator.num_processes
-    return args.max_train_steps * per_step
+    return args.max_train_steps * args.gradient_accumulation_steps * samples_per_batch(accelerator, args)
+
+
+def mean_of_processes(accelerator: Accelerator, figures: dict[str, float]) -> dict[str, float]:
+    """Figures with what belongs to samples averaged over all processes, which have equally many; all must call this."""
+    names = [name for name in figures if name == "loss" or name.startswith("dropped_")]
+    values = torch.tensor([figures[name] for name in names], dtype=torch.float32, device=accelerator.device)
+    return {**figures, **dict(zip(names, accelerator.reduce(values, "mean").tolist(), strict=True))}
 
 
 class Averaged:
@@ -61,6 +107,18 @@ class Averaged:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.ema = EMAModel(self.parameters, decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
 
+    def state_dict(self) -> dict[str, Any]:
+        state = self.ema.state_dict()
+        return {**state, "shadow_params": [whole(one) for one in state["shadow_params"]]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ema.load_state_dict(state)
+        # What is loaded lies on the CPU.
+        self.ema.shadow_params = [
+            shard_like(one, own).to(own.device)
+            for one, own in zip(self.ema.shadow_params, self.parameters, strict=True)
+        ]
+
     def step(self) -> None:
         self.ema.step(self.parameters)
 
@@ -68,8 +126,8 @@ class Averaged:
     def distance(self) -> float:
         """||average - weights|| / ||weights||, over all that is trained."""
         pairs = list(zip(self.ema.shadow_params, self.parameters, strict=True))
-        away = sum((average.float() - now.float()).square().sum() for average, now in pairs)
-        return (away / sum(now.float().square().sum() for _, now in pairs)).sqrt().item()
+        away = sum(whole((average.float() - now.float()).square().sum()) for average, now in pairs)
+        return (away / sum(whole(now.float().square().sum()) for _, now in pairs)).sqrt().item()
 
     def __enter__(self) -> None:
         self.ema.store(self.parameters)
@@ -106,9 +164,9 @@ def build_optimizer(args: Namespace, model: nn.Module) -> tuple[torch.optim.Opti
 def build_loader(
     args: Namespace, dataset: Any, collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
 ) -> DataLoader:
-    """Batches of the stream in its own order."""
+    """Batches of the stream in its own order; accelerate gives each process its part of them."""
     return DataLoader(
-        dataset,
+        Drawn(dataset, args.seed),
         batch_size=args.train_batch_size,
         collate_fn=collate,
         num_workers=args.dataloader_num_workers,
@@ -135,21 +193,22 @@ def train(
         validate: called every `validation_steps` and at the end, with averaged weights in place.
         export: writes inference weights; called at every checkpoint with averaged weights in place.
     """
+    prepare_for_sharding(accelerator, model)
     optimizer, schedule = build_optimizer(args, model)
     loader = build_loader(args, dataset, collate)
     prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     averaged = Averaged(model, args.ema_decay)
-    accelerator.register_for_checkpointing(averaged.ema)
+    accelerator.register_for_checkpointing(averaged)
     step = resume(accelerator, args)
-    averaged.ema.to(accelerator.device)  # what is loaded lies on the CPU
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
     journal = Journal(accelerator, args)
-    meter = Meter(args.train_batch_size * accelerator.num_processes, args.max_grad_norm)
+    meter = Meter(samples_per_batch(accelerator, args), args.max_grad_norm)
     progress = Progress(args, step, accelerator.is_local_main_process)
 
     def validated(at: int) -> None:
         with averaged, fork_rng(accelerator.device):
             losses = validate(at)
+        reshard(model)  # or the next step would compute with the averages
         if losses:
             journal.write({"step": at, **losses})
             journal.show_grid(at)
@@ -159,8 +218,8 @@ def train(
         """Checkpoint first, so that nothing that fails in validation can lose the work."""
         if last or at % args.checkpointing_steps == 0:
             save_checkpoint(accelerator, args.output_dir, at, args.checkpoints_total_limit)
-            if accelerator.is_main_process:
-                with averaged, fork_rng(accelerator.device):
+            with averaged, fork_rng(accelerator.device), gathered(model):
+                if accelerator.is_main_process:
                     export()
         if last or at % args.validation_steps == 0:
             validated(at)
@@ -177,7 +236,7 @@ def train(
             accelerator.backward(loss)
             norm = None  # of an accumulated gradient
             if accelerator.sync_gradients:
-                norm = float(accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm))
+                norm = float(whole(accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)))
             meter.add(loss.item(), norm, batch)
             # Loss scaling skips steps whose gradient overflows; that is how it finds its scale.
             stop_at_non_finite(args, step + 1, loss.item(), norm if accelerator.scaler is None else None)
@@ -192,7 +251,7 @@ def train(
         progress.update(loss.item(), meter.samples_per_second)
         if step % 20 == 0 or last:
             health = {"ema_distance": averaged.distance(), "lr": schedule.get_last_lr()[0]}
-            record = {"step": step, **meter.read(), **health}
+            record = {"step": step, **mean_of_processes(accelerator, meter.read()), **health}
             journal.write(record)
             progress.show_health(record)
         with meter.paused():

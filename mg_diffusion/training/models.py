@@ -175,7 +175,7 @@ class ConditionedUNet(nn.Module):
         sketch: torch.Tensor,
         has_sketch: torch.Tensor,
         present: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
         added: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """The UNet's prediction (B, C, h, w); must run inside `mg_adapter.attach(unet)`.
@@ -186,6 +186,7 @@ class ConditionedUNet(nn.Module):
             turns: (B, 3, 3), which region gets which color.
             sketch, has_sketch: (B, 3, S, S) Lab and (B,) bool, for edits without references, see `MGAdapter.sketch`.
             present: (B, G) bool, references that were not dropped.
+            fusion_scale: of all samples, or (B, 1, 1, 1).
             added: `added_cond_kwargs` of Stable Diffusion XL.
         """
         features = self.mg_encoder(views)

@@ -52,7 +52,7 @@ class TextObjective(Objective):
         batch: dict[str, Any],
         unet_input: torch.Tensor,
         timesteps: torch.Tensor,
-        fusion_scale: float,
+        fusion_scale: float | torch.Tensor,
     ) -> torch.Tensor:
         return model(unet_input, timesteps, batch["input_ids"])
 

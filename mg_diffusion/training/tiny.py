@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--validation_steps": steps,
         "--num_validation_images": "8",
         "--train_batch_size": "8",
-        "--lr_warmup_steps": "20",
+        "--lr_warmup_steps": str(min(20, options.max_train_steps)),
         "--num_crossings": "0",
         "--num_rendered": "0",
         "--composite_share": "0",

@@ -13,8 +13,10 @@ from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
+from .draws import generators_of
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
+from .sharding import gathered
 
 
 class PictureStream(Dataset):
@@ -40,9 +42,9 @@ class ReconstructionModel(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, image: torch.Tensor, generators: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
         posterior = self.vae.encode(image).latent_dist
-        return self.vae.decode(posterior.sample()).sample, posterior.kl()
+        return self.vae.decode(posterior.sample(generators)).sample, posterior.kl()
 
 
 def build_vae(args: Namespace) -> AutoencoderKL:
@@ -76,7 +78,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
 
     def loss_of(prepared: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         image = batch["image"]
-        output, divergence = prepared(image)
+        output, divergence = prepared(image, generators_of(batch))
         error = haar.encode(output.float() - image).latent_dist.mode()
         detail = error[:, 3:].abs().mean()
         return error[:, :3].abs().mean() + args.detail_weight * detail + args.kl_weight * divergence.mean()
@@ -86,7 +88,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
         if held_out is None:
             return {}
         images = held_out.whole.float().to(accelerator.device) / 127.5 - 1
-        output = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
+        with gathered(model):
+            output = vae.decode(vae.encode(images).latent_dist.mode()).sample.clamp(-1, 1)
         mse = ((output - images) / 2).square().mean((1, 2, 3))
         if accelerator.is_main_process:
             rows = torch.stack([images[:8], output[:8]]).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)

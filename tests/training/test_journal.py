@@ -210,9 +210,10 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
         **{"adam_beta1": 0.9, "adam_beta2": 0.99, "adam_weight_decay": 0.0, "adam_epsilon": 1e-8, "ema_decay": 0.9},
         **{"lr_scheduler": "constant", "resume_from_checkpoint": None, "validation_at_start": True},
         **{"checkpointing_steps": 2, "checkpoints_total_limit": 1, "validation_steps": 9, "lr_warmup_steps": 0},
+        **{"seed": 0, "split_batches": False},
     )
     model, weights, validated = torch.nn.Linear(1, 1), [], []
-    data = [torch.tensor([value]) for value in (1.0, 2.0, math.nan, 1.0)]
+    data = [{"x": torch.tensor([value])} for value in (1.0, 2.0, math.nan, 1.0)]
 
     def loss_of(prepared, batch):
         weights.append(model.weight.item())
@@ -224,7 +225,14 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
 
     with pytest.raises(ValueError, match=r"loss is nan and the gradient is nan at step 3\..*checkpoint-2'"):
         loop.train(
-            Accelerator(cpu=True), args, model, data, lambda s: {"x": torch.stack(s)}, loss_of, validate, lambda: None
+            Accelerator(cpu=True),
+            args,
+            model,
+            data,
+            lambda s: {"x": torch.stack([one["x"] for one in s])},
+            loss_of,
+            validate,
+            lambda: None,
         )
     assert len(weights) == 3 and model.weight.item() == weights[-1] and math.isfinite(weights[-1])
     assert validated == [0]

@@ -45,8 +45,8 @@ def parts(pool, pictures):
 class Drawing(Objective):
     """Latents of a VAE that is not lossless differ each time they are drawn."""
 
-    def latents(self, images):
-        found = super().latents(images)
+    def latents(self, images, generators=None):
+        found = super().latents(images, generators)
         return found + 0.1 * torch.randn_like(found)
 
 
