@@ -78,6 +78,7 @@ def test_the_mirrored_hash_is_the_hash_of_the_mirror_image(photographs):
 def test_blocks_find_the_pairs_that_comparing_each_with_each_finds():
     rng = np.random.default_rng(0)
     images = [PIL.Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)) for _ in range(ROWS + 80)]
+    images[-20:] = images[:10] + images[ROWS : ROWS + 10]  # pairs across blocks, and within the second
     prints = [fingerprint(image.resize((32, 32))) for image in images]
     bits = np.array([one.bits for one in prints])
     mirrored = np.array([one.mirrored for one in prints])
@@ -94,4 +95,4 @@ def test_blocks_find_the_pairs_that_comparing_each_with_each_finds():
         for i, j in zip(first, second, strict=True)
     ]
     assert set(found) == expected and len(found) == len(expected) > 0
-    assert any(i < ROWS <= j for i, j, _ in found)
+    assert any(i < ROWS <= j for i, j, _ in found) and any(ROWS <= i for i, _, _ in found)
