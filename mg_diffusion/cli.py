@@ -1,4 +1,4 @@
-"""The command line: `mg-diffusion generate | edit | recolor | ... | palette | encode | export | bench`.
+"""The command line: `mg-diffusion generate | edit | recolor | ... | palette | encode | export | bench | data`.
 
     mg-diffusion generate --color sunset.jpg --texture wool.jpg --shape rose.jpg -o rose.png
     mg-diffusion generate --color "#ff8800:3,#224466" --shape rose.jpg --scale shape=0.8 --seed 7 -o rose.png
@@ -9,6 +9,8 @@
     mg-diffusion encode jacket.jpg --granularity texture -o denim.safetensors
     mg-diffusion export --base FOLDER_OR_HUB_ID --adapter FOLDER_OR_HUB_ID -o my-model
     mg-diffusion bench --data pictures --quick -o bench.json --pictures bench
+    mg-diffusion data check pictures
+    mg-diffusion data bazaar128 bazaar128
 
 Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_recipe`.
 """
@@ -16,6 +18,7 @@ Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_r
 import argparse
 import functools
 import inspect
+import json
 import math
 import re
 import sys
@@ -32,6 +35,7 @@ import torch
 from . import __version__, edits
 from .attribution import draw_attribution
 from .bench.flags import add_bench_flags, whole
+from .data.flags import add_bazaar_flags, add_check_flags
 from .loading import load_pipeline, model_name, quiet
 from .palettes import extract_palette
 from .recipe import describe_file, describe_reference, prepare_output, save_png
@@ -462,6 +466,27 @@ def bench(options: argparse.Namespace) -> None:
     run(options, method, generator.vae, model=model_name(options.model), output=output)
 
 
+def data_check(options: argparse.Namespace) -> int:
+    """`mg-diffusion data check`: the status is 1 if something would stop or spoil a run."""
+    from .data.check import check_folder
+    from .data.report import report_text
+
+    output = None if options.json is None else prepare_output(options.json, ".json")
+    report = check_folder(options.folder, options.caption_column, not options.no_faces)
+    print(report_text(report))
+    if output is not None:
+        output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 1 if report["problems"] else 0
+
+
+def data_bazaar(options: argparse.Namespace) -> None:
+    """`mg-diffusion data bazaar128`."""
+    from .data.bazaar import build
+
+    counts = build(options.output, resolution=options.resolution, cache_dir=options.cache_dir, given=options.source)
+    print(f"{options.output}: {counts['train']} training and {counts['val']} validation pictures")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Flags
 # ---------------------------------------------------------------------------------------------------------------------
@@ -653,7 +678,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "export", "bench")
+    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
     commands = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
 
     one = commands.add_parser("generate", help="make a picture", allow_abbrev=False)
@@ -718,22 +743,36 @@ def build_parser() -> argparse.ArgumentParser:
     one.set_defaults(run=bench)
     add_bench_flags(one)
     add_model_flags(one)
+
+    one = commands.add_parser("data", help="check pictures before training; rebuild our training set")
+    jobs = one.add_subparsers(dest="job", required=True, metavar="check | bazaar128")
+    one = jobs.add_parser(
+        "check",
+        help="report what would stop or spoil a run; status 1 if something would",
+        allow_abbrev=False,
+    )
+    one.set_defaults(run=data_check)
+    add_check_flags(one)
+    one = jobs.add_parser(
+        "bazaar128", help="download and cut the pictures that the embedded model was trained on", allow_abbrev=False
+    )
+    one.set_defaults(run=data_bazaar)
+    add_bazaar_flags(one)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, or 2 after an error in what was asked for."""
+    """Run one command; returns the exit status: 0, 1 if `data check` found problems, or 2 after an error in what was asked for."""
     options = build_parser().parse_args(arguments)
     quiet()
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.export",
     r"mg_diffusion\.cards",
 )
-
+DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.bench\.flags")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 
@@ -73,6 +73,11 @@ ARROWS = (
         "training",
         lambda path: path.startswith("mg_diffusion/training/"),
         lambda n: root_of(n) not in OURS or within(n, *TRAINING_NEEDS),
+    ),
+    Arrow(
+        "data",
+        lambda path: path.startswith("mg_diffusion/data/"),
+        lambda n: root_of(n) != "torch" and (root_of(n) not in OURS or within(n, *DATA_NEEDS)),
     ),
     Arrow("public names", lambda path: path == "mg_diffusion/cli.py" or path.startswith("demo/"), is_public),
     Arrow(
@@ -147,6 +152,8 @@ def test_arrow_governs_a_file(arrow):
         ("training", "mg_diffusion/training/x.py", "from ..evaluation import score"),
         ("training", "mg_diffusion/training/x.py", "from mg_diffusion import MGEncoder"),
         ("training", "mg_diffusion/training/x.py", "from mg_diffusion import *"),
+        ("data", "mg_diffusion/data/x.py", "from ..training.pictures import load_pictures"),
+        ("data", "mg_diffusion/data/x.py", "import torch"),
         ("public names", "mg_diffusion/cli.py", "from mg_diffusion.export import _write"),
         ("public names", "demo/inference.py", "from mg_diffusion.modeling_mg_encoder import MGEncoder"),
         ("not cli", "mg_diffusion/__init__.py", "from .cli import main"),
@@ -182,6 +189,7 @@ def test_every_arrow_has_a_violation_above():
             "import accelerate\nfrom ..modeling_mg_encoder import MGEncoder\nfrom . import ema",
         ),
         ("mg_diffusion/training/deep/x.py", "from ...export import save_repository\nfrom ..data import loader"),
+        ("mg_diffusion/data/x.py", "from ..bench.flags import whole\nfrom .sources import SOURCES"),
         (
             "mg_diffusion/cli.py",
             "from . import MGEncoder, __version__\nfrom .evaluation import score\nfrom torch import _C",

@@ -15,7 +15,7 @@ import pytest
 
 EMBEDDED = "hub_cards/mg-bazaar"
 # Folders of the package whose imports may come from an extra, and distributions that are imported by another name.
-EXTRAS = {"training": "train", "evaluation": "eval", "bench": "eval"}
+EXTRAS = {"training": "train", "evaluation": "eval", "bench": "eval", "data": "eval"}
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image"}
 # For those who bring weights of Inception v3, or report to trackio; its absence is told, and tested.
 OPTIONAL = {"torchvision", "trackio"}

@@ -1,0 +1,52 @@
+"""Flags of `mg-diffusion data`. Imports nothing that reading pictures needs."""
+
+import argparse
+
+from ..bench.flags import whole
+
+
+SIDES = (16, 512)  # pixels; the sources have 240 to 500
+
+
+def side(text: str) -> int:
+    """A type for argparse: the side of a picture."""
+    value = whole(SIDES[0])(text)
+    if value > SIDES[1]:
+        raise argparse.ArgumentTypeError(f"must be at most {SIDES[1]}: the sources are no larger, got {text!r}")
+    return value
+
+
+def archive(text: str) -> tuple[str, str]:
+    """A type for argparse: NAME=FILE."""
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise argparse.ArgumentTypeError(f"must be NAME=FILE, got {text!r}")
+    return name, file
+
+
+def add_check_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="pictures, or train/ and val/ with pictures")
+    parser.add_argument("--json", metavar="FILE.json", help="write all that was found, for programs")
+    parser.add_argument("--caption-column", default="text", metavar="NAME", help="of the metadata; default: text")
+    parser.add_argument(
+        "--no-faces", action="store_true", help="do not look for faces: saves about a third of the time"
+    )
+
+
+def add_bazaar_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", metavar="OUT", help="folder to make; must not exist, or be empty")
+    parser.add_argument("--resolution", type=side, default=128, metavar="PIXELS", help="16 to 512; default: 128")
+    parser.add_argument(
+        "--cache-dir",
+        "--cache_dir",
+        metavar="FOLDER",
+        help="where archives are kept; default: ~/.cache/mg-diffusion/data",
+    )
+    parser.add_argument(
+        "--source",
+        action="append",
+        type=archive,
+        default=[],
+        metavar="NAME=FILE",
+        help="an archive downloaded by hand, of flowers, clothing or grocery; may be repeated",
+    )
