@@ -148,7 +148,7 @@ def command(name: str, folder: Path, options: argparse.Namespace, output: Path) 
         more = []
     else:
         start = ["-m", "mg_diffusion.training", "adapter"]
-        flags |= {"cache_dir": folder / "cache", "num_crossings": 256, "num_rendered": 128}
+        flags |= {"cache_dir": folder / "cache", "num_crossings": 240, "num_rendered": 80}
         more = ["--cache_latents"]
     return [
         sys.executable,
