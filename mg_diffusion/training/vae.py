@@ -15,6 +15,7 @@ from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
+from .streaming import samples_of
 
 
 class PictureStream(Dataset):
@@ -99,5 +100,6 @@ def run(args: Namespace) -> list[dict[str, float]]:
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
         vae.save_pretrained(Path(args.output_dir, "weights"))
 
-    stream = PictureStream(pictures, run_length(accelerator, args), args.seed)
+    length = run_length(accelerator, args)
+    stream = samples_of(args, pictures, lambda some: PictureStream(some, length, args.seed), length)
     return train(accelerator, args, model, stream, default_collate, loss_of, validate, export)
