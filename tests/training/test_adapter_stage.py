@@ -201,7 +201,7 @@ def test_a_run_with_kept_latents_asks_the_base_once(whole, arguments, tmp_path, 
     kept = {"cache_dir": tmp_path / "kept", "max_train_steps": 1, "composite_share": 0, "rendered_share": 0}
     run(arguments(tmp_path / "one", "--cache_latents", **kept))
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
-    assert {name.split("-")[0] for name in files} == {"pool", "latents", "text"}
+    assert {name.split("-")[0] for name in files} == {"pool", "rendered", "latents", "text"}
 
     def fail(*_):
         raise AssertionError("asked again")

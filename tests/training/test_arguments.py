@@ -26,7 +26,25 @@ def flags_of(stage):
             ["adapter", *NEEDED, "--pretrained_model_name_or_path", "b", "--cache_latents"],
             "--cache_latents needs --cache_dir",
         ),
-        (["base"], "required: --train_data_dir, --output_dir"),
+        (["base"], "required: --output_dir"),
+        (["base", "--output_dir", "run"], "one of the arguments --train_data_dir --dataset_name is required"),
+        (["base", *NEEDED, "--dataset_name", "a"], "--dataset_name: not allowed with argument --train_data_dir"),
+        (["base", *NEEDED, "--dataset_config_name", "a"], "--dataset_config_name .* needs --dataset_name"),
+        (["base", *NEEDED, "--max_skipped_share", "1.1"], r"--max_skipped_share must lie in \[0, 1\], got 1.1"),
+        (["base", *NEEDED, "--max_skipped_share", "-0.1"], r"--max_skipped_share must lie in \[0, 1\], got -0.1"),
+        (["base", *NEEDED, "--max_image_pixels", "178956971"], "must be at most 178956970, got 178956971"),
+        (["base", *NEEDED, "--streaming_window", "9"], "--streaming_window needs --streaming"),
+        (["base", *NEEDED, "--samples_per_picture", "9"], "--samples_per_picture needs --streaming"),
+        (["base", *NEEDED, "--streaming", "--max_train_samples", "9"], "--max_train_samples contradicts --streaming"),
+        (
+            ["vae", *NEEDED, "--streaming", "--dataloader_num_workers", "1"],
+            "num_workers contradicts --streaming: each",
+        ),
+        (
+            ["adapter", *NEEDED, "--pretrained_model_name_or_path", "b", "--cache_latents", "--cache_dir", "c"]
+            + ["--streaming"],
+            "--cache_latents contradicts --streaming: its windows pass by",
+        ),
         (["base", *NEEDED, "--colour", "red"], "unrecognized arguments: --colour red"),
         (["vae", *NEEDED, "--text_width", "32"], "unrecognized arguments: --text_width"),
         (["base", *NEEDED, "--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
@@ -34,7 +52,8 @@ def flags_of(stage):
         *[
             (["base", *NEEDED, f"--{name}", "0"], f"--{name} must be at least 1, got 0")
             for name in ("train_batch_size", "max_train_steps", "gradient_accumulation_steps", "checkpointing_steps")
-            + ("validation_steps", "num_validation_images", "max_train_samples")
+            + ("validation_steps", "num_validation_images", "max_train_samples", "min_image_size", "max_image_pixels")
+            + ("streaming_window", "samples_per_picture")
         ],
         *[
             (["base", *NEEDED, f"--{name}", "-1"], f"--{name} must be at least 0, got -1")
@@ -88,11 +107,22 @@ def test_a_pipeline_to_start_from_brings_its_own_widths():
     assert (args.vae, args.block_out_channels, args.text_width) == (None, None, None)
 
 
+@pytest.mark.parametrize("stage, cache", [("vae", None), ("base", "run/cache")])
+def test_a_stream_has_its_windows_and_a_place_for_what_they_share(stage, cache):
+    args = parse_args([stage, *NEEDED, "--streaming"])
+    assert (args.streaming_window, args.samples_per_picture, getattr(args, "cache_dir", None)) == (2000, 16, cache)
+    args = parse_args([stage, *NEEDED])
+    assert (args.streaming_window, args.samples_per_picture, getattr(args, "cache_dir", None)) == (None, None, None)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_flag_is_used_and_everything_used_is_a_flag(stage, repository):
     sources = repository / "mg_diffusion" / "training"
     own = {"vae": ["vae.py"], "base": ["base.py", "models.py", "text.py"], "adapter": ["adapter.py"]}[stage]
-    text = "".join((sources / name).read_text(encoding="utf-8") for name in ["loop.py", "pictures.py", *own])
+    text = "".join(
+        (sources / name).read_text(encoding="utf-8")
+        for name in ["loop.py", "checkpoints.py", "pictures.py", "streaming.py", *own]
+    )
     used = set(re.findall(r"\bargs\.([a-z_0-9]+)", text))
     chosen_by = {"stage", "text_only"}  # read by `__main__`
     assert flags_of(stage) | chosen_by == used | chosen_by
