@@ -213,7 +213,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
     kept: dict[str, Any] = {}
     if args.cache_latents:
         images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
-        identity = [code_of(latents_of, type(vae)), fingerprint(vae), pixels_of(images)]
+        identity = [code_of(keep, type(vae)), fingerprint(vae), pixels_of(images)]
         with accelerator.main_process_first():
             kept["kept_latents"] = keep(
                 args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)

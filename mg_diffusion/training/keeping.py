@@ -40,7 +40,7 @@ def code_of(*parts: Any) -> str:
     Args:
         parts: modules, classes or functions; each stands for the whole file that it is written in.
     """
-    files = sorted({inspect.getsourcefile(part) for part in parts})
+    files = sorted({inspect.getsourcefile(inspect.unwrap(part)) for part in parts})
     versions = [library.__version__ for library in (torch, np, diffusers, transformers)]
     return hashlib.sha256(
         b"\n".join([str(versions).encode(), *(Path(file).read_bytes() for file in files)])

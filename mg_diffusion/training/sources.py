@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from datasets import Dataset, DatasetBuilder, Image, IterableDataset, Value, load_dataset_builder
+from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.utils.file_utils import xopen
@@ -73,37 +74,53 @@ class Source:
         return repr(self.train_data_dir or self.dataset_name)
 
     @cached_property
-    def _found(self) -> tuple[DatasetBuilder, dict[str, str]]:
-        """A builder of the kind that the files ask for, and the folder of each split of `train_data_dir`."""
+    def builder(self) -> DatasetBuilder:
+        """Of the kind that the files ask for: shards, unless there are pictures beside them."""
         if self.dataset_name:
-            return load_dataset_builder(self.dataset_name, self.dataset_config_name), {}
+            return load_dataset_builder(self.dataset_name, self.dataset_config_name)
         builder = load_dataset_builder("imagefolder", data_dir=self.train_data_dir)
-        if any(name.endswith(SHARDS) for files in builder.config.data_files.values() for name in files):
+        names = [name for files in builder.config.data_files.values() for name in files]
+        if any(name.endswith(SHARDS) for name in names) and not any(map(_is_picture, names)):
             builder = load_dataset_builder("webdataset", data_dir=self.train_data_dir)
-        roots = {}
-        for split, files in builder.config.data_files.items():
-            roots[str(split)] = os.path.commonpath([os.path.dirname(name) for name in files])
-            files[:] = [name for name in files if _is_read(name, builder)]
-            if cut := [self.relative(name) for name in files if name.endswith(".tar") and not _is_whole(name)]:
-                raise ValueError(f"Shards break off, they lack the end mark of a tar archive; get them anew: {cut}")
-        return builder, roots
+        return builder
+
+    @cached_property
+    def listed(self) -> dict[str, DataFilesList]:
+        """All files of each split.
+
+        Raises:
+            ValueError: if nothing can be read.
+        """
+        try:
+            return {str(split): files for split, files in self.builder.config.data_files.items()}
+        except READING_ERRORS as error:
+            raise ValueError(f"No split 'train' of pictures can be read from {self}: {causes(error)}") from error
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Files of each split, without those that `datasets` would ignore or stumble over.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if nothing can be read, or a shard breaks off.
         """
-        try:
-            return {str(split): files for split, files in self._found[0].config.data_files.items() if files}
-        except READING_ERRORS as error:
-            raise ValueError(f"No split 'train' of pictures can be read from {self}: {causes(error)}") from error
+        if self.dataset_name:
+            return self.listed
+        read = {
+            split: [name for name in files if _is_read(name, self.builder)] for split, files in self.listed.items()
+        }
+        shards = [name for files in read.values() for name in files if name.endswith(".tar")]
+        if cut := [self.relative(name) for name in shards if not _is_whole(name)]:
+            raise ValueError(
+                f"Shards of {self} break off, they lack the end mark of a tar archive; get them anew: {cut}"
+            )
+        self.builder.config.data_files = DataFilesDict(
+            {split: DataFilesList(files, self.listed[split].origin_metadata) for split, files in read.items() if files}
+        )
+        return read
 
     def version(self, split: str) -> str:
         """What changes when files of a split do: their names, with their times or the revision on the Hub."""
-        files = self.splits[split]
-        return repr([list(files), getattr(files, "origin_metadata", None)])
+        return repr([list(self.listed[split]), self.listed[split].origin_metadata])
 
     def relative(self, path: str) -> str:
         """A name without what depends on the machine."""
@@ -115,14 +132,16 @@ class Source:
         ValueError: if there is no such split, or it lacks a column.
         """
         if split not in self.splits:
-            found = ", ".join(map(repr, self.splits)) or "none"
+            found = ", ".join(map(repr, self.splits))
             raise ValueError(f"No split {split!r} of pictures can be read from {self}: it has {found}.")
+        if not self.splits[split]:
+            raise ValueError(f"Split {split!r} of {self} cannot be read: none of its files is a picture or shard.")
         try:
             if is_streamed:
-                data = self._found[0].as_streaming_dataset(split=split)
+                data = self.builder.as_streaming_dataset(split=split)
             else:
-                self._found[0].download_and_prepare()
-                data = self._found[0].as_dataset(split=split)
+                self.builder.download_and_prepare()
+                data = self.builder.as_dataset(split=split)
             return Split(self, split, data)
         except READING_ERRORS as error:
             raise ValueError(f"Split {split!r} of {self} cannot be read: {causes(error)}") from error
@@ -178,7 +197,7 @@ class Split:
 
     def _paths(self, data: Dataset | IterableDataset) -> set[str] | None:
         """Pictures of an imagefolder that a row names, in any column; `None` where only reading the rows would tell."""
-        if isinstance(data, IterableDataset) or not isinstance(self.source._found[0], ImageFolder):
+        if isinstance(data, IterableDataset) or not isinstance(self.source.builder, ImageFolder):
             return None
         columns = [name for name, feature in data.features.items() if isinstance(feature, Image)]
         return {image["path"] for column in columns for image in data[column] if image}
@@ -226,7 +245,8 @@ class Split:
         if not self.source.train_data_dir:
             return
         read = {path for files in self.source.splits.values() for path in files}
-        for folder, folders, files in os.walk(self.source._found[1][self.name]):
+        root = os.path.commonpath([os.path.dirname(name) for name in self.source.listed[self.name]])
+        for folder, folders, files in os.walk(root):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
             named_alike = [name for name in folders if _is_picture(name)]
             for name in [*named_alike, *sorted(files)]:

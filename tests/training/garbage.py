@@ -24,15 +24,20 @@ def noise(seed: int, side: int = SIDE) -> PIL.Image.Image:
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8))
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that says it is of this size, with next to nothing in it."""
+def png(width: int, height: int, bits: int, pixels: bytes) -> bytes:
+    """A PNG of RGB as it says it is, whatever is in it."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    size = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    body = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def png_header(width: int, height: int) -> bytes:
+    """One with next to nothing in it."""
+    return png(width, height, 8, bytes(100))
 
 
 def animation() -> bytes:
@@ -48,12 +53,12 @@ def zipped() -> bytes:
 
 def contents(seed: int) -> dict[str, tuple[bytes, str]]:
     """Content and expected reason by name."""
-    jpeg, png = encode(noise(seed), "JPEG"), encode(noise(seed), "PNG")
+    jpeg, whole = encode(noise(seed), "JPEG"), encode(noise(seed), "PNG")
     webp, deep = encode(noise(seed), "WEBP"), np.full((SIDE, SIDE), 40_000, np.uint16)
     cases = {
         "random.jpg": (np.random.default_rng(seed).bytes(999), "not an image"),
         "cut.jpg": (jpeg[: len(jpeg) // 2], "damaged"),
-        "cut.png": (png[: len(png) // 2], "damaged"),
+        "cut.png": (whole[: len(whole) // 2], "damaged"),
         "cut.webp": (webp[: len(webp) // 2], "damaged"),
         "empty.png": (b"", "empty"),
         "page.jpg": (b"<!DOCTYPE html><html>404</html>", "not an image"),

@@ -8,7 +8,7 @@ import pytest
 
 from mg_diffusion.training.decoding import MODES, Unusable, decode
 
-from .garbage import contents, encode, noise, png_header
+from .garbage import contents, encode, noise, png, png_header
 
 
 def read(data, min_side=16, **options):
@@ -31,6 +31,11 @@ def test_sound_modes_become_rgb(mode):
     level = 255 if mode == "1" else 102  # of the palette that PIL converts to
     image = read(encode(PIL.Image.new("RGB", (32, 32), (level,) * 3).convert(mode), "PNG"))
     assert image.mode == "RGB" and image.size == (32, 32) and (np.asarray(image) == level).all()
+
+
+def test_rgb_of_16_bits_is_read_with_8():
+    row = b"\0" + bytes([200, 17, 100, 17, 50, 17]) * 32  # no filter, then the high byte first
+    assert (np.asarray(read(png(32, 32, 16, row * 32))) == (200, 100, 50)).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

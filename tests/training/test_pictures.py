@@ -212,7 +212,9 @@ def test_nothing_left_is_an_error_whatever_is_allowed(tmp_path):
     with pytest.raises(ValueError, match="There is no picture in split 'train' of .*: 1 empty."):
         load_pictures(str(tmp_path), "train", Limits(32, max_skipped_share=1))
     (tmp_path / "train" / "0.png").rename(tmp_path / "train" / "0.txt")
-    with pytest.raises(ValueError, match="No split 'train' of pictures can be read from .*: it has none"):
+    with pytest.raises(
+        ValueError, match="Split 'train' of .* cannot be read: none of its files is a picture or shard"
+    ):
         load_pictures(str(tmp_path), "train", Limits(32, max_skipped_share=1))
 
 

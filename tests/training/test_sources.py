@@ -87,7 +87,7 @@ def test_a_shard_that_breaks_off_stops_the_run(tmp_path, cut):
     path = tmp_path / "train" / "a.tar"
     write_shard(path, samples(range(6)))
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ValueError, match=r"No split 'train' .*Shards break off.* get them anew: \['train/a.tar'\]"):
+    with pytest.raises(ValueError, match=r"Shards of .* break off.* get them anew: \['train/a.tar'\]"):
         load_pictures(str(tmp_path), "train", 32)
 
 
@@ -251,3 +251,21 @@ def test_strays_of_a_split_are_those_of_its_folder(tmp_path, load):
         ("train", "train/train.txt"),
         ("validation", "val/val.txt"),
     ]
+
+
+@pytest.mark.parametrize("load", loaders())
+def test_a_split_without_anything_to_read_is_no_missing_split(tmp_path, load):
+    write_good(tmp_path / "train", 2)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "notes.txt").write_text("no picture")
+    source = Source(str(tmp_path))
+    assert list(source.splits) == ["train", "validation"] and len(load(source)) == 2
+    with pytest.raises(ValueError, match="Split 'validation' of .* cannot be read: none of its files is a picture"):
+        load(source, "validation")
+
+
+def test_a_shard_beside_pictures_is_no_picture(tmp_path):
+    write_good(tmp_path / "train", 2)
+    write_shard(tmp_path / "train" / "a.tar", samples([1]))
+    with pytest.raises(ValueError, match="1 not a picture file.*'train/a.tar'"):
+        load_pictures(str(tmp_path), "train", 32)
