@@ -98,6 +98,8 @@ def build(method: str, components: dict[str, Any]) -> torch.nn.Module:
 
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train `args.method` on the frozen base `args.init_from`; weights go to `args.output_dir`."""
+    if args.streaming:
+        raise ValueError("Baselines are compared on the same pictures: give --train_data_dir without --streaming.")
     accelerator = start(args)
     pictures, _ = load_splits(args)
     components = load_components(args.init_from)

@@ -4,7 +4,6 @@ The base is frozen, in low precision if asked for; what is trained is float32. C
 parts alone.
 """
 
-import hashlib
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
 from .base import BASE, Objective, fit
-from .keeping import KeptCrossings, KeptText, Tensors, fingerprint, keep, latents_of, text_of
+from .keeping import KeptCrossings, KeptText, Tensors, code_of, fingerprint, keep, latents_of, pixels_of, text_of
 from .loop import run_length, start, write_configuration
 from .models import ConditionedUNet
 from .pictures import Pictures, load_splits
+from .streaming import samples_of
 from .supervision import SampleStream, build_pool, views_of
 
 
@@ -232,7 +232,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
     kept: dict[str, Any] = {}
     if args.cache_latents:
         images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
-        identity = [fingerprint(vae), hashlib.sha256(images.numpy().tobytes()).hexdigest()]
+        identity = [code_of(keep, type(vae)), fingerprint(vae), pixels_of(images)]
         with accelerator.main_process_first():
             kept["kept_latents"] = keep(
                 args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
@@ -241,9 +241,11 @@ def run(args: Namespace) -> list[dict[str, float]]:
     objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
 
     def stream_of(
-        some: Pictures, crossings: int, rendered: int, seed: int, length: int, augment: bool
+        some: Pictures, crossings: int, rendered: int, seed: int, length: int, augment: bool, is_passing: bool = False
     ) -> SampleStream:
-        pool, bases = build_pool(shrink(some, view_size), crossings, rendered, seed, args.cache_dir)
+        pool, bases = build_pool(
+            shrink(some, view_size), crossings, rendered, seed, args.cache_dir, is_passing=is_passing
+        )
         return SampleStream(
             pool,
             bases,
@@ -259,7 +261,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
         )
 
     length = run_length(accelerator, args)
-    stream = stream_of(pictures, args.num_crossings, args.num_rendered, args.seed, length, args.augment)
+    of_run = args.num_crossings, args.num_rendered, args.seed, length, args.augment, args.streaming
+    stream = samples_of(args, pictures, lambda some: stream_of(some, *of_run), length)
     held = None
     if held_out is not None:
         count = args.num_validation_images

@@ -1,8 +1,10 @@
 """Flags of the training stages, named as in diffusers' examples."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
+from .decoding import MAX_PIXELS, READABLE_PIXELS
 from .trackers import PACKAGES, chosen_trackers
 
 
@@ -27,8 +29,13 @@ AT_LEAST = {
     "detail_weight": 0,
     "num_crossings": 0,
     "num_rendered": 0,
+    "min_image_size": 1,
+    "max_image_pixels": 1,
+    "streaming_window": 1,
+    "samples_per_picture": 1,
 }
 ABOVE_ZERO = ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma")
+STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
 # What supervises references, which --text_only has none of.
@@ -62,9 +69,14 @@ def defaults_of(stage: str) -> dict[str, object]:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--train_data_dir", required=True, help="imagefolder with train/ and, optional, val/ below it")
-    data.add_argument("--image_column", default="image", help="column of the pictures")
-    data.add_argument("--caption_column", default="text", help="column of the captions, which may lack")
+    source = data.add_mutually_exclusive_group(required=True)
+    folder = "imagefolder or folder of webdataset shards (*.tar), with train/ and, optional, val/ below it"
+    source.add_argument("--train_data_dir", help=folder)
+    source.add_argument("--dataset_name", help="Hub id or folder of a data set that `datasets` reads")
+    data.add_argument("--dataset_config_name", help="of the data set, where it has several")
+    data.add_argument("--image_column", help='"image", or the only column of pictures, if not given')
+    captions = '"text", "txt", "caption" or of "json" one of these or "prompt" if not given, "json.KEY" for others'
+    data.add_argument("--caption_column", help=captions)
     data.add_argument("--max_train_samples", type=int, help="train on a random part of so many pictures")
     side = (
         "side of the pictures in pixels, a multiple of 8 of at least 32; of stage adapter, the base's own by default"
@@ -73,6 +85,16 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--dataloader_num_workers", type=int, default=0, help="processes that make samples; 0: none apart"
     )
+    smaller = "skip pictures whose shorter side has fewer pixels; half of --resolution if not given"
+    data.add_argument("--min_image_size", type=int, help=smaller)
+    larger = f"skip pictures of more pixels, at most {READABLE_PIXELS}"
+    data.add_argument("--max_image_pixels", type=int, default=MAX_PIXELS, help=larger)
+    share = "stop where a larger share of the files is skipped, 0 to 1; which ones is in skipped.jsonl"
+    data.add_argument("--max_skipped_share", type=float, default=0.1, help=share)
+    streaming = "read the pictures as a stream, one window after another: for more than fit into memory or on disk"
+    data.add_argument("--streaming", action="store_true", help=streaming)
+    data.add_argument("--streaming_window", type=int, help="rows of a window, for each process; 2000 if not given")
+    data.add_argument("--samples_per_picture", type=int, help="samples drawn from a window, by row; 16 if not given")
 
     run = parser.add_argument_group("run")
     run.add_argument("--output_dir", required=True, help="folder of the run: configuration, log, checkpoints, weights")
@@ -237,7 +259,33 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         for share, pool in (("composite_share", "num_crossings"), ("rendered_share", "num_rendered")):
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
+    _check_data(parser, args)
     text_width = getattr(args, "text_width", None)
     if text_width is not None and (text_width < 4 or text_width % 4):
         parser.error(f"--text_width must be a multiple of 4, got {text_width}")
     return args
+
+
+def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.dataset_config_name and not args.dataset_name:
+        parser.error("--dataset_config_name is one of a data set: it needs --dataset_name")
+    if not 0 <= args.max_skipped_share <= 1:
+        parser.error(f"--max_skipped_share must lie in [0, 1], got {args.max_skipped_share}")
+    if args.max_image_pixels > READABLE_PIXELS:
+        parser.error(f"--max_image_pixels must be at most {READABLE_PIXELS}, got {args.max_image_pixels}")
+    for name, default in STREAMING.items():
+        if getattr(args, name) is not None and not args.streaming:
+            parser.error(f"--{name} needs --streaming")
+        if getattr(args, name) is None and args.streaming:
+            setattr(args, name, default)
+    if not args.streaming:
+        return
+    for name, reason in {
+        "cache_latents": "its windows pass by",
+        "max_train_samples": "a stream has no part at random",
+        "dataloader_num_workers": "each worker would make windows of its own",
+    }.items():
+        if getattr(args, name, None):
+            parser.error(f"--{name} contradicts --streaming: {reason}")
+    if args.stage != "vae" and args.cache_dir is None:
+        args.cache_dir = os.path.join(args.output_dir, "cache")  # of rendered pictures, which every window shares

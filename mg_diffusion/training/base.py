@@ -18,6 +18,7 @@ from .loop import run_length, start, train
 from .models import TrainedModel, build_components
 from .pictures import Pictures, load_splits
 from .sharding import gathered
+from .streaming import samples_of
 from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
 
@@ -247,10 +248,16 @@ def run(args: Namespace) -> list[dict[str, float]]:
     model.requires_grad_(True).to(memory_format=torch.channels_last)
     components["vae"].to(accelerator.device)
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
-    pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
     tiles = components["mg_encoder"].config.num_tiles
     length = run_length(accelerator, args)
-    stream = SampleStream(pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment)
+
+    def stream_of(some: Pictures) -> SampleStream:
+        pool, bases = build_pool(
+            some, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_passing=args.streaming
+        )
+        return SampleStream(pool, bases, some.captions, length, args.seed, shares, tiles, augment=args.augment)
+
+    stream = samples_of(args, pictures, stream_of, length)
     objective = Objective(components, args.snr_gamma)
     held = None
     if held_out is not None:

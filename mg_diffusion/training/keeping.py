@@ -1,13 +1,19 @@
-"""What a frozen base always answers alike, kept on disk: latents of pictures, embeddings of captions."""
+"""What always comes out alike, kept on disk: views of pictures, their latents, embeddings of captions."""
 
 import hashlib
+import inspect
 import json
-import os
+import uuid
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import numpy as np
 import torch
+import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
@@ -28,16 +34,46 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def keep(folder: str | Path, kind: str, identity: Sequence[str], make: Callable[[], Tensors]) -> Tensors:
-    """The tensors of the file of a `kind` that depend on `identity` alone, made if it is not there."""
+def code_of(*parts: Any) -> str:
+    """Fingerprint of the code that something is made with.
+
+    Args:
+        parts: modules, classes or functions; each stands for the whole file that it is written in.
+    """
+    files = sorted({inspect.getsourcefile(inspect.unwrap(part)) for part in parts})
+    versions = [library.__version__ for library in (torch, np, diffusers, transformers)]
+    return hashlib.sha256(
+        b"\n".join([str(versions).encode(), *(Path(file).read_bytes() for file in files)])
+    ).hexdigest()
+
+
+def pixels_of(images: torch.Tensor) -> str:
+    """Fingerprint of pictures (N, 3, S, S)."""
+    return hashlib.sha256(str(tuple(images.shape)).encode() + images.numpy().tobytes()).hexdigest()
+
+
+def keep(folder: str | Path | None, kind: str, identity: Sequence[str], make: Callable[[], Tensors]) -> Tensors:
+    """The tensors of the file of a `kind` that depend on `identity` alone, made if it is not there or is damaged.
+
+    Without a folder they are made and not kept. Processes that make the same file at once do not disturb each other.
+    """
+    if folder is None:
+        return make()
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
     path = Path(folder, f"{kind}-{digest}.safetensors")
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file
+    if path.exists():
+        try:
+            return load_file(path)  # memory-mapped: what is read is what is asked for
+        except SafetensorError as error:
+            warnings.warn(f"{str(path)!r} is damaged ({error}) and is made anew.", stacklevel=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(f".{uuid.uuid4().hex}")  # a run that ends here leaves no half of a file
+    try:
         save_file({name: value.contiguous() for name, value in make().items()}, aside)
         aside.replace(path)
-    return load_file(path)  # memory-mapped: what is read is what is asked for
+    finally:
+        aside.unlink(missing_ok=True)
+    return load_file(path)
 
 
 @torch.no_grad()
@@ -101,7 +137,8 @@ class KeptText:
         self.rows = {caption: row for row, caption in enumerate(known)}
         tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
         words = [str([sorted(one.get_vocab().items()), one.model_max_length]) for one in tokenizers]
-        self.tensors = keep(folder, "text", [*map(fingerprint, encoders), *words, *known], make)
+        code = code_of(text_of, type(pipeline), *map(type, [*encoders, *tokenizers]))
+        self.tensors = keep(folder, "text", [code, *map(fingerprint, encoders), *words, *known], make)
 
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensors:
         places = torch.tensor([self.rows[caption] for caption in captions])

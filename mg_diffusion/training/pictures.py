@@ -1,15 +1,24 @@
-"""Pictures of an imagefolder, at the training size."""
+"""Pictures of a data set, at the training size."""
 
+import zlib
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
-from datasets import load_dataset, load_dataset_builder
-from datasets.exceptions import DatasetGenerationError
+from accelerate import PartialState
 from tqdm import tqdm
+
+from .decoding import MAX_PIXELS, Unusable, decode
+from .skipping import Skipped
+from .sources import Row, Source, open_image
+
+
+REPORT = "skipped.jsonl"
 
 
 @dataclass
@@ -24,8 +33,23 @@ class Pictures:
         return len(self.captions)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What is read: squares of `size` pixels, from pictures that are neither too small nor too large.
+
+    min_side: least length of the shorter side; half of `size` if not given.
+    max_skipped_share: of all files.
+    report: JSON lines with what is skipped; nothing is written if not given.
+    """
+
+    size: int
+    min_side: int | None = None
+    max_pixels: int = MAX_PIXELS
+    max_skipped_share: float = 0.1
+    report: Path | None = None
+
+
 def _square(image: PIL.Image.Image) -> PIL.Image.Image:
-    image = PIL.ImageOps.exif_transpose(image).convert("RGB")
     side = min(image.size)
     return PIL.ImageOps.fit(image, (side, side), PIL.Image.BICUBIC)
 
@@ -40,61 +64,131 @@ def _to_tensor(image: PIL.Image.Image, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(image.resize((size, size), PIL.Image.BICUBIC))).permute(2, 0, 1)
 
 
+def read_picture(row: Row, limits: Limits, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The square of a row's picture and a part of it, drawn by the seed and the picture alone: not by its neighbors.
+
+    Raises:
+        Unusable: see `decode` and `open_image`.
+    """
+    with open_image(row.image) as file:
+        least = limits.size // 2 if limits.min_side is None else limits.min_side
+        square = _square(decode(file, least, limits.max_pixels))
+    whole = _to_tensor(square, limits.size)
+    rng = np.random.default_rng([5, seed, zlib.crc32(whole.numpy().tobytes())])
+    return whole, _to_tensor(_random_part(square, rng), limits.size)
+
+
+def read_rows(
+    rows: Iterable[Row], limits: Limits, seed: int, skipped: Skipped, count: int | None = None
+) -> Pictures | None:
+    """The pictures of rows, `count` of them if given; `None` if there are none. What is skipped is added to `skipped`."""
+    whole, crop, captions = [], [], []
+    for row in rows:
+        try:
+            square, part = read_picture(row, limits, seed)
+        except Unusable as error:
+            skipped.add(row.name, error.reason, error.detail)
+            continue
+        whole.append(square)
+        crop.append(part)
+        captions.append(row.caption)
+        if len(captions) == count:
+            break
+    return Pictures(torch.stack(whole), torch.stack(crop), captions) if captions else None
+
+
+def account(pictures: Pictures | None, skipped: Skipped, share: float, place: str, limits: Limits) -> Pictures:
+    """Say and report what was skipped; returns the pictures.
+
+    Raises:
+        ValueError: if it was too much, or nothing is left.
+    """
+    if limits.report:
+        skipped.report(limits.report)
+    if limits.report and skipped:
+        kept = len(pictures or ())
+        print(f"{place}: {kept} pictures, {len(skipped)} files skipped ({skipped}), named in {str(limits.report)!r}")
+    skipped.check(share, limits.max_skipped_share, place, limits.report)
+    if pictures is None:
+        raise ValueError(f"There is no picture in {place}: {skipped or 'it is empty'}.")
+    return pictures
+
+
 def load_pictures(
-    data_dir: str,
-    split: str,
-    size: int,
-    *,
-    image_column: str = "image",
-    caption_column: str = "text",
-    max_samples: int | None = None,
-    seed: int = 0,
+    source: Source | str, split: str, size: int | Limits, *, max_samples: int | None = None, seed: int = 0
 ) -> Pictures:
-    """Read a split of an `imagefolder`.
+    """Read a split.
 
     Args:
-        data_dir: folder with `<split>/` below it, or a folder of pictures (then `split` must be "train").
-        size: side in pixels of the squares returned.
+        source: or the folder of one.
+        size: side in pixels of the squares returned, or with it what else limits what is read.
         max_samples: take a random part of so many pictures.
 
     Raises:
-        ValueError: if the folder has no such split, lacks a column (captions may lack under their usual name), or
-            holds a damaged picture.
+        ValueError: if there is no such split, it lacks a column, or too many of its files are skipped.
     """
-    try:
-        dataset = load_dataset("imagefolder", data_dir=data_dir, split=split)
-    except (FileNotFoundError, ValueError, DatasetGenerationError) as error:
-        raise ValueError(f"No split {split!r} of pictures can be read from {data_dir!r}: {error}") from error
-    for flag, column in (("image_column", image_column), ("caption_column", caption_column)):
-        if column not in dataset.column_names and column != "text":
-            raise ValueError(f"The data has the columns {dataset.column_names}, but no {column!r} (--{flag}).")
-    rng = np.random.default_rng([5, seed])
-    order = rng.permutation(len(dataset))[:max_samples]
-    whole, crop, captions = [], [], []
-    for index in tqdm(order, desc=f"reading {split}", mininterval=5):
-        try:
-            row = dataset[int(index)]
-            square = _square(row[image_column])
-        except OSError as error:
-            raise ValueError(f"A picture of split {split!r} in {data_dir!r} cannot be read: {error}") from error
-        whole.append(_to_tensor(square, size))
-        crop.append(_to_tensor(_random_part(square, rng), size))
-        captions.append(str(row.get(caption_column) or ""))
-    return Pictures(torch.stack(whole), torch.stack(crop), captions)
+    source = Source(train_data_dir=source) if isinstance(source, str) else source
+    limits = Limits(size) if isinstance(size, int) else size
+    found = source.open(split)
+    skipped = Skipped({"split": split})
+    for stray in found.strays():
+        skipped.add(*stray)
+    strays, rows = len(skipped), len(found.data)
+    order = np.random.default_rng([5, seed]).permutation(rows)
+    bar = tqdm(order, desc=f"reading {split}", mininterval=5)
+    pictures = read_rows(
+        (found.row(found.data[int(index)], f"row {index}") for index in bar), limits, seed, skipped, max_samples
+    )
+    # Of a random part, the share among all rows is that of the part.
+    damaged = len(skipped) - strays
+    damaged *= rows / max(1, damaged + len(pictures or ()))
+    return account(pictures, skipped, (strays + damaged) / max(1, strays + rows), str(found), limits)
+
+
+def stream_pictures(source: Source, split: str, limits: Limits, count: int, seed: int = 0) -> Pictures:
+    """The first `count` pictures of a split that is streamed; errors as of `load_pictures`.
+
+    Of a stream nobody knows the length: files that are no shards are reported, but are no part of the share.
+    """
+    found = source.open(split, is_streamed=True)
+    skipped = Skipped({"split": split, "window": "first"})
+    for stray in found.strays():
+        skipped.add(*stray)
+    strays = len(skipped)
+    pictures = read_rows(found.rows(), limits, seed, skipped, count)
+    damaged = len(skipped) - strays
+    return account(pictures, skipped, damaged / max(1, damaged + len(pictures or ())), str(found), limits)
+
+
+def source_of(args: Namespace) -> Source:
+    """The data set that a stage's flags name."""
+    return Source(
+        args.train_data_dir, args.dataset_name, args.dataset_config_name, args.image_column, args.caption_column
+    )
+
+
+def limits_of(args: Namespace) -> Limits:
+    """What a stage's flags let be read; the first process of a run writes the report."""
+    report = Path(args.output_dir, REPORT) if PartialState().is_main_process else None
+    return Limits(args.resolution, args.min_image_size, args.max_image_pixels, args.max_skipped_share, report)
 
 
 def load_splits(args: Namespace, held_out_seed: int = 0) -> tuple[Pictures, Pictures | None]:
     """The training pictures a stage's flags name, and the held-out ones, `None` where there is no validation split.
 
+    Of a stream, the training pictures are its first ones, alike in every process: what a vocabulary is made of.
+
     Raises:
         ValueError: if pictures of a split that is there cannot be read.
     """
-    columns = {"image_column": args.image_column, "caption_column": args.caption_column}
-    folder, size = args.train_data_dir, args.resolution
-    pictures = load_pictures(folder, "train", size, max_samples=args.max_train_samples, seed=args.seed, **columns)
-    if "validation" not in load_dataset_builder("imagefolder", data_dir=folder).config.data_files:
-        return pictures, None
-    held_out = load_pictures(
-        folder, "validation", size, max_samples=args.num_validation_images, seed=held_out_seed, **columns
-    )
-    return pictures, held_out
+    source, limits, seeds = source_of(args), limits_of(args), {"train": args.seed, "validation": held_out_seed}
+    counts = {"train": args.max_train_samples, "validation": args.num_validation_images}
+    if args.streaming:
+        counts["train"] = args.streaming_window
+
+    def load(split: str) -> Pictures:
+        if args.streaming:
+            return stream_pictures(source, split, limits, counts[split], seeds[split])
+        return load_pictures(source, split, limits, max_samples=counts[split], seed=seeds[split])
+
+    return load("train"), load("validation") if "validation" in source.splits else None

@@ -10,12 +10,9 @@ Three kinds of samples supervise separate control:
 Sample `i` of a run is a function of (seed, i) alone, so that a resumed run sees exactly what it would have seen.
 """
 
-import hashlib
 import json
-import os
 from dataclasses import dataclass, replace
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +21,9 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles, random_turns, turn_colors
+from mg_diffusion.modeling_mg_adapter import MGAdapter, lay_palette, lay_tiles, random_turns, turn_colors
 from mg_diffusion.modeling_mg_encoder import (
+    MGEncoder,
     draw_tiles,
     edge_preserving_smooth,
     grow_into,
@@ -35,7 +33,9 @@ from mg_diffusion.modeling_mg_encoder import (
     texture_view,
 )
 
+from . import composer, renderer
 from .composer import add_texture, flatten_regions
+from .keeping import Tensors, code_of, keep, pixels_of
 from .pictures import Pictures
 from .renderer import halve, render, render_palette, render_regions
 
@@ -184,35 +184,61 @@ def build_pool(
     seed: int,
     cache_dir: str | None = None,
     is_turned: bool = True,
+    is_passing: bool = False,
 ) -> tuple[ViewPool, dict[str, Bases]]:
     """Views and bases for training; pool order is whole pictures, their crops, rendered pictures.
 
     A kind of which there are none has no bases.
-    With `cache_dir` the result is stored under a fingerprint of the pictures and settings and found again.
+    With `cache_dir` the result is stored under a fingerprint of the pictures, the settings and the code, and found again.
+
+    Args:
+        is_passing: whether the pictures are a window of a stream; then only what is rendered is stored.
     """
-    size = pictures.whole.shape[2]
-    settings = json.dumps([len(pictures), size, crossings, rendered, seed, 7, *([] if is_turned else [is_turned])])
-    digest = hashlib.sha256(settings.encode() + pictures.whole.numpy().tobytes()).hexdigest()[:16]
-    path = Path(cache_dir) / f"pool-{digest}.pt" if cache_dir else None
-    if path and path.exists():
-        stored = torch.load(path, weights_only=True)
-        return ViewPool(**stored["pool"]), {name: Bases(**value) for name, value in stored["bases"].items()}
-    offset, bases = 2 * len(pictures), {}
-    drawn = pictures.whole[:0]
+    size, offset, bases = pictures.whole.shape[2], 2 * len(pictures), {}
+    settings = [code_of(build_pool, composer, renderer, MGAdapter, MGEncoder), json.dumps([size, seed, is_turned])]
+    identity = [*settings, str(crossings), pixels_of(pictures.whole), pixels_of(pictures.crop)]
+    kept = keep(
+        None if is_passing else cache_dir,
+        "pool",
+        identity,
+        lambda: _cross_pictures(pictures, crossings, seed, is_turned),
+    )
+    pool, crossed = _unpack(kept)
+    if crossed is not None:
+        bases["composite"] = crossed
     if rendered:
-        seeds, drawn = render_pictures(rendered, size, seed)
-    pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop, drawn]))
-    if rendered:
-        crossed = cross_rendered(seeds, pool.structure[offset:], pool.points[offset:], seed, is_turned)
+        kept = keep(
+            cache_dir, "rendered", [*settings, str(rendered)], lambda: _cross_rendered(rendered, size, seed, is_turned)
+        )
+        drawn, crossed = _unpack(kept)
+        pool = ViewPool(**{name: torch.cat([value, getattr(drawn, name)]) for name, value in vars(pool).items()})
         bases["rendered"] = replace(crossed, color=crossed.color + offset, shape=crossed.shape + offset)
-    if crossings:
-        bases["composite"] = cross_photos(smooth[:offset], pool.structure[:offset], crossings, seed, is_turned)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")  # a run that ends here leaves no half of a file
-        torch.save({"pool": vars(pool), "bases": {name: vars(value) for name, value in bases.items()}}, aside)
-        aside.replace(path)
     return pool, bases
+
+
+def _cross_pictures(pictures: Pictures, crossings: int, seed: int, is_turned: bool) -> Tensors:
+    pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop]))
+    bases = cross_photos(smooth, pool.structure, crossings, seed, is_turned) if crossings else None
+    return _pack(pool, bases)
+
+
+def _cross_rendered(count: int, size: int, seed: int, is_turned: bool) -> Tensors:
+    seeds, drawn = render_pictures(count, size, seed)
+    pool, _ = compute_views(drawn)
+    return _pack(pool, cross_rendered(seeds, pool.structure, pool.points, seed, is_turned))
+
+
+def _pack(pool: ViewPool, bases: Bases | None) -> Tensors:
+    crossed = {} if bases is None else {f"bases.{name}": value for name, value in vars(bases).items()}
+    return {**{f"pool.{name}": value for name, value in vars(pool).items()}, **crossed}
+
+
+def _unpack(tensors: Tensors) -> tuple[ViewPool, Bases | None]:
+    pool, bases = (
+        {name.removeprefix(f"{part}."): value for name, value in tensors.items() if name.startswith(f"{part}.")}
+        for part in ("pool", "bases")
+    )
+    return ViewPool(**pool), Bases(**bases) if bases else None
 
 
 def random_mask(rng: np.random.Generator, size: int, whole: float) -> torch.Tensor:

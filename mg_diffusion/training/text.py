@@ -17,6 +17,7 @@ from .base import Objective, export_weights, fit, load_base
 from .loop import run_length, start
 from .models import TextModel, build_components
 from .pictures import Pictures, load_splits
+from .streaming import samples_of
 from .supervision import random_mask
 
 
@@ -66,7 +67,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
     model = TextModel(components["unet"], components["text_encoder"])
     model.requires_grad_(True).to(memory_format=torch.channels_last)
     components["vae"].to(accelerator.device)
-    stream = TextStream(pictures, run_length(accelerator, args), args.seed, augment=args.augment)
+    length = run_length(accelerator, args)
+    stream = samples_of(args, pictures, lambda some: TextStream(some, length, args.seed, augment=args.augment), length)
     objective = TextObjective(components, args.snr_gamma)
     held = None
     if held_out is not None:

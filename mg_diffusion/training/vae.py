@@ -17,6 +17,7 @@ from .draws import generators_of
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
 from .sharding import gathered
+from .streaming import samples_of
 
 
 class PictureStream(Dataset):
@@ -102,5 +103,6 @@ def run(args: Namespace) -> list[dict[str, float]]:
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
         vae.save_pretrained(Path(args.output_dir, "weights"))
 
-    stream = PictureStream(pictures, run_length(accelerator, args), args.seed)
+    length = run_length(accelerator, args)
+    stream = samples_of(args, pictures, lambda some: PictureStream(some, length, args.seed), length)
     return train(accelerator, args, model, stream, default_collate, loss_of, validate, export)

@@ -1,8 +1,10 @@
 """Stage `adapter` on stock bases, and stage `base --text_only`, which makes such a base."""
 
+import importlib
 import json
 import shutil
 
+import diffusers
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -15,7 +17,15 @@ from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.adapter import TRAINED, AdapterObjective, load_pipeline, run
 from mg_diffusion.training.arguments import parse_args
-from mg_diffusion.training.keeping import KeptCrossings, distribution_of, fingerprint, keep, latents_of, text_of
+from mg_diffusion.training.keeping import (
+    KeptCrossings,
+    code_of,
+    distribution_of,
+    fingerprint,
+    keep,
+    latents_of,
+    text_of,
+)
 from mg_diffusion.training.models import ConditionedUNet
 from mg_diffusion.training.supervision import SampleStream
 
@@ -226,7 +236,7 @@ def test_a_run_with_kept_latents_asks_the_base_once(whole, arguments, tmp_path, 
     kept = {"cache_dir": tmp_path / "kept", "max_train_steps": 1, "composite_share": 0, "rendered_share": 0}
     run(arguments(tmp_path / "one", "--cache_latents", **kept))
     files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()}
-    assert {name.split("-")[0] for name in files} == {"pool", "latents", "text"}
+    assert {name.split("-")[0] for name in files} == {"pool", "rendered", "latents", "text"}
 
     def fail(*_):
         raise AssertionError("asked again")
@@ -236,6 +246,21 @@ def test_a_run_with_kept_latents_asks_the_base_once(whole, arguments, tmp_path, 
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()} == files
     one, other = (load_file(tmp_path / name / "checkpoint-1" / TRAINED) for name in ("one", "other"))
     assert all(torch.equal(one[name], other[name]) for name in one)
+    monkeypatch.undo()
+    monkeypatch.setattr(diffusers, "__version__", "0.0")  # other code
+    run(arguments(tmp_path / "third", "--cache_latents", **kept))
+    kinds = [path.name.split("-")[0] for path in (tmp_path / "kept").iterdir()]
+    assert sorted(kinds) == sorted(2 * ["pool", "rendered", "latents", "text"])
+
+
+def test_the_code_of_something_is_that_of_its_whole_file(tmp_path, monkeypatch):
+    (tmp_path / "made_with.py").write_text("def make():\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("made_with")
+    before = code_of(keep, module.make)
+    assert code_of(module.make, latents_of) == before != code_of(keep)
+    (tmp_path / "made_with.py").write_text("def make():\n    return 1\n# other\n")
+    assert code_of(keep, module.make) != before
 
 
 def test_other_weights_have_another_file(base, arguments, tmp_path):

@@ -22,7 +22,25 @@ NEEDED = ["--train_data_dir", "pictures", "--output_dir", "run"]
             ["adapter", *NEEDED, "--pretrained_model_name_or_path", "b", "--cache_latents"],
             "--cache_latents needs --cache_dir",
         ),
-        (["base"], "required: --train_data_dir, --output_dir"),
+        (["base"], "required: --output_dir"),
+        (["base", "--output_dir", "run"], "one of the arguments --train_data_dir --dataset_name is required"),
+        (["base", *NEEDED, "--dataset_name", "a"], "--dataset_name: not allowed with argument --train_data_dir"),
+        (["base", *NEEDED, "--dataset_config_name", "a"], "--dataset_config_name .* needs --dataset_name"),
+        (["base", *NEEDED, "--max_skipped_share", "1.1"], r"--max_skipped_share must lie in \[0, 1\], got 1.1"),
+        (["base", *NEEDED, "--max_skipped_share", "-0.1"], r"--max_skipped_share must lie in \[0, 1\], got -0.1"),
+        (["base", *NEEDED, "--max_image_pixels", "178956971"], "must be at most 178956970, got 178956971"),
+        (["base", *NEEDED, "--streaming_window", "9"], "--streaming_window needs --streaming"),
+        (["base", *NEEDED, "--samples_per_picture", "9"], "--samples_per_picture needs --streaming"),
+        (["base", *NEEDED, "--streaming", "--max_train_samples", "9"], "--max_train_samples contradicts --streaming"),
+        (
+            ["vae", *NEEDED, "--streaming", "--dataloader_num_workers", "1"],
+            "num_workers contradicts --streaming: each",
+        ),
+        (
+            ["adapter", *NEEDED, "--pretrained_model_name_or_path", "b", "--cache_latents", "--cache_dir", "c"]
+            + ["--streaming"],
+            "--cache_latents contradicts --streaming: its windows pass by",
+        ),
         (["base", *NEEDED, "--colour", "red"], "unrecognized arguments: --colour red"),
         (["vae", *NEEDED, "--text_width", "32"], "unrecognized arguments: --text_width"),
         (["base", *NEEDED, "--mixed_precision", "fp8"], "invalid choice: 'fp8'"),
@@ -30,7 +48,8 @@ NEEDED = ["--train_data_dir", "pictures", "--output_dir", "run"]
         *[
             (["base", *NEEDED, f"--{name}", "0"], f"--{name} must be at least 1, got 0")
             for name in ("train_batch_size", "max_train_steps", "gradient_accumulation_steps", "checkpointing_steps")
-            + ("validation_steps", "num_validation_images", "max_train_samples")
+            + ("validation_steps", "num_validation_images", "max_train_samples", "min_image_size", "max_image_pixels")
+            + ("streaming_window", "samples_per_picture")
         ],
         *[
             (["base", *NEEDED, f"--{name}", "-1"], f"--{name} must be at least 0, got -1")
@@ -125,6 +144,14 @@ def test_a_pipeline_to_start_from_brings_its_own_widths():
     """The configuration of the run must not claim others."""
     args = parse_args(["base", *NEEDED, "--init_from", "b"])
     assert (args.vae, args.block_out_channels, args.text_width) == (None, None, None)
+
+
+@pytest.mark.parametrize("stage, cache", [("vae", None), ("base", "run/cache")])
+def test_a_stream_has_its_windows_and_a_place_for_what_they_share(stage, cache):
+    args = parse_args([stage, *NEEDED, "--streaming"])
+    assert (args.streaming_window, args.samples_per_picture, getattr(args, "cache_dir", None)) == (2000, 16, cache)
+    args = parse_args([stage, *NEEDED])
+    assert (args.streaming_window, args.samples_per_picture, getattr(args, "cache_dir", None)) == (None, None, None)
 
 
 def test_a_failing_run_ends_with_its_reason_and_leaves_its_configuration(flags, tmp_path):

@@ -133,6 +133,12 @@ def test_our_adapter_is_trained_from_nothing_on_the_same_base(base, folder, tmp_
     assert not all(torch.equal(one[key], other[key]) for key in one)
 
 
+def test_baselines_are_not_trained_on_a_stream(base, folder, tmp_path):
+    flags = f"--train_data_dir {folder} --output_dir {tmp_path} --init_from {base} --streaming"
+    with pytest.raises(SystemExit, match="Baselines are compared on the same pictures"):
+        main(["train", "mg_adapter", *flags.split()])
+
+
 def test_texture_optimisation_brings_the_statistics_nearer_and_keeps_colors():
     method = GatysMethod(SqueezeNet().eval().requires_grad_(False))
     pictures = {name: [render(place, place, place, size=SIZE)] for place, name in enumerate(GRANULARITIES)}

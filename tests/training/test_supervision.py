@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections import Counter
+from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,9 @@ from torch.utils.data import default_collate
 
 from mg_diffusion.modeling_mg_adapter import lay_palette, turn_colors
 from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, grow_into, rgb_to_lab, shape_view
+from mg_diffusion.training import renderer
 from mg_diffusion.training.composer import add_texture
+from mg_diffusion.training.keeping import keep
 from mg_diffusion.training.renderer import render_palette, render_regions
 from mg_diffusion.training.supervision import (
     SampleStream,
@@ -311,32 +315,102 @@ def test_a_kind_without_a_pool_has_no_bases(pictures):
     assert photos[0]["image"].shape == (3, 32, 32)
 
 
+def pools_equal(one, other):
+    return (
+        all(torch.equal(value, getattr(other[0], name)) for name, value in vars(one[0]).items())
+        and one[1].keys() == other[1].keys()
+        and all(
+            torch.equal(value, getattr(other[1][kind], name))
+            for kind, bases in one[1].items()
+            for name, value in vars(bases).items()
+        )
+    )
+
+
+def kept(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
 def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch):
     arguments = {"crossings": 2, "rendered": 2, "seed": 0}
-    made = build_pool(pictures, **arguments, cache_dir=str(tmp_path / "cache"))
-    stored = list((tmp_path / "cache").iterdir())
-    assert [path.suffix for path in stored] == [".pt"]
-    for changed in ({"crossings": 3}, {"rendered": 3}, {"seed": 1}):
-        build_pool(pictures, **{**arguments, **changed}, cache_dir=str(tmp_path / "cache"))
-    other = dataclasses.replace(pictures, whole=pictures.whole.flip(-1))
-    build_pool(other, **arguments, cache_dir=str(tmp_path / "cache"))
-    assert len(list((tmp_path / "cache").iterdir())) == 5
+    made = build_pool(pictures, **arguments)
+    assert pools_equal(build_pool(pictures, **arguments, cache_dir=str(tmp_path)), made)
+    assert sorted(name.partition("-")[0] for name in kept(tmp_path)) == ["pool", "rendered"]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
     monkeypatch.setattr("mg_diffusion.training.supervision.compute_views", None)
-    found = build_pool(pictures, **arguments, cache_dir=str(tmp_path / "cache"))
-    assert all(torch.equal(value, getattr(found[0], name)) for name, value in vars(made[0]).items())
-    for kind, bases in made[1].items():
-        assert all(torch.equal(value, getattr(found[1][kind], name)) for name, value in vars(bases).items())
+    assert pools_equal(build_pool(pictures, **arguments, cache_dir=str(tmp_path)), made)
 
 
-def test_an_interrupted_store_leaves_no_cache(pictures, tmp_path, monkeypatch):
-    def interrupted(value, path):
+@pytest.mark.parametrize(
+    "changed, files",
+    [
+        ({}, 0),
+        ({"crossings": 3}, 1),
+        ({"rendered": 3}, 1),
+        ({"seed": 1}, 2),
+        ({"is_turned": False}, 2),
+        ("whole", 1),
+        ("crop", 1),
+        ("size", 2),
+        ("code", 2),
+        ("version", 2),
+    ],
+)
+def test_other_settings_pictures_and_code_are_kept_apart(pictures, tmp_path, monkeypatch, changed, files):
+    arguments = {"crossings": 2, "rendered": 2, "seed": 0, "cache_dir": str(tmp_path)}
+    build_pool(pictures, **arguments)
+    if changed in ("whole", "crop"):
+        pictures = dataclasses.replace(pictures, **{changed: getattr(pictures, changed).flip(-1)})
+    elif changed == "size":
+        enlarged = {name: getattr(pictures, name).repeat(1, 1, 2, 2) for name in ("whole", "crop")}
+        pictures = dataclasses.replace(pictures, **enlarged)
+    elif changed == "code":  # a comment in a file that the views are made with
+        changed_file = tmp_path.with_suffix(".py")
+        changed_file.write_text(Path(renderer.__file__).read_text(encoding="utf-8") + "# other\n", encoding="utf-8")
+        monkeypatch.setattr(renderer, "__file__", str(changed_file))
+    elif changed == "version":
+        monkeypatch.setattr(diffusers, "__version__", "0.0")
+    else:
+        arguments |= changed
+    build_pool(pictures, **arguments)
+    assert len(kept(tmp_path)) == 2 + files
+
+
+def test_of_a_window_only_what_is_rendered_is_kept(pictures, tmp_path):
+    build_pool(pictures, 2, 2, 0, str(tmp_path), is_passing=True)
+    assert [name.partition("-")[0] for name in kept(tmp_path)] == ["rendered"]
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "no tensors"])
+def test_a_damaged_file_of_the_cache_is_made_anew(pictures, tmp_path, damage):
+    made = build_pool(pictures, 2, 0, 0)
+    build_pool(pictures, 2, 0, 0, str(tmp_path))
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    path.write_bytes({"cut off": content[:-1], "empty": b"", "no tensors": b"<html>" + content}[damage])
+    with pytest.warns(UserWarning, match=f"{path.name}' is damaged .* and is made anew"):
+        assert pools_equal(build_pool(pictures, 2, 0, 0, str(tmp_path)), made)
+    assert path.read_bytes() == content
+
+
+def test_an_interrupted_store_leaves_nothing(pictures, tmp_path, monkeypatch):
+    def interrupted(tensors, path):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", interrupted)
+    monkeypatch.setattr("mg_diffusion.training.keeping.save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_pool(pictures, 2, 2, 0, str(tmp_path))
-    assert not list(tmp_path.glob("pool-*.pt"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_that_store_at_once_do_not_disturb_each_other(tmp_path):
+    def make():
+        inner = keep(tmp_path, "x", ["same"], lambda: {"x": torch.ones(3)})  # comes first
+        return {"x": inner["x"] * 1}
+
+    assert torch.equal(keep(tmp_path, "x", ["same"], make)["x"], torch.ones(3))
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_views_of_a_batch_are_what_the_encoder_reads(stream):

@@ -1,0 +1,79 @@
+"""Which files are pictures to train on, and for what reason the others are skipped."""
+
+import warnings
+from typing import BinaryIO
+
+import PIL.Image
+import PIL.ImageOps
+
+
+# EPS, WMF and the like are programs that draw, not pictures; nobody photographs in the rest.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Those that PIL turns into RGB without a color profile or a guess at the range.
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+MAX_PIXELS = 89_478_485  # where PIL begins to suspect a decompression bomb
+READABLE_PIXELS = 2 * MAX_PIXELS  # where PIL refuses to read on
+
+
+class Unusable(Exception):
+    """A file that is not trained on, and why: `reason` to count by, `detail` for whoever looks for the cause."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+def decode(file: BinaryIO, min_side: int, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+    """The picture of a file: RGB, upright, what is transparent over white.
+
+    Args:
+        file: open for reading, seekable.
+        min_side: least length in pixels of the shorter side.
+        max_pixels: most pixels, at most `READABLE_PIXELS`; judged by the header, before anything is decoded.
+
+    Raises:
+        Unusable: empty, not an image, damaged, too small, too many pixels, color mode, animated.
+    """
+    if not file.read(1):
+        raise Unusable("empty", "0 bytes")
+    file.seek(0)
+    with warnings.catch_warnings(action="ignore"):  # of PIL, about what is judged here
+        try:
+            image = _open(file)
+            _check_header(image, min_side, max_pixels)
+            image.load()
+            return _to_rgb(PIL.ImageOps.exif_transpose(image))
+        except (Unusable, MemoryError):
+            raise
+        except Exception as error:  # PIL's readers raise whatever a damaged file makes them stumble over
+            raise Unusable("damaged", f"{type(error).__name__}: {error}") from error
+
+
+def _open(file: BinaryIO) -> PIL.Image.Image:
+    PIL.Image.init()
+    try:
+        return PIL.Image.open(file, formats=[name for name in FORMATS if name in PIL.Image.OPEN])
+    except PIL.UnidentifiedImageError as error:
+        raise Unusable("not an image", f"none of {', '.join(FORMATS)}") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise Unusable("too many pixels", str(error)) from error
+
+
+def _check_header(image: PIL.Image.Image, min_side: int, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise Unusable("too many pixels", f"{width} x {height}, more than {max_pixels} in all")
+    if min(width, height) < min_side:
+        raise Unusable("too small", f"{width} x {height}, the shorter side less than {min_side}")
+    if image.mode not in MODES:
+        raise Unusable("color mode", f"{image.mode}, none of {', '.join(MODES)}")
+    # Phones put a second picture behind the photograph of a JPEG (format MPO); the photograph is the first.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise Unusable("animated", f"a {image.format} of several pictures")
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    return PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image).convert("RGB")
