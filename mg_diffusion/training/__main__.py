@@ -3,6 +3,7 @@
 import sys
 
 from .arguments import parse_args
+from .disk import WriteError
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
         from .base import run
     try:
         run(args)
-    except ValueError as error:
+    except (ValueError, WriteError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -59,6 +59,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--checkpointing_steps", type=int, default=500)
     run.add_argument("--checkpoints_total_limit", type=int, default=2, help="0 keeps all")
     run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')
+    run.add_argument("--overwrite_output_dir", action="store_true", help="lose the run that is in --output_dir")
     run.add_argument("--report_to", help="trackers of accelerate: tensorboard, wandb, trackio, or all")
 
     optimizer = parser.add_argument_group("optimizer")
@@ -139,6 +140,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name, None)
         if value is not None and value < least:
             parser.error(f"--{name} must be at least {least}, got {value}")
+    if args.overwrite_output_dir and args.resume_from_checkpoint:
+        parser.error(
+            "--overwrite_output_dir contradicts --resume_from_checkpoint: there is nothing left to go on from"
+        )
     if not 0 <= args.ema_decay <= 1:
         parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
     if any(width < 16 or width % 16 for width in getattr(args, "block_out_channels", None) or ()):

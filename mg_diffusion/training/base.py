@@ -3,6 +3,7 @@
 import contextlib
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,14 +180,14 @@ def fit(
     stream: Dataset,
     held: tuple[Pictures, Dataset, Objective] | None,
     pipeline: Any,
-    export: Callable[[], None],
+    export: Callable[[Path], None],
 ) -> list[dict[str, float]]:
     """Train a model with its adapter, if it has one, attached; it is detached while the pipeline draws the grid.
 
     Args:
         held: held-out pictures, samples of them, and the objective that scores these; `None` where there are none.
         pipeline: of the very modules that are trained.
-        export: writes inference weights.
+        export: writes inference weights to a folder.
     """
     if held is None:
         accelerator.print("No held-out pictures: the run reports the training loss only.")
@@ -247,5 +248,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
         )
         held = held_out, held_stream, objective
     pipeline = MGPipeline(**components)
-    folder = Path(args.output_dir, "weights")
-    return fit(accelerator, args, model, objective, stream, held, pipeline, lambda: export_weights(components, folder))
+    export = partial(export_weights, components)
+    return fit(accelerator, args, model, objective, stream, held, pipeline, export)

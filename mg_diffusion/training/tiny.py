@@ -99,7 +99,11 @@ def main(arguments: list[str] | None = None) -> None:
         "--rendered_share": "0",
         "--ema_decay": "0.99",
     }
-    records = run(parse_args(["base", "--no-augment", *(part for pair in flags.items() for part in pair)]))
+    records = run(
+        parse_args(
+            ["base", "--no-augment", "--overwrite_output_dir", *(part for pair in flags.items() for part in pair)]
+        )
+    )
     pictures, made = reproduce(folder / "weights", folder / "data")
     save_comparison(pictures, made, folder / "overfitted.png")
     print(f"{folder / 'overfitted.png'}: the pictures above what their own references make of noise")

@@ -15,6 +15,7 @@ from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
+from .resuming import fingerprint_of
 
 
 class PictureStream(Dataset):
@@ -22,6 +23,10 @@ class PictureStream(Dataset):
 
     def __init__(self, pictures: Pictures, length: int, seed: int):
         self.pictures, self.length, self.seed = pictures, length, seed
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.pictures.whole, self.pictures.captions)
 
     def __len__(self) -> int:
         return self.length
@@ -94,10 +99,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
             PIL.Image.fromarray(grid).save(Path(args.output_dir, f"grid-{step:06d}.png"))
         return {"val_psnr": float((-10 * torch.log10(mse)).mean()), "val_loss": float(mse.mean())}
 
-    def export() -> None:
+    def export(folder: Path) -> None:
         images = pictures.whole[:256].float().to(accelerator.device) / 127.5 - 1
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
-        vae.save_pretrained(Path(args.output_dir, "weights"))
+        vae.save_pretrained(folder)
 
     stream = PictureStream(pictures, run_length(accelerator, args), args.seed)
     return train(accelerator, args, model, stream, default_collate, loss_of, validate, export)

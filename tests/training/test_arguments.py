@@ -40,6 +40,10 @@ def flags_of(stage):
             (["base", *NEEDED, f"--{name}", "-1"], f"--{name} must be at least 0, got -1")
             for name in ("checkpoints_total_limit", "dataloader_num_workers", "lr_warmup_steps", "num_crossings")
         ],
+        (
+            ["base", *NEEDED, "--overwrite_output_dir", "--resume_from_checkpoint", "latest"],
+            "--overwrite_output_dir contradicts --resume_from_checkpoint",
+        ),
         (["vae", *NEEDED, "--latent_channels", "0"], "--latent_channels must be at least 1"),
         (["base", *NEEDED, "--resolution", "60"], "multiple of 8 and at least 32, got 60"),
         (["base", *NEEDED, "--resolution", "24"], "multiple of 8 and at least 32, got 24"),
@@ -92,7 +96,10 @@ def test_a_pipeline_to_start_from_brings_its_own_widths():
 def test_every_flag_is_used_and_everything_used_is_a_flag(stage, repository):
     sources = repository / "mg_diffusion" / "training"
     own = {"vae": ["vae.py"], "base": ["base.py", "models.py", "text.py"], "adapter": ["adapter.py"]}[stage]
-    text = "".join((sources / name).read_text(encoding="utf-8") for name in ["loop.py", "pictures.py", *own])
+    text = "".join(
+        (sources / name).read_text(encoding="utf-8")
+        for name in ["loop.py", "checkpoints.py", "resuming.py", "pictures.py", *own]
+    )
     used = set(re.findall(r"\bargs\.([a-z_0-9]+)", text))
     chosen_by = {"stage", "text_only"}  # read by `__main__`
     assert flags_of(stage) | chosen_by == used | chosen_by
