@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +67,42 @@ def replacing(folder: Path) -> Iterator[Path]:
     aside.rename(folder)
     sync(folder.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+_held: dict[Path, int] = {}  # the folder that this process trains in
+
+
+def hold(folder: Path, patience: float = 10.0) -> None:
+    """Keep other processes out of a folder until this one ends, in whatever way, or holds another.
+
+    `accelerate launch` that is ended by a signal may leave its process behind, which trains on.
+
+    Args:
+        patience: seconds to wait for what loads data for a killed process and notices late.
+
+    Raises:
+        ValueError: if another process holds it. (Some network file systems do not know.)
+    """
+    if folder.resolve() in _held:
+        return
+    while _held:
+        os.close(_held.popitem()[1])
+    handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                os.close(handle)
+                raise ValueError(
+                    f"Another process trains in {str(folder)!r}. End it first, or give another --output_dir."
+                ) from error
+            time.sleep(0.1)
+            continue
+        except OSError:
+            pass  # a file system without locks
+        break
+    _held[folder.resolve()] = handle
 
 
 def tidy(output_dir: Path) -> None:

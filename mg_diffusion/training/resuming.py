@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .checkpoints import checkpoints, find, read_manifest, step_of
-from .disk import tidy, write_text
+from .disk import hold, tidy, write_text
 
 
 LOG = "log.jsonl"
@@ -41,13 +41,17 @@ def prepare_folder(accelerator: Accelerator, args: Namespace) -> None:
     `args.resume_from_checkpoint` is the path of a checkpoint afterwards, or `None`.
 
     Raises:
-        ValueError: if the folder holds a run that is not to be gone on with or overwritten, or see `find` and `compare`.
+        ValueError: if the folder holds a run that is not to be gone on with or overwritten, or another process trains in
+            it, or see `find` and `compare`.
     """
     outcome: list[Any] = [None, None]
+    folder = Path(args.output_dir)
     if accelerator.is_main_process:  # the others must not look at a folder that this one changes
         try:
             outcome[0] = _checkpoint_of(accelerator, args)
-            tidy(Path(args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(folder)
+            tidy(folder)
         except ValueError as error:
             outcome[1] = str(error)
     broadcast_object_list(outcome)

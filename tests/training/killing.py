@@ -12,15 +12,18 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training import adapter, base, text, vae  # noqa: F401 (before any fork, to save time)
 from mg_diffusion.training.checkpoints import checkpoints, step_of
+from mg_diffusion.training.stopping import EXIT_CODE
 from mg_diffusion.training.tiny import draw_pictures
 
 
@@ -48,6 +51,7 @@ class Lab:
     kills: int
     rng: random.Random
     is_validated: bool
+    processes: int
     lines: list[str] = field(default_factory=list)
     done: int = 0
 
@@ -56,19 +60,34 @@ class Lab:
         print(line, flush=True)
 
 
-def begin(flags: list[str], output: Path) -> int:
-    """Fork a process that trains; what it says goes to a file beside its folder."""
-    if (child := os.fork()) != 0:
-        return child
+def begin(flags: list[str], output: Path, processes: int = 1) -> list[int]:
+    """Fork processes that train together; what they say goes to a file beside their folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        if (child := os.fork()) == 0:
+            if processes > 1:
+                place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+                os.environ.update({name: str(value) for name, value in place.items()})
+                os.environ.update({"MASTER_ADDR": "127.0.0.1", "ACCELERATE_USE_CPU": "true"})
+            train([*flags, "--output_dir", str(output)], output.with_suffix(".txt"))
+        children.append(child)
+    return children
+
+
+def train(flags: list[str], said: Path) -> NoReturn:
     code = 1
     try:
-        said = os.open(output.with_suffix(".txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        command.main([*flags, "--output_dir", str(output)])
+        handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        command.main(flags)
         code = 0
     except SystemExit as ended:
         print(ended, file=sys.stderr)
+        code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:
         traceback.print_exc()
     finally:
@@ -76,32 +95,39 @@ def begin(flags: list[str], output: Path) -> int:
         os._exit(code)
 
 
-def has_ended(child: int) -> bool:
-    """Whether it has; an error ends this process as well, with what the run said."""
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended and status:
-        sys.exit(f"error: a run that was not killed ended with status {status}")
-    return bool(ended)
+def wait(children: list[int]) -> set[int]:
+    return {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
 
 
-def finish(child: int) -> None:
-    while not has_ended(child):
+def has_ended(children: list[int]) -> bool:
+    """Whether all have; an error ends this process as well."""
+    for child in [*children]:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            children.remove(child)
+        if ended and status:
+            sys.exit(f"error: a run that was not killed ended with status {status}")
+    return not children
+
+
+def finish(children: list[int]) -> None:
+    while not has_ended(children):
         time.sleep(0.01)
 
 
-def wait_for_moment(lab: Lab, child: int, output: Path, duration: float) -> str | None:
+def wait_for_moment(lab: Lab, children: list[int], output: Path, duration: float) -> str | None:
     """Wait until a random moment; what moment it was in words, or `None` if the run was done before."""
     start, delay = time.time(), lab.rng.uniform(0, 0.6 * duration)
     saved = lab.rng.choice([None, None, "unfinished-[0-9]*", "unfinished-weights"])
     if saved:
         delay = lab.rng.uniform(0, 0.03 * duration)  # a write and a bit more
         while not any(output.glob(saved)):
-            if has_ended(child):
+            if has_ended(children):
                 return None
             time.sleep(0.0005)
     until = time.time() + delay
     while time.time() < until:
-        if has_ended(child):
+        if has_ended(children):
             return None
         time.sleep(0.0005)
     seconds = f"{time.time() - start:5.2f} s after the start"
@@ -115,25 +141,42 @@ def newest(output: Path) -> int:
 
 
 def kill_until_done(lab: Lab, name: str, flags: list[str], duration: float) -> Path:
-    """A run killed and resumed until it is done, or, when there are enough kills, left to its end."""
-    output = lab.folder / name
-    while True:
+    """A run killed and resumed until it is done, or, when there are enough kills, told to stop and left to its end."""
+    output, flags = lab.folder / name, [*flags, "--resume_from_checkpoint", "latest"]
+    while lab.done < lab.kills:
         before = newest(output)
-        child = begin([*flags, "--resume_from_checkpoint", "latest"], output)
-        if lab.done == lab.kills:
-            finish(child)
-            return output
-        moment = wait_for_moment(lab, child, output, duration)
+        children = begin(flags, output, lab.processes)
+        moment = wait_for_moment(lab, children, output, duration)
         if moment is None:
             return output
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        wait(children)
         lab.done += 1
         left = sorted(path.name for path in output.glob("*") if path.name.startswith(("unfinished-", "previous-")))
         lab.say(
             f"kill {lab.done:2}  {name:10}  {moment:52}  went on from step {before:2}, had saved step {newest(output):2}"
             + (f", left {', '.join(left)}" if left else "")
         )
+    stop(lab, name, flags)
+    finish(begin(flags, output, lab.processes))
+    return output
+
+
+def stop(lab: Lab, name: str, flags: list[str]) -> None:
+    """Tell one process of a run to stop, as soon as it has got on."""
+    output = lab.folder / name
+    before, children = newest(output), begin(flags, output, lab.processes)
+    while newest(output) == before:
+        if has_ended(children):  # there was nothing left to do
+            return
+        time.sleep(0.005)
+    os.kill(children[-1], signal.SIGTERM)
+    codes = wait(children)
+    if codes not in ({EXIT_CODE}, {0}):
+        sys.exit(f"error: a run that was told to stop ended with {codes}")
+    who = f"the last of {lab.processes} processes" if lab.processes > 1 else "the process"
+    lab.say(f"stop     {name:10}  told {who} to stop: all saved step {newest(output)} and ended with {codes}")
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -177,7 +220,7 @@ def verdict_of(lab: Lab, stages: list[str]) -> bool:
     durations, is_same = {}, True
     for stage in stages:
         start = time.time()
-        finish(begin(runs[stage], lab.folder / stage))
+        finish(begin(runs[stage], lab.folder / stage, lab.processes))
         durations[stage] = time.time() - start
         lab.say(f"run {stage}, left alone: {STEPS} steps in {durations[stage]:.1f} s")
     for number, stage in enumerate(itertools.cycle(stages), 1):
@@ -187,7 +230,7 @@ def verdict_of(lab: Lab, stages: list[str]) -> bool:
         is_same &= not other
         if lab.done == lab.kills and number >= len(stages):
             return is_same
-    raise AssertionError
+    raise AssertionError("stages must not be empty")
 
 
 def main() -> None:
@@ -198,12 +241,13 @@ def main() -> None:
     parser.add_argument(
         "--validate", action=argparse.BooleanOptionalAction, default=True, help="kill in validation, too"
     )
+    parser.add_argument("--processes", type=int, default=1, help="that train together, on this machine")
     parser.add_argument("--seed", type=int, help="of the moments; fresh ones if not given")
     parser.add_argument("--log", type=Path, help="text file for what was said")
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
-    lab = Lab(options.folder, options.kills, random.Random(seed), options.validate)
+    lab = Lab(options.folder, options.kills, random.Random(seed), options.validate, options.processes)
     lab.say(f"python -m tests.training.killing FOLDER --kills {options.kills} --seed {seed}")
     is_same = verdict_of(lab, options.stages)
     lab.say(

@@ -31,7 +31,7 @@ from mg_diffusion.training.checkpoints import (
     write_manifest,
     writing,
 )
-from mg_diffusion.training.disk import WriteError, is_full, replacing, tidy
+from mg_diffusion.training.disk import WriteError, hold, is_full, replacing, tidy
 from mg_diffusion.training.journal import Journal, Meter
 from mg_diffusion.training.loop import start, train
 from mg_diffusion.training.resuming import FREE, compare, compare_data, continue_log, fingerprint_of
@@ -465,9 +465,7 @@ def test_a_disk_that_is_full(alone, tmp_path):
             f"no small disk to fill, for mount says: {done.stderr.strip()}; limits of sizes are tested all the same"
         )
     try:
-        message = (
-            f"The checkpoint of step [46] could not be written .*last good checkpoint is .*checkpoint-{NOTHING_YET}"
-        )
+        message = f"The checkpoint of step [46] could not be written to {ADVICE.format('checkpoint-[24]')}"
         with pytest.raises(WriteError, match=message):
             little(disk / "run")
         assert not [*disk.rglob("unfinished-*")] and damage(checkpoints(disk / "run")[-1]) is None
@@ -605,6 +603,19 @@ def test_a_run_is_overwritten_when_asked_for_and_not_before_the_new_one_is_ready
     assert [record["step"] for record in records_of(run)] == [2, 2]
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    """As the run that `accelerate launch` leaves behind and the one that was started to go on with it."""
+    script = "import fcntl, os, sys, time; fcntl.flock(os.open(sys.argv[1], 0), 2); print(flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)
+    other.stdout.readline()
+    with pytest.raises(ValueError, match="Another process trains in .*End it first, or give another --output_dir"):
+        hold(tmp_path, patience=0)
+    threading.Timer(0.3, other.kill).start()
+    hold(tmp_path)
+    hold(tmp_path, patience=0)  # this process may begin again
+    other.communicate()
+
+
 # ---------------------------------------------------------------------------------------------------- the same run
 
 
@@ -683,22 +694,33 @@ def test_the_fingerprint_is_of_pictures_and_captions():
 # ---------------------------------------------------------------------------------------------------- the real thing
 
 
-def test_ten_kills_at_random_moments_leave_no_trace(repository, tmp_path):
-    command = [sys.executable, "-m", "tests.training.killing", tmp_path / "runs", "--kills", "10", "--stages", "base"]
+def killed(repository, tmp_path, *options):
+    """The folder of a run left alone, those of its copies that were killed, and what the script said."""
+    command = [sys.executable, "-m", "tests.training.killing", tmp_path / "runs", "--no-validate", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, "--no-validate", "--log", tmp_path / "log.txt"],
-        cwd=repository,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = (tmp_path / "log.txt").read_text()
-    assert said.count("\nkill ") == 10 and "byte for byte" in said
-    left = tmp_path / "runs" / "base"
-    killed = sorted((tmp_path / "runs").glob("base-*/"))
-    for other in killed:
+    one, *others = sorted(path for path in (tmp_path / "runs").iterdir() if (path / "checkpoint-12").is_dir())
+    assert others and "byte for byte" in done.stdout
+    return one, others, done.stdout
+
+
+def test_ten_kills_at_random_moments_leave_no_trace(repository, tmp_path):
+    one, others, said = killed(
+        repository, tmp_path, "--kills", "10", "--stages", "base", "--log", tmp_path / "log.txt"
+    )
+    assert said.count("\nkill ") == 10 and (tmp_path / "log.txt").read_text() == said
+    for other in others:
         for name in ("checkpoint-12/model.safetensors", "weights/unet/diffusion_pytorch_model.safetensors"):
-            one, two = load_file(left / name), load_file(other / name)
-            assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one), name
+            left, gone_on = load_file(one / name), load_file(other / name)
+            assert left.keys() == gone_on.keys() and all(torch.equal(left[key], gone_on[key]) for key in left), name
+        states = [torch.load(path / "checkpoint-12" / "custom_checkpoint_0.pkl") for path in (one, other)]
+        assert all(map(torch.equal, *(state["shadow_params"] for state in states)))
+        assert records_of(one) == records_of(other)
+
+
+def test_two_processes_are_killed_and_agree_on_the_step_at_which_one_is_told_to_stop(repository, tmp_path):
+    one, others, said = killed(repository, tmp_path, "--kills", "2", "--stages", "vae", "--processes", "2")
+    assert "told the last of 2 processes to stop: all saved step" in said
+    assert (others[-1] / "checkpoint-12" / "random_states_1.pkl").is_file()
+    assert records_of(one) == records_of(others[-1])
