@@ -224,7 +224,8 @@ def begin(accelerator: Accelerator, args: Namespace, data: str | None) -> int:
         checkpoint = Path(args.resume_from_checkpoint)
         manifest = read_manifest(checkpoint)
         compare(manifest, args, accelerator.num_processes)  # again: now the resolution is known
-        compare_data(manifest, data)
+        if accelerator.is_main_process:
+            compare_data(manifest, data)
         return load_checkpoint(accelerator, checkpoint)
     if args.overwrite_output_dir and accelerator.is_main_process:
         clear(args.output_dir)

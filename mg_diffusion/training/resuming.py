@@ -24,7 +24,7 @@ FREE = {
     "train_data_dir",  # it may have moved; what it holds is compared
     "resume_from_checkpoint",
     "overwrite_output_dir",
-    "max_train_steps",  # of which `compare` warns
+    "max_train_steps",  # of which `warn_of_length` warns
     "checkpointing_steps",
     "checkpoints_total_limit",
     "validation_steps",
@@ -68,7 +68,11 @@ def _checkpoint_of(accelerator: Accelerator, args: Namespace) -> str | None:
         return None
     if step_of(path) > args.max_train_steps:
         raise ValueError(f"{str(path)!r} is beyond --max_train_steps {args.max_train_steps}; give a larger number.")
-    compare(read_manifest(path), args, accelerator.num_processes)
+    if path.resolve().parent != Path(args.output_dir).resolve():
+        refuse_occupied(args.output_dir)
+    manifest = read_manifest(path)
+    compare(manifest, args, accelerator.num_processes)
+    warn_of_length(manifest["settings"], args)
     return str(path)
 
 
@@ -108,6 +112,10 @@ def compare(manifest: dict[str, Any], args: Namespace, num_processes: int) -> No
             f"The run of the checkpoint has other settings: {changed}. A resumed run is the same run: give it the same "
             f"settings, or start a new one from its weights."
         )
+
+
+def warn_of_length(stored: dict[str, Any], args: Namespace) -> None:
+    """Warn if a run of another length has other learning rates from here on."""
     is_level = args.lr_scheduler in ("constant", "constant_with_warmup")
     if stored["max_train_steps"] != args.max_train_steps and not is_level:
         warnings.warn(

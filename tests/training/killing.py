@@ -7,6 +7,7 @@ Each run is a fork of this process, which has imported everything and run nothin
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -115,13 +116,20 @@ def finish(children: list[int]) -> None:
         time.sleep(0.01)
 
 
+def is_writing(output: Path, pattern: str, since: float) -> bool:
+    """Whether something is written there, which is not what an earlier kill left."""
+    with contextlib.suppress(FileNotFoundError):
+        return any(path.stat().st_mtime > since for path in output.glob(pattern))
+    return False
+
+
 def wait_for_moment(lab: Lab, children: list[int], output: Path, duration: float) -> str | None:
     """Wait until a random moment; what moment it was in words, or `None` if the run was done before."""
-    start, delay = time.time(), lab.rng.uniform(0, 0.6 * duration)
+    start, delay = time.time(), lab.rng.uniform(0, 0.8 * duration)
     saved = lab.rng.choice([None, None, "unfinished-[0-9]*", "unfinished-weights"])
     if saved:
         delay = lab.rng.uniform(0, 0.03 * duration)  # a write and a bit more
-        while not any(output.glob(saved)):
+        while not is_writing(output, saved, start):
             if has_ended(children):
                 return None
             time.sleep(0.0005)
@@ -140,10 +148,10 @@ def newest(output: Path) -> int:
     return max(map(step_of, checkpoints(output)), default=0)
 
 
-def kill_until_done(lab: Lab, name: str, flags: list[str], duration: float) -> Path:
+def kill_until_done(lab: Lab, name: str, flags: list[str], duration: float, kills: int) -> Path:
     """A run killed and resumed until it is done, or, when there are enough kills, told to stop and left to its end."""
     output, flags = lab.folder / name, [*flags, "--resume_from_checkpoint", "latest"]
-    while lab.done < lab.kills:
+    while lab.done < kills:
         before = newest(output)
         children = begin(flags, output, lab.processes)
         moment = wait_for_moment(lab, children, output, duration)
@@ -215,7 +223,7 @@ def prepare(folder: Path, is_validated: bool) -> dict[str, list[str]]:
 
 
 def verdict_of(lab: Lab, stages: list[str]) -> bool:
-    """Kill runs of the stages in turn until there were enough kills; whether all ended like the one left alone."""
+    """Give each stage its share of the kills; whether all runs ended like those left alone."""
     runs = prepare(lab.folder, lab.is_validated)
     durations, is_same = {}, True
     for stage in stages:
@@ -223,14 +231,17 @@ def verdict_of(lab: Lab, stages: list[str]) -> bool:
         finish(begin(runs[stage], lab.folder / stage, lab.processes))
         durations[stage] = time.time() - start
         lab.say(f"run {stage}, left alone: {STEPS} steps in {durations[stage]:.1f} s")
-    for number, stage in enumerate(itertools.cycle(stages), 1):
-        output = kill_until_done(lab, f"{stage}-{number}", runs[stage], durations[stage])
-        other = differences(lab.folder / stage, output)
-        lab.say(f"run {stage}-{number}, done: " + (f"DIFFERS in {', '.join(other)}" if other else "the same bytes"))
-        is_same &= not other
-        if lab.done == lab.kills and number >= len(stages):
-            return is_same
-    raise AssertionError("stages must not be empty")
+    for share, stage in enumerate(stages, 1):
+        kills = lab.kills * share // len(stages)
+        for number in itertools.count(1):
+            name = f"{stage}-{number}"
+            output = kill_until_done(lab, name, runs[stage], durations[stage], kills)
+            other = differences(lab.folder / stage, output)
+            lab.say(f"run {name}, done: " + (f"DIFFERS in {', '.join(other)}" if other else "the same bytes"))
+            is_same &= not other
+            if lab.done == kills:
+                break
+    return is_same
 
 
 def main() -> None:

@@ -587,6 +587,13 @@ def test_a_folder_that_holds_a_run_is_not_written_to(run, tmp_path, name):
     assert listing(place) == before
 
 
+def test_a_checkpoint_from_elsewhere_does_not_go_on_in_a_folder_that_holds_a_run(run, alone):
+    before = listing(run)
+    with pytest.raises(ValueError, match="holds a run already .*--resume_from_checkpoint latest"):
+        little(run, resume_from_checkpoint=alone / "checkpoint-2")
+    assert listing(run) == before
+
+
 def test_a_run_is_overwritten_when_asked_for_and_not_before_the_new_one_is_ready(alone, run):
     (run / "grid-000003.png").write_text("of the old run")
     (run / "notes.txt").write_text("not of a run")
