@@ -169,6 +169,9 @@ def load_components(folder: str) -> dict[str, Any]:
 
 def export_weights(components: dict[str, Any], folder: str | Path) -> None:
     """Write inference weights as a repository that `DiffusionPipeline.from_pretrained` loads."""
+    # A tokenizer saves how it was called last, and a resumed run exports before it calls it.
+    components["tokenizer"].backend_tokenizer.no_padding()
+    components["tokenizer"].backend_tokenizer.no_truncation()
     MGPipeline(**components).save_pretrained(folder, safe_serialization=True)
 
 

@@ -125,7 +125,7 @@ def is_writing(output: Path, pattern: str, since: float) -> bool:
 
 def wait_for_moment(lab: Lab, children: list[int], output: Path, duration: float) -> str | None:
     """Wait until a random moment; what moment it was in words, or `None` if the run was done before."""
-    start, delay = time.time(), lab.rng.uniform(0, 0.8 * duration)
+    start, delay = time.time(), lab.rng.uniform(0, 0.5 * duration)
     saved = lab.rng.choice([None, None, "unfinished-[0-9]*", "unfinished-weights"])
     if saved:
         delay = lab.rng.uniform(0, 0.03 * duration)  # a write and a bit more

@@ -147,8 +147,7 @@ def test_a_run_that_ends_at_any_batch_goes_on_as_if_nothing_had_been(alone, tmp_
     assert [record["step"] for record in records] == [3, 6, 6]
 
 
-@pytest.mark.parametrize("place", ["weigh", "judge"])
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("place, number", [("weigh", 0), ("weigh", 2), ("judge", 0), ("judge", 1)])
 def test_a_run_that_ends_after_its_checkpoint_makes_up_for_what_was_to_come(alone, tmp_path, place, number):
     calls = iter(range(10))
 
