@@ -150,7 +150,7 @@ def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[d
     path, outcome = Path(output_dir, LOG), [[]]
     if accelerator.is_main_process and path.exists():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        outcome[0] = [record for record in map(_record, lines) if record is not None and True]
+        outcome[0] = [record for record in map(_record, lines) if record is not None and record["step"] <= step]
         write_text(path, "".join(json.dumps(record) + "\n" for record in outcome[0]))
     broadcast_object_list(outcome)
     return outcome[0]
