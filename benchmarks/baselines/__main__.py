@@ -56,7 +56,7 @@ def gatys(options: argparse.Namespace) -> Method:
 
 def trained(options: argparse.Namespace, components: dict[str, Any]) -> Method:
     model = build(options.method, components)
-    place = Path(options.weights or "", WEIGHTS)
+    place = Path(options.weights or "", "weights", WEIGHTS)
     if options.weights is None or not place.is_file():
         raise ValueError(
             f"{options.method} needs the --output_dir of its training as --weights; there is no {str(place)!r}."

@@ -97,7 +97,7 @@ def build(method: str, components: dict[str, Any]) -> torch.nn.Module:
 
 
 def run(args: Namespace) -> list[dict[str, float]]:
-    """Train `args.method` on the frozen base `args.init_from`; weights go to `args.output_dir`."""
+    """Train `args.method` on the frozen base `args.init_from`; weights go to `weights/` in `args.output_dir`."""
     if args.streaming:
         raise ValueError("Baselines are compared on the same pictures: give --train_data_dir without --streaming.")
     accelerator = start(args)
@@ -116,12 +116,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
         pool, bases, pictures.captions, run_length(accelerator, args), args.seed, shares, tiles
     )
 
-    def export() -> None:
+    def export(folder: Path) -> None:
         if is_ours:
-            export_weights(components, Path(args.output_dir, "weights"))
+            export_weights(components, folder)
         else:
-            torch.save(
-                {name: value.cpu() for name, value in trained_state(model).items()}, Path(args.output_dir, WEIGHTS)
-            )
+            torch.save({name: value.cpu() for name, value in trained_state(model).items()}, folder / WEIGHTS)
 
     return fit(accelerator, args, model, objective, stream, None, None, export)

@@ -3,6 +3,7 @@
 import sys
 
 from .arguments import parse_args
+from .disk import WriteError
 from .report import finish
 
 
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         run(args)
         finish(args)
-    except ValueError as error:
+    except (ValueError, WriteError) as error:
         sys.exit(f"error: {error}")
 
 

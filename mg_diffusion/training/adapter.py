@@ -269,8 +269,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
         held_stream = stream_of(held_out, len(held_out), max(1, len(held_out) // 2), 1, count, False)
         held = held_out, held_stream, AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
 
-    def export() -> None:
+    def export(folder: Path) -> None:
         for name, part in (("mg_encoder", encoder), ("mg_adapter", adapter)):
-            part.save_pretrained(Path(args.output_dir, "weights", name))
+            part.save_pretrained(folder / name)
 
     return fit(accelerator, args, model, objective, stream, held, pipeline, export)

@@ -109,6 +109,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--checkpointing_steps", type=int, default=500, help="steps between two checkpoints")
     run.add_argument("--checkpoints_total_limit", type=int, default=2, help="how many to keep; 0 keeps all")
     run.add_argument("--resume_from_checkpoint", help='"latest" or the path of a checkpoint')
+    run.add_argument("--overwrite_output_dir", action="store_true", help="lose the run that is in --output_dir")
     trackers = "tracker of accelerate to send losses, health and grids to; all: those that are installed"
     run.add_argument("--report_to", choices=(*PACKAGES, "all"), help=trackers)
     run.add_argument("--tracker_project_name", default="mg-diffusion", help="the project of the tracker's run")
@@ -120,7 +121,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     optimizer = parser.add_argument_group("optimizer")
     optimizer.add_argument("--learning_rate", type=float, default=1e-3, help="the highest of the schedule; above 0")
     optimizer.add_argument("--lr_scheduler", choices=SCHEDULES, default="cosine", help="how the rate falls")
-    warmup = "steps in which the rate rises from 0; at most --max_train_steps, none for the schedule constant"
+    warmup = "steps until the learning rate is reached; if not given, at most a tenth of the run"
     optimizer.add_argument("--lr_warmup_steps", type=int, default=200, help=warmup)
     optimizer.add_argument("--adam_beta1", type=float, default=0.9, help="of AdamW, from 0 to below 1")
     optimizer.add_argument("--adam_beta2", type=float, default=0.99, help="of AdamW, from 0 to below 1")
@@ -208,6 +209,8 @@ def _check_optimizer(parser: argparse.ArgumentParser, args: argparse.Namespace, 
     if args.lr_scheduler == "constant":
         if "lr_warmup_steps" in given and args.lr_warmup_steps:
             parser.error("--lr_warmup_steps contradicts --lr_scheduler constant; choose constant_with_warmup")
+    elif "lr_warmup_steps" not in given:
+        args.lr_warmup_steps = min(args.lr_warmup_steps, args.max_train_steps // 10)
     elif args.lr_warmup_steps > args.max_train_steps:
         parser.error(
             f"--lr_warmup_steps {args.lr_warmup_steps} is longer than --max_train_steps {args.max_train_steps}: the run "
@@ -234,6 +237,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         if value is not None and not value >= least:
             parser.error(f"--{name} must be at least {least}, got {value}")
     _check_optimizer(parser, args, given)
+    if args.overwrite_output_dir and args.resume_from_checkpoint:
+        parser.error(
+            "--overwrite_output_dir contradicts --resume_from_checkpoint: there is nothing left to go on from"
+        )
     if any(width < 16 or width % 16 for width in getattr(args, "block_out_channels", None) or ()):
         parser.error(f"--block_out_channels must be multiples of 16, got {args.block_out_channels}")
     if args.resolution is not None and (args.resolution < 32 or args.resolution % 8):
@@ -284,6 +291,7 @@ def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         "cache_latents": "its windows pass by",
         "max_train_samples": "a stream has no part at random",
         "dataloader_num_workers": "each worker would make windows of its own",
+        "split_batches": "a process reads batches of its own windows",
     }.items():
         if getattr(args, name, None):
             parser.error(f"--{name} contradicts --streaming: {reason}")

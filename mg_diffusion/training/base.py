@@ -3,6 +3,7 @@
 import contextlib
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,9 @@ def load_components(folder: str) -> dict[str, Any]:
 
 def export_weights(components: dict[str, Any], folder: str | Path) -> None:
     """Write inference weights as a repository that `DiffusionPipeline.from_pretrained` loads."""
+    # A tokenizer saves how it was called last, and a resumed run exports before it calls it.
+    components["tokenizer"].backend_tokenizer.no_padding()
+    components["tokenizer"].backend_tokenizer.no_truncation()
     MGPipeline(**components).save_pretrained(folder, safe_serialization=True)
 
 
@@ -193,14 +197,14 @@ def fit(
     stream: Dataset,
     held: tuple[Pictures, Dataset, Objective] | None,
     pipeline: Any,
-    export: Callable[[], None],
+    export: Callable[[Path], None],
 ) -> list[dict[str, float]]:
     """Train a model with its adapter, if it has one, attached; it is detached while the pipeline draws the grid.
 
     Args:
         held: held-out pictures, samples of them, and the objective that scores these; `None` where there are none.
         pipeline: of the very modules that are trained.
-        export: writes inference weights.
+        export: writes inference weights to a folder.
     """
     if held is None:
         accelerator.print("No held-out pictures: the run reports the training loss only.")
@@ -268,5 +272,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
         )
         held = held_out, held_stream, objective
     pipeline = MGPipeline(**components)
-    folder = Path(args.output_dir, "weights")
-    return fit(accelerator, args, model, objective, stream, held, pipeline, lambda: export_weights(components, folder))
+    export = partial(export_weights, components)
+    return fit(accelerator, args, model, objective, stream, held, pipeline, export)

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,36 +17,43 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.std import EMA
 
-from .checkpoints import checkpoints
+from .checkpoints import good_checkpoints, writing
+from .disk import write_text
 from .trackers import track_picture
 
 
 PACKAGES = ("mg-diffusion", "torch", "diffusers", "transformers", "accelerate")
 GRANULARITIES = ("color", "texture", "shape")
+LOG = "log.jsonl"
 LINE_SECONDS = 30  # between two lines where the progress goes to a file
 STARTED_FROM = {"base": "init_from", "adapter": "mg_model_name_or_path"}  # flags that take weights
 
 
 class Journal:
-    """Log records: kept, sent to the trackers, appended to `log.jsonl`; beside it `environment.json`."""
+    """Log records: kept, sent to the trackers, appended to `log.jsonl`; beside it `environment.json`.
 
-    def __init__(self, accelerator: Accelerator, args: Namespace):
+    Args:
+        records: those of the run until it was interrupted, which the file holds already.
+    """
+
+    def __init__(self, accelerator: Accelerator, args: Namespace, records: Sequence[dict[str, float]] = ()):
         self.accelerator, self.folder = accelerator, Path(args.output_dir)
-        self.path = self.folder / "log.jsonl"
-        self.records: list[dict[str, float]] = []
+        self.records = [*records]
         if accelerator.is_main_process:
             text = json.dumps(environment(accelerator, args), indent=2, sort_keys=True)
-            (self.folder / "environment.json").write_text(text + "\n", encoding="utf-8")
-            if self.path.is_file() and not self.path.read_bytes().endswith(b"\n"):
-                with open(self.path, "a") as log:  # a crash tore the last line: records to come get lines of their own
-                    log.write("\n")
+            write_text(self.folder / "environment.json", text + "\n")
+
+    def at(self, step: int) -> list[dict[str, float]]:
+        return [record for record in self.records if record["step"] == step]
 
     def write(self, record: dict[str, float]) -> None:
         self.records.append(record)
         self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
         if self.accelerator.is_main_process:
-            with open(self.path, "a") as log:
+            with writing("A record of the log", self.folder), open(self.folder / LOG, "a") as log:
                 log.write(json.dumps(record) + "\n")
+                log.flush()
+                os.fsync(log.fileno())  # a checkpoint that outlives a crash has its records
 
     def show_grid(self, step: int) -> None:
         """Send the grid of a step, if it was drawn, to the trackers."""
@@ -70,7 +77,7 @@ def environment(accelerator: Accelerator, args: Namespace) -> dict[str, Any]:
 
 
 class Meter:
-    """Mean loss, speed and health of the steps since they were last read."""
+    """Mean loss, speed and health of the steps since they were last read; all but the speed goes along with a checkpoint."""
 
     def __init__(self, samples_per_batch: int, max_grad_norm: float):
         self.samples_per_batch, self.max_grad_norm = samples_per_batch, max_grad_norm
@@ -78,6 +85,7 @@ class Meter:
         self._restart()
 
     def _restart(self) -> None:
+        self.timed = 0
         self.losses: list[float] = []
         self.norms: list[float] = []
         self.absent: list[torch.Tensor] = []
@@ -85,7 +93,13 @@ class Meter:
 
     @property
     def samples_per_second(self) -> float:
-        return len(self.losses) * self.samples_per_batch / max(time.time() - self.since, 1e-9)
+        return self.timed * self.samples_per_batch / max(time.time() - self.since, 1e-9)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self.losses, "norms": self.norms, "absent": self.absent}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses, self.norms, self.absent = list(state["losses"]), list(state["norms"]), list(state["absent"])
 
     def add(self, loss: float, norm: float | None, batch: dict[str, Any]) -> None:
         """Count a batch.
@@ -94,11 +108,12 @@ class Meter:
             norm: of the gradient before it was clipped; `None` where gradients are still accumulated.
             batch: with "present" (B, 3) bool, where there are references.
         """
+        self.timed += 1
         self.losses.append(loss)
         if norm is not None:
             self.norms.append(norm)
         if "present" in batch:
-            self.absent.append(~batch["present"])
+            self.absent.append(~batch["present"].cpu())
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -158,7 +173,7 @@ def stop_at_non_finite(args: Namespace, step: int, loss: float, norm: float | No
         return
     what = " and the ".join(f"{name} is {value}" for name, value in wrong.items())
     precision = f" or --mixed_precision no (now {args.mixed_precision})" if args.mixed_precision != "no" else ""
-    saved = checkpoints(args.output_dir)
+    saved = good_checkpoints(args.output_dir)
     ways = f"train anew with a lower --learning_rate (now {args.learning_rate:g}) or a longer --lr_warmup_steps (now {args.lr_warmup_steps})"
     if saved:
         where = f"The last checkpoint, {str(saved[-1])!r}, was saved before."

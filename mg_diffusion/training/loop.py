@@ -1,6 +1,5 @@
 """The loop that all stages share: step 4 of the method, theta <- theta - alpha * grad L, and what keeps a run safe."""
 
-import contextlib
 import json
 import os
 from argparse import Namespace
@@ -12,20 +11,31 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .checkpoints import resume, save_checkpoint
+from .averaging import Averaged
+from .checkpoints import load_checkpoint, read_manifest, save_checkpoint, writing
+from .disk import write_text
 from .draws import Drawn
 from .hub import create_repository
 from .journal import Journal, Meter, Progress, stop_at_non_finite
-from .sharding import gathered, prepare_for_sharding, reshard, shard_like, whole
+from .pauses import Pauses
+from .resuming import clear, compare, compare_data, continue_log, prepare_folder
+from .sharding import prepare_for_sharding, whole
+from .stopping import Stop
 from .trackers import chosen_trackers, start_trackers
 
 
+RECORD_STEPS = 20  # between two records of the log
+
+
 def start(args: Namespace) -> Accelerator:
-    """Accelerator, seed, output folder, and the resolved configuration written before anything else."""
+    """Accelerator, seed, output folder, and the resolved configuration written before anything else.
+
+    Raises:
+        ValueError: if the folder holds another run, or no checkpoint to go on from as asked; nothing is written then.
+    """
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         gradient_accumulation_steps=args.gradient_accumulation_steps,
@@ -35,10 +45,11 @@ def start(args: Namespace) -> Accelerator:
         dataloader_config=DataLoaderConfiguration(split_batches=args.split_batches),
     )
     check_processes(accelerator, args)
-    set_seed(args.seed)
-    torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     if args.push_to_hub and accelerator.is_main_process:
         args.hub_model_id = create_repository(args)
+    prepare_folder(accelerator, args)
+    set_seed(args.seed)
+    torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     write_configuration(accelerator, args)
     if args.report_to:
         start_trackers(accelerator, args)
@@ -50,7 +61,8 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
     if accelerator.is_main_process:
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "training_config.json").write_text(json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
+        with writing("The configuration", folder):
+            write_text(folder / "training_config.json", json.dumps(vars(args), indent=2, sort_keys=True) + "\n")
 
 
 def check_processes(accelerator: Accelerator, args: Namespace) -> None:
@@ -100,48 +112,6 @@ def mean_of_processes(accelerator: Accelerator, figures: dict[str, float]) -> di
     return {**figures, **dict(zip(names, accelerator.reduce(values, "mean").tolist(), strict=True))}
 
 
-class Averaged:
-    """Exponential moving average of the trained weights, saved and loaded with every checkpoint."""
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.ema = EMAModel(self.parameters, decay=decay, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
-
-    def state_dict(self) -> dict[str, Any]:
-        state = self.ema.state_dict()
-        return {**state, "shadow_params": [whole(one) for one in state["shadow_params"]]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.ema.load_state_dict(state)
-        # What is loaded lies on the CPU.
-        self.ema.shadow_params = [
-            shard_like(one, own).to(own.device)
-            for one, own in zip(self.ema.shadow_params, self.parameters, strict=True)
-        ]
-
-    def step(self) -> None:
-        self.ema.step(self.parameters)
-
-    @torch.no_grad()
-    def distance(self) -> float:
-        """||average - weights|| / ||weights||, over all that is trained."""
-        pairs = list(zip(self.ema.shadow_params, self.parameters, strict=True))
-        away = sum(whole((average.float() - now.float()).square().sum()) for average, now in pairs)
-        return (away / sum(whole(now.float().square().sum()) for _, now in pairs)).sqrt().item()
-
-    def __enter__(self) -> None:
-        self.ema.store(self.parameters)
-        self.ema.copy_to(self.parameters)
-
-    def __exit__(self, *exception: Any) -> None:
-        self.ema.restore(self.parameters)
-
-
-def fork_rng(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """What is drawn inside is given back: a run resumed from a checkpoint does not draw it."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
-
-
 def build_optimizer(args: Namespace, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
     """AdamW for what is trainable, and its learning rate schedule."""
     optimizer = torch.optim.AdamW(
@@ -183,54 +153,41 @@ def train(
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]],
     loss_of: Callable[[nn.Module, dict[str, Any]], torch.Tensor],
     validate: Callable[[int], dict[str, float]],
-    export: Callable[[], None],
+    export: Callable[[Path], None],
 ) -> list[dict[str, float]]:
     """Minimise `loss_of` over the stream; returns the log records, also appended to `log.jsonl`.
 
+    Killed at any moment and resumed, it ends with the weights of the run that was never killed. A checkpoint comes
+    first at a step, so that nothing that fails in validation can lose the work; a resumed run makes up for what was
+    still to come at its step.
+
     Args:
-        dataset: map-style; item i of the run, so that skipping batches resumes exactly.
+        dataset: map-style; item i of the run, so that skipping batches resumes exactly. Its `fingerprint`, if it has
+            one, tells whether it is still the same data.
         loss_of: (prepared model, batch) -> scalar.
         validate: called every `validation_steps` and at the end, with averaged weights in place.
-        export: writes inference weights; called at every checkpoint with averaged weights in place.
+        export: writes inference weights to a folder; called at every checkpoint with averaged weights in place.
+
+    Raises:
+        WriteError: if the disk is full; the last good checkpoint stays.
+        SystemExit: with `stopping.EXIT_CODE`, after a checkpoint, on SIGTERM or SIGINT.
     """
     prepare_for_sharding(accelerator, model)
     optimizer, schedule = build_optimizer(args, model)
     loader = build_loader(args, dataset, collate)
     prepared, optimizer, loader, schedule = accelerator.prepare(model, optimizer, loader, schedule)
     averaged = Averaged(model, args.ema_decay)
-    accelerator.register_for_checkpointing(averaged)
-    step = resume(accelerator, args)
-    batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
-    journal = Journal(accelerator, args)
     meter = Meter(samples_per_batch(accelerator, args), args.max_grad_norm)
+    accelerator.register_for_checkpointing(averaged, meter)
+    data = getattr(dataset, "fingerprint", None)
+    step = begin(accelerator, args, data)
+    batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
+    journal = Journal(accelerator, args, continue_log(accelerator, args.output_dir, step))
     progress = Progress(args, step, accelerator.is_local_main_process)
+    pauses = Pauses(accelerator, args, model, averaged, validate, export)
 
-    def validated(at: int) -> None:
-        with averaged, fork_rng(accelerator.device):
-            losses = validate(at)
-        reshard(model)  # or the next step would compute with the averages
-        if losses:
-            journal.write({"step": at, **losses})
-            journal.show_grid(at)
-            progress.say(f"validation at step {at}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
-
-    def pause(at: int, last: bool) -> None:
-        """Checkpoint first, so that nothing that fails in validation can lose the work."""
-        if last or at % args.checkpointing_steps == 0:
-            save_checkpoint(accelerator, args.output_dir, at, args.checkpoints_total_limit)
-            with averaged, fork_rng(accelerator.device), gathered(model):
-                if accelerator.is_main_process:
-                    export()
-        if last or at % args.validation_steps == 0:
-            validated(at)
-
-    if step == 0 and args.validation_at_start:
-        with meter.paused():
-            validated(0)
-        progress.start_clock()
-    for batch in batches:
-        if step >= args.max_train_steps:
-            break
+    def update(batch: dict[str, Any]) -> float:
+        """theta <- theta - alpha * grad L, or a part of the gradient; returns the loss."""
         with accelerator.accumulate(prepared):
             loss = loss_of(prepared, batch)
             accelerator.backward(loss)
@@ -242,20 +199,56 @@ def train(
             stop_at_non_finite(args, step + 1, loss.item(), norm if accelerator.scaler is None else None)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if not accelerator.sync_gradients:
-            continue
-        schedule.step()
-        averaged.step()
-        step += 1
-        last = step == args.max_train_steps
-        progress.update(loss.item(), meter.samples_per_second)
-        if step % 20 == 0 or last:
-            health = {"ema_distance": averaged.distance(), "lr": schedule.get_last_lr()[0]}
-            record = {"step": step, **mean_of_processes(accelerator, meter.read()), **health}
-            journal.write(record)
-            progress.show_health(record)
-        with meter.paused():
-            pause(step, last)
+        return loss.item()
+
+    with meter.paused():
+        pauses.catch_up(step, journal, progress)
+    progress.start_clock()
+    with Stop() as stop:
+        for batch in batches:
+            if step >= args.max_train_steps:
+                break
+            loss = update(batch)
+            if not accelerator.sync_gradients:
+                continue
+            schedule.step()
+            averaged.step()
+            step += 1
+            progress.update(loss, meter.samples_per_second)
+            if pauses.is_due(step, RECORD_STEPS):
+                health = {"ema_distance": averaged.distance(), "lr": schedule.get_last_lr()[0]}
+                record = {"step": step, **mean_of_processes(accelerator, meter.read()), **health}
+                journal.write(record)
+                progress.show_health(record)
+            with meter.paused():
+                is_stopping = step < args.max_train_steps and stop.is_asked(accelerator)
+                if is_stopping or pauses.is_due(step, args.checkpointing_steps):
+                    save_checkpoint(accelerator, args, step, data)
+                if is_stopping:
+                    progress.close()
+                    stop.leave(accelerator, step)
+                if pauses.is_due(step, args.checkpointing_steps):
+                    pauses.publish()
+                if pauses.is_due(step, args.validation_steps):
+                    pauses.judge(step, journal, progress)
     progress.close()
     accelerator.end_training()
     return journal.records
+
+
+def begin(accelerator: Accelerator, args: Namespace, data: str | None) -> int:
+    """Load the checkpoint that `start` has found, or make room for a new run; returns the step to go on from.
+
+    Raises:
+        ValueError: if the checkpoint is that of another run.
+    """
+    if args.resume_from_checkpoint:
+        checkpoint = Path(args.resume_from_checkpoint)
+        manifest = read_manifest(checkpoint)
+        compare(manifest, args, accelerator.num_processes)  # again: now the resolution is known
+        if accelerator.is_main_process:
+            compare_data(manifest, data)
+        return load_checkpoint(accelerator, checkpoint)
+    if args.overwrite_output_dir and accelerator.is_main_process:
+        clear(args.output_dir)
+    return 0

@@ -38,6 +38,7 @@ from .composer import add_texture, flatten_regions
 from .keeping import Tensors, code_of, keep, pixels_of
 from .pictures import Pictures
 from .renderer import halve, render, render_palette, render_regions
+from .resuming import fingerprint_of
 
 
 GRANULARITIES = ("color", "texture", "shape")
@@ -301,6 +302,10 @@ class SampleStream(Dataset):
         self.length, self.seed, self.shares = length, seed, shares
         self.text_dropout, self.num_tiles, self.augment = text_dropout, num_tiles, augment
         self.images, self.is_inpainting, self.is_settled = images, is_inpainting, is_settled
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.pool.rgb[: 2 * len(self.captions)], self.captions)
 
     def __len__(self) -> int:
         return self.length

@@ -4,7 +4,7 @@ What it makes is a base without any of our parts: a stock miniature for stage `a
 """
 
 from argparse import Namespace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from .base import Objective, export_weights, fit, load_base
 from .loop import run_length, start
 from .models import TextModel, build_components
 from .pictures import Pictures, load_splits
+from .resuming import fingerprint_of
 from .streaming import samples_of
 from .supervision import random_mask
 
@@ -27,6 +28,10 @@ class TextStream(Dataset):
     def __init__(self, pictures: Pictures, length: int, seed: int, text_dropout: float = 0.1, augment: bool = True):
         self.pictures, self.length, self.seed = pictures, length, seed
         self.text_dropout, self.augment = text_dropout, augment
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.pictures.whole, self.pictures.captions)
 
     def __len__(self) -> int:
         return self.length
@@ -74,5 +79,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
     if held_out is not None:
         held = held_out, TextStream(held_out, args.num_validation_images, 1, augment=False), objective
     pipeline = MGPipeline(**components)
-    folder = Path(args.output_dir, "weights")
-    return fit(accelerator, args, model, objective, stream, held, pipeline, lambda: export_weights(components, folder))
+    export = partial(export_weights, components)
+    return fit(accelerator, args, model, objective, stream, held, pipeline, export)

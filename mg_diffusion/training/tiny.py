@@ -101,7 +101,13 @@ def main(arguments: list[str] | None = None) -> None:
     }
     records = run(
         parse_args(
-            ["base", "--no-augment", "--no-validation_at_start", *(part for pair in flags.items() for part in pair)]
+            [
+                "base",
+                "--no-augment",
+                "--no-validation_at_start",
+                "--overwrite_output_dir",
+                *(part for pair in flags.items() for part in pair),
+            ]
         )
     )
     pictures, made = reproduce(folder / "weights", folder / "data")

@@ -16,6 +16,7 @@ from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 from .draws import generators_of
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
+from .resuming import fingerprint_of
 from .sharding import gathered
 from .streaming import samples_of
 
@@ -25,6 +26,10 @@ class PictureStream(Dataset):
 
     def __init__(self, pictures: Pictures, length: int, seed: int):
         self.pictures, self.length, self.seed = pictures, length, seed
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.pictures.whole, self.pictures.captions)
 
     def __len__(self) -> int:
         return self.length
@@ -98,10 +103,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
             PIL.Image.fromarray(grid).save(Path(args.output_dir, f"grid-{step:06d}.png"))
         return {"val_psnr": float((-10 * torch.log10(mse)).mean()), "val_loss": float(mse.mean())}
 
-    def export() -> None:
+    def export(folder: Path) -> None:
         images = pictures.whole[:256].float().to(accelerator.device) / 127.5 - 1
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
-        vae.save_pretrained(Path(args.output_dir, "weights"))
+        vae.save_pretrained(folder)
 
     length = run_length(accelerator, args)
     stream = samples_of(args, pictures, lambda some: PictureStream(some, length, args.seed), length)

@@ -55,6 +55,10 @@ NEEDED = ["--train_data_dir", "pictures", "--output_dir", "run"]
             (["base", *NEEDED, f"--{name}", "-1"], f"--{name} must be at least 0, got -1")
             for name in ("checkpoints_total_limit", "dataloader_num_workers", "lr_warmup_steps", "num_crossings")
         ],
+        (
+            ["base", *NEEDED, "--overwrite_output_dir", "--resume_from_checkpoint", "latest"],
+            "--overwrite_output_dir contradicts --resume_from_checkpoint",
+        ),
         (["vae", *NEEDED, "--latent_channels", "0"], "--latent_channels must be at least 1"),
         (["base", *NEEDED, "--resolution", "60"], "multiple of 8 and at least 32, got 60"),
         (["base", *NEEDED, "--resolution", "24"], "multiple of 8 and at least 32, got 24"),
@@ -71,7 +75,10 @@ NEEDED = ["--train_data_dir", "pictures", "--output_dir", "run"]
         (["vae", *NEEDED, "--adam_beta1", "1.0"], r"--adam_beta1 must lie in \[0, 1\), got 1.0"),
         (["vae", *NEEDED, "--adam_beta2", "-0.5"], r"--adam_beta2 must lie in \[0, 1\), got -0.5"),
         (["vae", *NEEDED, "--snr_gamma", "5"], "unrecognized arguments: --snr_gamma"),
-        (["vae", *NEEDED, "--max_train_steps", "100"], "--lr_warmup_steps 200 is longer than --max_train_steps 100"),
+        (
+            ["vae", *NEEDED, "--max_train_steps", "100", "--lr_warmup_steps", "200"],
+            "--lr_warmup_steps 200 is longer than --max_train_steps 100",
+        ),
         (
             ["vae", *NEEDED, "--lr_scheduler", "constant", "--lr_warmup_steps", "200"],
             "--lr_warmup_steps contradicts --lr_scheduler constant; choose constant_with_warmup",

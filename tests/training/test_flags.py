@@ -17,7 +17,7 @@ def used(repository):
     found = {}
     for path in (repository / "mg_diffusion" / "training").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args":
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):
                 if isinstance(node.ctx, ast.Load) and path.name != "arguments.py":  # checked is not used
                     found.setdefault(node.attr, set()).add(path.stem)
     return found

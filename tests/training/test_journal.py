@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mg_diffusion.training import base, journal, loop, trackers
 from mg_diffusion.training.arguments import parse_args
+from mg_diffusion.training.checkpoints import write_manifest
 from mg_diffusion.training.journal import Journal, Meter, Progress, health_line, stop_at_non_finite
 
 
@@ -193,6 +194,7 @@ def test_a_terminal_gets_a_bar_and_health_below(monkeypatch):
 def test_what_is_no_number_stops_the_run_and_names_ways_out(tmp_path, changed, saved, loss, norm, message):
     for step in saved:
         (tmp_path / f"checkpoint-{step}").mkdir()
+        write_manifest(tmp_path / f"checkpoint-{step}", step, 1, {})
     with pytest.raises(ValueError, match=message):
         stop_at_non_finite(settings(tmp_path, **changed), 7, loss, norm)
 
@@ -210,7 +212,7 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
         **{"adam_beta1": 0.9, "adam_beta2": 0.99, "adam_weight_decay": 0.0, "adam_epsilon": 1e-8, "ema_decay": 0.9},
         **{"lr_scheduler": "constant", "resume_from_checkpoint": None, "validation_at_start": True},
         **{"checkpointing_steps": 2, "checkpoints_total_limit": 1, "validation_steps": 9, "lr_warmup_steps": 0},
-        **{"seed": 0, "split_batches": False},
+        **{"seed": 0, "split_batches": False, "overwrite_output_dir": False},
     )
     model, weights, validated = torch.nn.Linear(1, 1), [], []
     data = [{"x": torch.tensor([value])} for value in (1.0, 2.0, math.nan, 1.0)]
@@ -239,12 +241,8 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
     assert json.loads((tmp_path / "log.jsonl").read_text()) == {"step": 0, "val_loss": 1.0}
 
 
-def test_a_torn_line_does_not_swallow_the_next_record(tmp_path):
-    (tmp_path / "log.jsonl").write_text('{"step": 20, "loss": 1.0}\n{"step": 40, "lo')
-    args = settings(tmp_path, init_from="someone/base")
-    Journal(Accelerator(cpu=True), args).write({"step": 60, "loss": 0.5})
-    lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert len(lines) == 3 and json.loads(lines[2]) == {"step": 60, "loss": 0.5}
+def test_the_environment_of_a_run_is_told(tmp_path):
+    Journal(Accelerator(cpu=True), settings(tmp_path, init_from="someone/base"))
     told = json.loads((tmp_path / "environment.json").read_text())
     assert told["processes"] == 1 and told["base_model"] == "someone/base" and "CPU cores" in told["device"]
     assert told["versions"]["torch"] == torch.__version__

@@ -8,14 +8,12 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
-from accelerate import Accelerator
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from mg_diffusion.pipelines import MGPipeline
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.base import run
-from mg_diffusion.training.checkpoints import checkpoints, resume, save_checkpoint
 from mg_diffusion.training.loop import Averaged
 from mg_diffusion.training.validation import LABEL_WIDTH
 
@@ -87,8 +85,8 @@ def test_the_weights_are_a_pipeline_of_the_averaged_weights(whole):
 
 def test_a_checkpoint_holds_all_that_a_run_goes_on_with(whole):
     names = {path.name for path in (whole[0] / "checkpoint-2").iterdir()}
-    assert names >= {"model.safetensors", "optimizer.bin", "scheduler.bin", "random_states_0.pkl"}
-    assert "custom_checkpoint_0.pkl" in names  # the average
+    assert names >= {"model.safetensors", "optimizer.bin", "scheduler.bin", "random_states_0.pkl", "manifest.json"}
+    assert {"custom_checkpoint_0.pkl", "custom_checkpoint_1.pkl"} <= names  # the average, the mean loss
 
 
 def test_fine_tuning_starts_from_the_weights_and_needs_no_validation_split(whole, flags, folder, tmp_path):
@@ -119,61 +117,6 @@ def test_what_is_no_pipeline_of_this_stage_is_no_start(whole, flags, tmp_path, k
     changed = {"init_from": place, "block_out_channels": None, "text_width": None}
     with pytest.raises(ValueError, match=f"(?s)--init_from must be the `weights` of a run .*start'.*{message}"):
         run(parse_args(flags("base", tmp_path / "run", **changed)))
-
-
-@pytest.mark.parametrize(
-    "place, message",
-    [
-        ("checkpoint-3", "no finished checkpoint-<step> at .*checkpoint-3.*found: .*checkpoint-2, .*checkpoint-4"),
-        ("weights", "no finished checkpoint-<step> at .*weights"),
-        ("unfinished-4", "no finished checkpoint-<step> at .*unfinished-4"),
-        ("checkpoint-4", "checkpoint-4' is beyond --max_train_steps 3"),
-    ],
-)
-def test_what_is_no_checkpoint_of_the_run_is_refused(whole, flags, place, message):
-    args = parse_args(flags("base", whole[0], max_train_steps=3, resume_from_checkpoint=whole[0] / place))
-    with pytest.raises(ValueError, match=message):
-        resume(Accelerator(cpu=True), args)
-
-
-def test_latest_of_a_new_run_is_its_beginning(flags, tmp_path):
-    args = parse_args(flags("base", tmp_path, resume_from_checkpoint="latest"))
-    assert resume(Accelerator(cpu=True), args) == 0
-
-
-def test_only_finished_checkpoints_are_found_in_the_order_of_their_steps(tmp_path):
-    for name in ("checkpoint-10", "checkpoint-9", "checkpoint-x", "checkpoint-8-copy", "unfinished-11"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "checkpoint-12").write_text("no folder")
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
-
-
-@pytest.mark.parametrize(
-    "limit, kept", [(1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4]), (0, [1, 2, 3, 4]), (None, [1, 2, 3, 4])]
-)
-def test_the_oldest_beyond_the_limit_are_removed(tmp_path, limit, kept):
-    accelerator = Accelerator(cpu=True)
-    (tmp_path / "unfinished-3").mkdir()
-    for step in (1, 2, 3):
-        save_checkpoint(accelerator, str(tmp_path), step, 0)
-    (tmp_path / "checkpoint-4").mkdir()  # left by an earlier run
-    save_checkpoint(accelerator, str(tmp_path), 4, limit)
-    assert [path.name for path in checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in kept]
-    assert (tmp_path / "checkpoint-4" / "random_states_0.pkl").is_file()
-
-
-def test_a_save_that_fails_leaves_no_checkpoint(tmp_path, monkeypatch):
-    accelerator = Accelerator(cpu=True)
-    save_checkpoint(accelerator, str(tmp_path), 1, 1)
-
-    def fail(folder, **options):
-        (tmp_path / "unfinished-2").mkdir()
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(accelerator, "save_state", fail)
-    with pytest.raises(OSError, match="No space"):
-        save_checkpoint(accelerator, str(tmp_path), 2, 1)
-    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-1"]
 
 
 def test_the_average_is_in_place_only_inside_the_block():

@@ -1,0 +1,83 @@
+"""What a run does between steps, with averaged weights in place: publish them, and judge them."""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from .averaging import Averaged
+from .checkpoints import writing
+from .disk import replacing
+from .journal import Journal, Progress
+from .sharding import gathered, reshard
+
+
+class Pauses:
+    """What comes between steps. All processes take part; the first one writes.
+
+    Args:
+        validate: step -> losses of held-out samples, also draws the grid of that step.
+        export: writes inference weights to a folder.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        args: Namespace,
+        model: nn.Module,
+        averaged: Averaged,
+        validate: Callable[[int], dict[str, float]],
+        export: Callable[[Path], None],
+    ):
+        self.accelerator, self.args, self.model, self.averaged = accelerator, args, model, averaged
+        self.validate, self.export = validate, export
+
+    def is_due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.args.max_train_steps
+
+    @contextlib.contextmanager
+    def _averages(self) -> Iterator[None]:
+        """Averaged weights inside. What is drawn there is given back: a run resumed from a checkpoint does not draw it."""
+        device = self.accelerator.device
+        with self.averaged, torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+
+    def publish(self) -> None:
+        """Put the averaged weights in the place of those in `weights/`.
+
+        Raises:
+            WriteError: if the disk is full.
+        """
+        with self._averages(), gathered(self.model):
+            if self.accelerator.is_main_process:
+                with writing("weights/", self.args.output_dir):
+                    with replacing(Path(self.args.output_dir, "weights")) as folder:
+                        self.export(folder)
+
+    def judge(self, step: int, journal: Journal, progress: Progress) -> None:
+        """Validate, and tell the journal.
+
+        Raises:
+            WriteError: if the disk is full.
+        """
+        with writing("The results of the validation", self.args.output_dir), self._averages():
+            losses = self.validate(step)
+        reshard(self.model)  # or the next step would compute with the averages
+        if losses:
+            journal.write({"step": step, **losses})
+            journal.show_grid(step)
+            progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+
+    def catch_up(self, step: int, journal: Journal, progress: Progress) -> None:
+        """What a run of a step that just began, or was killed after its checkpoint, still owes."""
+        if step:
+            self.publish()
+        is_judged = any("val_loss" in record for record in journal.at(step))
+        if not is_judged and (
+            self.is_due(step, self.args.validation_steps) if step else self.args.validation_at_start
+        ):
+            self.judge(step, journal, progress)

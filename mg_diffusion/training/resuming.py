@@ -1,0 +1,170 @@
+"""Whether a run may begin in a folder, and whether what goes on there is the run that was interrupted."""
+
+import hashlib
+import json
+import shutil
+import warnings
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from .checkpoints import checkpoints, find, read_manifest, step_of
+from .disk import hold, tidy, write_text
+
+
+LOG = "log.jsonl"
+# What may change between the parts of a run, because no weight depends on it. All others must stay.
+FREE = {
+    "output_dir",
+    "train_data_dir",  # it may have moved; what it holds is compared
+    "resume_from_checkpoint",
+    "overwrite_output_dir",
+    "max_train_steps",  # of which `warn_of_length` warns
+    "checkpointing_steps",
+    "checkpoints_total_limit",
+    "validation_steps",
+    "num_validation_images",
+    "dataloader_num_workers",
+    "cache_dir",
+    "report_to",
+    "tracker_project_name",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
+    "validation_at_start",
+    "max_skipped_share",
+}
+
+
+def prepare_folder(accelerator: Accelerator, args: Namespace) -> None:
+    """Find what the run goes on from and clear away what a killed one left; before anything is loaded or written.
+
+    `args.resume_from_checkpoint` is the path of a checkpoint afterwards, or `None`.
+
+    Raises:
+        ValueError: if the folder holds a run that is not to be gone on with or overwritten, or another process trains in
+            it, or see `find` and `compare`.
+    """
+    outcome: list[Any] = [None, None]
+    folder = Path(args.output_dir)
+    if accelerator.is_main_process:  # the others must not look at a folder that this one changes
+        try:
+            outcome[0] = _checkpoint_of(accelerator, args)
+            folder.mkdir(parents=True, exist_ok=True)
+            hold(folder)
+            tidy(folder)
+        except ValueError as error:
+            outcome[1] = str(error)
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    args.resume_from_checkpoint = outcome[0]
+
+
+def _checkpoint_of(accelerator: Accelerator, args: Namespace) -> str | None:
+    if args.resume_from_checkpoint is None and not args.overwrite_output_dir:
+        refuse_occupied(args.output_dir)
+    path = find(args.output_dir, args.resume_from_checkpoint)
+    if path is None:
+        return None
+    if step_of(path) > args.max_train_steps:
+        raise ValueError(f"{str(path)!r} is beyond --max_train_steps {args.max_train_steps}; give a larger number.")
+    if path.resolve().parent != Path(args.output_dir).resolve():
+        refuse_occupied(args.output_dir)
+    manifest = read_manifest(path)
+    compare(manifest, args, accelerator.num_processes)
+    warn_of_length(manifest["settings"], args)
+    return str(path)
+
+
+def refuse_occupied(output_dir: str) -> None:
+    """Raises a ValueError if a folder holds a run."""
+    folder = Path(output_dir)
+    found = [path.name for path in (folder / LOG, folder / "weights") if path.exists()]
+    found += [path.name for path in checkpoints(folder)]
+    if found:
+        raise ValueError(
+            f"{output_dir!r} holds a run already ({', '.join(found)}). To go on with it give --resume_from_checkpoint "
+            f"latest, to keep it another --output_dir, to lose it --overwrite_output_dir."
+        )
+
+
+def clear(output_dir: str) -> None:
+    """Remove the run that a folder holds."""
+    for path in Path(output_dir).iterdir():
+        if path.name in (LOG, "weights") or step_of(path) or path.match("grid-*.png"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def compare(manifest: dict[str, Any], args: Namespace, num_processes: int) -> None:
+    """Compare the settings that a checkpoint was saved under with those of now.
+
+    Raises:
+        ValueError: if one of them differs on which weights depend.
+    """
+    stored, now = manifest["settings"], vars(args)
+    if args.resolution is None:
+        now = {name: value for name, value in now.items() if name != "resolution"}  # the base's own, not known yet
+    pairs = {f"--{name}": (stored[name], now[name]) for name in sorted(stored.keys() & now.keys() - FREE)}
+    pairs["number of processes"] = manifest["num_processes"], num_processes
+    changed = ", ".join(f"{name} {then} then, {value} now" for name, (then, value) in pairs.items() if then != value)
+    if changed:
+        raise ValueError(
+            f"The run of the checkpoint has other settings: {changed}. A resumed run is the same run: give it the same "
+            f"settings, or start a new one from its weights."
+        )
+
+
+def warn_of_length(stored: dict[str, Any], args: Namespace) -> None:
+    """Warn if a run of another length has other learning rates from here on."""
+    is_level = args.lr_scheduler in ("constant", "constant_with_warmup")
+    if stored["max_train_steps"] != args.max_train_steps and not is_level:
+        warnings.warn(
+            f"--max_train_steps was {stored['max_train_steps']} and is {args.max_train_steps}: --lr_scheduler "
+            f"{args.lr_scheduler} goes on as if it had been so from the beginning, and the learning rate jumps.",
+            stacklevel=2,
+        )
+
+
+def compare_data(manifest: dict[str, Any], data: str | None) -> None:
+    """Warn if the training data are others than those of the checkpoint; some data have no fingerprint."""
+    if data is not None and manifest["data"] is not None and manifest["data"] != data:
+        warnings.warn(
+            "The training data are not those of the checkpoint (other pictures, captions, or decoders of pictures). The "
+            "run goes on with them, but ends with other weights than it would have.",
+            stacklevel=2,
+        )
+
+
+def fingerprint_of(pictures: torch.Tensor, captions: Sequence[str]) -> str:
+    """Of training pictures, uint8 of any shape, and their captions."""
+    digest = hashlib.sha256(json.dumps([list(pictures.shape), list(captions)]).encode())
+    digest.update(pictures.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[dict[str, float]]:
+    """The records of the log up to a step; later ones are removed from it, to be made again.
+
+    A line that a killed run did not finish is removed as well.
+    """
+    path, outcome = Path(output_dir, LOG), [[]]
+    if accelerator.is_main_process and path.exists():
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        outcome[0] = [record for record in map(_record, lines) if record is not None and record["step"] <= step]
+        write_text(path, "".join(json.dumps(record) + "\n" for record in outcome[0]))
+    broadcast_object_list(outcome)
+    return outcome[0]
+
+
+def _record(line: str) -> dict[str, float] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and "step" in record else None
