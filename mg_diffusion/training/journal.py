@@ -88,7 +88,7 @@ class Meter:
         self.timed = 0
         self.losses: list[float] = []
         self.norms: list[float] = []
-        self.absent: list[torch.Tensor] = []
+        self.dropped: list[Sequence[float]] = []
         self.since = time.time()
 
     @property
@@ -96,24 +96,24 @@ class Meter:
         return self.timed * self.samples_per_batch / max(time.time() - self.since, 1e-9)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": self.losses, "norms": self.norms, "absent": self.absent}
+        return {"losses": self.losses, "norms": self.norms, "dropped": self.dropped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.losses, self.norms, self.absent = list(state["losses"]), list(state["norms"]), list(state["absent"])
+        self.losses, self.norms, self.dropped = list(state["losses"]), list(state["norms"]), list(state["dropped"])
 
-    def add(self, loss: float, norm: float | None, batch: dict[str, Any]) -> None:
+    def add(self, loss: float, norm: float | None, dropped: Sequence[float] = ()) -> None:
         """Count a batch.
 
         Args:
             norm: of the gradient before it was clipped; `None` where gradients are still accumulated.
-            batch: with "present" (B, 3) bool, where there are references.
+            dropped: the share of samples without each reference, where there are references.
         """
         self.timed += 1
         self.losses.append(loss)
         if norm is not None:
             self.norms.append(norm)
-        if "present" in batch:
-            self.absent.append(~batch["present"].cpu())
+        if dropped:
+            self.dropped.append(dropped)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -140,8 +140,8 @@ class Meter:
             result["clipped"] = sum(norm > self.max_grad_norm for norm in finite) / len(finite)
         if len(finite) < len(self.norms):
             result["skipped"] = 1 - len(finite) / len(self.norms)
-        if self.absent:
-            shares = torch.cat(self.absent).float().mean(0).tolist()
+        if self.dropped:
+            shares = [sum(column) / len(column) for column in zip(*self.dropped, strict=True)]
             result |= {f"dropped_{name}": share for name, share in zip(GRANULARITIES, shares, strict=True)}
         self._restart()
         return result

@@ -53,6 +53,8 @@ def start(args: Namespace) -> Accelerator:
     write_configuration(accelerator, args)
     if args.report_to:
         start_trackers(accelerator, args)
+    per_batch = samples_per_batch(accelerator, args)
+    accelerator.print(f"{accelerator.num_processes} process(es), {per_batch} samples in a batch of all of them.")
     return accelerator
 
 
@@ -80,8 +82,7 @@ def check_processes(accelerator: Accelerator, args: Namespace) -> None:
             f"{started} processes were started, but accelerate joins {accelerator.num_processes}: each would train alone "
             f"and write over the others. Without a GPU set ACCELERATE_USE_CPU=true."
         )
-    per_batch = samples_per_batch(accelerator, args)
-    accelerator.print(f"{accelerator.num_processes} process(es), {per_batch} samples in a batch of all of them.")
+    samples_per_batch(accelerator, args)
 
 
 def samples_per_batch(accelerator: Accelerator, args: Namespace) -> int:
@@ -105,11 +106,14 @@ def run_length(accelerator: Accelerator, args: Namespace) -> int:
     return args.max_train_steps * args.gradient_accumulation_steps * samples_per_batch(accelerator, args)
 
 
-def mean_of_processes(accelerator: Accelerator, figures: dict[str, float]) -> dict[str, float]:
-    """Figures with what belongs to samples averaged over all processes, which have equally many; all must call this."""
-    names = [name for name in figures if name == "loss" or name.startswith("dropped_")]
-    values = torch.tensor([figures[name] for name in names], dtype=torch.float32, device=accelerator.device)
-    return {**figures, **dict(zip(names, accelerator.reduce(values, "mean").tolist(), strict=True))}
+def seen_by_all(accelerator: Accelerator, loss: torch.Tensor, batch: dict[str, Any]) -> tuple[float, list[float]]:
+    """The loss, and the shares of samples without each reference, of all processes; all of them must call this.
+
+    They have equally many samples, so the mean of their means is that of all samples.
+    """
+    shares = (~batch["present"]).float().mean(0) if "present" in batch else loss.new_zeros(0)
+    loss, *dropped = accelerator.reduce(torch.cat([loss.detach().float().view(1), shares]), "mean").tolist()
+    return loss, dropped
 
 
 def build_optimizer(args: Namespace, model: nn.Module) -> tuple[torch.optim.Optimizer, Any]:
@@ -194,12 +198,13 @@ def train(
             norm = None  # of an accumulated gradient
             if accelerator.sync_gradients:
                 norm = float(whole(accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)))
-            meter.add(loss.item(), norm, batch)
+            value, dropped = seen_by_all(accelerator, loss, batch)
+            meter.add(value, norm, dropped)
             # Loss scaling skips steps whose gradient overflows; that is how it finds its scale.
-            stop_at_non_finite(args, step + 1, loss.item(), norm if accelerator.scaler is None else None)
+            stop_at_non_finite(args, step + 1, value, norm if accelerator.scaler is None else None)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return value
 
     with meter.paused():
         pauses.catch_up(step, journal, progress)
@@ -217,7 +222,7 @@ def train(
             progress.update(loss, meter.samples_per_second)
             if pauses.is_due(step, RECORD_STEPS):
                 health = {"ema_distance": averaged.distance(), "lr": schedule.get_last_lr()[0]}
-                record = {"step": step, **mean_of_processes(accelerator, meter.read()), **health}
+                record = {"step": step, **meter.read(), **health}
                 journal.write(record)
                 progress.show_health(record)
             with meter.paused():

@@ -18,6 +18,7 @@ from .disk import hold, tidy, write_text
 
 
 LOG = "log.jsonl"
+OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "skipped*.jsonl", "stream-*.jsonl")
 # What may change between the parts of a run, because no weight depends on it. All others must stay.
 FREE = {
     "output_dir",
@@ -97,7 +98,7 @@ def refuse_occupied(output_dir: str) -> None:
 def clear(output_dir: str) -> None:
     """Remove the run that a folder holds."""
     for path in Path(output_dir).iterdir():
-        if path.name in (LOG, "weights") or step_of(path) or path.match("grid-*.png"):
+        if step_of(path) or any(path.match(pattern) for pattern in OF_A_RUN):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

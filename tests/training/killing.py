@@ -192,7 +192,8 @@ def differences(one: Path, other: Path) -> list[str]:
     found = []
     for part in (f"checkpoint-{STEPS}", "weights"):
         names = {path.relative_to(run) for run in (one, other) for path in (run / part).rglob("*") if path.is_file()}
-        names -= {Path(part, "manifest.json")}  # it names the folder of the run
+        # The manifest names the folder of the run, card and curves tell how long it took.
+        names -= {Path(part, name) for name in ("manifest.json", "README.md", "curves.png")}
         if not names:
             found.append(f"{part}: empty")
         for name in sorted(names):
@@ -218,7 +219,9 @@ def prepare(folder: Path, is_validated: bool) -> dict[str, list[str]]:
         name: [name, *(part for key, value in one.items() for part in (f"--{key}", *str(value).split()))]
         for name, one in stages.items()
     }
-    finish(begin([*runs["base"], "--text_only", "--max_train_steps", "1"], folder / "text"))
+    alone = {**shared, **SMALL, "max_train_steps": 1, "lr_warmup_steps": 0}
+    flags = [part for key, value in alone.items() for part in (f"--{key}", *str(value).split())]
+    finish(begin(["base", "--text_only", *flags], folder / "text"))
     return runs
 
 

@@ -17,6 +17,7 @@ from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.adapter import TRAINED, AdapterObjective, load_pipeline, run
 from mg_diffusion.training.arguments import parse_args
+from mg_diffusion.training.checkpoints import read_manifest, write_manifest
 from mg_diffusion.training.keeping import (
     KeptCrossings,
     code_of,
@@ -118,6 +119,7 @@ def test_a_checkpoint_of_another_adapter_is_refused(whole, arguments, tmp_path):
     stored = load_file(tmp_path / "checkpoint-2" / TRAINED)
     stored.popitem()
     save_file(stored, tmp_path / "checkpoint-2" / TRAINED)
+    write_manifest(tmp_path / "checkpoint-2", 2, 1, read_manifest(tmp_path / "checkpoint-2")["settings"])
     with pytest.raises(ValueError, match="checkpoint-2' is no checkpoint of such an adapter"):
         run(arguments(tmp_path, resume_from_checkpoint="latest"))
 

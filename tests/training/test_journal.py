@@ -40,11 +40,11 @@ def test_a_meter_reads_means_and_shares_since_it_was_last_read():
     meter = Meter(4, max_grad_norm=1.0)
     present = torch.tensor([[True, False, True], [True, False, False]])
     for loss, norm in ((1.0, None), (2.0, 0.5), (3.0, None), (4.0, 2.5)):
-        meter.add(loss, norm, {"present": present})
+        meter.add(loss, norm, (~present).float().mean(0).tolist())
     read = meter.read()
     assert (read["loss"], read["grad_norm"], read["clipped"]) == (2.5, 1.5, 0.5) and "skipped" not in read
     assert [read[f"dropped_{name}"] for name in ("color", "texture", "shape")] == [0.0, 1.0, 0.5]
-    meter.add(7.0, math.inf, {})
+    meter.add(7.0, math.inf)
     read = meter.read()
     assert read.keys() == {"loss", "samples_per_second", "elapsed", "skipped"}
     assert (read["loss"], read["skipped"]) == (7.0, 1.0)
@@ -55,7 +55,7 @@ def test_validation_does_not_count_in_the_speed():
     with meter.paused():
         time.sleep(0.5)
     time.sleep(0.02)
-    meter.add(1.0, 0.5, {})
+    meter.add(1.0, 0.5)
     assert meter.samples_per_second > 10 / 0.4
     read = meter.read()
     assert read["samples_per_second"] > 10 / 0.4 and read["elapsed"] >= 0.5
@@ -234,7 +234,7 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
             lambda s: {"x": torch.stack([one["x"] for one in s])},
             loss_of,
             validate,
-            lambda: None,
+            lambda folder: None,
         )
     assert len(weights) == 3 and model.weight.item() == weights[-1] and math.isfinite(weights[-1])
     assert validated == [0]
