@@ -1,6 +1,7 @@
 """Flags of the training stages, named as in diffusers' examples."""
 
 import argparse
+import importlib.util
 from collections.abc import Sequence
 
 
@@ -21,6 +22,7 @@ AT_LEAST = {
     "latent_channels": 1,
     "num_crossings": 0,
     "num_rendered": 0,
+    "lora_rank": 1,
 }
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
@@ -88,7 +90,10 @@ def _add_vae(parser: argparse.ArgumentParser) -> None:
 def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base")
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
-    group.add_argument("--init_from", help="folder of an MGPipeline to start from (fine-tuning)")
+    start = 'folder of an MGPipeline to start from (fine-tuning); "mg-bazaar" is the embedded default'
+    group.add_argument("--init_from", help=start)
+    lora = "train low-rank updates of the UNet (LoRA), of this rank, instead of UNet and text encoder; needs peft"
+    group.add_argument("--lora_rank", type=int, help=lora)
     alone = "train UNet and text encoder alone on pictures and captions: a base without our parts"
     group.add_argument("--text_only", action="store_true", help=alone)
     group.add_argument("--block_out_channels", type=int, nargs="+", help="of a new UNet; 48 96 160 if not given")
@@ -139,6 +144,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name, None)
         if value is not None and value < least:
             parser.error(f"--{name} must be at least {least}, got {value}")
+    if getattr(args, "lora_rank", None) is not None:
+        _check_lora(parser, args)
     if not 0 <= args.ema_decay <= 1:
         parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
     if any(width < 16 or width % 16 for width in getattr(args, "block_out_channels", None) or ()):
@@ -158,3 +165,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if text_width is not None and (text_width < 4 or text_width % 4):
         parser.error(f"--text_width must be a multiple of 4, got {text_width}")
     return args
+
+
+def _check_lora(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not args.init_from:
+        parser.error("--lora_rank needs --init_from, a pipeline whose UNet is worth updating")
+    if args.text_only:
+        parser.error("--lora_rank contradicts --text_only, which trains the UNet itself")
+    if importlib.util.find_spec("peft") is None:
+        parser.error("--lora_rank needs peft, which is not installed: pip install peft")

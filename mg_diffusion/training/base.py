@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import Dataset, default_collate
 
+from mg_diffusion.loading import EMBEDDED_NAME, embedded_model
 from mg_diffusion.pipelines import MGPipeline
 
 from .loop import run_length, start, train
@@ -147,12 +148,16 @@ class Objective:
 def load_base(folder: str, needed: tuple[str, ...] = BASE) -> dict[str, Any]:
     """Components of a pipeline that training starts from, in float32.
 
+    Args:
+        folder: of the pipeline; "mg-bazaar" is the embedded default, wherever it is installed.
+
     Raises:
         ValueError: if it cannot be loaded, or lacks a component.
     """
     expected = f"--init_from must be the `weights` of a run of stage base or their export, got {folder!r}"
+    place = embedded_model() if folder == EMBEDDED_NAME else folder
     try:
-        components = MGPipeline.from_pretrained(folder, dtype=torch.float32).components
+        components = MGPipeline.from_pretrained(place, dtype=torch.float32).components
     except (OSError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from error
     missing = [name for name in needed if components[name] is None]
@@ -231,6 +236,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
     components = load_components(args.init_from) if args.init_from else build_components(args, pictures.captions)
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     model.requires_grad_(True).to(memory_format=torch.channels_last)
+    if args.lora_rank:
+        from .lora import add_lora  # peft is needed for this alone
+
+        add_lora(accelerator, model, args.lora_rank)
     components["vae"].to(accelerator.device)
     shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
@@ -247,5 +256,14 @@ def run(args: Namespace) -> list[dict[str, float]]:
         )
         held = held_out, held_stream, objective
     pipeline = MGPipeline(**components)
-    folder = Path(args.output_dir, "weights")
-    return fit(accelerator, args, model, objective, stream, held, pipeline, lambda: export_weights(components, folder))
+
+    def export() -> None:
+        whole = components
+        if args.lora_rank:
+            from .lora import export_lora, fused
+
+            export_lora(components, Path(args.output_dir, "lora"))
+            whole = components | {"unet": fused(components["unet"])}
+        export_weights(whole, Path(args.output_dir, "weights"))
+
+    return fit(accelerator, args, model, objective, stream, held, pipeline, export)
