@@ -1,4 +1,4 @@
-"""Write the figures of benchmarks/results into docs/bases.md: `python -m benchmarks.pages`."""
+"""Write the figures of benchmarks/results into docs/bases.md and docs/fine-tuning.md: `python -m benchmarks.pages`."""
 
 import json
 import re
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .bases import table as bases_table
+from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "bases.md"
+FINE_TUNING_PAGE = PAGE.with_name("fine-tuning.md")
 BASELINES = Path(__file__).resolve().parents[1] / "hub_cards" / "mg-bazaar" / "baselines"
 SCORES = ("color", "texture", "shape")
 
@@ -65,24 +67,32 @@ def speed_text() -> str:
     return f"{where}\n\n{speed_table(found['methods'])}"
 
 
-def rewritten(page: str) -> str:
-    """The page with each marked block made anew."""
-    blocks = {
+def blocks_of(place: Path) -> dict[str, str]:
+    """What the marked blocks of a page should hold."""
+    if place == FINE_TUNING_PAGE:
+        return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
+    return {
         "bases": bases_table(read(RESULTS / "bases.json")["bases"]),
         "share": share_table(),
         "speed": speed_text(),
     }
+
+
+def rewritten(page: str, place: Path = PAGE) -> str:
+    """The text of a page with each marked block made anew."""
+    blocks = blocks_of(place)
     for name, text in blocks.items():
         page, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL
         )
         if count != 1:
-            raise ValueError(f"{PAGE.name} must have one block `<!-- {name} -->` ... `<!-- end -->`, it has {count}.")
+            raise ValueError(f"{place.name} must have one block `<!-- {name} -->` ... `<!-- end -->`, it has {count}.")
     return page
 
 
 def main() -> int:
-    PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for place in (PAGE, FINE_TUNING_PAGE):
+        place.write_text(rewritten(place.read_text(encoding="utf-8"), place), encoding="utf-8")
     return 0
 
 

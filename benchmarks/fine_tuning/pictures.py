@@ -89,19 +89,19 @@ def compose(glyph: PIL.Image.Image, rng: np.random.Generator) -> PIL.Image.Image
     return sheet
 
 
-def draw_folder(font_file: str | Path, folder: str | Path) -> dict[str, int]:
-    """An imagefolder: `HELD_OUT` emoji in val/, all others in train/. The same pictures every time.
+def draw_folder(font_file: str | Path, folder: str | Path, held_out: int = HELD_OUT) -> dict[str, int]:
+    """An imagefolder: `held_out` emoji in val/, all others in train/. The same pictures every time.
 
     Returns:
         the number of pictures by split.
     """
     found = list(glyphs(font_file))
-    held_out = set(np.random.default_rng(0).permutation(len(found))[:HELD_OUT].tolist())
+    kept_apart = set(np.random.default_rng(0).permutation(len(found))[:held_out].tolist())
     rows: dict[str, list[dict[str, str]]] = {"train": [], "val": []}
     for split in rows:
         Path(folder, split).mkdir(parents=True, exist_ok=True)
     for place, (name, glyph) in enumerate(found):
-        split, file = "val" if place in held_out else "train", f"{name.replace(' ', '-')}.png"
+        split, file = "val" if place in kept_apart else "train", f"{name.replace(' ', '-')}.png"
         compose(glyph, np.random.default_rng([1, place])).save(Path(folder, split, file))
         rows[split].append({"file_name": file, "text": name})
     for split, lines in rows.items():

@@ -27,8 +27,26 @@ AT_LEAST = {
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
 
+# Defaults of stage base with --init_from: half an hour on two CPU cores for the embedded model. docs/fine-tuning.md shows
+# what they reach.
+FINE_TUNING = {
+    "train_batch_size": 16,
+    "max_train_steps": 800,
+    "learning_rate": 5e-4,
+    "lr_warmup_steps": 50,
+    "ema_decay": 0.998,
+    "composite_share": 0.4,
+    "rendered_share": 0.2,
+    "num_crossings": 2000,
+    "num_rendered": 1000,
+    "snr_gamma": 2.0,
+    "checkpointing_steps": 200,
+    "validation_steps": 200,
+}
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser(is_fine_tuning: bool = False) -> argparse.ArgumentParser:
+    """The flags of all stages; `is_fine_tuning` gives stage base other defaults."""
     parser = argparse.ArgumentParser(
         prog="accelerate launch -m mg_diffusion.training",
         description="vae: train a small AutoencoderKL. base: train UNet, text encoder, MGEncoder and MGAdapter together. "
@@ -39,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
         one = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         _add_common(one)
         {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](one)
+        if stage == "base" and is_fine_tuning:
+            one.set_defaults(**FINE_TUNING)
     return parser
 
 
@@ -90,7 +110,10 @@ def _add_vae(parser: argparse.ArgumentParser) -> None:
 def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base")
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
-    start = 'folder of an MGPipeline to start from (fine-tuning); "mg-bazaar" is the embedded default'
+    start = (
+        'folder of an MGPipeline to start from (fine-tuning, with defaults of its own: docs/fine-tuning.md); "mg-bazaar" '
+        "is the embedded default"
+    )
     group.add_argument("--init_from", help=start)
     lora = "train low-rank updates of the UNet (LoRA), of this rank, instead of UNet and text encoder; needs peft"
     group.add_argument("--lora_rank", type=int, help=lora)
@@ -135,6 +158,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_args(arguments)
+    if args.stage == "base" and args.init_from:
+        args = build_parser(is_fine_tuning=True).parse_args(arguments)
     for name, default in NEW_NETWORKS.items() if args.stage == "base" else ():
         if args.init_from and getattr(args, name) is not None:
             parser.error(f"--{name} contradicts --init_from: the pipeline to start from has its own")

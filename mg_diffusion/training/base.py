@@ -229,6 +229,18 @@ def fit(
         )
 
 
+def shares_of(args: Namespace) -> dict[str, float]:
+    """How many samples are crossed pictures, by kind."""
+    return {"composite": args.composite_share, "rendered": args.rendered_share}
+
+
+def held_out_samples(args: Namespace, held_out: Pictures, num_tiles: int) -> SampleStream:
+    """What the validation loss of a run is taken on."""
+    pool, bases = build_pool(held_out, len(held_out), max(1, len(held_out) // 2), 1, args.cache_dir)
+    count = args.num_validation_images
+    return SampleStream(pool, bases, held_out.captions, count, 1, shares_of(args), num_tiles, augment=False)
+
+
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator = start(args)
@@ -241,20 +253,14 @@ def run(args: Namespace) -> list[dict[str, float]]:
 
         add_lora(accelerator, model, args.lora_rank)
     components["vae"].to(accelerator.device)
-    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     pool, bases = build_pool(pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir)
     tiles = components["mg_encoder"].config.num_tiles
     length = run_length(accelerator, args)
-    stream = SampleStream(pool, bases, pictures.captions, length, args.seed, shares, tiles, augment=args.augment)
+    stream = SampleStream(
+        pool, bases, pictures.captions, length, args.seed, shares_of(args), tiles, augment=args.augment
+    )
     objective = Objective(components, args.snr_gamma)
-    held = None
-    if held_out is not None:
-        held_rendered = max(1, len(held_out) // 2)
-        held_pool, held_bases = build_pool(held_out, len(held_out), held_rendered, 1, args.cache_dir)
-        held_stream = SampleStream(
-            held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, tiles, augment=False
-        )
-        held = held_out, held_stream, objective
+    held = None if held_out is None else (held_out, held_out_samples(args, held_out, tiles), objective)
     pipeline = MGPipeline(**components)
 
     def export() -> None:
