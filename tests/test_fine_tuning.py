@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
+import torch
 from tiny_repository import SIZE, draw
 
 from benchmarks.fine_tuning import __main__ as command
@@ -16,6 +17,7 @@ from benchmarks.fine_tuning import pictures
 from benchmarks.pages import FINE_TUNING_PAGE, rewritten
 from mg_diffusion import cli
 from mg_diffusion.training.arguments import FINE_TUNING, build_parser, parse_args
+from mg_diffusion.training.base import load_base
 
 
 PAGE = FINE_TUNING_PAGE.read_text(encoding="utf-8")
@@ -56,6 +58,11 @@ def test_fine_tuning_has_defaults_of_its_own_which_flags_overrule():
     given = parse_args([*needed, "--init_from", "mg-bazaar", "--max_train_steps", "3000"])
     assert given.max_train_steps == 3000 and given.train_batch_size == FINE_TUNING["train_batch_size"]
     assert vars(build_parser().parse_args(needed))["learning_rate"] == 1e-3
+
+
+def test_the_embedded_default_has_a_name_to_start_from(shipped):
+    found, expected = load_base("mg-bazaar")["unet"].state_dict(), shipped.unet.state_dict()
+    assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_the_page_has_the_figures_of_the_results():
