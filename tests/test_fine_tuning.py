@@ -121,13 +121,13 @@ def test_before_and_after_are_judged_alike(finished, tmp_path, monkeypatch):
     from benchmarks.fine_tuning import measure
     from mg_diffusion.bench.sections import Sizes
 
-    sizes = Sizes(rendered_pool=32, synthetic_triples=4, synthetic_seeds=1, photographic_triples=4)
+    sizes = Sizes(rendered_pool=32, synthetic_triples=4, synthetic_seeds=1, photographic_triples=4, edits=2)
     monkeypatch.setattr(measure, "FULL", sizes)
     command.main(["measure", str(finished), "-o", str(tmp_path / "found.json")])
     found = json.loads((tmp_path / "found.json").read_text())
     before, after = found["models"]["before"], found["models"]["run"]
     # The same weights: the same figures.
-    assert before["held_out"] == after["held_out"] and before["retrieval"] == after["retrieval"]
+    assert all(before[key] == after[key] for key in ("held_out", "retrieval", "edits_psnr"))
     assert set(before["held_out"]) == {"val_loss", *(f"val_loss_t{t}" for t in (100, 300, 500, 700, 900))}
     assert before["retrieval"]["pictures"]["triples"] == 4 and found["pictures"] == 32
     assert after["flags"]["max_train_steps"] == FINE_TUNING["max_train_steps"]

@@ -17,6 +17,7 @@ from mg_diffusion.bench.pools import read_pool, rendered_pool
 from mg_diffusion.bench.sections import (
     Bench,
     Sizes,
+    editing_fidelity,
     photographic_triples,
     retrieval_photographic,
     retrieval_synthetic,
@@ -66,7 +67,7 @@ def held_out_loss(model: str, args: Namespace) -> dict[str, float]:
 
 
 def judge(model: str | None, data: str, sizes: Sizes) -> tuple[dict[str, Any], Bench]:
-    """Own references nearest of 32, on held-out pictures and on rendered ones that no training has seen."""
+    """Own references nearest of 32, on held-out pictures and on rendered ones that no training has seen; edits of the former."""
     generator = load_pipeline(MGPipeline, model, device="cpu")
     size = generator.default_size(None, None)[0]
     method = PipelineMethod(
@@ -75,8 +76,9 @@ def judge(model: str | None, data: str, sizes: Sizes) -> tuple[dict[str, Any], B
     rendered = rendered_pool(sizes.rendered_pool, size, 0)
     bench = Bench(method, rendered, read_pool(data, None, size), sizes, seed=0, batch_size=16)
     found = {"pictures": retrieval_photographic(bench), "rendered": retrieval_synthetic(bench)}
+    edits = editing_fidelity(bench)["method"]["psnr"]
     method.progress.close()
-    return {track: _scores(one) for track, one in found.items()}, bench
+    return {"retrieval": {track: _scores(one) for track, one in found.items()}, "edits_psnr": edits}, bench
 
 
 def _scores(found: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def measure(runs: Sequence[Path], sizes: Sizes = FULL) -> tuple[dict[str, Any], 
             shown = photographic_triples(bench)[:SHOWN]
             rows = [(part, [bench.photographs.pictures[one[part]] for one in shown]) for part in GRANULARITIES]
         rows.append((name, bench.made["photographic"][:SHOWN]))
-        models[name] = {"retrieval": scores, "held_out": held_out_loss(model or EMBEDDED_NAME, first)}
+        models[name] = {**scores, "held_out": held_out_loss(model or EMBEDDED_NAME, first)}
     for run in runs:
         args, records = read[run.name]
         models[run.name] |= {
