@@ -1,4 +1,4 @@
-"""Write the figures of benchmarks/results into docs/bases.md and docs/training.md: `python -m benchmarks.pages`."""
+"""Write the figures of benchmarks/results into docs/bases.md, training.md and fine-tuning.md: `python -m benchmarks.pages`."""
 
 import json
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .bases import table as bases_table
+from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .scaling import OUTPUT as SCALING
 from .scaling import table as scaling_table
@@ -15,6 +16,7 @@ from .scaling import table as scaling_table
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "bases.md"
 TRAINING = PAGE.with_name("training.md")
+FINE_TUNING_PAGE = PAGE.with_name("fine-tuning.md")
 BASELINES = Path(__file__).resolve().parents[1] / "hub_cards" / "mg-bazaar" / "baselines"
 SCORES = ("color", "texture", "shape")
 
@@ -69,9 +71,11 @@ def speed_text() -> str:
 
 
 def blocks_of(place: Path) -> dict[str, str]:
-    """The marked blocks of a page."""
+    """What the marked blocks of a page should hold."""
     if place == TRAINING:
         return {"scaling": scaling_table(read(SCALING))} if SCALING.exists() else {}
+    if place == FINE_TUNING_PAGE:
+        return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
     return {
         "bases": bases_table(read(RESULTS / "bases.json")["bases"]),
         "share": share_table(),
@@ -80,7 +84,7 @@ def blocks_of(place: Path) -> dict[str, str]:
 
 
 def rewritten(page: str, place: Path = PAGE) -> str:
-    """The page with each marked block made anew."""
+    """The text of a page with each marked block made anew."""
     for name, text in blocks_of(place).items():
         page, count = re.subn(
             rf"(<!-- {name} -->\n).*?(<!-- end -->)", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page, flags=re.DOTALL
@@ -91,7 +95,7 @@ def rewritten(page: str, place: Path = PAGE) -> str:
 
 
 def main() -> int:
-    for place in (PAGE, TRAINING):
+    for place in (PAGE, TRAINING, FINE_TUNING_PAGE):
         place.write_text(rewritten(place.read_text(encoding="utf-8"), place), encoding="utf-8")
     return 0
 

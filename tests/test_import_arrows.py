@@ -28,6 +28,7 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.pipelines",
     r"mg_diffusion\.export",
     r"mg_diffusion\.cards",
+    r"mg_diffusion\.loading",
 )
 DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.bench\.flags")
 

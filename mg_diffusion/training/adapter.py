@@ -183,7 +183,8 @@ def keep_the_base_out(accelerator: Accelerator) -> None:
     def save(models: list[torch.nn.Module], weights: list[Any], folder: str) -> None:
         for model in models:
             if accelerator.is_main_process:
-                save_file(trained_state(accelerator.unwrap_model(model)), Path(folder, TRAINED))
+                state = trained_state(accelerator.unwrap_model(model))
+                save_file({name: value.contiguous() for name, value in state.items()}, Path(folder, TRAINED))
             weights.pop()
 
     def load(models: list[torch.nn.Module], folder: str) -> None:

@@ -1,6 +1,7 @@
 """Flags of the training stages, named as in diffusers' examples."""
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Sequence
 
@@ -33,6 +34,7 @@ AT_LEAST = {
     "max_image_pixels": 1,
     "streaming_window": 1,
     "samples_per_picture": 1,
+    "lora_rank": 1,
 }
 ABOVE_ZERO = ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma")
 STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
@@ -41,8 +43,26 @@ NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 
 # What supervises references, which --text_only has none of.
 OF_REFERENCES = ("cache_dir", "composite_share", "rendered_share", "num_crossings", "num_rendered")
 
+# Defaults of stage base with --init_from: half an hour on two CPU cores for the embedded model. docs/fine-tuning.md shows
+# what they reach.
+FINE_TUNING = {
+    "train_batch_size": 16,
+    "max_train_steps": 800,
+    "learning_rate": 5e-4,
+    "lr_warmup_steps": 50,
+    "ema_decay": 0.998,
+    "composite_share": 0.4,
+    "rendered_share": 0.2,
+    "num_crossings": 2000,
+    "num_rendered": 1000,
+    "snr_gamma": 2.0,
+    "checkpointing_steps": 200,
+    "validation_steps": 200,
+}
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser(is_fine_tuning: bool = False) -> argparse.ArgumentParser:
+    """The flags of all stages; `is_fine_tuning` gives stage base other defaults."""
     parser = argparse.ArgumentParser(
         prog="accelerate launch -m mg_diffusion.training",
         description="vae: train a small AutoencoderKL. base: train UNet, text encoder, MGEncoder and MGAdapter together. "
@@ -50,7 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     stages = parser.add_subparsers(dest="stage", required=True)
     for stage in STAGES:
-        _add_stage(stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter), stage)
+        one = stages.add_parser(stage, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        _add_stage(one, stage)
+        if stage == "base" and is_fine_tuning:
+            one.set_defaults(**FINE_TUNING)
     return parser
 
 
@@ -151,7 +174,13 @@ def _add_vae(parser: argparse.ArgumentParser) -> None:
 def _add_base(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("base")
     group.add_argument("--vae", help="folder of a trained vae; without it the lossless Haar codec is used")
-    group.add_argument("--init_from", help="folder of an MGPipeline to start from (fine-tuning)")
+    start = (
+        'folder of an MGPipeline to start from (fine-tuning, with defaults of its own: docs/fine-tuning.md); "mg-bazaar" '
+        "is the embedded default"
+    )
+    group.add_argument("--init_from", help=start)
+    lora = "train low-rank updates of the UNet (LoRA), of this rank, instead of UNet and text encoder; needs peft"
+    group.add_argument("--lora_rank", type=int, help=lora)
     alone = "train UNet and text encoder alone on pictures and captions: a base without our parts"
     group.add_argument("--text_only", action="store_true", help=alone)
     group.add_argument("--block_out_channels", type=int, nargs="+", help="of a new UNet; 48 96 160 if not given")
@@ -226,6 +255,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     args = parser.parse_args(arguments)
+    if args.stage == "base" and args.init_from:
+        args = build_parser(is_fine_tuning=True).parse_args(arguments)
     given = _given(arguments)
     for name, default in NEW_NETWORKS.items() if args.stage == "base" else ():
         if args.init_from and getattr(args, name) is not None:
@@ -236,6 +267,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name, None)
         if value is not None and not value >= least:
             parser.error(f"--{name} must be at least {least}, got {value}")
+    if getattr(args, "lora_rank", None) is not None:
+        _check_lora(parser, args)
     _check_optimizer(parser, args, given)
     if args.overwrite_output_dir and args.resume_from_checkpoint:
         parser.error(
@@ -297,3 +330,12 @@ def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
             parser.error(f"--{name} contradicts --streaming: {reason}")
     if args.stage != "vae" and args.cache_dir is None:
         args.cache_dir = os.path.join(args.output_dir, "cache")  # of rendered pictures, which every window shares
+
+
+def _check_lora(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if not args.init_from:
+        parser.error("--lora_rank needs --init_from, a pipeline whose UNet is worth updating")
+    if args.text_only:
+        parser.error("--lora_rank contradicts --text_only, which trains the UNet itself")
+    if importlib.util.find_spec("peft") is None:
+        parser.error("--lora_rank needs peft, which is not installed: pip install peft")

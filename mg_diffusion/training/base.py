@@ -3,7 +3,6 @@
 import contextlib
 from argparse import Namespace
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from accelerate import Accelerator
 from diffusers.utils.torch_utils import randn_tensor
 from torch.utils.data import Dataset, default_collate
 
+from mg_diffusion.loading import EMBEDDED_NAME, embedded_model
 from mg_diffusion.pipelines import MGPipeline
 
 from .draws import draw_each, generators_of
@@ -162,12 +162,16 @@ class Objective:
 def load_base(folder: str, needed: tuple[str, ...] = BASE) -> dict[str, Any]:
     """Components of a pipeline that training starts from, in float32.
 
+    Args:
+        folder: of the pipeline; "mg-bazaar" is the embedded default, wherever it is installed.
+
     Raises:
         ValueError: if it cannot be loaded, or lacks a component.
     """
     expected = f"--init_from must be the `weights` of a run of stage base or their export, got {folder!r}"
+    place = embedded_model() if folder == EMBEDDED_NAME else folder
     try:
-        components = MGPipeline.from_pretrained(folder, dtype=torch.float32).components
+        components = MGPipeline.from_pretrained(place, dtype=torch.float32).components
     except (OSError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from error
     missing = [name for name in needed if components[name] is None]
@@ -243,6 +247,18 @@ def fit(
         )
 
 
+def shares_of(args: Namespace) -> dict[str, float]:
+    """How many samples are crossed pictures, by kind."""
+    return {"composite": args.composite_share, "rendered": args.rendered_share}
+
+
+def held_out_samples(args: Namespace, held_out: Pictures, num_tiles: int) -> SampleStream:
+    """What the validation loss of a run is taken on."""
+    pool, bases = build_pool(held_out, len(held_out), max(1, len(held_out) // 2), 1, args.cache_dir)
+    count = args.num_validation_images
+    return SampleStream(pool, bases, held_out.captions, count, 1, shares_of(args), num_tiles, augment=False)
+
+
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator = start(args)
@@ -250,8 +266,11 @@ def run(args: Namespace) -> list[dict[str, float]]:
     components = load_components(args.init_from) if args.init_from else build_components(args, pictures.captions)
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     model.requires_grad_(True).to(memory_format=torch.channels_last)
+    if args.lora_rank:
+        from .lora import add_lora  # peft is needed for this alone
+
+        add_lora(accelerator, model, args.lora_rank)
     components["vae"].to(accelerator.device)
-    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
     tiles = components["mg_encoder"].config.num_tiles
     length = run_length(accelerator, args)
 
@@ -259,18 +278,22 @@ def run(args: Namespace) -> list[dict[str, float]]:
         pool, bases = build_pool(
             some, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_passing=args.streaming
         )
-        return SampleStream(pool, bases, some.captions, length, args.seed, shares, tiles, augment=args.augment)
+        return SampleStream(
+            pool, bases, some.captions, length, args.seed, shares_of(args), tiles, augment=args.augment
+        )
 
     stream = samples_of(args, pictures, stream_of, length)
     objective = Objective(components, args.snr_gamma)
-    held = None
-    if held_out is not None:
-        held_rendered = max(1, len(held_out) // 2)
-        held_pool, held_bases = build_pool(held_out, len(held_out), held_rendered, 1, args.cache_dir)
-        held_stream = SampleStream(
-            held_pool, held_bases, held_out.captions, args.num_validation_images, 1, shares, tiles, augment=False
-        )
-        held = held_out, held_stream, objective
+    held = None if held_out is None else (held_out, held_out_samples(args, held_out, tiles), objective)
     pipeline = MGPipeline(**components)
-    export = partial(export_weights, components)
+
+    def export(folder: Path) -> None:
+        whole = components
+        if args.lora_rank:
+            from .lora import export_lora, fused
+
+            export_lora(components, folder / "lora")
+            whole = components | {"unet": fused(components["unet"])}
+        export_weights(whole, folder)
+
     return fit(accelerator, args, model, objective, stream, held, pipeline, export)
