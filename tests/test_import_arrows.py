@@ -29,8 +29,9 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.export",
     r"mg_diffusion\.cards",
     r"mg_diffusion\.loading",
+    r"mg_diffusion\.decoding",
 )
-DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.bench\.flags")
+DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.bench\.flags", r"mg_diffusion\.decoding")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 

@@ -5,7 +5,8 @@ import importlib.util
 import os
 from collections.abc import Sequence
 
-from .decoding import MAX_PIXELS, READABLE_PIXELS
+from mg_diffusion.decoding import MAX_PIXELS, READABLE_PIXELS
+
 from .trackers import PACKAGES, chosen_trackers
 
 

@@ -13,7 +13,8 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from .decoding import MAX_PIXELS, Unusable, decode
+from mg_diffusion.decoding import MAX_PIXELS, Unusable, decode
+
 from .skipping import Skipped
 from .sources import Row, Source, open_image
 

@@ -17,7 +17,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.utils.file_utils import xopen
 
-from .decoding import Unusable
+from mg_diffusion.decoding import Unusable
 
 
 SHARDS = (".tar", ".tar.gz", ".tgz")

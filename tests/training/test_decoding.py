@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mg_diffusion.training.decoding import MODES, Unusable, decode
+from mg_diffusion.decoding import MODES, Unusable, decode
 
 from .garbage import contents, encode, noise, png, png_header
 
