@@ -124,9 +124,8 @@ def draw_curves(found: dict[str, Any]) -> Figure:
     """Training loss and validation loss over the steps, and validation loss by timestep before and after."""
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     training, validation, timesteps = figure.subplots(1, 3)
-    start = found["models"][BEFORE]["held_out"]
     for name, one in found["models"].items():
-        by_timestep = {int(k.removeprefix("val_loss_t")): v for k, v in one["held_out"].items() if k != "val_loss"}
+        by_timestep = {k.removeprefix("val_loss_t"): v for k, v in one["held_out"].items() if k != "val_loss"}
         timesteps.plot(
             by_timestep.keys(), by_timestep.values(), "o-", label=name, color="gray" if name == BEFORE else None
         )
@@ -137,12 +136,12 @@ def draw_curves(found: dict[str, Any]) -> Figure:
         smooth = [np.mean(values[max(0, i - 4) : i + 5]) for i in range(len(values))]
         (line,) = training.plot(steps, smooth, label=name)
         training.plot(steps, values, alpha=0.3, color=line.get_color())
-        held = [(0, start["val_loss"]), *((r["step"], r["val_loss"]) for r in one["records"] if "val_loss" in r)]
+        held = [(r["step"], r["val_loss"]) for r in one["records"] if "val_loss" in r]
         validation.plot(*zip(*held, strict=True), "o-", label=name)
     for axes, title, x in (
         (training, "training loss", "step"),
         (validation, "validation loss", "step"),
-        (timesteps, "validation loss by timestep", "timestep"),
+        (timesteps, "validation loss by timesteps", "timesteps"),
     ):
         axes.set(title=title, xlabel=x)
         axes.legend()
