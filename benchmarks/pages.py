@@ -11,6 +11,8 @@ from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .scaling import OUTPUT as SCALING
 from .scaling import table as scaling_table
+from .training_speed import DEFAULT_OUTPUT as TRAINING_SPEED
+from .training_speed import text as training_speed_text
 
 
 RESULTS = Path(__file__).parent / "results"
@@ -73,7 +75,8 @@ def speed_text() -> str:
 def blocks_of(place: Path) -> dict[str, str]:
     """What the marked blocks of a page should hold."""
     if place == TRAINING:
-        return {"scaling": scaling_table(read(SCALING))} if SCALING.exists() else {}
+        tables = {"scaling": (SCALING, scaling_table), "training-speed": (TRAINING_SPEED, training_speed_text)}
+        return {name: made(read(place)) for name, (place, made) in tables.items() if Path(place).exists()}
     if place == FINE_TUNING_PAGE:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
     return {
