@@ -18,7 +18,7 @@ from .disk import hold, tidy, write_text
 
 
 LOG = "log.jsonl"
-OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "skipped*.jsonl", "stream-*.jsonl")
+OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "stream-*.jsonl")
 # What may change between the parts of a run, because no weight depends on it. All others must stay.
 FREE = {
     "output_dir",
@@ -59,6 +59,9 @@ def prepare_folder(accelerator: Accelerator, args: Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             hold(folder)
             tidy(folder)
+            if outcome[0] is None:  # now, because a new run writes its own reports before it clears the rest
+                for report in folder.glob("skipped*.jsonl"):
+                    report.unlink()
         except ValueError as error:
             outcome[1] = str(error)
     broadcast_object_list(outcome)

@@ -605,8 +605,10 @@ def test_a_checkpoint_from_elsewhere_does_not_go_on_in_a_folder_that_holds_a_run
 def test_a_run_is_overwritten_when_asked_for_and_not_before_the_new_one_is_ready(alone, run):
     (run / "grid-000003.png").write_text("of the old run")
     (run / "notes.txt").write_text("not of a run")
+    (run / "skipped.jsonl").write_text("of the old run")
     start(arguments(run, "--overwrite_output_dir"))
     assert damage(run / "checkpoint-6") is None
+    assert not (run / "skipped.jsonl").exists()
     little(run, "--overwrite_output_dir", max_train_steps=2)
     assert {path.name for path in run.iterdir()} == {
         "checkpoint-2",
