@@ -153,7 +153,8 @@ class Run:
     @property
     def samples(self) -> int:
         per_step = self.config["train_batch_size"] * self.config["gradient_accumulation_steps"]
-        return max(self.steps) * per_step * self.environment.get("processes", 1)
+        sharing = 1 if self.config.get("split_batches") else self.environment.get("processes", 1)
+        return max(self.steps) * per_step * sharing
 
     @property
     def kind(self) -> str:

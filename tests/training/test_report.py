@@ -137,6 +137,8 @@ def test_a_model_and_data_of_the_hub_are_named(tmp_path):
     assert 'base, adapter = "someone/sd", "me/it"' in text and "--base someone/sd --adapter me/it" in text
     assert "4 x NVIDIA X" in text and f"{1200 * 8 * 4:,}\nsamples, 0:10:00 h" in text
     assert "| `--pretrained_model_name_or_path` | someone/sd |" in text and "hub_model_id" not in text
+    text = write_report(write_run(tmp_path / "split", "vae", LOG, environment, split_batches=True)).read_text()
+    assert f"{1200 * 32:,}\nsamples" in text  # --train_batch_size is that of all processes then
     environment["base_model"] = "someone/mini"
     text = write_report(write_run(tmp_path / "other", "base", LOG, environment)).read_text()
     assert front_matter(text)["base_model_relation"] == "finetune"
