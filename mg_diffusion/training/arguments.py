@@ -83,12 +83,14 @@ def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
     {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](parser)
 
 
-def defaults_of(stage: str) -> dict[str, object]:
+def defaults_of(stage: str, is_fine_tuning: bool = False) -> dict[str, object]:
     """What each flag of a stage is where it is not given; `None` for those that must be."""
     parser = argparse.ArgumentParser(add_help=False)
     _add_stage(parser, stage)
     found = {action.dest: parser.get_default(action.dest) for action in parser._actions}
-    return {**found, **(NEW_NETWORKS if stage == "base" else {})}
+    if stage != "base":
+        return found
+    return {**found, **(FINE_TUNING if is_fine_tuning else NEW_NETWORKS)}
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

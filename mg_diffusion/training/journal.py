@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.std import EMA
 
+from mg_diffusion.loading import EMBEDDED_NAME
+
 from .checkpoints import good_checkpoints, writing
 from .disk import write_text
 from .trackers import track_picture
@@ -72,7 +74,7 @@ def environment(accelerator: Accelerator, args: Namespace) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": device,
         "processes": accelerator.num_processes,
-        "base_model": next((place for place in starts if place and not Path(place).exists()), None),
+        "base_model": next((one for one in starts if one and one != EMBEDDED_NAME and not Path(one).exists()), None),
     }
 
 

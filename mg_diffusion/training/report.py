@@ -284,7 +284,7 @@ def figures_table(run: Run) -> str:
 
 def settings_table(run: Run) -> str:
     """The flags that differ from their defaults. Places on the machine of the run are left out or cut to a name."""
-    defaults = defaults_of(run.config["stage"])
+    defaults = defaults_of(run.config["stage"], is_fine_tuning=bool(run.config.get("init_from")))
     told = {
         name: value
         for name, value in sorted(run.config.items())

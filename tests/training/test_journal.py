@@ -246,6 +246,8 @@ def test_the_environment_of_a_run_is_told(tmp_path):
     told = json.loads((tmp_path / "environment.json").read_text())
     assert told["processes"] == 1 and told["base_model"] == "someone/base" and "CPU cores" in told["device"]
     assert told["versions"]["torch"] == torch.__version__
+    Journal(Accelerator(cpu=True), settings(tmp_path, init_from="mg-bazaar"))  # no model of the Hub
+    assert json.loads((tmp_path / "environment.json").read_text())["base_model"] is None
 
 
 @pytest.fixture(scope="module")

@@ -236,10 +236,25 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch):
     report.finish(parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(tmp_path / "nowhere")]))
 
 
-@pytest.mark.parametrize("stage", ["vae", "base", "adapter"])
-def test_defaults_are_those_of_the_parser(stage):
-    needed = ["--train_data_dir", "a", "--output_dir", "b"]
-    needed += ["--pretrained_model_name_or_path", "c"] if stage == "adapter" else []
-    given = {"stage", "train_data_dir", "output_dir", "pretrained_model_name_or_path"}
+@pytest.mark.parametrize(
+    "stage, start",
+    [
+        ("vae", []),
+        ("base", []),
+        ("base", ["--init_from", "mg-bazaar"]),
+        ("adapter", ["--pretrained_model_name_or_path", "c"]),
+    ],
+)
+def test_defaults_are_those_of_the_parser(stage, start):
+    needed = ["--train_data_dir", "a", "--output_dir", "b", *start]
+    given = {"stage", "train_data_dir", "output_dir", "pretrained_model_name_or_path", "init_from"}
     parsed = {name: value for name, value in vars(parse_args([stage, *needed])).items() if name not in given}
-    assert parsed == {name: value for name, value in defaults_of(stage).items() if name not in given}
+    defaults = defaults_of(stage, is_fine_tuning="--init_from" in start)
+    assert parsed == {name: value for name, value in defaults.items() if name not in given}
+
+
+def test_the_card_of_a_fine_tuned_run_tells_the_flags_that_were_given(tmp_path):
+    given = ["base", "--train_data_dir", "a", "--output_dir", "b", "--init_from", "mg-bazaar", "--ema_decay", "0.9"]
+    config = vars(parse_args(given)) | {"seed": 3}
+    text = write_report(write_run(tmp_path, config.pop("stage"), LOG[:1], **config)).read_text()
+    assert re.findall(r"\| `--(\w+)` \|", text) == ["ema_decay", "seed"]
