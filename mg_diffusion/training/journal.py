@@ -43,7 +43,8 @@ class Journal:
         self.records = [*records]
         if accelerator.is_main_process:
             text = json.dumps(environment(accelerator, args), indent=2, sort_keys=True)
-            write_text(self.folder / "environment.json", text + "\n")
+            with writing("The environment", self.folder):
+                write_text(self.folder / "environment.json", text + "\n")
 
     def at(self, step: int) -> list[dict[str, float]]:
         return [record for record in self.records if record["step"] == step]

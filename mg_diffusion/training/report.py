@@ -26,6 +26,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from mg_diffusion.cards import PLACES
 
 from .arguments import STAGES, defaults_of
+from .checkpoints import writing
 from .hub import push
 from .validation import BUCKETS, TIMESTEPS_PER_BUCKET
 
@@ -354,10 +355,16 @@ def write_report(output_dir: str | Path) -> Path:
 
 
 def finish(args: Namespace) -> None:
-    """What the main process does once a run has ended: the report, and the push if `--push_to_hub` asks for it."""
+    """What the main process does once a run has ended: the report, and the push if `--push_to_hub` asks for it.
+
+    Raises:
+        WriteError: if the disk is full.
+    """
     if not PartialState().is_main_process:
         return
-    print(f"{write_report(args.output_dir)}: what was trained, how, and how to use it")
+    with writing("The card", args.output_dir):
+        place = write_report(args.output_dir)
+    print(f"{place}: what was trained, how, and how to use it")
     if args.push_to_hub:
         print(f"pushed: {push(args)}")
 

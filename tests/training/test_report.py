@@ -1,5 +1,6 @@
 """The card of a run tells what the run was, its curves are drawn, and its lines of code work."""
 
+import errno
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from mg_diffusion import MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training import report
 from mg_diffusion.training.arguments import defaults_of, parse_args
+from mg_diffusion.training.disk import WriteError
 from mg_diffusion.training.report import draw_curves, main, read_run, smooth, write_report
 
 
@@ -234,6 +236,18 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "PartialState", Other)
     report.finish(parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(tmp_path / "nowhere")]))
+
+
+def test_a_card_for_which_there_is_no_room(tmp_path, monkeypatch):
+    run = write_run(tmp_path, "vae", LOG[:1])
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write_report", fail)
+    args = parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(run)])
+    with pytest.raises(WriteError, match="The card could not be written to .*--resume_from_checkpoint latest"):
+        report.finish(args)
 
 
 @pytest.mark.parametrize(
