@@ -13,6 +13,8 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 MAX_PIXELS = 89_478_485  # where PIL begins to suspect a decompression bomb
 READABLE_PIXELS = 2 * MAX_PIXELS  # where PIL refuses to read on
+DOCUMENTS = ("readme", "licence", "license", "credits", "notice")  # how names of files begin that belong to any folder
+MAX_SKIPPED_SHARE = 0.1  # of the files of a split, unless --max_skipped_share says otherwise
 
 
 class Unusable(Exception):

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mg_diffusion.decoding import MAX_SKIPPED_SHARE
+
 from .faces import FaceDetector, find_detector
 from .fingerprints import near_pairs
 from .folders import Split, read_folder
@@ -131,6 +133,12 @@ def find_problems(splits: list[Split], report: dict[str, Any]) -> list[str]:
             problems.append(f"{name} has no picture that can be used")
         if part["skipped"]:
             problems.append(f"{name} has {len(part['skipped'])} files that training skips")
+        unread = len(part["skipped"]) + part["other_files"]
+        if part["pictures"] and unread / (unread + part["pictures"]) > MAX_SKIPPED_SHARE:
+            problems.append(
+                f"{unread} of {unread + part['pictures']} files of {name} are no pictures to train on: training stops "
+                f"where they are more than {MAX_SKIPPED_SHARE:.0%} (--max_skipped_share); move the others elsewhere"
+            )
     for kind, what in (("exact", "the same file"), ("near", "nearly the same picture")):
         across = sum(len(one["splits"]) > 1 for one in report["duplicates"][kind])
         if across:

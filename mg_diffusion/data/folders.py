@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mg_diffusion.decoding import DOCUMENTS
+
 from .pictures import SUFFIXES
 
 
@@ -66,9 +68,10 @@ def add_metadata(split: Split, path: Path) -> None:
     except ValueError as error:  # bytes that are no UTF-8 and lines that are no JSON are ValueErrors, too
         split.problems.append(f"{split.short(path)} cannot be read: {error}")
         return
-    if any(not row.get("file_name") for row in rows):
+    named = [row for row in rows if row.get("file_name") and isinstance(row["file_name"], str)]
+    if len(named) < len(rows):
         split.problems.append(f"{split.short(path)} has rows without file_name")
-    split.rows |= {path.parent / row["file_name"]: row for row in rows if row.get("file_name")}
+    split.rows |= {path.parent / row["file_name"]: row for row in named}
 
 
 def check_rows(split: Split) -> None:
@@ -101,7 +104,7 @@ def read_folder(folder: str | Path) -> list[Split]:
                 add_metadata(split, path)
             elif path.suffix.lower() in SUFFIXES:
                 split.files.append(path)
-            else:
+            elif not path.name.lower().startswith(DOCUMENTS):
                 split.others += 1
         if split.has_metadata:
             check_rows(split)

@@ -13,7 +13,10 @@ from .faces import FaceDetector
 from .fingerprints import Fingerprint, fingerprint
 
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# Those that the imagefolder loader of `datasets` reads, as far as training takes their formats.
+SUFFIXES = tuple(
+    ".apng .bmp .gif .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+)
 MIN_SIDE = 32  # pixels; half of the resolution of the embedded default, as training has it
 DRAFT = (256, 256)  # JPEG files are decoded at the least size above it: all that fingerprints and detectors look at
 

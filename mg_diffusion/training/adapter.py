@@ -242,8 +242,9 @@ def run(args: Namespace) -> list[dict[str, float]]:
     objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
 
     def stream_of(
-        some: Pictures, crossings: int, rendered: int, seed: int, length: int, augment: bool, is_passing: bool = False
+        some: Pictures, crossings: int, rendered: int, seed: int, length: int, is_trained_on: bool
     ) -> SampleStream:
+        is_passing = is_trained_on and args.streaming
         pool, bases = build_pool(
             shrink(some, view_size), crossings, rendered, seed, args.cache_dir, is_passing=is_passing
         )
@@ -255,19 +256,19 @@ def run(args: Namespace) -> list[dict[str, float]]:
             seed,
             {"composite": args.composite_share, "rendered": args.rendered_share},
             encoder.config.num_tiles,
-            augment=augment,
+            augment=is_trained_on and args.augment,
             images=torch.cat([some.whole, some.crop]) if args.resolution != view_size else None,
             is_inpainting=objective.is_inpainting,
-            is_settled=args.cache_latents,
+            is_settled=is_trained_on and args.cache_latents,  # held-out samples are alike in all runs
         )
 
     length = run_length(accelerator, args)
-    of_run = args.num_crossings, args.num_rendered, args.seed, length, args.augment, args.streaming
-    stream = samples_of(args, pictures, lambda some: stream_of(some, *of_run), length)
+    of_run = args.num_crossings, args.num_rendered, args.seed, length
+    stream = samples_of(args, pictures, lambda some: stream_of(some, *of_run, is_trained_on=True), length)
     held = None
     if held_out is not None:
         count = args.num_validation_images
-        held_stream = stream_of(held_out, len(held_out), max(1, len(held_out) // 2), 1, count, False)
+        held_stream = stream_of(held_out, len(held_out), max(1, len(held_out) // 2), 1, count, is_trained_on=False)
         held = held_out, held_stream, AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
 
     def export(folder: Path) -> None:

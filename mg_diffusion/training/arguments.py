@@ -5,7 +5,7 @@ import importlib.util
 import os
 from collections.abc import Sequence
 
-from mg_diffusion.decoding import MAX_PIXELS, READABLE_PIXELS
+from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, READABLE_PIXELS
 
 from .trackers import PACKAGES, chosen_trackers
 
@@ -83,12 +83,14 @@ def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
     {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](parser)
 
 
-def defaults_of(stage: str) -> dict[str, object]:
+def defaults_of(stage: str, is_fine_tuning: bool = False) -> dict[str, object]:
     """What each flag of a stage is where it is not given; `None` for those that must be."""
     parser = argparse.ArgumentParser(add_help=False)
     _add_stage(parser, stage)
     found = {action.dest: parser.get_default(action.dest) for action in parser._actions}
-    return {**found, **(NEW_NETWORKS if stage == "base" else {})}
+    if stage != "base":
+        return found
+    return {**found, **(FINE_TUNING if is_fine_tuning else NEW_NETWORKS)}
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +116,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     larger = f"skip pictures of more pixels, at most {READABLE_PIXELS}"
     data.add_argument("--max_image_pixels", type=int, default=MAX_PIXELS, help=larger)
     share = "stop where a larger share of the files is skipped, 0 to 1; which ones is in skipped.jsonl"
-    data.add_argument("--max_skipped_share", type=float, default=0.1, help=share)
+    data.add_argument("--max_skipped_share", type=float, default=MAX_SKIPPED_SHARE, help=share)
     streaming = "read the pictures as a stream, one window after another: for more than fit into memory or on disk"
     data.add_argument("--streaming", action="store_true", help=streaming)
     data.add_argument("--streaming_window", type=int, help="rows of a window, for each process; 2000 if not given")

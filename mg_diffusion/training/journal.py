@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.std import EMA
 
+from mg_diffusion.loading import EMBEDDED_NAME
+
 from .checkpoints import good_checkpoints, writing
 from .disk import write_text
 from .trackers import track_picture
@@ -41,7 +43,8 @@ class Journal:
         self.records = [*records]
         if accelerator.is_main_process:
             text = json.dumps(environment(accelerator, args), indent=2, sort_keys=True)
-            write_text(self.folder / "environment.json", text + "\n")
+            with writing("The environment", self.folder):
+                write_text(self.folder / "environment.json", text + "\n")
 
     def at(self, step: int) -> list[dict[str, float]]:
         return [record for record in self.records if record["step"] == step]
@@ -72,7 +75,7 @@ def environment(accelerator: Accelerator, args: Namespace) -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": device,
         "processes": accelerator.num_processes,
-        "base_model": next((place for place in starts if place and not Path(place).exists()), None),
+        "base_model": next((one for one in starts if one and one != EMBEDDED_NAME and not Path(one).exists()), None),
     }
 
 
@@ -174,16 +177,16 @@ def stop_at_non_finite(args: Namespace, step: int, loss: float, norm: float | No
     what = " and the ".join(f"{name} is {value}" for name, value in wrong.items())
     precision = f" or --mixed_precision no (now {args.mixed_precision})" if args.mixed_precision != "no" else ""
     saved = good_checkpoints(args.output_dir)
-    ways = f"train anew with a lower --learning_rate (now {args.learning_rate:g}) or a longer --lr_warmup_steps (now {args.lr_warmup_steps})"
-    if saved:
-        where = f"The last checkpoint, {str(saved[-1])!r}, was saved before."
-        if args.stage in STARTED_FROM:
-            ways += f", from its weights: --{STARTED_FROM[args.stage]} {args.output_dir}/weights"
-        resume = f"go on from it, --resume_from_checkpoint latest, with a smaller --max_grad_norm (now {args.max_grad_norm:g}){precision}"
-        ways = f"{resume}; or {ways}"
-    else:
-        where = "No checkpoint was saved before."
-        ways += f", a smaller --max_grad_norm (now {args.max_grad_norm:g}){precision}"
+    where = (
+        f"The last checkpoint, {str(saved[-1])!r}, was saved before." if saved else "No checkpoint was saved before."
+    )
+    # A resumed run must have the settings that it had.
+    ways = (
+        f"train anew with a lower --learning_rate (now {args.learning_rate:g}), a longer --lr_warmup_steps (now "
+        f"{args.lr_warmup_steps}), a smaller --max_grad_norm (now {args.max_grad_norm:g}){precision}"
+    )
+    if saved and args.stage in STARTED_FROM:
+        ways += f"; from its weights, in another folder: --{STARTED_FROM[args.stage]} {args.output_dir}/weights"
     raise ValueError(
         f"The {what} at step {step}. Training stopped; this step did not reach the weights. {where} The same flags would "
         f"come to the same point again. Ways out: {ways}."

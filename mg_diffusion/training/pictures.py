@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
-from mg_diffusion.decoding import MAX_PIXELS, Unusable, decode
+from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, Unusable, decode
 
 from .skipping import Skipped
 from .sources import Row, Source, open_image
@@ -46,7 +46,7 @@ class Limits:
     size: int
     min_side: int | None = None
     max_pixels: int = MAX_PIXELS
-    max_skipped_share: float = 0.1
+    max_skipped_share: float = MAX_SKIPPED_SHARE
     report: Path | None = None
 
 

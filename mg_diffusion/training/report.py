@@ -26,6 +26,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from mg_diffusion.cards import PLACES
 
 from .arguments import STAGES, defaults_of
+from .checkpoints import writing
 from .hub import push
 from .validation import BUCKETS, TIMESTEPS_PER_BUCKET
 
@@ -153,7 +154,8 @@ class Run:
     @property
     def samples(self) -> int:
         per_step = self.config["train_batch_size"] * self.config["gradient_accumulation_steps"]
-        return max(self.steps) * per_step * self.environment.get("processes", 1)
+        sharing = 1 if self.config.get("split_batches") else self.environment.get("processes", 1)
+        return max(self.steps) * per_step * sharing
 
     @property
     def kind(self) -> str:
@@ -283,7 +285,7 @@ def figures_table(run: Run) -> str:
 
 def settings_table(run: Run) -> str:
     """The flags that differ from their defaults. Places on the machine of the run are left out or cut to a name."""
-    defaults = defaults_of(run.config["stage"])
+    defaults = defaults_of(run.config["stage"], is_fine_tuning=bool(run.config.get("init_from")))
     told = {
         name: value
         for name, value in sorted(run.config.items())
@@ -353,10 +355,16 @@ def write_report(output_dir: str | Path) -> Path:
 
 
 def finish(args: Namespace) -> None:
-    """What the main process does once a run has ended: the report, and the push if `--push_to_hub` asks for it."""
+    """What the main process does once a run has ended: the report, and the push if `--push_to_hub` asks for it.
+
+    Raises:
+        WriteError: if the disk is full.
+    """
     if not PartialState().is_main_process:
         return
-    print(f"{write_report(args.output_dir)}: what was trained, how, and how to use it")
+    with writing("The card", args.output_dir):
+        place = write_report(args.output_dir)
+    print(f"{place}: what was trained, how, and how to use it")
     if args.push_to_hub:
         print(f"pushed: {push(args)}")
 

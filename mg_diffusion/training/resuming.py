@@ -18,7 +18,7 @@ from .disk import hold, tidy, write_text
 
 
 LOG = "log.jsonl"
-OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "skipped*.jsonl", "stream-*.jsonl")
+OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "stream-*.jsonl")
 # What may change between the parts of a run, because no weight depends on it. All others must stay.
 FREE = {
     "output_dir",
@@ -59,6 +59,9 @@ def prepare_folder(accelerator: Accelerator, args: Namespace) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             hold(folder)
             tidy(folder)
+            if outcome[0] is None:  # now, because a new run writes its own reports before it clears the rest
+                for report in folder.glob("skipped*.jsonl"):
+                    report.unlink()
         except ValueError as error:
             outcome[1] = str(error)
     broadcast_object_list(outcome)
@@ -152,12 +155,13 @@ def fingerprint_of(pictures: torch.Tensor, captions: Sequence[str]) -> str:
 def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[dict[str, float]]:
     """The records of the log up to a step; later ones are removed from it, to be made again.
 
-    A line that a killed run did not finish is removed as well.
+    A line that a killed run did not finish is removed as well, and a run at step 0 begins a new log: no checkpoint tells
+    whether the first validation was made under the settings of now.
     """
     path, outcome = Path(output_dir, LOG), [[]]
     if accelerator.is_main_process and path.exists():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        outcome[0] = [record for record in map(_record, lines) if record is not None and record["step"] <= step]
+        outcome[0] = [one for one in map(_record, lines) if one is not None and 0 < step >= one["step"]]
         write_text(path, "".join(json.dumps(record) + "\n" for record in outcome[0]))
     broadcast_object_list(outcome)
     return outcome[0]

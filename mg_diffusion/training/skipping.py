@@ -1,11 +1,12 @@
 """What is skipped of a data set: counted by reason, named in a report, and limited to a share."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .disk import write_text
 
 
 @dataclass
@@ -39,10 +40,8 @@ class Skipped:
         if not lines:
             return path.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")
         # What is no UTF-8 in a name of a file is escaped.
-        aside.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-        aside.replace(path)
+        write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def check(self, share: float, limit: float, place: str, report: Path | None) -> None:
         """Refuse data of which too much is skipped.

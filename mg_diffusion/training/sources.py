@@ -17,12 +17,11 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.utils.file_utils import xopen
 
-from mg_diffusion.decoding import Unusable
+from mg_diffusion.decoding import DOCUMENTS, Unusable
 
 
 SHARDS = (".tar", ".tar.gz", ".tgz")
 METADATA = tuple(ImageFolder.METADATA_FILENAMES)
-DOCUMENTS = ("readme", "licence", "license", "credits", "notice")  # how names of files begin that belong to any folder
 # Tried in this order where no --caption_column is given; "json.caption" is `caption` in the column `json`.
 CAPTIONS = ("text", "txt", "caption", "json.caption", "json.text", "json.prompt")
 # What `datasets` and what it reads by raise for data that cannot be read.

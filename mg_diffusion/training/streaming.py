@@ -20,6 +20,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset
 
 from .pictures import REPORT, Limits, Pictures, account, limits_of, read_rows, source_of
+from .resuming import fingerprint_of
 from .skipping import Skipped
 from .sources import READING_ERRORS, Row, Split, causes
 
@@ -149,6 +150,7 @@ class StreamedSamples(Dataset):
         per_window: how many samples are drawn from one.
         length: of the run.
         batch_size, world: batches go to the processes in turns, as accelerate deals them out.
+        fingerprint: of as much of the data as tells whether a resumed run has the same.
     """
 
     def __init__(
@@ -159,9 +161,10 @@ class StreamedSamples(Dataset):
         length: int,
         batch_size: int,
         world: int,
+        fingerprint: str | None = None,
     ):
         self.windows, self.make, self.per_window, self.length = windows, make, per_window, length
-        self.batch_size, self.world = batch_size, world
+        self.batch_size, self.world, self.fingerprint = batch_size, world, fingerprint
         self.window: int | None = None
         self.samples: Dataset | None = None
 
@@ -179,7 +182,7 @@ class StreamedSamples(Dataset):
 
 
 def samples_of(args: Namespace, pictures: Pictures, make: Callable[[Pictures], Dataset], length: int) -> Dataset:
-    """The samples of a run: those of `pictures`, or with `--streaming` of one window after another."""
+    """The samples of a run: those of `pictures`, or with `--streaming`, where these are its first, of window after window."""
     if not args.streaming:
         return make(pictures)
     rank, world, folder = PartialState().process_index, PartialState().num_processes, Path(args.output_dir)
@@ -188,4 +191,5 @@ def samples_of(args: Namespace, pictures: Pictures, make: Callable[[Pictures], D
     split = source_of(args).open("train", is_streamed=True)
     windows = Windows(split, limits, args.streaming_window, args.seed, rank, world, folder)
     per_window = args.streaming_window * args.samples_per_picture
-    return StreamedSamples(windows, make, per_window, length, args.train_batch_size, world)
+    fingerprint = fingerprint_of(pictures.whole, pictures.captions)
+    return StreamedSamples(windows, make, per_window, length, args.train_batch_size, world, fingerprint)

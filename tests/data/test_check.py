@@ -6,12 +6,15 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from skimage import data
 
 from mg_diffusion.cli import main
 from mg_diffusion.data.check import CAPTION_TOKENS, caption_tokens, check_folder
 from mg_diffusion.data.faces import FaceDetector
-from mg_diffusion.data.pictures import MIN_SIDE, why_skipped
+from mg_diffusion.data.pictures import MIN_SIDE, SUFFIXES, why_skipped
+from mg_diffusion.decoding import FORMATS
+from mg_diffusion.training.pictures import load_pictures
 
 
 def draw(path, seed: int, size=(48, 40), mode="RGB"):
@@ -53,12 +56,12 @@ def test_a_good_folder_is_reported_and_the_status_is_0(folder, tmp_path_factory,
 
 def test_a_flat_folder_is_the_training_split(tmp_path, capsys):
     draw(tmp_path / "a" / "0.png", 0)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "README.txt").write_text("belongs to any folder")
     (tmp_path / ".hidden").mkdir()
     draw(tmp_path / ".hidden" / "1.png", 1)
     assert main(["data", "check", str(tmp_path), "--no-faces"]) == 0
     printed = capsys.readouterr().out
-    assert "train: 1 pictures" in printed and "other files, not read: 1" in printed
+    assert "train: 1 pictures" in printed and "other files" not in printed
     assert "captions: 0, without one: 1" in printed and "faces: not looked for (not asked for)" in printed
 
 
@@ -138,6 +141,30 @@ def test_files_that_training_skips_are_named_with_the_reason(tmp_path, capsys):
     assert why_skipped(str(tmp_path / "good.png")) is None
 
 
+@pytest.mark.parametrize("others, is_stopped", [(1, False), (2, True)])
+def test_files_that_are_no_pictures_are_a_problem_where_training_stops_for_them(tmp_path, capsys, others, is_stopped):
+    """As captions in .txt files beside the pictures."""
+    for index in range(10):
+        draw(tmp_path / "train" / f"{index}.png", index)
+    for index in range(others):
+        (tmp_path / "train" / f"{index}.txt").write_text("a caption")
+    assert main(["data", "check", str(tmp_path), "--no-faces"]) == is_stopped
+    printed = capsys.readouterr().out
+    assert f"other files, not read: {others}" in printed
+    assert ("2 of 12 files of train are no pictures to train on: training stops" in printed) == is_stopped
+    if is_stopped:
+        with pytest.raises(ValueError, match="2 files of split 'train' .*--max_skipped_share allows 0.1"):
+            load_pictures(str(tmp_path), "train", 64)
+    else:
+        assert len(load_pictures(str(tmp_path), "train", 64)) == 10
+
+
+def test_files_are_pictures_by_the_names_that_training_goes_by():
+    PIL.Image.init()
+    read = {name for name in ImageFolder.EXTENSIONS if PIL.Image.EXTENSION.get(name) in FORMATS}
+    assert read == set(SUFFIXES)
+
+
 def test_what_cannot_be_opened_has_its_reason(tmp_path):
     assert why_skipped(str(tmp_path / "nowhere.png")) == "unreadable: No such file or directory"
 
@@ -183,6 +210,7 @@ def test_long_lists_are_cut_in_the_text_only(tmp_path, capsys):
         ("{", "train/metadata.jsonl cannot be read: "),
         ("[1]", "train/metadata.jsonl cannot be read: a line is not an object"),
         ('{"text": "red"}', "train/metadata.jsonl has rows without file_name"),
+        ('{"file_name": 5}', "train/metadata.jsonl has rows without file_name"),
         ('{"file_name": "gone.png"}', "the metadata of train names 1 files that are not there, such as"),
         ('{"file_name": "0.png"}', "the metadata of train lacks 2 pictures, such as"),
         (None, "train has no metadata.jsonl and the other split has one: give both or neither"),

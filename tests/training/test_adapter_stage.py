@@ -234,6 +234,19 @@ def test_a_run_that_keeps_crossings_resumes_bit_for_bit(arguments, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_run_that_keeps_latents_is_validated_on_the_samples_of_one_that_does_not(
+    arguments, folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mg_diffusion.training.base.save_grid", lambda *_: None)  # which takes time
+    options = {"train_data_dir": folder, "max_train_steps": 1, "num_validation_images": 4, "composite_share": 1}
+    options |= {"rendered_share": 0, "cache_dir": tmp_path / "kept", "learning_rate": 1e-12}
+    losses = []
+    for name, switches in (("plain", ()), ("kept", ("--cache_latents",))):
+        records = run(arguments(tmp_path / name, *switches, **options))
+        losses.append(next(record for record in records if "val_loss" in record))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_a_run_with_kept_latents_asks_the_base_once(whole, arguments, tmp_path, monkeypatch):
     kept = {"cache_dir": tmp_path / "kept", "max_train_steps": 1, "composite_share": 0, "rendered_share": 0}
     run(arguments(tmp_path / "one", "--cache_latents", **kept))

@@ -176,17 +176,17 @@ def test_a_terminal_gets_a_bar_and_health_below(monkeypatch):
             [2, 5],
             1.0,
             math.inf,
-            r"The gradient is inf at step 7\..*checkpoint-5'.*latest, with a smaller --max_grad",
+            r"The gradient is inf at step 7\..*checkpoint-5'.*a smaller --max_grad_norm \(now 1\); from",
         ),
         (
             {},
             [2],
             math.inf,
             math.nan,
-            r"loss is inf and the gradient is nan.*from its weights: --init_from .*/weights",
+            r"loss is inf and the gradient is nan.*from its weights, in another folder: --init_from .*/weights",
         ),
         ({"stage": "adapter"}, [2], math.nan, None, r"--mg_model_name_or_path .*/weights\.$"),
-        ({"stage": "vae"}, [2], math.nan, None, r"or a longer --lr_warmup_steps \(now 9\)\.$"),
+        ({"stage": "vae"}, [2], math.nan, None, r"a longer --lr_warmup_steps \(now 9\), .* \(now 1\)\.$"),
         ({"mixed_precision": "bf16"}, [2], math.nan, None, r"or --mixed_precision no \(now bf16\)"),
         ({"mixed_precision": "bf16"}, [], math.nan, None, r"or --mixed_precision no \(now bf16\)"),
     ],
@@ -195,8 +195,9 @@ def test_what_is_no_number_stops_the_run_and_names_ways_out(tmp_path, changed, s
     for step in saved:
         (tmp_path / f"checkpoint-{step}").mkdir()
         write_manifest(tmp_path / f"checkpoint-{step}", step, 1, {})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         stop_at_non_finite(settings(tmp_path, **changed), 7, loss, norm)
+    assert "--resume_from_checkpoint" not in str(raised.value)  # which refuses other settings
 
 
 def test_numbers_go_on(tmp_path):
@@ -246,6 +247,8 @@ def test_the_environment_of_a_run_is_told(tmp_path):
     told = json.loads((tmp_path / "environment.json").read_text())
     assert told["processes"] == 1 and told["base_model"] == "someone/base" and "CPU cores" in told["device"]
     assert told["versions"]["torch"] == torch.__version__
+    Journal(Accelerator(cpu=True), settings(tmp_path, init_from="mg-bazaar"))  # no model of the Hub
+    assert json.loads((tmp_path / "environment.json").read_text())["base_model"] is None
 
 
 @pytest.fixture(scope="module")

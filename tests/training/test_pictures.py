@@ -174,7 +174,7 @@ def test_if_allowed_the_run_trains_on_exactly_the_100_good_ones(garbage, flags, 
     assert held_out is None
     assert {one.numpy().tobytes() for one in pictures.whole} == {one.numpy().tobytes() for one in good.whole}
     assert len(pictures) == 100
-    command.main(arguments)
+    command.main([*arguments, "--overwrite_output_dir"])
     assert (tmp_path / "run" / "weights" / "config.json").is_file()
     assert {line["name"]: line["reason"] for line in report_of(tmp_path / "run")} == reasons
     assert "100 pictures, 200 files skipped (" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """The card of a run tells what the run was, its curves are drawn, and its lines of code work."""
 
+import errno
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from mg_diffusion import MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training import report
 from mg_diffusion.training.arguments import defaults_of, parse_args
+from mg_diffusion.training.disk import WriteError
 from mg_diffusion.training.report import draw_curves, main, read_run, smooth, write_report
 
 
@@ -137,6 +139,8 @@ def test_a_model_and_data_of_the_hub_are_named(tmp_path):
     assert 'base, adapter = "someone/sd", "me/it"' in text and "--base someone/sd --adapter me/it" in text
     assert "4 x NVIDIA X" in text and f"{1200 * 8 * 4:,}\nsamples, 0:10:00 h" in text
     assert "| `--pretrained_model_name_or_path` | someone/sd |" in text and "hub_model_id" not in text
+    text = write_report(write_run(tmp_path / "split", "vae", LOG, environment, split_batches=True)).read_text()
+    assert f"{1200 * 32:,}\nsamples" in text  # --train_batch_size is that of all processes then
     environment["base_model"] = "someone/mini"
     text = write_report(write_run(tmp_path / "other", "base", LOG, environment)).read_text()
     assert front_matter(text)["base_model_relation"] == "finetune"
@@ -234,10 +238,37 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch):
     report.finish(parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(tmp_path / "nowhere")]))
 
 
-@pytest.mark.parametrize("stage", ["vae", "base", "adapter"])
-def test_defaults_are_those_of_the_parser(stage):
-    needed = ["--train_data_dir", "a", "--output_dir", "b"]
-    needed += ["--pretrained_model_name_or_path", "c"] if stage == "adapter" else []
-    given = {"stage", "train_data_dir", "output_dir", "pretrained_model_name_or_path"}
+def test_a_card_for_which_there_is_no_room(tmp_path, monkeypatch):
+    run = write_run(tmp_path, "vae", LOG[:1])
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(report, "write_report", fail)
+    args = parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(run)])
+    with pytest.raises(WriteError, match="The card could not be written to .*--resume_from_checkpoint latest"):
+        report.finish(args)
+
+
+@pytest.mark.parametrize(
+    "stage, start",
+    [
+        ("vae", []),
+        ("base", []),
+        ("base", ["--init_from", "mg-bazaar"]),
+        ("adapter", ["--pretrained_model_name_or_path", "c"]),
+    ],
+)
+def test_defaults_are_those_of_the_parser(stage, start):
+    needed = ["--train_data_dir", "a", "--output_dir", "b", *start]
+    given = {"stage", "train_data_dir", "output_dir", "pretrained_model_name_or_path", "init_from"}
     parsed = {name: value for name, value in vars(parse_args([stage, *needed])).items() if name not in given}
-    assert parsed == {name: value for name, value in defaults_of(stage).items() if name not in given}
+    defaults = defaults_of(stage, is_fine_tuning="--init_from" in start)
+    assert parsed == {name: value for name, value in defaults.items() if name not in given}
+
+
+def test_the_card_of_a_fine_tuned_run_tells_the_flags_that_were_given(tmp_path):
+    given = ["base", "--train_data_dir", "a", "--output_dir", "b", "--init_from", "mg-bazaar", "--ema_decay", "0.9"]
+    config = vars(parse_args(given)) | {"seed": 3}
+    text = write_report(write_run(tmp_path, config.pop("stage"), LOG[:1], **config)).read_text()
+    assert re.findall(r"\| `--(\w+)` \|", text) == ["ema_decay", "seed"]

@@ -214,6 +214,15 @@ def test_the_log_is_cut_at_the_step_and_an_unfinished_line_is_dropped(tmp_path):
     assert (tmp_path / "log.jsonl").read_text() == "\n".join(lines[:2]) + "\n"
 
 
+def test_a_run_that_begins_again_without_a_checkpoint_validates_again(tmp_path):
+    """What it was started with before may have been other settings."""
+    (tmp_path / "log.jsonl").write_text('{"step": 0, "val_loss": 9.0}\n')
+    steps = []
+    little(tmp_path, "--validation_at_start", judge=steps.append, **LATEST)
+    assert steps == [0, 3, 6] and [record["step"] for record in records_of(tmp_path)] == [0, 3, 6, 6]
+    assert records_of(tmp_path)[0]["val_loss"] < 9
+
+
 # ------------------------------------------------------------------------------------------------ damaged checkpoints
 
 
@@ -605,8 +614,10 @@ def test_a_checkpoint_from_elsewhere_does_not_go_on_in_a_folder_that_holds_a_run
 def test_a_run_is_overwritten_when_asked_for_and_not_before_the_new_one_is_ready(alone, run):
     (run / "grid-000003.png").write_text("of the old run")
     (run / "notes.txt").write_text("not of a run")
+    (run / "skipped.jsonl").write_text("of the old run")
     start(arguments(run, "--overwrite_output_dir"))
     assert damage(run / "checkpoint-6") is None
+    assert not (run / "skipped.jsonl").exists()
     little(run, "--overwrite_output_dir", max_train_steps=2)
     assert {path.name for path in run.iterdir()} == {
         "checkpoint-2",

@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -261,3 +262,17 @@ def test_streamed_windows_are_what_the_run_is_trained_on(flags, shards, tmp_path
     assert any("val_loss" in record for record in records)  # of the held-out pictures
     assert [k for k, _ in read] == [0, 1] and len({n for _, one in read for n in one}) == 8
     assert streaming.REPORT not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_resumed_run_warns_of_another_stream(flags, shards, tmp_path):
+    """As one of another folder, as long as its first pictures differ."""
+    options = {**STREAM, "max_train_steps": 1, "checkpointing_steps": 1}
+    command.main([*flags("vae", tmp_path / "run", train_data_dir=shards, **options), "--streaming"])
+    other = shutil.copytree(shards, tmp_path / "other")
+    again = flags("vae", tmp_path / "run", train_data_dir=other, **options, resume_from_checkpoint="latest")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "The training data are not those")
+        command.main([*again, "--streaming"])
+    write_shard(other / "train" / "0.tar", samples(range(50, 53)))
+    with pytest.warns(UserWarning, match="training data are not those of the checkpoint"):
+        command.main([*again, "--streaming"])
