@@ -33,7 +33,7 @@ from mg_diffusion.training.validation import validation_loss
 
 BEFORE = "before"
 SHOWN = 10
-FULL = Sizes(rendered_pool=128, synthetic_triples=192, synthetic_seeds=1, photographic_triples=192)
+FULL = Sizes(rendered_pool=128, synthetic_triples=96, synthetic_seeds=1, photographic_triples=96)
 COUNTED = ("max_train_steps", "train_batch_size", "learning_rate", "ema_decay", "lora_rank", "composite_share")
 COUNTED += ("rendered_share", "num_crossings", "num_rendered", "snr_gamma", "mixed_precision", "seed")
 

@@ -1,14 +1,15 @@
-"""`accelerate launch -m mg_diffusion.training {vae,base,adapter} ...`"""
+"""`python -m mg_diffusion.training {vae,base,adapter} ...`; of several processes, by `accelerate launch`."""
 
 import sys
 
 from .arguments import parse_args
 from .disk import WriteError
-from .report import finish
 
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_args(arguments)
+    from .report import finish  # what takes time to import comes after what may be refused
+
     if args.stage == "vae":
         from .vae import run
     elif args.stage == "adapter":

@@ -1,5 +1,6 @@
 """The loop that all stages share: step 4 of the method, theta <- theta - alpha * grad L, and what keeps a run safe."""
 
+import contextlib
 import json
 import os
 from argparse import Namespace
@@ -45,9 +46,14 @@ def start(args: Namespace) -> Accelerator:
         dataloader_config=DataLoaderConfiguration(split_batches=args.split_batches),
     )
     check_processes(accelerator, args)
-    if args.push_to_hub and accelerator.is_main_process:
-        args.hub_model_id = create_repository(args)
     prepare_folder(accelerator, args)
+    if args.push_to_hub and accelerator.is_main_process:
+        try:
+            args.hub_model_id = create_repository(args)
+        except ValueError:
+            with contextlib.suppress(OSError):  # it holds something
+                Path(args.output_dir).rmdir()
+            raise
     set_seed(args.seed)
     torch.set_flush_denormal(True)  # denormal numbers make CPU kernels many times slower
     write_configuration(accelerator, args)
@@ -195,9 +201,10 @@ def train(
         with accelerator.accumulate(prepared):
             loss = loss_of(prepared, batch)
             accelerator.backward(loss)
-            norm = None  # of an accumulated gradient
+            norm = None  # where gradients are still accumulated
             if accelerator.sync_gradients:
-                norm = float(whole(accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)))
+                found = accelerator.clip_grad_norm_(prepared.parameters(), args.max_grad_norm)
+                norm = None if found is None else float(whole(found))  # DeepSpeed clips itself and may tell none
             value, dropped = seen_by_all(accelerator, loss, batch)
             meter.add(value, norm, dropped)
             # Loss scaling skips steps whose gradient overflows; that is how it finds its scale.
@@ -209,7 +216,7 @@ def train(
     with meter.paused():
         pauses.catch_up(step, journal, progress)
     progress.start_clock()
-    with Stop() as stop:
+    with Stop() as stop, contextlib.closing(progress):
         for batch in batches:
             if step >= args.max_train_steps:
                 break
@@ -230,13 +237,12 @@ def train(
                 if is_stopping or pauses.is_due(step, args.checkpointing_steps):
                     save_checkpoint(accelerator, args, step, data)
                 if is_stopping:
-                    progress.close()
+                    progress.close()  # before anything is said
                     stop.leave(accelerator, step)
                 if pauses.is_due(step, args.checkpointing_steps):
                     pauses.publish()
                 if pauses.is_due(step, args.validation_steps):
                     pauses.judge(step, journal, progress)
-    progress.close()
     accelerator.end_training()
     return journal.records
 

@@ -25,7 +25,8 @@ FREE = {
     "train_data_dir",  # it may have moved; what it holds is compared
     "resume_from_checkpoint",
     "overwrite_output_dir",
-    "max_train_steps",  # of which `warn_of_length` warns
+    "max_train_steps",  # of which `warn_of_length` warns, as of the next one, whose default depends on it
+    "lr_warmup_steps",
     "checkpointing_steps",
     "checkpoints_total_limit",
     "validation_steps",
@@ -127,10 +128,13 @@ def compare(manifest: dict[str, Any], args: Namespace, num_processes: int) -> No
 def warn_of_length(stored: dict[str, Any], args: Namespace) -> None:
     """Warn if a run of another length has other learning rates from here on."""
     is_level = args.lr_scheduler in ("constant", "constant_with_warmup")
-    if stored["max_train_steps"] != args.max_train_steps and not is_level:
+    if stored["lr_warmup_steps"] != args.lr_warmup_steps or (
+        stored["max_train_steps"] != args.max_train_steps and not is_level
+    ):
         warnings.warn(
-            f"--max_train_steps was {stored['max_train_steps']} and is {args.max_train_steps}: --lr_scheduler "
-            f"{args.lr_scheduler} goes on as if it had been so from the beginning, and the learning rate jumps.",
+            f"--max_train_steps was {stored['max_train_steps']} and is {args.max_train_steps}, --lr_warmup_steps was "
+            f"{stored['lr_warmup_steps']} and is {args.lr_warmup_steps}: --lr_scheduler {args.lr_scheduler} goes on as if it "
+            f"had been so from the beginning, and the learning rate may jump.",
             stacklevel=2,
         )
 
