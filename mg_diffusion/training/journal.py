@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self.is_terminal:
-            self.below.close()
-        self.bar.close()
+        with suppress(OSError):  # a last line that cannot be written must not hide why the run ends
+            if self.is_terminal:
+                self.below.close()
+            self.bar.close()

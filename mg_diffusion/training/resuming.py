@@ -126,15 +126,18 @@ def compare(manifest: dict[str, Any], args: Namespace, num_processes: int) -> No
 
 
 def warn_of_length(stored: dict[str, Any], args: Namespace) -> None:
-    """Warn if a run of another length has other learning rates from here on."""
+    """Warn if a run of another length or warm-up has other learning rates from here on."""
     is_level = args.lr_scheduler in ("constant", "constant_with_warmup")
-    if stored["lr_warmup_steps"] != args.lr_warmup_steps or (
-        stored["max_train_steps"] != args.max_train_steps and not is_level
-    ):
+    names = ["lr_warmup_steps"] if is_level else ["max_train_steps", "lr_warmup_steps"]
+    changed = [
+        f"--{name} was {stored[name]} and is {getattr(args, name)}"
+        for name in names
+        if stored[name] != getattr(args, name)
+    ]
+    if changed:
         warnings.warn(
-            f"--max_train_steps was {stored['max_train_steps']} and is {args.max_train_steps}, --lr_warmup_steps was "
-            f"{stored['lr_warmup_steps']} and is {args.lr_warmup_steps}: --lr_scheduler {args.lr_scheduler} goes on as if it "
-            f"had been so from the beginning, and the learning rate may jump.",
+            f"{', '.join(changed)}: --lr_scheduler {args.lr_scheduler} goes on as if it had been so from the beginning, and "
+            f"the learning rate jumps.",
             stacklevel=2,
         )
 

@@ -78,7 +78,9 @@ class Source:
         if self.dataset_name:
             return load_dataset_builder(self.dataset_name, self.dataset_config_name)
         if not Path(self.train_data_dir).is_dir():
-            raise FileNotFoundError("there is no such folder; expected is one with train/ and, optional, val/ below it")
+            raise FileNotFoundError(
+                "there is no such folder; expected is one with train/ and, optional, val/ below it"
+            )
         builder = load_dataset_builder("imagefolder", data_dir=self.train_data_dir)
         names = [name for files in builder.config.data_files.values() for name in files]
         if any(name.endswith(SHARDS) for name in names) and not any(map(_is_picture, names)):

@@ -691,6 +691,12 @@ def test_a_longer_run_is_warned_that_its_learning_rate_is_another(run):
     assert step_of(checkpoints(run)[-1]) == 8
 
 
+def test_a_longer_run_may_warm_up_for_longer(run):
+    message = "--max_train_steps was 6 and is 8, --lr_warmup_steps was 1 and is 2: "
+    with pytest.warns(UserWarning, match=message):
+        little(run, max_train_steps=8, **{**LATEST, "lr_warmup_steps": 2})
+
+
 def test_other_data_are_warned_of(monkeypatch, run, recwarn):
     manifest = read_manifest(run / "checkpoint-6")
     for same in (None, "numbers"):
