@@ -151,7 +151,7 @@ def check_folder(folder: str | Path, caption_column: str = "text", look_for_face
 
     Args:
         folder: pictures, or `train/` and `val/`, each with or without a `metadata.jsonl` (or `.csv`).
-        caption_column: of the metadata.
+        caption_column: of the metadata; any but the usual "text" must be there.
 
     Returns:
         A dict that JSON can hold: "splits" (by name), "duplicates", "detector" (its name, or why there is none), and
@@ -165,6 +165,8 @@ def check_folder(folder: str | Path, caption_column: str = "text", look_for_face
     report: dict[str, Any] = {"folder": str(folder), "detector": said, "splits": {}}
     pictures = []
     for split in splits:
+        if caption_column != "text" and not any(caption_column in row for row in split.rows.values()):
+            split.problems.append(f"{split.name} has no column {caption_column!r} (--caption-column)")
         read = read_files(split.files, detector, split.name)
         pairs = zip(split.files, read, strict=True)
         pictures += [(split.name, split.short(path), one) for path, one in pairs if isinstance(one, Picture)]

@@ -147,7 +147,10 @@ class Source:
                 data = self.builder.as_dataset(split=split)
             return Split(self, split, data)
         except READING_ERRORS as error:
-            raise ValueError(f"Split {split!r} of {self} cannot be read: {causes(error)}") from error
+            raise ValueError(
+                f"Split {split!r} of {self} cannot be read: {causes(error)} (Where one split has metadata, all must; the files "
+                f"of a shard have the same endings in each sample.)"
+            ) from error
 
 
 class Split:

@@ -268,3 +268,8 @@ def test_without_a_detector_the_reason_is_printed(tmp_path, monkeypatch, capsys)
     monkeypatch.setitem(sys.modules, "skimage.feature", None)  # as if it were not installed
     assert main(["data", "check", str(tmp_path)]) == 0
     assert "faces: not looked for (needs scikit-image: pip install 'mg-diffusion[eval]')" in capsys.readouterr().out
+
+
+def test_a_column_of_captions_that_is_asked_for_must_be_there(folder, capsys):
+    assert main(["data", "check", str(folder), "--caption-column", "nope"]) == 1
+    assert "train has no column 'nope' (--caption-column)" in capsys.readouterr().out
