@@ -48,12 +48,7 @@ LIGHT = {"concurrency_id": "light", "concurrency_limit": 2, "show_progress": "hi
 RAW = {"preprocess": False}
 BLOBS = 16  # edits whose painted layers wait in memory
 Values = dict[str, Any]
-ICON = {"color": "🎨", "texture": "🧶", "shape": "🍃"}
-HINTS = {
-    "color": "lends its palette",
-    "texture": "lends its material",
-    "shape": "lends its layout and outlines",
-}
+LENDS = {"color": "its palette", "texture": "its material", "shape": "its layout and outlines"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -168,10 +163,10 @@ def example_values(name: str, example: str | None, scale: float) -> list[Any]:
 
 
 def draw_slot(name: str) -> Slot:
-    with gr.Group(elem_classes="slot", elem_id=f"slot-{name}"):
+    with gr.Group(elem_id=f"slot-{name}"):
         with gr.Row(equal_height=True):
             picture = gr.Image(
-                label=f"{ICON[name]} {name.capitalize()} {HINTS[name]}",
+                label=name.capitalize(),
                 type="filepath",
                 image_mode=None,
                 format="png",
@@ -179,12 +174,12 @@ def draw_slot(name: str) -> Slot:
                 height=150,
                 min_width=120,
                 buttons=[],
-                placeholder="Drop a picture here",
+                placeholder=f"Lends {LENDS[name]}",
                 alt_text=f"The {name} reference",
                 elem_id=f"{name}-picture",
             )
             seen = gr.Image(
-                label=f"What {name} sees",
+                label="What it sees",
                 interactive=False,
                 format="png",
                 height=150,
@@ -199,9 +194,7 @@ def draw_slot(name: str) -> Slot:
             palette = gr.Textbox(
                 label="or a palette", placeholder="#ff8800:3, #224466", max_lines=1, elem_id="color-palette"
             )
-        scale = gr.Slider(
-            0, MAX_SCALE, 1.0, step=0.05, label=f"Strength of {name} (0 is off, 1 as trained)", elem_id=f"{name}-scale"
-        )
+        scale = gr.Slider(0, MAX_SCALE, 1.0, step=0.05, label=f"Strength of {name}", elem_id=f"{name}-scale")
         with gr.Accordion("Examples and cards", open=False):
             example = gr.Dropdown(
                 list(links.EXAMPLES[name]), value=None, label=f"Example for {name}", elem_id=f"{name}-example"
@@ -422,7 +415,7 @@ class Page:
 
     # -- layout -------------------------------------------------------------------------------------------------------
     def draw_references(self) -> None:
-        gr.Markdown("### References\nEach lends one thing. The same references serve every tab.")
+        gr.Markdown("### References\nEach lends one thing; strength 0 is off, 1 as trained. They serve every tab.")
         self.slots = [draw_slot(name) for name in GRANULARITIES]
         with gr.Row():
             self.lucky = gr.Button("Surprise me", size="sm", elem_id="surprise")
@@ -856,9 +849,9 @@ class Page:
             )
             self.tab = gr.State("generate")
             with gr.Row():
-                with gr.Column(scale=4, min_width=320):
+                with gr.Column(scale=4, min_width=280):
                     self.draw_references()
-                with gr.Column(scale=7, min_width=320), gr.Tabs(elem_id="tabs") as self.tabs:
+                with gr.Column(scale=7, min_width=280), gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as self.tabs:
                     drawn = {
                         "generate": self.draw_generate,
                         "edit": self.draw_edit,

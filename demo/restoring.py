@@ -48,7 +48,7 @@ def read_recipe(content: bytes) -> tuple[dict[str, Any], PIL.Image.Image]:
         ) from error
     if not isinstance(recipe, dict):
         raise ValueError("The recipe in this picture is damaged.")
-    return recipe, image.convert("RGB")
+    return recipe, uploads.as_rgb(image, "The picture")
 
 
 def restore(content: bytes, shelf: Shelf, models: list[str]) -> Restored:
