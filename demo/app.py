@@ -4,12 +4,13 @@ Inputs are taken as they come (`preprocess=False`): pictures are decoded in `dem
 """
 
 import functools
+import inspect
 import logging
 import os
 import random
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,21 @@ def told(handler: Callable) -> Callable:
             logging.exception("in %s", handler.__name__)
             raise gr.Error("Something went wrong on the server. Try again.", print_exception=False) from error
 
+    return wrapper
+
+
+def named(handler: Callable, names: Iterable[str]) -> Callable:
+    """A handler of **values as one with named parameters: the API has their names, and what has no value is optional."""
+    first = [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)]
+    takes_request = "request" in inspect.signature(handler).parameters
+    optional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+    signature = inspect.Signature([*(first if takes_request else []), *optional])
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        return handler(**signature.bind(*args, **values).arguments)
+
+    wrapper.__signature__ = signature
     return wrapper
 
 
@@ -674,8 +690,9 @@ class Page:
 
     def job(self, button: gr.Button, handler: Callable, outputs: list[Any], api: str, **more: Any) -> None:
         """A button that runs a job under a name of the API."""
+        inputs = {**self.shared, **more}
         event = button.click(
-            told(handler), inputs_kwargs={**self.shared, **more}, outputs=outputs, api_name=api, **MODEL, **RAW
+            told(named(handler, inputs)), inputs_kwargs=inputs, outputs=outputs, api_name=api, **MODEL, **RAW
         )
         self.jobs.append(event)
 
@@ -708,6 +725,7 @@ class Page:
         """What a granularity sees follows what is given for it."""
 
         def see(**values: Any) -> Any:
+            """What the granularity sees of a reference."""
             return self.studio.see(slot.name, slot_of(slot.name, values), values.get("model"))
 
         def see_while_typing(**values: Any) -> Any:
@@ -720,7 +738,7 @@ class Page:
         more = {"inputs_kwargs": inputs, "outputs": slot.seen, "trigger_mode": "always_last", **LIGHT, **RAW}
         changed = [slot.picture.change, slot.card.change]
         changed += [slot.palette.submit, slot.palette.blur] if slot.palette else []
-        gr.on(changed, told(see), api_name=f"see_{slot.name}", **more)
+        gr.on(changed, told(named(see, inputs)), api_name=f"see_{slot.name}", **more)
         if slot.palette:
             slot.palette.change(see_while_typing, api_visibility="private", **more)
 
@@ -784,9 +802,10 @@ class Page:
         self.job(self.explain_run, self.explain, [self.explained, self.maps, self.table], "explain")
 
     def wire_cards(self) -> None:
+        inputs = {"granularity": self.granularity, **self.shared}
         self.card_run.click(
-            told(self.make_card),
-            inputs_kwargs={"granularity": self.granularity, **self.shared},
+            told(named(self.make_card, inputs)),
+            inputs_kwargs=inputs,
             outputs=self.card,
             api_name="make_card",
             **LIGHT,

@@ -6,7 +6,6 @@ Every function raises a `ValueError` that can be shown as it is: it names no pat
 import io
 import os
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,11 @@ def decode(content: bytes, what: str, max_pixels: int) -> PIL.Image.Image:
         content: of the file; what: how messages name it; max_pixels: counted before anything is decoded.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own limit lies above ours
-            opened = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+        opened = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+    except PIL.Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{what} has too many pixels; at most {max_pixels / 1e6:.0f} million are accepted."
+        ) from error
     except Exception as error:  # decoders of damaged files raise errors of any type
         raise ValueError(f"{what} cannot be read as a picture. Accepted are {', '.join(FORMATS)} files.") from error
     with opened:
@@ -61,10 +62,8 @@ def decode(content: bytes, what: str, max_pixels: int) -> PIL.Image.Image:
                 f"{MAX_ASPECT:.0f} times the other. Crop it."
             )
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                opened.load()
-                image = PIL.ImageOps.exif_transpose(opened)
+            opened.load()
+            image = PIL.ImageOps.exif_transpose(opened)
         except Exception as error:
             raise ValueError(f"{what} is damaged: it breaks off or holds errors. Save it anew.") from error
     return image

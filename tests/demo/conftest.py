@@ -1,5 +1,7 @@
 """A studio with the shipped model, and pictures as a visitor would upload them."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,18 @@ def given(uploads_folder) -> dict:
         "texture": {"picture": str(uploads_folder / "weave.png")},
         "shape": {"picture": str(uploads_folder / "leaf.png")},
     }
+
+
+@pytest.fixture(scope="session")
+def served(studio, tmp_path_factory):
+    """The address of a server with the page, in this process."""
+    pytest.importorskip("gradio", reason="the page needs the extra `demo`")
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio").resolve())
+    from demo.app import Page, launch
+
+    page = Page(studio).build()
+    _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)
+    threading.Thread(target=studio.models.get).start()
+    yield url.rstrip("/")
+    page.close(verbose=False)
+    del os.environ["GRADIO_TEMP_DIR"]
