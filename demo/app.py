@@ -187,7 +187,7 @@ def draw_slot(name: str) -> Slot:
                 image_mode=None,
                 format="png",
                 sources=["upload", "clipboard"],
-                height=150,
+                height=124,
                 min_width=120,
                 buttons=[],
                 placeholder=f"Lends {LENDS[name]}",
@@ -198,7 +198,7 @@ def draw_slot(name: str) -> Slot:
                 label="What it sees",
                 interactive=False,
                 format="png",
-                height=150,
+                height=124,
                 min_width=120,
                 buttons=[],
                 elem_classes="seen",
@@ -499,7 +499,7 @@ class Page:
                 self.sample = gr.Button("Use the drawn example", size="sm", elem_id="edit-example")
                 self.editor = bounded(
                     gr.ImageEditor(
-                        label="Paint the mask: what is painted is repainted",
+                        label="Paint the mask",
                         type="filepath",
                         sources=(),
                         transforms=(),
@@ -514,12 +514,8 @@ class Page:
                     )
                 )
             with gr.Column(min_width=280):
-                self.action = gr.Dropdown(
-                    [(f"{name}: {text}", name) for name, (text, _) in ACTIONS.items()],
-                    value="repaint",
-                    label="Edit",
-                    elem_id="action",
-                )
+                self.action = gr.Radio(list(ACTIONS), value="repaint", label="Edit", elem_id="action")
+                self.meaning = gr.Markdown(ACTIONS["repaint"][0].capitalize() + ".", elem_id="meaning")
                 self.feather = gr.Slider(0, MAX_FEATHER, 0, step=1, label="Soft edge (pixels)", elem_id="feather")
                 with gr.Accordion("Mask from a file", open=False):
                     self.mask = gr.Image(
@@ -561,16 +557,17 @@ class Page:
         gr.Markdown("#### Sweep: one or two strengths change, all else stays")
         with gr.Row():
             self.across = gr.Dropdown(
-                list(GRANULARITIES), value="shape", label="Across", min_width=110, elem_id="across"
+                list(GRANULARITIES), value="shape", label="Across", min_width=130, elem_id="across"
             )
             self.columns = gr.Slider(
-                2, MAX_SWEEP, 5, step=1, label="Pictures across", min_width=140, elem_id="columns"
+                2, MAX_SWEEP, 5, step=1, label="Pictures across", min_width=180, elem_id="columns"
             )
+            self.top = gr.Slider(0.5, MAX_SCALE, 1.5, step=0.1, label="Up to strength", min_width=180, elem_id="top")
+        with gr.Row():
             self.down = gr.Dropdown(
-                ["nothing", *GRANULARITIES], value="nothing", label="Down", min_width=110, elem_id="down"
+                ["nothing", *GRANULARITIES], value="nothing", label="Down", min_width=130, elem_id="down"
             )
-            self.rows = gr.Slider(2, MAX_SWEEP, 3, step=1, label="Pictures down", min_width=140, elem_id="rows")
-            self.top = gr.Slider(0.5, MAX_SCALE, 1.5, step=0.1, label="Up to strength", min_width=140, elem_id="top")
+            self.rows = gr.Slider(2, MAX_SWEEP, 3, step=1, label="Pictures down", min_width=180, elem_id="rows")
         self.sweep_run, self.sweep_stop = buttons("Sweep", "sweep")
         self.sheet = gr.Image(
             label="Sweep",
@@ -591,7 +588,10 @@ class Page:
                 elem_id="swept",
             )
             self.sheet_file = gr.File(label="Download the sheet", interactive=False)
-        gr.Markdown("#### Explain: where and when each reference moved the picture, and what leaked")
+        gr.Markdown(
+            "#### Explain: what each reference did, and what leaked\n"
+            "The maps show where a reference moved the picture, the curves in which steps."
+        )
         self.explain_run, self.explain_stop = buttons("Explain", "explain")
         with gr.Row():
             self.explained = gr.Image(
@@ -606,7 +606,8 @@ class Page:
                 elem_id="explained",
             )
             self.maps = gr.Image(
-                label="Where (orange) and in which steps (curve)",
+                label="Maps and curves",
+                show_label=False,
                 interactive=False,
                 type="filepath",
                 format="png",
@@ -784,6 +785,12 @@ class Page:
         outputs = [self.compared, self.edited, self.edited_text]
         self.job(self.edit_run, self.edit, outputs, "edit", **given, **more)
         private = {"api_visibility": "private", **LIGHT}
+        self.action.change(
+            lambda action: ACTIONS[action][0].capitalize() + "." if action in ACTIONS else "",
+            self.action,
+            self.meaning,
+            **private,
+        )
         self.sample.click(scene, None, self.photo, **private)
         self.photo.change(told(self.show_photo), self.photo, self.editor, **private, **RAW)
         gr.on(

@@ -10,8 +10,9 @@ import torch
 def nearness(encoder: Any, image: PIL.Image.Image, references: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
     """Distances by `MGEncoder.feature_distances`, {granularity of the reference: {attribute: distance}}; 0 is equal.
 
-    Color: sliced Wasserstein distance in Lab; texture: the same of patches; shape: the share of the color variance of
-    the result that the reference's regions do not explain. They are the encoder's own measures, not MG-Bench's.
+    Color: squared sliced Wasserstein distance in Lab; texture: the same of patches; shape: the share of the color
+    variance of the result that the reference's regions do not explain. They are the encoder's own measures, not
+    MG-Bench's.
 
     Args:
         image: RGB; references: lists of pictures or, for color, palettes, by granularity. Of a palette there is only
@@ -41,7 +42,7 @@ def as_table(found: dict[str, dict[str, float]]) -> str:
     for name, row in found.items():
         cells = []
         for attribute in attributes:
-            text = f"{row[attribute]:.2f}" if attribute in row else "no picture"
+            text = f"{row[attribute]:.3g}" if attribute in row else "no picture"
             cells.append(f"**{text}**" if nearest[attribute] == name and len(found) > 1 else text)
         lines.append(f"| to the {name} reference | " + " | ".join(cells) + " |")
     leaks = [f"{a} is nearest to the {n} reference" for a, n in nearest.items() if n not in (None, a) and a in found]
