@@ -3,14 +3,16 @@
 Inputs are taken as they come (`preprocess=False`): pictures are decoded in `demo.uploads`, after they were checked.
 """
 
+import argparse
 import functools
 import inspect
 import logging
 import os
 import random
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,7 +213,7 @@ def draw_slot(name: str) -> Slot:
                 label="or a palette", placeholder="#ff8800:3, #224466", max_lines=1, elem_id="color-palette"
             )
         scale = gr.Slider(0, MAX_SCALE, 1.0, step=0.05, label=f"Strength of {name}", elem_id=f"{name}-scale")
-        with gr.Accordion("Examples and cards", open=False):
+        with gr.Accordion("Example, card", open=False):
             example = gr.Dropdown(
                 list(links.EXAMPLES[name]), value=None, label=f"Example for {name}", elem_id=f"{name}-example"
             )
@@ -477,6 +479,7 @@ class Page:
         self.link = gr.Textbox(
             label="Address of these settings (examples and palettes travel, pictures do not)",
             interactive=False,
+            placeholder="known when a picture is made",
             buttons=["copy"],
             max_lines=1,
             elem_id="link",
@@ -935,14 +938,20 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     )
 
 
-def main() -> None:
-    studio = Studio(check=named_check(os.environ.get("MG_SAFETY_CHECK")))
-    page = Page(studio)
-    blocks = page.build()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Serve the page; MG_MODEL and MG_SAFETY_CHECK: docs/demo.md")
+    parser.add_argument("--open", action="store_true", help="open it in a browser")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    options = parser.parse_args(arguments)
+    try:
+        studio = Studio(check=named_check(os.environ.get("MG_SAFETY_CHECK")))
+        page = Page(studio).build()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     # The page opens at once; the first picture waits for the rest of the loading only.
     threading.Thread(target=studio.models.get, daemon=True).start()
     try:
-        launch(blocks)
+        launch(page, inbrowser=options.open, server_port=options.port)
     finally:
         studio.shelf.close()
 
