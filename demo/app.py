@@ -25,7 +25,7 @@ from demo.about import ABOUT, card_of
 from demo.edits import ACTIONS, SIDES, Edit, combine_masks, show_mask
 from demo.inference import Axis, Studio
 from demo.jobs import Stopped
-from demo.limits import BodyLimit
+from demo.limits import Gate
 from demo.references import reference, scene
 from demo.restoring import restore
 from demo.safety import named_check
@@ -474,7 +474,11 @@ class Page:
             elem_id="gallery",
         )
         self.files = gr.File(
-            label="Download: each file holds its recipe", file_count="multiple", interactive=False, elem_id="files"
+            label="Download: each file holds its recipe",
+            file_count="multiple",
+            interactive=False,
+            height=110,
+            elem_id="files",
         )
         self.link = gr.Textbox(
             label="Address of these settings (examples and palettes travel, pictures do not)",
@@ -553,7 +557,7 @@ class Page:
             label="Before | after", interactive=False, format="png", max_height=480, elem_id="compared"
         )
         self.edited_text = gr.Markdown(elem_id="edited-text")
-        self.edited = gr.File(label="Download: holds its recipe", interactive=False, elem_id="edited")
+        self.edited = gr.File(label="Download: holds its recipe", interactive=False, height=110, elem_id="edited")
         self.edit_parts = [self.photo, self.mask, self.invert, self.action, self.feather, *self.sides]
 
     def draw_explore(self) -> None:
@@ -590,7 +594,7 @@ class Page:
                 buttons=["download"],
                 elem_id="swept",
             )
-            self.sheet_file = gr.File(label="Download the sheet", interactive=False)
+            self.sheet_file = gr.File(label="Download the sheet", interactive=False, height=110)
         gr.Markdown(
             "#### Explain: what each reference did, and what leaked\n"
             "The maps show where a reference moved the picture, the curves in which steps."
@@ -631,7 +635,7 @@ class Page:
         with gr.Row():
             self.card_run = gr.Button("Make a card of its reference", elem_id="card-run", variant="primary")
             self.card_use = gr.Button("Put it in place of the reference", elem_id="card-use")
-        self.card = gr.File(label="The card", interactive=False, elem_id="card")
+        self.card = gr.File(label="The card", interactive=False, height=110, elem_id="card")
         gr.Markdown("#### Mix two cards\nThe other references, words and numbers are those of this page.")
         with gr.Row():
             self.first = gr.File(label="First card", file_types=[".safetensors"], height=110, elem_id="first-card")
@@ -659,7 +663,9 @@ class Page:
                 alt_text="The picture made with the mix",
                 elem_id="mixed",
             )
-        self.mixed_file = gr.File(label="Download: holds its recipe", interactive=False, elem_id="mixed-file")
+        self.mixed_file = gr.File(
+            label="Download: holds its recipe", interactive=False, height=110, elem_id="mixed-file"
+        )
 
     def draw_about(self) -> None:
         gr.Markdown(ABOUT)
@@ -696,7 +702,13 @@ class Page:
         """A button that runs a job under a name of the API."""
         inputs = {**self.shared, **more}
         event = button.click(
-            told(named(handler, inputs)), inputs_kwargs=inputs, outputs=outputs, api_name=api, **MODEL, **RAW
+            told(named(handler, inputs)),
+            inputs_kwargs=inputs,
+            outputs=outputs,
+            api_name=api,
+            show_progress_on=outputs[0],
+            **MODEL,
+            **RAW,
         )
         self.jobs.append(event)
 
@@ -729,12 +741,15 @@ class Page:
         """What a granularity sees follows what is given for it."""
 
         def see(**values: Any) -> Any:
-            """What the granularity sees of a reference."""
-            return self.studio.see(slot.name, slot_of(slot.name, values), values.get("model"))
+            try:
+                return self.studio.see(slot.name, slot_of(slot.name, values), values.get("model"))
+            except ValueError as error:
+                gr.Warning(str(error), title="This cannot be read")
+                return None  # what was seen before is not what is given now
 
         def see_while_typing(**values: Any) -> Any:
             try:
-                return see(**values)
+                return self.studio.see(slot.name, slot_of(slot.name, values), values.get("model"))
             except ValueError:
                 return gr.skip()
 
@@ -742,9 +757,9 @@ class Page:
         more = {"inputs_kwargs": inputs, "outputs": slot.seen, "trigger_mode": "always_last", **LIGHT, **RAW}
         changed = [slot.picture.change, slot.card.change]
         changed += [slot.palette.submit, slot.palette.blur] if slot.palette else []
-        gr.on(changed, told(named(see, inputs)), api_name=f"see_{slot.name}", **more)
+        gr.on(changed, told(see), api_visibility="private", **more)
         if slot.palette:
-            slot.palette.change(see_while_typing, api_visibility="private", **more)
+            slot.palette.change(told(see_while_typing), api_visibility="private", **more)
 
     def wire_generate(self) -> None:
         outputs = [self.gallery, self.files]
@@ -758,11 +773,18 @@ class Page:
             outputs=outputs,
             trigger_mode="always_last",
             api_visibility="private",
+            show_progress_on=self.gallery,
             **MODEL,
             **RAW,
         )
         entered = self.prompt.submit(
-            told(self.generate), inputs_kwargs=inputs, outputs=outputs, api_visibility="private", **MODEL, **RAW
+            told(self.generate),
+            inputs_kwargs=inputs,
+            outputs=outputs,
+            api_visibility="private",
+            show_progress_on=self.gallery,
+            **MODEL,
+            **RAW,
         )
         self.jobs += [moved, entered]
         for event in self.jobs[-3:]:
@@ -932,8 +954,10 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         share=False,
         ssr_mode=False,
         footer_links=["api", "settings"],
+        run_history=False,
+        enable_monitoring=False,
         state_session_capacity=1000,
-        app_kwargs={"middleware": [Middleware(BodyLimit, limit=MAX_BYTES + 2**20)]},
+        app_kwargs={"middleware": [Middleware(Gate, limit=MAX_BYTES + 2**20, closed=("/gradio_api/deep_link",))]},
         **options,
     )
 

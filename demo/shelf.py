@@ -16,16 +16,23 @@ class Shelf:
         self.folder = Path(tempfile.mkdtemp(prefix="mg-diffusion-demo-"))
 
     def new(self, name: str) -> Path:
-        """A path for a new file, which nobody can guess; old files go."""
+        """A path for a new file, which nobody can guess; old files and stop signs go."""
         self.sweep()
         folder = self.folder / uuid.uuid4().hex
         folder.mkdir()
         return folder / name
 
     def sweep(self) -> None:
-        for folder in self.folder.iterdir():
-            if folder.is_dir() and time.time() - folder.stat().st_mtime > self.age:
-                shutil.rmtree(folder, ignore_errors=True)
+        for each in list(self.folder.iterdir()):
+            try:
+                if time.time() - each.stat().st_mtime <= self.age:
+                    continue
+            except FileNotFoundError:  # another thread was quicker
+                continue
+            if each.is_dir():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,7 +9,6 @@ import PIL.Image
 import pytest
 
 from demo.edits import mask_file
-from demo.settings import GRANULARITIES
 from mg_diffusion.recipe import read_recipe
 
 
@@ -35,8 +34,7 @@ def lent(uploads_folder) -> dict:
 
 def test_endpoints_have_names_and_documentation(client):
     names = set(client.view_api(return_format="dict")["named_endpoints"])
-    jobs = {"/generate", "/edit", "/sweep", "/explain", "/make_card", "/mix"}
-    assert names == jobs | {f"/see_{name}" for name in GRANULARITIES}
+    assert names == {"/generate", "/edit", "/sweep", "/explain", "/make_card", "/mix"}
 
 
 def test_generate(client, lent):
@@ -77,11 +75,6 @@ def test_cards_are_made_used_and_mixed(client, lent):
     assert "card" in read_recipe(made)["references"]["texture"][0]
     cards = {"first_card": handle_file(card), "second_card": handle_file(card)}
     assert read_recipe(client.predict(**lent, **cards, granularity="texture", share=0.3, api_name="/mix")[2])["mixed"]
-
-
-def test_each_granularity_is_seen(client, lent):
-    seen = client.predict(lent["shape_picture"], None, api_name="/see_shape")
-    assert Path(seen).is_file()
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------
@@ -130,6 +123,10 @@ def test_no_file_of_the_server_is_readable(served, client, lent, repository):
         assert httpx.get(f"{served}/gradio_api/file={path}").status_code in (403, 404)
 
 
+def test_links_of_gradio_that_would_keep_files_are_closed(served):
+    assert httpx.get(f"{served}/gradio_api/deep_link?session_hash=x").status_code == 404
+
+
 def test_requests_that_are_too_large_are_refused(served):
     big = b"0" * (22 * 2**20)
     answer = httpx.post(f"{served}/gradio_api/upload", files={"files": ("a.png", big)})
@@ -174,17 +171,18 @@ def test_painted_layers_are_bounded(served, client):
 
 def test_the_page_answers_while_a_job_runs(served, client, lent):
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        job = pool.submit(client.predict, **{**lent, "steps": 50}, count=3, api_name="/generate")
-        time.sleep(0.5)
+        job = pool.submit(client.predict, **{**lent, "steps": 50}, api_name="/generate")
         taken = []
-        while not job.done() and len(taken) < 10:
+        while not job.done() and len(taken) < 20:
+            time.sleep(0.2)
             start = time.perf_counter()
             assert httpx.get(served, timeout=30).status_code == 200
             taken.append(time.perf_counter() - start)
-        assert len(taken) >= 5
         job.result()
-    print(f"page under load: {max(taken):.2f} s at most of {len(taken)}")
-    assert sorted(taken)[len(taken) // 2] < 1
+    print(
+        f"page while a job runs: {sorted(taken)[len(taken) // 2]:.2f} s, {max(taken):.2f} s at most, of {len(taken)}"
+    )
+    assert len(taken) >= 3 and sorted(taken)[len(taken) // 2] < 1
 
 
 def test_a_safety_check_holds_results_back(client, lent, studio, monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import numpy as np
 import PIL.Image
@@ -14,6 +15,7 @@ from demo.inference import Axis, Studio
 from demo.jobs import Stopped
 from demo.restoring import restore
 from demo.settings import GRANULARITIES
+from demo.shelf import Shelf, StopSign
 from mg_diffusion.recipe import KEY, read_recipe
 
 
@@ -356,3 +358,16 @@ def test_models_switch_and_one_is_kept(model, given, monkeypatch):
     assert tiny == (32, 32, 3) and shipped == (64, 64, 3)
     assert models.loaded.name == "mg-bazaar"
     studio.shelf.close()
+
+
+def test_files_and_stop_signs_go_after_a_time(tmp_path):
+    shelf = Shelf(age=0.2)
+    old, sign = shelf.new("old.png"), StopSign(shelf, "../../me")
+    old.write_bytes(b"1")
+    sign.put_up()
+    assert sign.is_up() and not StopSign(shelf, "another").is_up() and sign.path.parent == shelf.folder
+    time.sleep(0.3)
+    new = shelf.new("new.png")
+    assert not old.exists() and not sign.is_up() and new.parent.is_dir()
+    shelf.close()
+    assert not shelf.folder.exists()
