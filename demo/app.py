@@ -872,7 +872,7 @@ class Page:
         return values
 
     def wire_page(self, page: gr.Blocks) -> None:
-        page.load(self.open, None, self.openable, api_visibility="private", show_progress="hidden", queue=False)
+        page.load(self.open, None, self.openable, api_visibility="private", **LIGHT)
         self.dropped.upload(
             told(self.restore), self.dropped, self.restorable, api_visibility="private", **LIGHT, **RAW
         )
