@@ -578,6 +578,7 @@ class Page:
         self.sweep_run, self.sweep_stop = buttons("Sweep", "sweep")
         self.sheet = gr.Image(
             label="Sweep",
+            show_label=False,
             interactive=False,
             type="filepath",
             format="png",
@@ -597,7 +598,8 @@ class Page:
             self.sheet_file = gr.File(label="Download the sheet", interactive=False, height=110)
         gr.Markdown(
             "#### Explain: what each reference did, and what leaked\n"
-            "The maps show where a reference moved the picture, the curves in which steps."
+            "The maps show where a reference moved the picture, the curves in which steps. The table: how far the result is "
+            "from each reference, smaller is nearer, the nearest in bold."
         )
         self.explain_run, self.explain_stop = buttons("Explain", "explain")
         with gr.Row():
@@ -638,8 +640,12 @@ class Page:
         self.card = gr.File(label="The card", interactive=False, height=110, elem_id="card")
         gr.Markdown("#### Mix two cards\nThe other references, words and numbers are those of this page.")
         with gr.Row():
-            self.first = gr.File(label="First card", file_types=[".safetensors"], height=110, elem_id="first-card")
-            self.second = gr.File(label="Second card", file_types=[".safetensors"], height=110, elem_id="second-card")
+            self.first = gr.File(
+                label="First card", file_types=[".safetensors"], height=110, min_width=240, elem_id="first-card"
+            )
+            self.second = gr.File(
+                label="Second card", file_types=[".safetensors"], height=110, min_width=240, elem_id="second-card"
+            )
         self.share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the second card", elem_id="share")
         self.mix_run, self.mix_stop = buttons("Mix", "mix")
         with gr.Row():

@@ -38,13 +38,18 @@ def as_table(found: dict[str, dict[str, float]]) -> str:
     for attribute in attributes:
         known = {name: row[attribute] for name, row in found.items() if attribute in row}
         nearest[attribute] = min(known, key=known.get) if known else None
-    lines = ["| distance of the result in | " + " | ".join(attributes) + " |", "|-|-|-|-|"]
+    lines = ["| distance in | " + " | ".join(attributes) + " |", "|-|-|-|-|"]
     for name, row in found.items():
         cells = []
         for attribute in attributes:
-            text = f"{row[attribute]:.3g}" if attribute in row else "no picture"
+            text = _short(row[attribute]) if attribute in row else "no picture"
             cells.append(f"**{text}**" if nearest[attribute] == name and len(found) > 1 else text)
         lines.append(f"| to the {name} reference | " + " | ".join(cells) + " |")
     leaks = [f"{a} is nearest to the {n} reference" for a, n in nearest.items() if n not in (None, a) and a in found]
     told = "Leaks: " + "; ".join(leaks) + "." if leaks else "Each attribute is nearest to its own reference."
     return "\n".join([*lines, "", told if len(found) > 1 else "With more references there is something to leak."])
+
+
+def _short(value: float) -> str:
+    """Two digits that say something, never an exponent."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
