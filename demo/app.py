@@ -968,6 +968,13 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     )
 
 
+def load_early(studio: Studio) -> None:
+    try:
+        studio.models.get()
+    except (ValueError, OSError) as error:  # the page tells it as well, whenever someone asks for a picture
+        print(f"error: the model cannot be loaded: {error}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Serve the page; MG_MODEL and MG_SAFETY_CHECK: docs/demo.md")
     parser.add_argument("--open", action="store_true", help="open it in a browser")
@@ -979,7 +986,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     # The page opens at once; the first picture waits for the rest of the loading only.
-    threading.Thread(target=studio.models.get, daemon=True).start()
+    threading.Thread(target=load_early, args=(studio,), daemon=True).start()
     try:
         launch(page, inbrowser=options.open, server_port=options.port)
     finally:

@@ -61,7 +61,7 @@ class Models:
             ValueError: for any other name.
         """
         name = name or self.names[0]
-        if name not in self.places:
+        if not isinstance(name, str) or name not in self.places:
             raise ValueError(f"There is no model of this name here; there are {', '.join(self.names)}.")
         with self.lock:
             if self.loaded is None or self.loaded.name != name:

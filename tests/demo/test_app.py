@@ -87,6 +87,9 @@ def test_cards_are_made_used_and_mixed(client, lent):
         ({"color_palette": "red"}, "is no color"),
         ({"prompt": "a" * 400}, "at most 300"),
         ({"model": "/etc"}, "There is no model of this name"),
+        ({"model": ["mg-bazaar"]}, "There is no model of this name"),
+        ({"prompt": ["a"]}, "at most 300"),
+        ({"seed": {"a": 1}}, "The seed must be a number"),
     ],
 )
 def test_bad_values_are_told(client, lent, changes, message):
