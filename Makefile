@@ -9,17 +9,22 @@ PYTEST_ARGS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+WITH_TORCH := $(VENV)/.torch
 INSTALLED := $(VENV)/.installed
+WITH_DEMO := $(VENV)/.demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-upstream test-quantization quality fix-copies train-tiny clean
+.PHONY: help run demo test test-upstream test-quantization quality fix-copies train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 run: $(INSTALLED)  ## make a picture of what the default model does: outputs/showcase.png
 	$(PY) -m demo.showcase --output outputs/showcase.png
+
+demo: $(WITH_DEMO)  ## open a page where you feel what color, texture and shape do
+	$(PY) -m demo.app --open
 
 test: $(INSTALLED)  ## run the tests
 	$(PY) -m pytest $(PYTEST_ARGS)
@@ -46,10 +51,17 @@ clean:  ## remove .venv, caches and build folders; outputs stay
 	find mg_diffusion pipelines demo tests hub_cards -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # torch first and alone, at the pinned version: a looser request may choose another, much larger build.
-$(INSTALLED): pyproject.toml constraints.txt
+$(WITH_TORCH): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 or newer expected, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+$(INSTALLED): $(WITH_TORCH)
 	$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(WITH_DEMO): $(WITH_TORCH)
+	$(PIP) install -c constraints.txt -e ".[demo]"
 	@touch $@

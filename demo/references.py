@@ -70,6 +70,43 @@ def stripes() -> PIL.Image.Image:
     return PIL.Image.fromarray(gray.astype(np.uint8)).convert("RGB")
 
 
+def bricks() -> PIL.Image.Image:
+    """A wall of bricks with pale joints, in gray; the bricks differ a little."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    row = y // 32
+    column = (x + 32 * (row % 2)) // 64
+    joint = (y % 32 < 5) | ((x + 32 * (row % 2)) % 64 < 5)
+    gray = 90 + 17 * ((5 * row + 3 * column) % 4) + 12 * np.sin(x / 3) * np.sin(y / 2)
+    return PIL.Image.fromarray(np.where(joint, 215, gray).astype(np.uint8)).convert("RGB")
+
+
+def dots() -> PIL.Image.Image:
+    """Round studs in a hexagonal grid, lit from the upper left, in gray."""
+    y, x = np.mgrid[:SIDE, :SIDE] / 32
+    x = x + 0.5 * (np.floor(y) % 2)
+    across, down = x % 1 - 0.5, y % 1 - 0.5
+    height = np.sqrt(np.clip(0.16 - across**2 - down**2, 0, None))
+    gray = 110 + np.where(height > 0, 220 * height - 160 * (across + down), 0)
+    return PIL.Image.fromarray(gray.clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def scene() -> PIL.Image.Image:
+    """A drawn picture to edit: a low sun over hills, an apple on a table."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    sky = np.array([250, 214, 165]) * (1 - y[..., None]) + np.array([214, 110, 90]) * y[..., None]
+    hills = y > 0.5 + 0.06 * np.sin(9 * x) + 0.04 * np.sin(23 * x + 1)
+    sky[hills] = np.array([74, 96, 82]) + 14 * np.sin(60 * y[hills] + 20 * x[hills])[:, None]
+    table = y > 0.72
+    sky[table] = np.array([120, 82, 56]) + 16 * np.sin(140 * y[table] + 3 * np.sin(12 * x[table]))[:, None]
+    image = PIL.Image.fromarray(sky.clip(0, 255).astype(np.uint8))
+    draw = PIL.ImageDraw.Draw(image)
+    draw.ellipse((175, 40, 225, 90), fill="#fff3d6")
+    apple = [(128 + 52 * across, 172 + 46 * down) for across, down in outline("apple")]
+    draw.polygon(apple, fill="#a4161a")
+    draw.line((128, 150, 136, 118), fill="#4a3222", width=6)
+    return image
+
+
 def outline(name: str) -> list[tuple[float, float]]:
     """The outline of a silhouette in [-1, 1], y downwards."""
     turn = [2 * math.pi * step / 240 for step in range(240)]
@@ -125,7 +162,7 @@ def swatch(palette: list[str]) -> PIL.Image.Image:
     return image
 
 
-DRAWN_TEXTURES = {"weave": weave, "stripes": stripes}
+DRAWN_TEXTURES = {"weave": weave, "stripes": stripes, "bricks": bricks, "dots": dots}
 
 
 def reference(name: str) -> PIL.Image.Image | list[str]:

@@ -1,0 +1,62 @@
+"""What someone asks for, apart from pictures: checked numbers and words."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+GRANULARITIES = ("color", "texture", "shape")
+MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 4, 300, 2**31 - 1
+MAX_SWEEP, MAX_FEATHER, MAX_ADDED = 7, 64, 512
+
+
+def number(value: Any, name: str, low: float, high: float) -> float:
+    """A finite number of a range, or a `ValueError` that says which."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high:
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {str(value)[:20]!r}.")
+    return float(value)
+
+
+def whole(value: Any, name: str, low: int, high: int) -> int:
+    """A whole number of a range."""
+    if not number(value, name, low, high).is_integer():
+        raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    return int(value)
+
+
+def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {str(value)[:30]!r}.")
+    return value
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are made from references.
+
+    Raises:
+        ValueError: for a value out of its range.
+    """
+
+    scales: dict[str, float]  # strength of each granularity: 0 is off, 1 as trained
+    prompt: str = ""
+    seed: int = 0
+    steps: int = 20
+    count: int = 1
+    keep: bool = True  # whether references travel in the results
+
+    def __post_init__(self):
+        if set(self.scales) != set(GRANULARITIES):
+            raise ValueError(f"There must be a strength for each of {', '.join(GRANULARITIES)}.")
+        scales = {name: number(self.scales[name], f"The strength of {name}", 0, MAX_SCALE) for name in GRANULARITIES}
+        object.__setattr__(self, "scales", scales)
+        if not isinstance(self.prompt, str) or len(self.prompt) > MAX_PROMPT:
+            raise ValueError(f"The prompt must be a text of at most {MAX_PROMPT} characters.")
+        object.__setattr__(self, "seed", whole(self.seed, "The seed", 0, MAX_SEED - MAX_COUNT))
+        object.__setattr__(self, "steps", whole(self.steps, "The number of steps", 1, MAX_STEPS))
+        object.__setattr__(self, "count", whole(self.count, "The number of pictures", 1, MAX_COUNT))
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return {"granularity_scale": self.scales, "prompt": self.prompt, "num_inference_steps": self.steps}

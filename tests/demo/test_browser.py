@@ -1,0 +1,283 @@
+"""The page in Debian's Chromium, as visitors use it. Screenshots: outputs/screenshots."""
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from demo.settings import GRANULARITIES
+from mg_diffusion.recipe import read_recipe
+
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install 'mg-diffusion[dev]'")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
+if not CHROMIUM:
+    pytest.skip("no Chromium here: apt-get install chromium, or name one as CHROMIUM", allow_module_level=True)
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+SCREENS = Path(__file__).resolve().parents[2] / "outputs" / "screenshots"
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+WAIT = int(os.environ.get("MG_BROWSER_WAIT", 90)) * 1000  # milliseconds; on a busy machine everything takes long
+
+
+@pytest.fixture(scope="module")
+def browser(served):
+    SCREENS.mkdir(parents=True, exist_ok=True)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A desktop page; errors of its scripts fail the test."""
+    page = browser.new_page(viewport=SIZES["desktop"], accept_downloads=True)
+    page.set_default_timeout(WAIT)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    page.close()
+    assert not errors
+
+
+def open_page(page, served, query="?steps=3", shown=GRANULARITIES):
+    page.goto(f"{served}/{query}")
+    for name in shown:
+        page.wait_for_selector(f"#{name}-seen img")
+
+
+def go_to(page, tab):
+    page.get_by_role("tab", name=tab).click()
+
+
+def picture_of(page, place="#gallery"):
+    """What a place shows, as the bytes that its address delivers."""
+    address = page.locator(f"{place} img").first.get_attribute("src")
+    return address, page.request.get(address).body()
+
+
+def wait_for_new(page, old, place="#gallery"):
+    page.wait_for_function(
+        "([place, old]) => { const one = document.querySelector(place + ' img'); return one && one.src !== old }",
+        arg=[place, old],
+    )
+    return picture_of(page, place)
+
+
+def shoot(page, name):
+    """The whole page at both widths; it must not be wider than the phone."""
+    for size, viewport in SIZES.items():
+        page.set_viewport_size(viewport)
+        page.evaluate("window.scrollTo(0, 0)")
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], f"{name} at {size} width"
+        page.screenshot(path=SCREENS / f"{name}-{size}.png", full_page=True)
+    page.set_viewport_size(SIZES["desktop"])
+
+
+def download(page, place, folder) -> Path:
+    with page.expect_download() as waiting:
+        page.locator(f"{place} a[download]").first.click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def generate(page):
+    page.click("#generate-run")
+    page.wait_for_selector("#gallery img")
+    return picture_of(page)
+
+
+def pixels(path) -> np.ndarray:
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_generate_with_three_references_and_restore(page, served, uploads_folder, tmp_path):
+    query = "?steps=3&seed=7&prompt=a+leaf&texture_scale=0.8&color=sea&texture=weave"
+    open_page(page, served, query, ("color", "texture"))
+    page.set_input_files("#shape-picture input[type=file]", uploads_folder / "star.png")
+    page.wait_for_selector("#shape-picture img")
+    generate(page)
+    page.wait_for_function("document.querySelector('#link textarea, #link input').value.includes('seed=7')")
+    shoot(page, "generate")
+    result = download(page, "#files", tmp_path)
+    assert read_recipe(result)["seed"] == 7
+    # Everything else now; then the file brings it back.
+    open_page(page, served, "?steps=2&color=plum&texture=dots&shape=heart")
+    page.get_by_role("button", name="Restore from a result").click()
+    page.set_input_files("#restore input[type=file]", result)
+    page.wait_for_function("document.querySelector('#seed input').value === '7'")
+    assert page.input_value("#prompt textarea") == "a leaf"
+    assert page.input_value("#texture-scale input[type=number]") == "0.8"
+    assert page.input_value("#color-palette input, #color-palette textarea").startswith("#023047")
+    page.wait_for_timeout(500)
+    generate(page)
+    assert (pixels(download(page, "#files", tmp_path)) == pixels(result)).all()
+
+
+def test_one_slider_changes_the_picture(page, served):
+    open_page(page, served)
+    address, before = generate(page)
+    slider = page.locator("#shape-scale input[type=range]")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    address, after = wait_for_new(page, address)
+    assert page.input_value("#shape-scale input[type=number]") == "0"
+    assert hashlib.sha256(before).digest() != hashlib.sha256(after).digest()
+    # By keyboard: the number, then Enter.
+    page.fill("#shape-scale input[type=number]", "1")
+    page.keyboard.press("Tab")
+    _, back = wait_for_new(page, address)
+    assert hashlib.sha256(back).digest() == hashlib.sha256(before).digest()
+
+
+def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
+    open_page(page, served, "?steps=3&tab=edit")
+    page.set_input_files("#photo input[type=file]", uploads_folder / "scene.png")
+    page.wait_for_selector("#polarity img")
+    canvas = page.locator("#editor canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(1500)
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y + 30)
+    page.mouse.down()
+    for step in range(9):
+        page.mouse.move(x - 40 + 10 * step, y + 30 + 4 * step)
+    page.mouse.up()
+    page.wait_for_function("document.querySelector('#polarity-text').innerText.includes('Hatched is repainted')")
+    page.click("#edit-run")
+    page.wait_for_function("document.querySelector('#edited-text').innerText.includes('differ: 0')")
+    page.wait_for_selector("#compared img")
+    shoot(page, "edit")
+    result = download(page, "#edited", tmp_path)
+    made, photo = pixels(result), pixels(uploads_folder / "scene.png")
+    from demo.restoring import restore
+    from demo.shelf import Shelf
+
+    outside = np.asarray(restore(result.read_bytes(), Shelf(), ["mg-bazaar"]).edit.mask) == 0
+    assert 0.5 < outside.mean() < 0.999
+    assert (made[outside] == photo[outside]).all()
+    assert (made != photo).any()
+
+
+def test_sweep_and_explain(page, served):
+    open_page(page, served, "?steps=2&tab=explore")
+    page.click("#sweep-run")
+    page.wait_for_selector("#sheet img")
+    page.click("#explain-run")
+    page.wait_for_selector("#maps img")
+    page.wait_for_function("document.querySelector('#nearness').innerText.includes('to the shape reference')")
+    shoot(page, "explore")
+
+
+def test_a_card_is_made_reused_and_mixed(page, served, uploads_folder, tmp_path):
+    open_page(page, served)
+    address, with_picture = generate(page)
+    go_to(page, "Cards")
+    page.click("#card-run")
+    page.wait_for_selector("#card a[download]")
+    first = download(page, "#card", tmp_path)
+    assert first.name == "texture.safetensors"
+    page.click("#card-use")
+    page.wait_for_selector("#texture-picture img", state="detached")
+    page.wait_for_timeout(1000)
+    go_to(page, "Generate")
+    page.click("#generate-run")
+    _, with_card = wait_for_new(page, address)
+    (tmp_path / "a.png").write_bytes(with_picture)
+    (tmp_path / "b.png").write_bytes(with_card)
+    assert np.abs(pixels(tmp_path / "a.png").astype(int) - pixels(tmp_path / "b.png")).max() <= 1
+    go_to(page, "Cards")
+    page.set_input_files("#first-card input[type=file]", first)
+    page.set_input_files("#second-card input[type=file]", first)
+    page.wait_for_timeout(1000)
+    page.click("#mix-run")
+    page.wait_for_selector("#mixed img")
+    shoot(page, "cards")
+
+
+def test_a_job_is_stopped(page, served, studio):
+    open_page(page, served, "?steps=50")
+    page.fill("#count input[type=number]", "4")
+    page.keyboard.press("Tab")
+    page.click("#generate-run")
+    page.wait_for_function("document.querySelector('#gallery').innerText.includes('step ')")
+    page.screenshot(path=SCREENS / "progress-desktop.png")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("text=Stopped.")
+    assert studio.lock.acquire(timeout=30)  # the loop itself ends
+    studio.lock.release()
+    assert page.locator("#gallery img").count() == 0
+    page.fill("#count input[type=number]", "1")
+    page.fill("#steps input[type=number]", "2")
+    page.keyboard.press("Tab")
+    generate(page)
+
+
+def test_bad_uploads_are_told(page, served, tmp_path):
+    open_page(page, served)
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture at all")
+    page.set_input_files("#shape-picture input[type=file]", tmp_path / "bad.png")
+    page.wait_for_selector("text=cannot be read as a picture")
+    shoot(page, "bad-upload")
+    assert "Traceback" not in page.content()
+    page.fill("#color-palette input, #color-palette textarea", "purple")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=is no color")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_start_in_light_and_dark(browser, served, scheme):
+    context = browser.new_context(color_scheme=scheme, viewport=SIZES["desktop"])
+    page = context.new_page()
+    page.set_default_timeout(WAIT)
+    open_page(page, served, "?steps=20")
+    generate(page)
+    page.wait_for_timeout(1000)
+    page.screenshot(path=SCREENS / f"start-{scheme}.png")
+    shoot(page, f"start-{scheme}")
+    context.close()
+
+
+def test_about_and_labels(page, served):
+    open_page(page, served, "?tab=about")
+    page.wait_for_selector("text=Licences.")
+    shoot(page, "about")
+    for tab in ("Generate", "Edit", "Explore", "Cards"):
+        go_to(page, tab)
+        page.wait_for_timeout(500)
+        bare = page.evaluate(
+            """() => [...document.querySelectorAll('input:not([type=file]), textarea, select, button')]
+            .filter(one => one.offsetParent !== null && !one.closest('footer'))
+            .filter(one => !(one.labels?.length || one.ariaLabel || one.title || one.innerText?.trim() ||
+                             one.getAttribute('aria-labelledby') || one.placeholder || one.querySelector('img[alt]')?.alt))
+            .map(one => one.outerHTML.slice(0, 120))"""
+        )
+        assert bare == [], tab
+        images = page.evaluate("[...document.images].filter(i => i.offsetParent !== null && i.alt === null).length")
+        assert images == 0
+
+
+def test_an_address_that_says_nothing_still_opens(page, served):
+    page.goto(f"{served}/?shape=../../etc&seed=abc&tab=admin")
+    page.wait_for_selector("text=is left out")
+    page.wait_for_selector("#color-seen img")
+    assert re.search("seed is left out", page.content())
