@@ -87,10 +87,9 @@ def _scores(found: dict[str, Any]) -> dict[str, Any]:
     return kept | {"triples": found["settings"]["triples"]}
 
 
-def minutes(run: Path) -> float:
-    """How long a run took, from its first file to its last; wrong for a run that was resumed."""
-    first, last = (run / "training_config.json").stat().st_mtime, (run / "log.jsonl").stat().st_mtime
-    return (last - first) / 60
+def minutes(records: Sequence[dict[str, float]]) -> float:
+    """How long a run trained, pauses included and what comes before the first step not; of a resumed run its last part."""
+    return max(record.get("elapsed", 0.0) for record in records) / 60
 
 
 def measure(runs: Sequence[Path], sizes: Sizes = FULL) -> tuple[dict[str, Any], PIL.Image.Image]:
@@ -113,7 +112,7 @@ def measure(runs: Sequence[Path], sizes: Sizes = FULL) -> tuple[dict[str, Any], 
     for run in runs:
         args, records = read[run.name]
         models[run.name] |= {
-            "minutes": minutes(run),
+            "minutes": minutes(records),
             "flags": {name: getattr(args, name) for name in COUNTED},
             "records": records,
         }
