@@ -76,7 +76,7 @@ def blocks_of(place: Path) -> dict[str, str]:
     """What the marked blocks of a page should hold."""
     if place == TRAINING:
         tables = {"scaling": (SCALING, scaling_table), "training-speed": (TRAINING_SPEED, training_speed_text)}
-        return {name: made(read(place)) for name, (place, made) in tables.items() if Path(place).exists()}
+        return {name: made(read(Path(place))) for name, (place, made) in tables.items() if Path(place).exists()}
     if place == FINE_TUNING_PAGE:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
     return {
