@@ -137,6 +137,14 @@ def run(alone, tmp_path):
     return shutil.copytree(alone, tmp_path / "run")
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """Ctrl-C ends this process, also where a shell started it in the background and had it ignore that."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 class Crash(BaseException):
     pass
 
