@@ -21,12 +21,12 @@ from mg_diffusion.loading import EMBEDDED_NAME
 
 from .checkpoints import good_checkpoints, writing
 from .disk import write_text
+from .resuming import LOG
+from .supervision import GRANULARITIES
 from .trackers import track_picture
 
 
 PACKAGES = ("mg-diffusion", "torch", "diffusers", "transformers", "accelerate")
-GRANULARITIES = ("color", "texture", "shape")
-LOG = "log.jsonl"
 LINE_SECONDS = 30  # between two lines where the progress goes to a file
 STARTED_FROM = {"base": "init_from", "adapter": "mg_model_name_or_path"}  # flags that take weights
 

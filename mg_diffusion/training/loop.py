@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .averaging import Averaged
-from .checkpoints import load_checkpoint, read_manifest, save_checkpoint, writing
+from .checkpoints import load_checkpoint, read_manifest, writing
 from .disk import write_text
 from .draws import Drawn
 from .hub import create_repository
@@ -194,7 +194,7 @@ def train(
     batches = accelerator.skip_first_batches(loader, step * args.gradient_accumulation_steps) if step else loader
     journal = Journal(accelerator, args, continue_log(accelerator, args.output_dir, step))
     progress = Progress(args, step, accelerator.is_local_main_process)
-    pauses = Pauses(accelerator, args, model, averaged, validate, export)
+    pauses = Pauses(accelerator, args, model, averaged, journal, progress, data, validate, export)
 
     def update(batch: dict[str, Any]) -> float:
         """theta <- theta - alpha * grad L, or a part of the gradient; returns the loss."""
@@ -214,7 +214,7 @@ def train(
         return value
 
     with meter.paused():
-        pauses.catch_up(step, journal, progress)
+        pauses.before(step)
     progress.start_clock()
     with Stop() as stop, contextlib.closing(progress):
         for batch in batches:
@@ -233,16 +233,7 @@ def train(
                 journal.write(record)
                 progress.show_health(record)
             with meter.paused():
-                is_stopping = step < args.max_train_steps and stop.is_asked(accelerator)
-                if is_stopping or pauses.is_due(step, args.checkpointing_steps):
-                    save_checkpoint(accelerator, args, step, data)
-                if is_stopping:
-                    progress.close()  # before anything is said
-                    stop.leave(accelerator, step)
-                if pauses.is_due(step, args.checkpointing_steps):
-                    pauses.publish()
-                if pauses.is_due(step, args.validation_steps):
-                    pauses.judge(step, journal, progress)
+                pauses.after(step, stop)
     accelerator.end_training()
     return journal.records
 

@@ -10,16 +10,18 @@ from accelerate import Accelerator
 from torch import nn
 
 from .averaging import Averaged
-from .checkpoints import writing
+from .checkpoints import save_checkpoint, writing
 from .disk import replacing
 from .journal import Journal, Progress
 from .sharding import gathered, reshard
+from .stopping import Stop
 
 
 class Pauses:
     """What comes between steps. All processes take part; the first one writes.
 
     Args:
+        data: a fingerprint of the training data, for checkpoints.
         validate: step -> losses of held-out samples, also draws the grid of that step.
         export: writes inference weights to a folder.
     """
@@ -30,10 +32,14 @@ class Pauses:
         args: Namespace,
         model: nn.Module,
         averaged: Averaged,
+        journal: Journal,
+        progress: Progress,
+        data: str | None,
         validate: Callable[[int], dict[str, float]],
         export: Callable[[Path], None],
     ):
         self.accelerator, self.args, self.model, self.averaged = accelerator, args, model, averaged
+        self.journal, self.progress, self.data = journal, progress, data
         self.validate, self.export = validate, export
 
     def is_due(self, step: int, every: int) -> bool:
@@ -58,7 +64,7 @@ class Pauses:
                     with replacing(Path(self.args.output_dir, "weights")) as folder:
                         self.export(folder)
 
-    def judge(self, step: int, journal: Journal, progress: Progress) -> None:
+    def judge(self, step: int) -> None:
         """Validate, and tell the journal.
 
         Raises:
@@ -68,16 +74,35 @@ class Pauses:
             losses = self.validate(step)
         reshard(self.model)  # or the next step would compute with the averages
         if losses:
-            journal.write({"step": step, **losses})
-            journal.show_grid(step)
-            progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+            self.journal.write({"step": step, **losses})
+            self.journal.show_grid(step)
+            self.progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
 
-    def catch_up(self, step: int, journal: Journal, progress: Progress) -> None:
+    def before(self, step: int) -> None:
         """What a run of a step that just began, or was killed after its checkpoint, still owes."""
         if step:
             self.publish()
-        is_judged = any("val_loss" in record for record in journal.at(step))
+        is_judged = any("val_loss" in record for record in self.journal.at(step))
         if not is_judged and (
             self.is_due(step, self.args.validation_steps) if step else self.args.validation_at_start
         ):
-            self.judge(step, journal, progress)
+            self.judge(step)
+
+    def after(self, step: int, stop: Stop) -> None:
+        """What is due at a step. The checkpoint comes first, so that nothing that fails later can lose the work.
+
+        Raises:
+            WriteError: if the disk is full.
+            SystemExit: after the checkpoint, if the run is told to stop.
+        """
+        is_stopping = step < self.args.max_train_steps and stop.is_asked(self.accelerator)
+        is_saved = self.is_due(step, self.args.checkpointing_steps)
+        if is_stopping or is_saved:
+            save_checkpoint(self.accelerator, self.args, step, self.data)
+        if is_stopping:
+            self.progress.close()  # before anything is said
+            stop.leave(self.accelerator, step)
+        if is_saved:
+            self.publish()
+        if self.is_due(step, self.args.validation_steps):
+            self.judge(step)

@@ -10,6 +10,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,15 @@ class Windows:
 
     def _take_note(self) -> None:
         note = {"key": self.key, "window": self.next, "pass": self.number, "row": self.row}
-        if self.notes and note not in [{name: line[name] for name in note} for line in self._read_notes()]:
+        if self.notes and note not in [{name: line[name] for name in note} for line in self.noted]:
+            line = json.dumps({**note, "state": self.data.state_dict() if self.row else None})
+            self.noted.append(json.loads(line))
             with self.notes.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**note, "state": self.data.state_dict() if self.row else None}) + "\n")
+                file.write(line + "\n")
 
-    def _read_notes(self) -> list[dict[str, Any]]:
-        """Those of this stream."""
+    @cached_property
+    def noted(self) -> list[dict[str, Any]]:
+        """The notes of this stream."""
         if not self.notes or not self.notes.exists():
             return []
         lines = []
@@ -134,7 +138,7 @@ class Windows:
     def _nearest_note(self, window: int) -> dict[str, Any]:
         """The last window that is known to begin at or before `window`."""
         first = {"window": 0, "pass": 0, "row": 0, "state": None}
-        earlier = [line for line in self._read_notes() if line["window"] <= window]
+        earlier = [line for line in self.noted if line["window"] <= window]
         return max([first, *earlier], key=lambda line: line["window"])
 
     def _go_to(self, note: dict[str, Any]) -> None:

@@ -197,9 +197,11 @@ def build_pool(
     """
     size, offset, bases = pictures.whole.shape[2], 2 * len(pictures), {}
     settings = [code_of(build_pool, composer, renderer, MGAdapter, MGEncoder), json.dumps([size, seed, is_turned])]
-    identity = [*settings, str(crossings), pixels_of(pictures.whole), pixels_of(pictures.crop)]
+    folder = None if is_passing else cache_dir
+    # What is not kept needs no name.
+    identity = [*settings, str(crossings), *map(pixels_of, (pictures.whole, pictures.crop))] if folder else []
     kept = keep(
-        None if is_passing else cache_dir,
+        folder,
         "pool",
         identity,
         lambda: _cross_pictures(pictures, crossings, seed, is_turned),

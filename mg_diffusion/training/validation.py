@@ -11,9 +11,9 @@ import torch
 from accelerate.utils import send_to_device
 
 from .pictures import Pictures
+from .supervision import GRANULARITIES
 
 
-REFERENCES = ("color", "texture", "shape")
 BUCKETS = 5  # of equal width
 TIMESTEPS_PER_BUCKET = 4
 BATCH = 32
@@ -85,13 +85,17 @@ def save_grid(pipeline: Any, pictures: Pictures, path: Path, columns: int = 8) -
     pipeline.set_progress_bar_config(disable=True)
     columns = min(columns, len(pictures))
     images = [picture.permute(1, 2, 0).numpy() for picture in pictures.whole]
-    shifted = {name: [images[(i + k) % len(images)] for i in range(columns)] for k, name in enumerate(REFERENCES)}
+    shifted = {name: [images[(i + k) % len(images)] for i in range(columns)] for k, name in enumerate(GRANULARITIES)}
     rows, results = {}, {"caption alone": ()}
     if pipeline.mg_adapter is not None:
-        rows = {f"{name}\nreference": shifted[name] for name in REFERENCES}
-        results = {"all three": REFERENCES, **{f"{name}\nand caption": (name,) for name in REFERENCES}, **results}
+        rows = {f"{name}\nreference": shifted[name] for name in GRANULARITIES}
+        results = {
+            "all three": GRANULARITIES,
+            **{f"{name}\nand caption": (name,) for name in GRANULARITIES},
+            **results,
+        }
     for label, names in results.items():
-        captions = None if names == REFERENCES else pictures.captions
+        captions = None if names == GRANULARITIES else pictures.captions
         references = {name: [[picture] for picture in shifted[name]] for name in names}
         output = pipeline(
             prompt=[""] * columns if captions is None else captions[:columns],
