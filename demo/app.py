@@ -290,7 +290,6 @@ class Page:
     # -- handlers -----------------------------------------------------------------------------------------------------
     def stop(self, request: gr.Request) -> None:
         StopSign(self.studio.shelf, request.session_hash or "").put_up()
-        gr.Info("Stopped.", duration=2)
 
     def generate(self, request: gr.Request, **values: Any) -> tuple[list[tuple[str, str]], list[str]]:
         """Pictures from references and a prompt."""
@@ -883,7 +882,8 @@ class Page:
             told(self.restore), self.dropped, self.restorable, api_visibility="private", **LIGHT, **RAW
         )
         stops = [self.generate_stop, self.edit_stop, self.sweep_stop, self.explain_stop, self.mix_stop]
-        gr.on(
+        # Outside the queue, so that a full one does not keep a job alive; only what is in it can show a message.
+        stopped = gr.on(
             [button.click for button in stops],
             self.stop,
             None,
@@ -893,6 +893,7 @@ class Page:
             api_visibility="private",
             show_progress="hidden",
         )
+        stopped.then(lambda: gr.Info("Stopped.", duration=4), None, None, api_visibility="private", **LIGHT)
         page.unload(self.leave)
 
     def leave(self, request: gr.Request) -> None:

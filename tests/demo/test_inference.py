@@ -206,7 +206,7 @@ def test_a_picture_is_explained(studio, given, uploads_folder):
     pictures = {**given, "color": {"picture": str(uploads_folder / "scene.png")}}
     path, drawn, table = studio.explain(pictures, settings())
     (alone,) = studio.generate(pictures, settings())
-    assert (pixels(path) == pixels(alone)).all()
+    assert np.abs(pixels(path) - pixels(alone)).max() <= 1  # other batch sizes, other last bits
     with PIL.Image.open(drawn) as image:
         assert image.width == 3 * 192
     assert table.count("to the") >= 3 and table.count("**") == 6
