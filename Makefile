@@ -2,10 +2,12 @@
 #   make run PYTHON=python3.12       another interpreter
 #   make test VENV=/tmp/venv         another environment
 #   make test PYTEST_ARGS="-k mask"  some of the tests
+#   make test WORKERS=0              one after the other, in one process
 
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -27,7 +29,7 @@ demo: $(WITH_DEMO)  ## open a page where you feel what color, texture and shape 
 	$(PY) -m demo.app --open
 
 test: $(INSTALLED)  ## run the tests
-	$(PY) -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-upstream: $(INSTALLED)  ## run diffusers' own testers over our classes: DIFFUSERS_TESTS=its checkout
 	DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(PY) -m pytest -c tests_upstream/pytest.ini tests_upstream -rs $(PYTEST_ARGS)

@@ -94,7 +94,16 @@ ARROWS = (
         lambda path: not path.startswith("mg_diffusion/training/"),
         lambda n: root_of(n) != "accelerate",
     ),
-    Arrow("gradio", lambda path: path != "demo/app.py", lambda n: root_of(n) != "gradio"),
+    Arrow(
+        "gradio",
+        lambda path: path != "demo/app.py" and not path.startswith("demo/page/"),
+        lambda n: root_of(n) != "gradio",
+    ),
+    Arrow(
+        "work without the page",
+        lambda path: path.startswith("demo/") and path != "demo/app.py" and not path.startswith("demo/page/"),
+        lambda n: not within(n, r"demo\.app", r"demo\.page"),
+    ),
 )
 BY_NAME = {arrow.name: arrow for arrow in ARROWS}
 
@@ -163,6 +172,7 @@ def test_arrow_governs_a_file(arrow):
         ("not demo", "mg_diffusion/cli.py", "import demo.app as app"),
         ("installed name of pipelines", "demo/inference.py", "from pipelines import MGPipeline"),
         ("accelerate", "mg_diffusion/export.py", "from accelerate.utils import set_seed"),
+        ("work without the page", "demo/inference.py", "from demo.page.values import path_of"),
         ("gradio", "demo/inference.py", "try:\n    import gradio as gr\nexcept ImportError:\n    pass"),
     ],
 )
@@ -197,7 +207,7 @@ def test_every_arrow_has_a_violation_above():
             "from . import MGEncoder, __version__\nfrom .evaluation import score\nfrom torch import _C",
         ),
         (
-            "demo/app.py",
+            "demo/page/edit.py",
             "import gradio\nfrom demo.inference import generate\nfrom mg_diffusion.pipelines import MGPipeline",
         ),
     ],

@@ -56,7 +56,8 @@ def page_cells(page: str) -> list[Cell]:
     return [
         Cell(f"{row['way']}, {column} {place}", row["line"].strip("`"), place, is_blocked, row["gives"], row[column])
         for row in rows(page)
-        for column in row.keys() & COLUMNS.keys()
+        for column in COLUMNS
+        if column in row
         for place, is_blocked in COLUMNS[column]
         if row.get(place) != "-"
     ]

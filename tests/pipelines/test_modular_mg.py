@@ -233,7 +233,7 @@ def test_pictures_are_those_of_the_pipeline(make_pair, output_type):
         ({"reference_image": {"colour": picture()}}, "Unknown granularity 'colour'"),
         ({"granularity_scale": -1.0}, "granularity_scale"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_what_cannot_work_is_refused(make_pair, options, message):
     _, modular = make_pair()

@@ -1,0 +1,86 @@
+"""The tab Generate: pictures from references and a prompt."""
+
+from typing import Any
+
+import gradio as gr
+
+from demo import links
+from demo.page.parts import PRIVATE, RAW, buttons, result_file
+from demo.page.shared import Shared
+from demo.page.values import Values, asked
+from demo.page.work import Work
+from demo.settings import GRANULARITIES, MAX_COUNT
+
+
+class Generate:
+    def __init__(self, shared: Shared, work: Work):
+        self.shared, self.work = shared, work
+        self.count = gr.Slider(1, MAX_COUNT, 1, step=1, label="Pictures (seeds count up)", elem_id="count")
+        self.run, self.stop = buttons("Generate", "generate")
+        self.gallery = gr.Gallery(
+            label="Pictures",
+            columns=2,
+            height=440,
+            object_fit="contain",
+            format="png",
+            interactive=False,
+            buttons=["download", "fullscreen"],
+            preview=True,
+            elem_id="gallery",
+        )
+        self.files = result_file("Download: each file holds its recipe", "files", file_count="multiple")
+        self.link = gr.Textbox(
+            label="Address of these settings (examples and palettes travel, pictures do not)",
+            interactive=False,
+            placeholder="known when a picture is made",
+            buttons=["copy"],
+            max_lines=1,
+            elem_id="link",
+        )
+
+    def generate(self, request: gr.Request, **values: Any) -> tuple[list[tuple[str, str]], list[str]]:
+        """Pictures from references and a prompt."""
+        paths = self.work.run("generate", request, *asked(values))
+        return [(str(path), path.stem) for path in paths], [str(path) for path in paths]
+
+    def generate_live(self, request: gr.Request, **values: Any) -> Any:
+        """The same, when a strength was moved where pictures are shown."""
+        if not values.pop("live") or values.pop("tab") != "generate":
+            return gr.skip(), gr.skip()
+        return self.generate(request, **values)
+
+    def show_link(self, **values: Any) -> str:
+        return link_of(values, {name: values[f"{name}_example"] for name in GRANULARITIES}, values["tab"])
+
+    def wire(self, tab: gr.State) -> None:
+        """`tab`: which tab is open."""
+        shared, outputs = self.shared, [self.gallery, self.files]
+        inputs = {**shared.inputs, "count": self.count}
+        live = {**inputs, "live": shared.live, "tab": tab}
+        moved = [slot.scale.release for slot in shared.slots]
+        jobs = [
+            self.work.button(self.run, self.generate, outputs, "generate", count=self.count),
+            self.work.on(
+                moved, self.generate_live, outputs, live, trigger_mode="always_last", api_visibility="private"
+            ),
+            self.work.on(shared.prompt.submit, self.generate, outputs, inputs, api_visibility="private"),
+        ]
+        examples = {f"{slot.name}_example": slot.example for slot in shared.slots}
+        for job in jobs:
+            job.success(
+                self.show_link,
+                inputs_kwargs={**shared.inputs, **examples, "tab": tab},
+                outputs=self.link,
+                **PRIVATE,
+                **RAW,
+            )
+
+
+def link_of(values: Values, examples: dict[str, str | None], tab: str = "generate") -> str:
+    """The query string of what can travel in an address."""
+    kept = {f"{name}_scale": float(values[f"{name}_scale"]) for name in GRANULARITIES}
+    kept |= {name: values[name] for name in ("prompt", "seed", "steps")}
+    kept |= {name: example for name, example in examples.items() if example}
+    if not examples.get("color") and values.get("color_palette"):
+        kept["color"] = values["color_palette"]
+    return links.write({**kept, "tab": tab})

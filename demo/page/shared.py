@@ -1,0 +1,110 @@
+"""The column that serves every tab: references, prompt, numbers; and what sets it: an address, a result, chance."""
+
+import random
+from typing import Any
+
+import gradio as gr
+
+from demo import links
+from demo.inference import Studio
+from demo.page.parts import PRIVATE
+from demo.page.slots import Slot, example_values, slot_values
+from demo.settings import GRANULARITIES, MAX_STEPS
+
+
+class Shared:
+    """The inputs that all tabs share.
+
+    Args:
+        studio: what sees references; names the models.
+    """
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+        gr.Markdown("### References\nEach lends one thing; strength 0 is off, 1 as trained. They serve every tab.")
+        self.slots = [Slot.draw(name) for name in GRANULARITIES]
+        with gr.Row():
+            self.lucky = gr.Button("Surprise me", size="sm", elem_id="surprise")
+        self.prompt = gr.Textbox(
+            label="Prompt (optional)", placeholder="a red flower", max_lines=2, max_length=300, elem_id="prompt"
+        )
+        with gr.Row():
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="seed")
+            self.steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140, elem_id="steps")
+        self.live = gr.Checkbox(True, label="Make a new picture when a strength changes", elem_id="live")
+        self.keep = gr.Checkbox(
+            True, label="Results carry their references, so that they can be restored", elem_id="keep"
+        )
+        names = studio.models.names
+        self.model = gr.Dropdown(
+            names, value=names[0], label="Model", visible=len(names) > 1, interactive=True, elem_id="model"
+        )
+        with gr.Accordion("Restore from a result", open=False):
+            self.dropped = gr.File(
+                label="Drop a PNG made here: everything is set as it was",
+                file_types=[".png"],
+                height=110,
+                elem_id="restore",
+            )
+
+    @property
+    def inputs(self) -> dict[str, gr.components.Component]:
+        """By the names that the API has for them."""
+        slots = {
+            key: part for slot in self.slots for key, part in {**slot.inputs, f"{slot.name}_scale": slot.scale}.items()
+        }
+        return {
+            **slots,
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "steps": self.steps,
+            "keep": self.keep,
+            "model": self.model,
+        }
+
+    @property
+    def references(self) -> list[gr.components.Component]:
+        return [part for slot in self.slots for part in slot.restorable]
+
+    @property
+    def restorable(self) -> list[gr.components.Component]:
+        """What an address or a recipe sets, in the order of `found` and `restored`."""
+        return [*self.references, self.prompt, self.seed, self.steps, self.model]
+
+    def found(self, found: dict[str, Any]) -> list[Any]:
+        """Values of what an address says, or of the start."""
+        asks_references = any(name in found for name in GRANULARITIES)
+        values = []
+        for name in GRANULARITIES:
+            example = found.get(name, None if asks_references else links.START[name])
+            scale = found.get(f"{name}_scale", 1.0)
+            values += slot_values(name, {}, scale) if example is None else example_values(name, example, scale)
+        values += [found.get("prompt", ""), found.get("seed", 0), found.get("steps", 20)]
+        return [*values, found.get("model", self.studio.models.names[0])]
+
+    def restored(self, found: Any) -> list[Any]:
+        """Values of what was found in a result."""
+        values = []
+        for name in GRANULARITIES:
+            values += slot_values(name, found.given[name], found.settings.scales[name])
+        settings = found.settings
+        return [*values, settings.prompt, settings.seed, settings.steps, found.model or self.studio.models.names[0]]
+
+    def with_card(self, granularity: str, path: str) -> list[Any]:
+        """Values of `references`: a card in place of what is there."""
+        values = []
+        for slot in self.slots:
+            mine = [*slot_values(slot.name, {"card": path}, 1.0)[:-1], gr.skip()]
+            values += mine if slot.name == granularity else [gr.skip()] * len(slot.restorable)
+        return values
+
+    def surprise(self) -> list[Any]:
+        values = []
+        for name in GRANULARITIES:
+            values += example_values(name, random.choice(links.EXAMPLES[name]), 1.0)
+        return values
+
+    def wire(self) -> None:
+        for slot in self.slots:
+            slot.wire(self.studio, self.model)
+        self.lucky.click(self.surprise, None, self.references, **PRIVATE)

@@ -1,0 +1,95 @@
+"""From the page to the studio: payloads as references, settings and paths, and errors as messages.
+
+Inputs are taken as they come (`preprocess=False`): pictures are decoded in `demo.uploads`, after they were checked.
+"""
+
+import functools
+import inspect
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from demo.jobs import Stopped
+from demo.settings import GRANULARITIES, Settings
+
+
+Values = dict[str, Any]
+
+
+def path_of(payload: Any) -> str | None:
+    """The path of an uploaded file, which must lie where uploads lie."""
+    if not payload:
+        return None
+    path = payload.get("path") if isinstance(payload, dict) else None
+    if not isinstance(path, str) or not path:
+        raise ValueError("This is no uploaded file.")
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
+    if not Path(path).resolve().is_relative_to(folder):
+        raise ValueError("This is no uploaded file.")
+    if not Path(path).is_file():
+        raise ValueError("The uploaded file is gone: files are removed after an hour. Give it again.")
+    return path
+
+
+def slot_of(name: str, values: Values) -> dict[str, Any]:
+    """What is given for one granularity."""
+    return {
+        "picture": path_of(values.get(f"{name}_picture")),
+        "palette": values.get("color_palette") if name == "color" else None,
+        "card": path_of(values.get(f"{name}_card")),
+    }
+
+
+def asked(values: Values) -> tuple[dict[str, dict[str, Any]], Settings, str | None]:
+    """References, settings and model of the inputs that all tabs share."""
+    given = {name: slot_of(name, values) for name in GRANULARITIES}
+    scales = {name: values.get(f"{name}_scale") for name in GRANULARITIES}
+    settings = Settings(
+        scales,
+        values.get("prompt") or "",
+        values.get("seed"),
+        values.get("steps"),
+        values.get("count", 1),
+        bool(values.get("keep", True)),
+    )
+    return given, settings, values.get("model")
+
+
+def told(handler: Callable) -> Callable:
+    """What goes wrong in a handler is told in words; what nobody foresaw is logged here and not shown."""
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        try:
+            return handler(*args, **values)
+        except Stopped as error:
+            raise gr.Error("Stopped.", title="Stopped", print_exception=False, duration=3) from error
+        except ValueError as error:
+            raise gr.Error(str(error), title="This cannot work", print_exception=False) from error
+        except gr.Error:
+            raise
+        except Exception as error:
+            logging.exception("in %s", handler.__name__)
+            raise gr.Error("Something went wrong on the server. Try again.", print_exception=False) from error
+
+    return wrapper
+
+
+def named(handler: Callable, names: Iterable[str]) -> Callable:
+    """A handler of **values as one with named parameters: the API has their names, and what has no value is optional."""
+    first = [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.Request)]
+    takes_request = "request" in inspect.signature(handler).parameters
+    optional = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in names]
+    signature = inspect.Signature([*(first if takes_request else []), *optional])
+
+    @functools.wraps(handler)
+    def wrapper(*args: Any, **values: Any) -> Any:
+        return handler(**signature.bind(*args, **values).arguments)
+
+    wrapper.__signature__ = signature
+    return wrapper
