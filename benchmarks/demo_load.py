@@ -19,10 +19,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import gradio
 import httpx
 import PIL.Image
 import psutil
@@ -34,8 +34,12 @@ from mg_diffusion.recipe import replacing
 
 OUTPUT = Path(__file__).parent / "results" / "demo_load.json"
 WAIT = 600  # seconds a client waits for what it asked for; the queue holds 24 jobs
+MEMORY, GROWTH = 1536, 1.1  # MiB that the server may take; how much more in the second half than in the first
 # What a client asks for, as often as visitors might: mostly pictures.
 ASKED = ("generate", "generate", "generate", "edit", "explain", "sweep", "make_card")
+
+
+Endpoints = dict[str, list[dict[str, Any]]]
 
 
 class Refused(Exception):
@@ -57,17 +61,27 @@ def square_mask(side: int) -> PIL.Image.Image:
     return mask
 
 
+def client_of(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=WAIT, limits=httpx.Limits(max_connections=None), trust_env=False)
+
+
+async def endpoints_of(http: httpx.AsyncClient) -> Endpoints:
+    """The parameters of each endpoint, as the server lists them."""
+    listed = (await http.get("/gradio_api/info")).json()["named_endpoints"]
+    return {name: one["parameters"] for name, one in listed.items()}
+
+
 class Visitor:
     """One client with its pictures.
 
     Args:
         http: a client of the server's address.
-        parameters: of the endpoints, by their names, as `/gradio_api/info` lists them.
+        endpoints: the parameters of each.
         seed: of what it asks for; steps: of every picture.
     """
 
-    def __init__(self, http: httpx.AsyncClient, parameters: dict[str, list[dict[str, Any]]], seed: int, steps: int):
-        self.http, self.parameters, self.steps = http, parameters, steps
+    def __init__(self, http: httpx.AsyncClient, endpoints: Endpoints, seed: int, steps: int):
+        self.http, self.endpoints, self.steps = http, endpoints, steps
         self.chance = random.Random(seed)
 
     async def upload(self, image: PIL.Image.Image) -> dict[str, Any]:
@@ -81,7 +95,7 @@ class Visitor:
         Raises:
             Refused: by the queue; RuntimeError: with what came instead of results.
         """
-        data = [values.get(one["parameter_name"], one.get("parameter_default")) for one in self.parameters[f"/{name}"]]
+        data = [values.get(one["parameter_name"], one.get("parameter_default")) for one in self.endpoints[f"/{name}"]]
         asked = await self.http.post(f"/gradio_api/call/{name}", json={"data": data})
         if asked.status_code == 503 and asked.json().get("detail"):
             raise Refused(asked.json()["detail"])
@@ -139,15 +153,11 @@ async def visit(url: str, clients: int, seconds: float, steps: int, pause: float
         for each request: `kind`, `seconds`, `outcome` ("done", "refused" or "failed") and `message`.
     """
     until, records = time.monotonic() + seconds, []
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=WAIT, limits=limits, trust_env=False) as http:
-        parameters = {
-            name: one["parameters"]
-            for name, one in (await http.get("/gradio_api/info")).json()["named_endpoints"].items()
-        }
+    async with client_of(url) as http:
+        endpoints = await endpoints_of(http)
 
         async def stay(number: int) -> None:
-            visitor = Visitor(http, parameters, number, steps)
+            visitor = Visitor(http, endpoints, number, steps)
             while True:
                 kind = visitor.chance.choice(ASKED)
                 records.append(await recorded(visitor, kind))
@@ -173,7 +183,7 @@ async def recorded(visitor: Visitor, kind: str) -> dict[str, Any]:
 async def watch(url: str, process: psutil.Process, seconds: float) -> dict[str, list[float]]:
     """How long the page itself takes to answer, and the server's memory in MiB, once a second."""
     until, answers, memory = time.monotonic() + seconds, [], []
-    async with httpx.AsyncClient(base_url=url, timeout=WAIT, trust_env=False) as http:
+    async with client_of(url) as http:
         while time.monotonic() < until:
             start = time.monotonic()
             (await http.get("/")).raise_for_status()
@@ -220,9 +230,8 @@ def answers(url: str) -> bool:
 async def one_picture(url: str, steps: int) -> float:
     """Seconds that a picture takes when nobody else asks for one."""
     start = time.monotonic()
-    async with httpx.AsyncClient(base_url=url, timeout=WAIT, trust_env=False) as http:
-        parameters = (await http.get("/gradio_api/info")).json()["named_endpoints"]["/generate"]["parameters"]
-        await Visitor(http, {"/generate": parameters}, 0, steps).ask("generate")
+    async with client_of(url) as http:
+        await Visitor(http, await endpoints_of(http), 0, steps).ask("generate")
     return time.monotonic() - start
 
 
@@ -245,7 +254,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 **{name: getattr(options, name) for name in ("clients", "seconds", "steps")},
                 "cores": len(os.sched_getaffinity(0)),
                 "torch": torch.__version__,
-                "gradio": gradio.__version__,
+                "gradio": version("gradio"),
             },
         }
 
@@ -304,7 +313,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(table(result))
     for message, count in result["messages"].items():
         print(f"{count} x {message}")
-    return 1 if result["outcomes"].get("failed") else 0
+    broken = faults(result)
+    for fault in broken:
+        print(f"error: {fault}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def faults(result: dict[str, Any]) -> list[str]:
+    """What must not happen under load."""
+    failed, memory = result["outcomes"].get("failed", 0), result["memory_mib"]
+    found = [f"{failed} requests failed"] if failed else []
+    found += [f"the server took {memory['peak']:.0f} MiB, more than {MEMORY}"] if memory["peak"] > MEMORY else []
+    grown = memory["peak"] / memory["peak_of_first_half"]
+    return found + ([f"memory grew by {grown - 1:.0%} in the second half"] if grown > GROWTH else [])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Write the figures of benchmarks/results into docs/bases.md, training.md and fine-tuning.md: `python -m benchmarks.pages`."""
+"""Write the figures of benchmarks/results into the pages of docs/ that show them: `python -m benchmarks.pages`."""
 
 import json
 import re
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .bases import table as bases_table
+from .demo_load import OUTPUT as DEMO_LOAD
+from .demo_load import table as demo_load_table
 from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .scaling import OUTPUT as SCALING
@@ -19,6 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "bases.md"
 TRAINING = PAGE.with_name("training.md")
 FINE_TUNING_PAGE = PAGE.with_name("fine-tuning.md")
+DEMO_PAGE = PAGE.with_name("demo.md")
 BASELINES = Path(__file__).resolve().parents[1] / "hub_cards" / "mg-bazaar" / "baselines"
 SCORES = ("color", "texture", "shape")
 
@@ -79,6 +82,8 @@ def blocks_of(place: Path) -> dict[str, str]:
         return {name: made(read(Path(place))) for name, (place, made) in tables.items() if Path(place).exists()}
     if place == FINE_TUNING_PAGE:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
+    if place == DEMO_PAGE:
+        return {"load": demo_load_table(read(DEMO_LOAD))}
     return {
         "bases": bases_table(read(RESULTS / "bases.json")["bases"]),
         "share": share_table(),
@@ -98,7 +103,7 @@ def rewritten(page: str, place: Path = PAGE) -> str:
 
 
 def main() -> int:
-    for place in (PAGE, TRAINING, FINE_TUNING_PAGE):
+    for place in (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE):
         place.write_text(rewritten(place.read_text(encoding="utf-8"), place), encoding="utf-8")
     return 0
 

@@ -56,10 +56,13 @@ class Page:
     def draw(self) -> None:
         self.tab = gr.State("generate")
         with gr.Row():
-            with gr.Column(scale=4, min_width=280):
+            with gr.Column(scale=4, min_width=280, elem_id="references"):
                 self.shared = Shared(self.studio)
             self.work = Work(self.studio, self.shared.inputs)
-            with gr.Column(scale=7, min_width=280), gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as self.tabs:
+            with (
+                gr.Column(scale=7, min_width=280, elem_id="work"),
+                gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as self.tabs,
+            ):
                 with self.draw_tab("generate"):
                     self.generate = Generate(self.shared, self.work)
                 with self.draw_tab("edit"):

@@ -7,7 +7,7 @@ import gradio as gr
 
 from demo import links
 from demo.inference import Studio
-from demo.page.parts import AT_ONCE, LIGHT, PRIVATE, RAW, asked_picture, card_file, shown_picture
+from demo.page.parts import AT_ONCE, PRIVATE, RAW, asked_picture, card_file, shown_picture
 from demo.page.values import slot_of, told
 from demo.references import reference
 from demo.settings import MAX_SCALE
@@ -40,6 +40,7 @@ class Slot:
     palette: gr.Textbox | None
     card: gr.File
     seen: gr.Image
+    note: gr.Markdown
     scale: gr.Slider
 
     @classmethod
@@ -51,6 +52,7 @@ class Slot:
                 picture = asked_picture(name.capitalize(), f"{name}-picture", f"The {name} reference", **size, **lends)
                 alt = f"What is read from the {name} reference and nothing else"
                 seen = shown_picture("What it sees", f"{name}-seen", alt, elem_classes="seen", **size)
+            said = gr.Markdown(visible=False, elem_id=f"{name}-note", elem_classes="note")
             palette = None
             if name == "color":
                 palette = gr.Textbox(
@@ -62,7 +64,7 @@ class Slot:
                     list(links.EXAMPLES[name]), value=None, label=f"Example for {name}", elem_id=f"{name}-example"
                 )
                 card = card_file(f"A {name} card (.safetensors)", f"{name}-card", height=90)
-        return cls(name, example, picture, palette, card, seen, scale)
+        return cls(name, example, picture, palette, card, seen, said, scale)
 
     @property
     def given(self) -> list[gr.components.Component]:
@@ -95,25 +97,22 @@ class Slot:
     def wire_sight(self, studio: Studio, model: gr.Dropdown) -> None:
         """What a granularity sees follows what is given for it."""
 
-        def see(**values: Any) -> Any:
+        def see(**values: Any) -> list[Any]:
             try:
-                return studio.see(self.name, slot_of(self.name, values), values.get("model"))
+                slot = slot_of(self.name, values)
+                return [studio.see(self.name, slot, values.get("model")), note(kinds_of(slot))]
             except ValueError as error:
-                gr.Warning(str(error), title="This cannot be read")
-                return None  # what was seen before is not what is given now
+                return [None, note(str(error))]  # what was seen before is not what is given now
 
-        def see_while_typing(**values: Any) -> Any:
-            try:
-                return studio.see(self.name, slot_of(self.name, values), values.get("model"))
-            except ValueError:
-                return gr.skip()
+        def see_while_typing(**values: Any) -> list[Any]:
+            seen, said = see(**values)
+            return [gr.skip(), gr.skip()] if seen is None and values["color_palette"] else [seen, said]
 
         more = {
             "inputs_kwargs": {**self.inputs, "model": model},
-            "outputs": self.seen,
+            "outputs": [self.seen, self.note],
             "trigger_mode": "always_last",
-            "api_visibility": "private",
-            **LIGHT,
+            **PRIVATE,
             **RAW,
         }
         changed = [self.picture.change, self.card.change]
@@ -121,3 +120,16 @@ class Slot:
         gr.on(changed, told(see), **more)
         if self.palette:
             self.palette.change(told(see_while_typing), **more)
+
+
+def note(text: str) -> gr.Markdown:
+    """What stands in the slot about what was given; nothing takes no room."""
+    return gr.Markdown(text, visible=bool(text))
+
+
+def kinds_of(slot: dict[str, Any]) -> str:
+    """What is not plain to see: that something comes from a card, or is averaged."""
+    kinds = [f"a {kind}" for kind in ("picture", "palette", "card") if slot.get(kind)]
+    if len(kinds) > 1:
+        return f"The average of {', '.join(kinds[:-1])} and {kinds[-1]}."
+    return "From a card: open “Example, card” to change it." if kinds == ["a card"] else ""
