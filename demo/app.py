@@ -29,7 +29,8 @@ from demo.uploads import MAX_BYTES, file_bytes
 
 
 HERE = Path(__file__).parent
-AGE = 3600  # seconds that uploads and results stay
+AGE = 3600  # seconds that uploads stay, as results do on a `Shelf`
+LOOKS = 600  # seconds between looks for those that are older
 QUEUE = 24  # jobs that may wait
 
 
@@ -44,7 +45,7 @@ class Page:
         self.studio = studio
 
     def build(self) -> gr.Blocks:
-        with gr.Blocks(title="MG-Diffusion", analytics_enabled=False, delete_cache=(AGE // 6, AGE)) as page:
+        with gr.Blocks(title="MG-Diffusion", analytics_enabled=False, delete_cache=(LOOKS, AGE)) as page:
             gr.Markdown(
                 "# MG-Diffusion\nWhat do **color**, **texture** and **shape** each do? Move one slider and see."
             )

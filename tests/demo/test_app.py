@@ -130,6 +130,25 @@ def test_links_of_gradio_that_would_keep_files_are_closed(served):
     assert httpx.get(f"{served}/gradio_api/deep_link?session_hash=x").status_code == 404
 
 
+def test_uploads_are_removed_after_a_time(studio, monkeypatch, tmp_path):
+    from demo import app
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(app, "AGE", 1)
+    monkeypatch.setattr(app, "LOOKS", 1)
+    page = app.Page(studio).build()
+    _, url, _ = app.launch(page, prevent_thread_lock=True, quiet=True)
+    try:
+        (path,) = httpx.post(f"{url}gradio_api/upload", files={"files": ("a.png", b"hello")}).json()
+        assert Path(path).is_relative_to(tmp_path)
+        until = time.monotonic() + 30
+        while Path(path).exists() and time.monotonic() < until:
+            time.sleep(0.2)
+        assert not Path(path).exists()
+    finally:
+        page.close(verbose=False)
+
+
 def test_requests_that_are_too_large_are_refused(served):
     big = b"0" * (22 * 2**20)
     answer = httpx.post(f"{served}/gradio_api/upload", files={"files": ("a.png", big)})
