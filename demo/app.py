@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from demo import links
@@ -25,13 +26,23 @@ from demo.about import ABOUT, card_of
 from demo.edits import ACTIONS, SIDES, Edit, combine_masks, show_mask
 from demo.inference import Axis, Studio
 from demo.jobs import Stopped
-from demo.limits import Gate
+from demo.limits import MAX_LAYERS, Gate, check_layer
 from demo.references import reference, scene
 from demo.restoring import restore
 from demo.safety import named_check
-from demo.settings import GRANULARITIES, MAX_ADDED, MAX_COUNT, MAX_FEATHER, MAX_SCALE, MAX_STEPS, MAX_SWEEP, Settings
+from demo.settings import (
+    GRANULARITIES,
+    MAX_ADDED,
+    MAX_COUNT,
+    MAX_FEATHER,
+    MAX_SCALE,
+    MAX_STEPS,
+    MAX_SWEEP,
+    Settings,
+    choice,
+)
 from demo.shelf import StopSign
-from demo.uploads import MAX_BYTES, file_bytes, read_photo
+from demo.uploads import MAX_BYTES, file_bytes, read_palette, read_photo
 
 
 try:
@@ -65,9 +76,13 @@ def path_of(payload: Any) -> str | None:
     if not isinstance(path, str) or not path:
         raise ValueError("This is no uploaded file.")
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
-    if not Path(path).resolve().is_relative_to(folder):
+    try:
+        lies_there, is_there = Path(path).resolve().is_relative_to(folder), Path(path).is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise ValueError("This is no uploaded file.") from error
+    if not lies_there:
         raise ValueError("This is no uploaded file.")
-    if not Path(path).is_file():
+    if not is_there:
         raise ValueError("The uploaded file is gone: files are removed after an hour. Give it again.")
     return path
 
@@ -133,11 +148,13 @@ def named(handler: Callable, names: Iterable[str]) -> Callable:
 
 def link_of(values: Values, examples: dict[str, str | None], tab: str = "generate") -> str:
     """The query string of what can travel in an address."""
-    kept = {f"{name}_scale": float(values[f"{name}_scale"]) for name in GRANULARITIES}
-    kept |= {name: values[name] for name in ("prompt", "seed", "steps")}
-    kept |= {name: example for name, example in examples.items() if example}
-    if not examples.get("color") and values.get("color_palette"):
-        kept["color"] = values["color_palette"]
+    _, settings, _ = asked(values)
+    kept = {f"{name}_scale": scale for name, scale in settings.scales.items()}
+    kept |= {name: getattr(settings, name) for name in ("prompt", "seed", "steps")}
+    chosen = {name: example for name, example in examples.items() if example}
+    kept |= {name: choice(example, "An example", links.EXAMPLES[name]) for name, example in chosen.items()}
+    if not examples.get("color"):
+        kept["color"] = ", ".join(read_palette(values.get("color_palette") or ""))
     return links.write({**kept, "tab": tab})
 
 
@@ -239,10 +256,12 @@ def bounded(editor: gr.ImageEditor) -> gr.ImageEditor:
     accept, lock = editor.accept_blobs, threading.Lock()
 
     def accept_blobs(data: gr.components.image_editor.AcceptBlobs) -> None:
-        fields, size = data.data, sum(len(content) for _, content in data.files)
-        index = fields.get("index") if isinstance(fields, dict) else fields["index"]
-        if size > MAX_BYTES or (index not in (None, "", "null") and not 0 <= int(index) < 4):
-            raise ValueError("Too much was painted.")
+        fields = getattr(data, "data", None)  # `data` is whatever JSON says where no form was sent
+        try:
+            if not check_layer(fields, getattr(data, "files", None)):
+                return
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
         with lock:
             while len(editor.blob_storage) >= BLOBS and fields["id"] not in editor.blob_storage:
                 editor.blob_storage.pop(next(iter(editor.blob_storage)))
@@ -260,7 +279,22 @@ def strokes_of(editor: gr.ImageEditor, payload: Any) -> list[bytes]:
     blobs = editor.blob_storage.pop(payload["id"], None) if payload.get("id") else None
     if blobs is not None:
         return [layer for layer in blobs.layers if layer]
-    return [file_bytes(path) for path in map(path_of, payload.get("layers") or []) if path]
+    layers = payload.get("layers") or []
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f"A picture has at most {MAX_LAYERS} painted layers, there are {len(layers)}. Paint it anew.")
+    return [file_bytes(path) for path in map(path_of, layers) if path]
+
+
+def local(part: Any) -> None:
+    """Keep a component from fetching a file that a request names by its address."""
+    move = part.async_move_resource_to_block_cache
+
+    async def move_local(path: Any) -> Any:
+        if "://" in str(path):
+            raise gr.Error("Files are not fetched from elsewhere. Upload the file.", print_exception=False)
+        return await move(path)
+
+    part.async_move_resource_to_block_cache = move_local
 
 
 class Page:
@@ -794,7 +828,7 @@ class Page:
         self.jobs += [moved, entered]
         for event in self.jobs[-3:]:
             event.success(
-                self.show_link,
+                told(self.show_link),
                 inputs_kwargs={
                     **self.shared,
                     **{f"{slot.name}_example": slot.example for slot in self.slots},
@@ -934,6 +968,8 @@ class Page:
             self.wire_explore()
             self.wire_cards()
             self.wire_page(page)
+        for part in page.blocks.values():
+            local(part)
         page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
         return page
 
