@@ -19,7 +19,7 @@ from demo.page.cards import Cards
 from demo.page.edit import EditTab
 from demo.page.explore import Explore
 from demo.page.generate import Generate
-from demo.page.parts import AT_ONCE, PRIVATE, RAW
+from demo.page.parts import AT_ONCE, PRIVATE, RAW, local
 from demo.page.shared import Shared
 from demo.page.values import path_of, told
 from demo.page.work import Work
@@ -51,6 +51,8 @@ class Page:
             )
             self.draw()
             self.wire(page)
+        for part in page.blocks.values():
+            local(part)
         page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
         return page
 

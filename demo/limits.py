@@ -1,6 +1,15 @@
 """What every request meets first: a limit for its body, and addresses that are closed."""
 
+import re
 from typing import Any
+
+
+# Bytes of a request that brings no file: Python needs a hundred times as much memory for small JSON values.
+SMALL = 2**20
+BRINGING_FILES = ("/upload", "/component_server")
+MAX_LAYER = 2 * 2**20  # bytes of a painted layer: the canvas is small, layers wait in memory
+MAX_LAYERS = 4
+FETCHING = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)  # gradio would get the file from elsewhere
 
 
 class Gate:
@@ -8,7 +17,7 @@ class Gate:
 
     Args:
         limit: a body that is announced longer than so many bytes is answered with 413; one that turns out longer is
-            cut off.
+            cut off. Requests that bring no file have `SMALL` bytes.
         closed: addresses that are answered with 404, such as those of services that would keep files for ever.
     """
 
@@ -19,11 +28,13 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        if scope["path"].rstrip("/").endswith(self.closed):
+        path = scope["path"].rstrip("/")
+        if path.endswith(self.closed) or FETCHING.search(path):
             await refuse(send, 404, b"Not found.")
             return
+        limit = self.limit if path.endswith(BRINGING_FILES) else min(self.limit, SMALL)
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if not announced.isdigit() or int(announced) > self.limit:
+        if not announced.isdigit() or int(announced) > limit:
             await refuse(send, 413, b"Too large.")
             return
         seen = 0
@@ -32,7 +43,7 @@ class Gate:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.limit:
+            if seen > limit:
                 return {"type": "http.disconnect"}  # whoever reads on finds the client gone
             return message
 
@@ -43,3 +54,26 @@ async def refuse(send: Any, status: int, text: bytes) -> None:
     headers = [(b"content-type", b"text/plain")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text})
+
+
+def check_layer(fields: Any, files: Any) -> bool:
+    """Check a painted layer, which arrives before anyone asks for an edit.
+
+    Args:
+        fields: of the form, texts by name; files: (name, content) of what came along.
+
+    Returns:
+        whether it is a layer: editors send the picture below it, too.
+
+    Raises:
+        ValueError: for what no editor sends.
+    """
+    if not isinstance(fields, dict) or not {"id", "type", "index"} <= set(fields) or not isinstance(files, list):
+        raise ValueError("A painted layer has an id, a type, an index and a file. Paint it on the page.")
+    if fields["type"] != "layer":
+        return False
+    if not re.fullmatch(f"[0-{MAX_LAYERS - 1}]", str(fields["index"])) or not 0 < len(str(fields["id"])) <= 100:
+        raise ValueError(f"A picture has at most {MAX_LAYERS} painted layers. Clear the mask and paint it again.")
+    if len(files) != 1 or len(files[0][1]) > MAX_LAYER:
+        raise ValueError(f"A painted layer is one file of at most {MAX_LAYER / 2**20:.0f} MB. Paint less.")
+    return True

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from demo.references import DRAWN_TEXTURES, PALETTES, SHAPE_COLORS
-from demo.settings import GRANULARITIES, MAX_SCALE, MAX_SEED, MAX_STEPS, choice, number, whole
+from demo.settings import GRANULARITIES, MAX_SCALE, MAX_SEED, MAX_STEPS, choice, number, shown, whole
 from demo.uploads import read_palette
 
 
@@ -26,13 +26,16 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
     Parameters that are not ours are left alone.
     """
     readers = {
-        **{f"{name}_scale": lambda text: number(float(text), "A strength", 0, MAX_SCALE) for name in GRANULARITIES},
+        **{
+            f"{name}_scale": lambda text: number(read_number(text), "A strength", 0, MAX_SCALE)
+            for name in GRANULARITIES
+        },
         "texture": lambda text: choice(text, "A texture", EXAMPLES["texture"]),
         "shape": lambda text: choice(text, "A shape", EXAMPLES["shape"]),
         "color": read_color,
         "prompt": lambda text: text[:300],
-        "seed": lambda text: whole(float(text), "The seed", 0, MAX_SEED),
-        "steps": lambda text: whole(float(text), "The number of steps", 1, MAX_STEPS),
+        "seed": lambda text: whole(read_number(text), "The seed", 0, MAX_SEED),
+        "steps": lambda text: whole(read_number(text), "The number of steps", 1, MAX_STEPS),
         "tab": lambda text: choice(text, "A tab", TABS),
         "model": lambda text: choice(text, "A model", tuple(models)),
     }
@@ -44,6 +47,13 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
             except ValueError as error:
                 complaints.append(f"In the address, {name} is left out: {error}")
     return found, complaints
+
+
+def read_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"'{shown(text)}' is no number.") from error
 
 
 def read_color(text: str) -> str:

@@ -10,11 +10,12 @@ import PIL.Image
 from demo import uploads
 from demo.edits import Edit, restore_edit
 from demo.lent import read_lent
-from demo.settings import GRANULARITIES, Settings, choice, number
+from demo.settings import GRANULARITIES, Settings, choice, number, shown
 from demo.shelf import Shelf
 from mg_diffusion.recipe import KEY, versions
 
 
+MAX_PARTS = 10_000  # of a recipe; what is large in one is text
 TABS = {"demo.edit": "edit", "edit": "edit", "demo.mix": "cards"}
 
 
@@ -40,7 +41,12 @@ def read_recipe(content: bytes) -> tuple[dict[str, Any], PIL.Image.Image]:
     image = uploads.decode(content, "The picture", 4 * uploads.MAX_EDIT_PIXELS)
     try:
         with PIL.Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-            recipe = json.loads(opened.text[KEY])
+            if opened.is_animated:  # all frames would be decoded before the text is known
+                raise ValueError("animated")
+            text = opened.text[KEY]
+            if sum(map(text.count, ",[{")) > MAX_PARTS:  # small parts take a hundred times their text in memory
+                raise ValueError("too many parts")
+            recipe = json.loads(text)
     except Exception as error:  # no PNG, no such text, text that is too long, no JSON, JSON that is too deep
         raise ValueError(
             "This picture holds no recipe. Recipes are in the PNG files that are made here, until another program "
@@ -97,7 +103,7 @@ def restore_slot(recipe: dict[str, Any], name: str, shelf: Shelf, notes: list[st
         lent = read_lent(entry, name)
         if lent is None:
             named = entry.get("file")
-            notes.append(f"The {name} reference{f' ({str(named)[:60]})' if named else ''} must be given again.")
+            notes.append(f"The {name} reference{f' ({shown(named, 60)})' if named else ''} must be given again.")
         elif lent.kind == "palette":
             slot["palette"] = ", ".join(lent.value)
         elif lent.kind == "picture":

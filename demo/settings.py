@@ -1,6 +1,6 @@
 """What someone asks for, apart from pictures: checked numbers and words."""
 
-import math
+import html
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,20 @@ MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 4, 300, 2**31 -
 MAX_SWEEP, MAX_FEATHER, MAX_ADDED = 7, 64, 512
 
 
+def shown(value: Any, length: int = 20) -> str:
+    """The start of a value as messages quote it: the page takes them for HTML, and half a character cannot be sent."""
+    try:
+        text = str(value)[:length]
+    except (RecursionError, ValueError):  # nested too deep; a number of too many digits
+        text = type(value).__name__
+    return html.escape(repr(text)[1:-1], quote=False)
+
+
 def number(value: Any, name: str, low: float, high: float) -> float:
-    """A finite number of a range, or a `ValueError` that says which."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or not low <= value <= high:
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {str(value)[:20]!r}.")
+    """A number of a range, or a `ValueError` that says which."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:  # nor is NaN
+        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got '{shown(value)}'.")
     return float(value)
 
 
@@ -27,8 +36,13 @@ def whole(value: Any, name: str, low: int, high: int) -> int:
 
 def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {str(value)[:30]!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got '{shown(value, 30)}'.")
     return value
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a text that can be written: JSON may hold halves of characters, which cannot."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Settings:
             raise ValueError(f"There must be a strength for each of {', '.join(GRANULARITIES)}.")
         scales = {name: number(self.scales[name], f"The strength of {name}", 0, MAX_SCALE) for name in GRANULARITIES}
         object.__setattr__(self, "scales", scales)
-        if not isinstance(self.prompt, str) or len(self.prompt) > MAX_PROMPT:
+        if not is_text(self.prompt) or len(self.prompt) > MAX_PROMPT:
             raise ValueError(f"The prompt must be a text of at most {MAX_PROMPT} characters.")
         object.__setattr__(self, "seed", whole(self.seed, "The seed", 0, MAX_SEED - MAX_COUNT))
         object.__setattr__(self, "steps", whole(self.steps, "The number of steps", 1, MAX_STEPS))

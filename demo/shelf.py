@@ -42,7 +42,8 @@ class StopSign:
     """Whether a session wants its job stopped; a file, because on ZeroGPU the job runs in another process."""
 
     def __init__(self, shelf: Shelf, session: str):
-        name = hashlib.sha256(session.encode()).hexdigest()[:32]  # what a session is called comes from outside
+        # What a session is called comes from outside.
+        name = hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         self.path = shelf.folder / f"{name}.stop"
 
     def put_up(self) -> None:

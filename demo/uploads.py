@@ -14,6 +14,8 @@ import PIL.Image
 import PIL.ImageOps
 from safetensors import SafetensorError, safe_open
 
+from demo.settings import shown
+
 
 MAX_BYTES = 20 * 2**20  # of an uploaded file
 MAX_PIXELS = 16_000_000  # of a picture, read in its header
@@ -24,6 +26,8 @@ REFERENCE_SIDE = 512  # references are reduced to it: no encoder of ours reads m
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_COLORS = 16
 MAX_CARD_BYTES = 4 * 2**20
+CARD_FORMAT = "mg_diffusion granularity card 1"  # what `MGEncoder.save_card` writes
+CARD_TYPES = ("torch.float32", "torch.float16", "torch.bfloat16")
 PALETTE_ENTRY = re.compile(r"#[0-9a-fA-F]{6}(:[0-9]{1,4}(\.[0-9]{1,4})?)?")
 
 
@@ -124,7 +128,7 @@ def read_palette(text: str) -> list[str]:
     for entry in entries:
         if not PALETTE_ENTRY.fullmatch(entry) or float(entry.partition(":")[2] or 1) <= 0:
             raise ValueError(
-                f"{entry[:20]!r} is no color. A palette has entries such as #ff8800 or, with a weight, #ff8800:3, "
+                f"'{shown(entry)}' is no color. A palette has entries such as #ff8800 or, with a weight, #ff8800:3, "
                 f"between commas."
             )
     if len(entries) > MAX_COLORS:
@@ -145,7 +149,7 @@ def check_card(path: str | os.PathLike, granularity: str, encoder: Any, blank: d
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError("The card cannot be read: it is no .safetensors file, or it is damaged.") from error
-    if metadata.get("format") is None or metadata.get("granularity") is None:
+    if metadata.get("format") != CARD_FORMAT or metadata.get("granularity") is None:
         raise ValueError("The file is no granularity card. The tab Cards writes them, or `mg-diffusion encode`.")
     if metadata["granularity"] != granularity:
         made = re.sub(r"\W", "", metadata["granularity"])[:20]
@@ -153,7 +157,7 @@ def check_card(path: str | os.PathLike, granularity: str, encoder: Any, blank: d
     if metadata.get("encoder") != encoder.fingerprint(granularity):
         raise ValueError("The card was made by another model. Make it anew from its picture with this one.")
     for name, shape in blank.items():
-        if name not in tensors or not _fits(tensors[name].shape, shape) or not tensors[name].is_floating_point():
+        if name not in tensors or not _fits(tensors[name].shape, shape) or str(tensors[name].dtype) not in CARD_TYPES:
             raise ValueError("The card does not hold what a card of this model holds. Make it anew.")
         if not tensors[name].abs().max() <= 1e4:  # nor is NaN
             raise ValueError("The card holds numbers that no picture gives. Make it anew.")

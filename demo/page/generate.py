@@ -7,9 +7,10 @@ import gradio as gr
 from demo import links
 from demo.page.parts import PRIVATE, RAW, buttons, result_file
 from demo.page.shared import Shared
-from demo.page.values import Values, asked
+from demo.page.values import Values, asked, told
 from demo.page.work import Work
-from demo.settings import GRANULARITIES, MAX_COUNT
+from demo.settings import GRANULARITIES, MAX_COUNT, choice
+from demo.uploads import read_palette
 
 
 class Generate:
@@ -68,7 +69,7 @@ class Generate:
         examples = {f"{slot.name}_example": slot.example for slot in shared.slots}
         for job in jobs:
             job.success(
-                self.show_link,
+                told(self.show_link),
                 inputs_kwargs={**shared.inputs, **examples, "tab": tab},
                 outputs=self.link,
                 **PRIVATE,
@@ -78,9 +79,11 @@ class Generate:
 
 def link_of(values: Values, examples: dict[str, str | None], tab: str = "generate") -> str:
     """The query string of what can travel in an address."""
-    kept = {f"{name}_scale": float(values[f"{name}_scale"]) for name in GRANULARITIES}
-    kept |= {name: values[name] for name in ("prompt", "seed", "steps")}
-    kept |= {name: example for name, example in examples.items() if example}
-    if not examples.get("color") and values.get("color_palette"):
-        kept["color"] = values["color_palette"]
+    _, settings, _ = asked(values)
+    kept = {f"{name}_scale": scale for name, scale in settings.scales.items()}
+    kept |= {name: getattr(settings, name) for name in ("prompt", "seed", "steps")}
+    chosen = {name: example for name, example in examples.items() if example}
+    kept |= {name: choice(example, "An example", links.EXAMPLES[name]) for name, example in chosen.items()}
+    if not examples.get("color"):
+        kept["color"] = ", ".join(read_palette(values.get("color_palette") or ""))
     return links.write({**kept, "tab": tab})

@@ -4,9 +4,11 @@ import threading
 from typing import Any
 
 import gradio as gr
+from starlette.exceptions import HTTPException
 
+from demo.limits import MAX_LAYERS, check_layer
 from demo.page.values import path_of
-from demo.uploads import MAX_BYTES, file_bytes
+from demo.uploads import file_bytes
 
 
 CANVAS = 400  # pixels on a side of what the mask is painted on
@@ -37,10 +39,12 @@ def bounded(editor: gr.ImageEditor) -> gr.ImageEditor:
     accept, lock = editor.accept_blobs, threading.Lock()
 
     def accept_blobs(data: gr.components.image_editor.AcceptBlobs) -> None:
-        fields, size = data.data, sum(len(content) for _, content in data.files)
-        index = fields.get("index") if isinstance(fields, dict) else fields["index"]
-        if size > MAX_BYTES or (index not in (None, "", "null") and not 0 <= int(index) < 4):
-            raise ValueError("Too much was painted.")
+        fields = getattr(data, "data", None)  # `data` is whatever JSON says where no form was sent
+        try:
+            if not check_layer(fields, getattr(data, "files", None)):
+                return
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from error
         with lock:
             while len(editor.blob_storage) >= BLOBS and fields["id"] not in editor.blob_storage:
                 editor.blob_storage.pop(next(iter(editor.blob_storage)))
@@ -58,4 +62,7 @@ def strokes_of(editor: gr.ImageEditor, payload: Any) -> list[bytes]:
     blobs = editor.blob_storage.pop(payload["id"], None) if payload.get("id") else None
     if blobs is not None:
         return [layer for layer in blobs.layers if layer]
-    return [file_bytes(path) for path in map(path_of, payload.get("layers") or []) if path]
+    layers = payload.get("layers") or []
+    if len(layers) > MAX_LAYERS:
+        raise ValueError(f"A picture has at most {MAX_LAYERS} painted layers, there are {len(layers)}. Paint it anew.")
+    return [file_bytes(path) for path in map(path_of, layers) if path]

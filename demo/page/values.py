@@ -29,9 +29,13 @@ def path_of(payload: Any) -> str | None:
     if not isinstance(path, str) or not path:
         raise ValueError("This is no uploaded file.")
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
-    if not Path(path).resolve().is_relative_to(folder):
+    try:
+        lies_there, is_there = Path(path).resolve().is_relative_to(folder), Path(path).is_file()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise ValueError("This is no uploaded file.") from error
+    if not lies_there:
         raise ValueError("This is no uploaded file.")
-    if not Path(path).is_file():
+    if not is_there:
         raise ValueError("The uploaded file is gone: files are removed after an hour. Give it again.")
     return path
 

@@ -20,6 +20,17 @@ def test_a_check_is_found_by_its_name():
             named_check(name)
 
 
+def test_any_name_of_a_session_has_a_stop_sign(tmp_path):
+    from demo.shelf import Shelf, StopSign
+
+    shelf = Shelf()
+    for session in ("", "../../x", "\ud800"):
+        sign = StopSign(shelf, session)
+        sign.put_up()
+        assert sign.is_up() and sign.path.parent == shelf.folder
+    shelf.close()
+
+
 def test_what_a_check_holds_back_is_not_shown():
     image = PIL.Image.new("RGB", (8, 8))
     hold_back([None, lambda images, prompt: [False]], [image], "")

@@ -140,7 +140,12 @@ def test_cards_of_any_aspect_ratio_are_accepted(cards, loaded, name):
 
 
 def metadata(cards, loaded, name):
-    return {"format": "x", "granularity": name, "encoder": loaded.pipe.mg_encoder.fingerprint(name), "source": ""}
+    return {
+        "format": uploads.CARD_FORMAT,
+        "granularity": name,
+        "encoder": loaded.pipe.mg_encoder.fingerprint(name),
+        "source": "",
+    }
 
 
 @pytest.mark.parametrize(
@@ -150,6 +155,7 @@ def metadata(cards, loaded, name):
         (lambda kept: kept.update(more=torch.zeros(3)), "holds more"),
         (lambda kept: kept.update(tiles=torch.zeros(1, 64, 24, 25)), "does not hold"),
         (lambda kept: kept.update(tiles=torch.zeros(1, 64, 24, 24, dtype=torch.int32)), "does not hold"),
+        (lambda kept: kept.update(tiles=kept["tiles"].to(torch.float8_e4m3fn)), "does not hold"),
         (lambda kept: kept.update(vector=kept["vector"] * torch.nan), "numbers that no picture gives"),
         (lambda kept: kept.update(vector=kept["vector"] + torch.inf), "numbers that no picture gives"),
     ],
@@ -185,6 +191,9 @@ def test_what_is_no_card_is_refused(cards, loaded, tmp_path):
     with pytest.raises(ValueError, match="no granularity card"):
         check(path, "texture", loaded)
     kept = load_file(cards / "texture.safetensors")
+    save_file(kept, path, metadata(cards, loaded, "texture") | {"format": "mg_diffusion granularity card 2"})
+    with pytest.raises(ValueError, match="no granularity card"):
+        check(path, "texture", loaded)
     save_file(kept, path, metadata(cards, loaded, "texture") | {"encoder": "another"})
     with pytest.raises(ValueError, match="made by another model"):
         check(path, "texture", loaded)
@@ -208,8 +217,11 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"scales": {"color": float("nan"), "texture": 1.0, "shape": 1.0}}, "strength of color"),
         ({"prompt": "a" * 301}, "at most 300"),
         ({"prompt": 3}, "at most 300"),
+        ({"prompt": "\ud800"}, "at most 300"),
         ({"seed": -1}, "seed"),
         ({"seed": MAX_SEED}, "seed"),
+        ({"seed": 10**400}, "seed"),
+        ({"seed": "<img src=x>"}, "'&lt;img src=x&gt;'"),
         ({"seed": 1.5}, "whole number"),
         ({"seed": True}, "seed"),
         ({"steps": 0}, "steps"),
@@ -234,4 +246,5 @@ def test_an_address_comes_back():
 def test_an_address_that_says_nothing_is_told():
     query = {"color": "red", "texture": "../etc", "shape_scale": "99", "seed": "x", "tab": "admin", "other": "1"}
     found, complaints = links.parse(query, ["mg-bazaar"])
+    assert "seed is left out: 'x' is no number." in complaints[-2]
     assert found == {} and len(complaints) == 5 and all("left out" in one for one in complaints)
