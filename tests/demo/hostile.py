@@ -24,7 +24,7 @@ from hostile_files import (
 )
 from hostile_recipes import damaged, texts
 from hostile_requests import addresses, bodies, names, queries
-from hostile_words import BLOB, BLOBS, FIELDS, FILE_SLOTS, IMAGE, PLACES, TEXTS, VALUES, deep, outside
+from hostile_words import BLOB, BLOBS, FIELDS, FILE_SLOTS, IMAGE, PLACES, TEXTS, VALUES, deep, outside, secret
 
 
 KINDS = (
@@ -143,6 +143,15 @@ class Inputs:
                 yield self.said(
                     f"{path!r:.40} {'as a file' if meta else 'alone'}", *place, value, refused=place[0][:3] != "see"
                 )
+        for path in secret(self.root):
+            for meta in (True, False):
+                for place in (
+                    ("show_photo", "photo"),
+                    ("generate", "shape-picture"),
+                    ("make_card", "texture-picture"),
+                ):
+                    value = file_data(path) if meta else {"path": path}
+                    yield self.said(f"{path!r:.200} {'as a file' if meta else 'alone'}", *place, value, refused=True)
         for number, value in enumerate(
             ("/etc/passwd", ["/etc/passwd"], 7, {"url": "http://127.0.0.1:1"}, {"path": 7})
         ):

@@ -1,5 +1,6 @@
 """What is said: texts and values of every type, and where they can be given."""
 
+from pathlib import Path
 from typing import Any
 
 from hostile_files import SCRIPT
@@ -152,3 +153,16 @@ def outside(repository: str, root: str) -> list[str]:
         f"{root}/tmp/gradio/a\0b",
         f"{root}/tmp/gradio/\ud800",
     ]
+
+
+def secret(root: str) -> list[str]:
+    """Paths of a good picture that nobody uploaded, see `hide`: whoever accepts one reads files of the server."""
+    there = [f"{root}/cwd/secret.png", f"{root}/tmp/secret.png", f"{root}/tmp/gradio/link.png"]
+    return [*there, "secret.png", f"{root}/tmp/gradio/../secret.png", f"{root}/tmp/gradio-secret.png"]
+
+
+def hide(root: Path, content: bytes) -> None:
+    """Put a picture in the working folder and beside the folder of uploads, and a link to it among the uploads."""
+    for name in ("cwd/secret.png", "tmp/secret.png", "tmp/gradio-secret.png"):
+        (root / name).write_bytes(content)
+    (root / "tmp" / "gradio" / "link.png").symlink_to(root / "cwd" / "secret.png")

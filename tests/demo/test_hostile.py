@@ -15,7 +15,9 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra `demo`")
 from attacker import Answer, Attacker, file_data  # noqa: E402
-from hostile import KINDS, Hostile, Inputs, good_picture  # noqa: E402
+from hostile import KINDS, Hostile, Inputs  # noqa: E402
+from hostile_files import good_picture  # noqa: E402
+from hostile_words import hide  # noqa: E402
 
 
 START = 120  # seconds that a server may take to start
@@ -144,6 +146,7 @@ def server(tmp_path_factory, repository):
         made = server.attacker.job("generate", {"texture-picture": file_data(picture), "color-palette": "#112233"})
         assert made.outcome == "result", made.text
         server.inputs = Inputs(server.attacker, str(repository), str(server.root))
+        hide(server.root, good_picture())
         server.before, server.first_peak, server.first_events = server.watched, server.peak, len(server.events)
         yield server
     finally:
