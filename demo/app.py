@@ -165,7 +165,9 @@ def load_early(studio: Studio) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Serve the page; MG_MODEL and MG_SAFETY_CHECK: docs/demo.md")
+    parser = argparse.ArgumentParser(
+        description="Serve the page; MG_MODEL, MG_GUIDANCE and MG_SAFETY_CHECK: docs/demo.md"
+    )
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     options = parser.parse_args(arguments)

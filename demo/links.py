@@ -11,7 +11,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 from demo.references import DRAWN_TEXTURES, PALETTES, SHAPE_COLORS
-from demo.settings import GRANULARITIES, MAX_SCALE, MAX_SEED, MAX_STEPS, choice, number, shown, whole
+from demo.settings import (
+    GRANULARITIES,
+    MAX_GUIDANCE,
+    MAX_SCALE,
+    MAX_SEED,
+    MAX_STEPS,
+    choice,
+    number,
+    shown,
+    start_guidance,
+    whole,
+)
 from demo.uploads import read_palette
 
 
@@ -36,6 +47,7 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
         "prompt": lambda text: text[:300],
         "seed": lambda text: whole(read_number(text), "The seed", 0, MAX_SEED),
         "steps": lambda text: whole(read_number(text), "The number of steps", 1, MAX_STEPS),
+        "guidance": lambda text: number(read_number(text), "Guidance", 1, MAX_GUIDANCE),
         "tab": lambda text: choice(text, "A tab", TABS),
         "model": lambda text: choice(text, "A model", tuple(models)),
     }
@@ -67,6 +79,7 @@ def read_color(text: str) -> str:
 def write(values: Mapping[str, Any]) -> str:
     """The query string that `parse` reads back, without what is as it is at the start."""
     plain = {**{f"{name}_scale": 1.0 for name in GRANULARITIES}, "prompt": "", "steps": 20, "tab": "generate"}
+    plain["guidance"] = start_guidance()
     kept = {name: value for name, value in values.items() if value not in (None, "") and value != plain.get(name)}
     if "color" in kept:
         kept["color"] = kept["color"].replace("#", "").replace(" ", "")

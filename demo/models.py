@@ -77,13 +77,14 @@ def folder_of(place: str) -> str:
 
 def load(name: str, place: str) -> Loaded:
     quiet()
-    from mg_diffusion import MGInpaintPipeline, MGPipeline  # after `quiet`: transformers reports while it is imported
+    import mg_diffusion  # after `quiet`: transformers reports while it is imported
 
     folder = folder_of(place)
-    pipe = load_pipeline(MGPipeline, folder)
+    family = "MGXL" if "XL" in mg_diffusion.MGPipeline.load_config(folder)["_class_name"] else "MG"
+    pipe = load_pipeline(getattr(mg_diffusion, f"{family}Pipeline"), folder)
     if pipe.mg_encoder is None or pipe.mg_adapter is None:
         raise ValueError(f"The model {name} has no encoder and adapter, without which there is nothing to show.")
-    inpaint = MGInpaintPipeline(**pipe.components)
+    inpaint = getattr(mg_diffusion, f"{family}InpaintPipeline")(**pipe.components)
     for each in (pipe, inpaint):
         each.set_progress_bar_config(disable=True)
     return Loaded(name, pipe, inpaint, blank_cards(pipe.mg_encoder), checker_of(folder))

@@ -10,7 +10,7 @@ import PIL.Image
 from demo import uploads
 from demo.edits import Edit, restore_edit
 from demo.lent import read_lent
-from demo.settings import GRANULARITIES, Settings, choice, number, shown
+from demo.settings import GRANULARITIES, GUIDANCE, Settings, choice, number, shown
 from demo.shelf import Shelf
 from mg_diffusion.recipe import KEY, versions
 
@@ -74,6 +74,7 @@ def restore(content: bytes, shelf: Shelf, models: list[str]) -> Restored:
         recipe.get("prompt") or "",
         recipe.get("seed", 0),
         recipe.get("num_inference_steps", 20),
+        guidance=recipe.get("guidance_scale", GUIDANCE),
     )
     restored = Restored(TABS.get(str(recipe.get("command")), "generate"), settings, {})
     restored.given = {name: restore_slot(recipe, name, shelf, restored.notes) for name in GRANULARITIES}

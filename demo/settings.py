@@ -1,13 +1,15 @@
 """What someone asks for, apart from pictures: checked numbers and words."""
 
 import html
+import os
 from dataclasses import dataclass
 from typing import Any
 
 
 GRANULARITIES = ("color", "texture", "shape")
 MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 4, 300, 2**31 - 1
-MAX_SWEEP, MAX_FEATHER, MAX_ADDED = 7, 64, 512
+MAX_SWEEP, MAX_FEATHER, MAX_ADDED, MAX_GUIDANCE = 7, 64, 512, 15.0
+GUIDANCE = 1.5  # as the pipelines have it
 
 
 def shown(value: Any, length: int = 20) -> str:
@@ -59,6 +61,7 @@ class Settings:
     steps: int = 20
     count: int = 1
     keep: bool = True  # whether references travel in the results
+    guidance: float = GUIDANCE  # 1 is off
 
     def __post_init__(self):
         if set(self.scales) != set(GRANULARITIES):
@@ -69,8 +72,27 @@ class Settings:
             raise ValueError(f"The prompt must be a text of at most {MAX_PROMPT} characters.")
         object.__setattr__(self, "seed", whole(self.seed, "The seed", 0, MAX_SEED - MAX_COUNT))
         object.__setattr__(self, "steps", whole(self.steps, "The number of steps", 1, MAX_STEPS))
+        object.__setattr__(self, "guidance", number(self.guidance, "Guidance", 1, MAX_GUIDANCE))
         object.__setattr__(self, "count", whole(self.count, "The number of pictures", 1, MAX_COUNT))
 
     @property
     def recipe(self) -> dict[str, Any]:
-        return {"granularity_scale": self.scales, "prompt": self.prompt, "num_inference_steps": self.steps}
+        return {
+            "granularity_scale": self.scales,
+            "prompt": self.prompt,
+            "num_inference_steps": self.steps,
+            "guidance_scale": self.guidance,
+        }
+
+
+def start_guidance() -> float:
+    """The guidance of a new page: MG_GUIDANCE, for bases that follow words only with more of it.
+
+    Raises:
+        ValueError: if it is no number of the range.
+    """
+    said = os.environ.get("MG_GUIDANCE") or str(GUIDANCE)
+    try:
+        return number(float(said), "MG_GUIDANCE", 1, MAX_GUIDANCE)
+    except ValueError as error:
+        raise ValueError(f"MG_GUIDANCE must be a number from 1 to {MAX_GUIDANCE:g}, got {said!r}.") from error

@@ -9,7 +9,7 @@ from demo import links
 from demo.inference import Studio
 from demo.page.parts import PRIVATE
 from demo.page.slots import Slot, example_values, slot_values
-from demo.settings import GRANULARITIES, MAX_STEPS
+from demo.settings import GRANULARITIES, MAX_GUIDANCE, MAX_STEPS, start_guidance
 
 
 class Shared:
@@ -31,6 +31,14 @@ class Shared:
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="seed")
             self.steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140, elem_id="steps")
+        self.guidance = gr.Slider(
+            1,
+            MAX_GUIDANCE,
+            start_guidance(),
+            step=0.5,
+            label="Guidance (1 is off; more of it follows words and references more closely)",
+            elem_id="guidance",
+        )
         self.live = gr.Checkbox(True, label="Make a new picture when a strength changes", elem_id="live")
         self.keep = gr.Checkbox(
             True, label="Results carry their references, so that they can be restored", elem_id="keep"
@@ -58,6 +66,7 @@ class Shared:
             "prompt": self.prompt,
             "seed": self.seed,
             "steps": self.steps,
+            "guidance": self.guidance,
             "keep": self.keep,
             "model": self.model,
         }
@@ -69,7 +78,7 @@ class Shared:
     @property
     def restorable(self) -> list[gr.components.Component]:
         """What an address or a recipe sets, in the order of `found` and `restored`."""
-        return [*self.references, self.prompt, self.seed, self.steps, self.model]
+        return [*self.references, self.prompt, self.seed, self.steps, self.guidance, self.model]
 
     def found(self, found: dict[str, Any]) -> list[Any]:
         """Values of what an address says, or of the start."""
@@ -80,6 +89,7 @@ class Shared:
             scale = found.get(f"{name}_scale", 1.0)
             values += slot_values(name, {}, scale) if example is None else example_values(name, example, scale)
         values += [found.get("prompt", ""), found.get("seed", 0), found.get("steps", 20)]
+        values.append(found.get("guidance", start_guidance()))
         return [*values, found.get("model", self.studio.models.names[0])]
 
     def restored(self, found: Any) -> list[Any]:
@@ -88,7 +98,8 @@ class Shared:
         for name in GRANULARITIES:
             values += slot_values(name, found.given[name], found.settings.scales[name])
         settings = found.settings
-        return [*values, settings.prompt, settings.seed, settings.steps, found.model or self.studio.models.names[0]]
+        values += [settings.prompt, settings.seed, settings.steps, settings.guidance]
+        return [*values, found.model or self.studio.models.names[0]]
 
     def with_card(self, granularity: str, path: str) -> list[Any]:
         """Values of `references`: a card in place of what is there."""

@@ -60,6 +60,7 @@ def asked(values: Values) -> tuple[dict[str, dict[str, Any]], Settings, str | No
         values.get("steps"),
         values.get("count", 1),
         bool(values.get("keep", True)),
+        values.get("guidance"),
     )
     return given, settings, values.get("model")
 

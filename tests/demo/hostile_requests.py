@@ -13,7 +13,7 @@ SCRIPT = "</script><script>hostile()</script>"
 
 def queries(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Query strings of the page."""
-    fields = ("color", "texture", "shape", "color_scale", "seed", "steps", "prompt", "tab", "model")
+    fields = ("color", "texture", "shape", "color_scale", "seed", "steps", "guidance", "prompt", "tab", "model")
     for number, (name, text) in enumerate(texts.items()):
         field = fields[number % len(fields)]
         yield f"{name} as {field}", f"{field}={quote(text[:2000].encode('utf-8', 'surrogatepass'))}"

@@ -82,6 +82,7 @@ FIELDS = (
     ("generate", "seed"),
     ("generate", "steps"),
     ("generate", "count"),
+    ("generate", "guidance"),
     ("generate", "color-scale"),
     ("generate", "model"),
     ("edit", "feather"),

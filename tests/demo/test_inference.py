@@ -14,7 +14,7 @@ from demo.edits import ACTIONS, Edit, combine_masks, mask_file, show_mask
 from demo.inference import Axis, Studio
 from demo.jobs import Stopped
 from demo.restoring import restore
-from demo.settings import GRANULARITIES
+from demo.settings import GRANULARITIES, start_guidance
 from demo.shelf import Shelf, StopSign
 from mg_diffusion.recipe import KEY, read_recipe
 
@@ -358,6 +358,41 @@ def test_models_switch_and_one_is_kept(model, given, monkeypatch):
     assert tiny == (32, 32, 3) and shipped == (64, 64, 3)
     assert models.loaded.name == "mg-bazaar"
     studio.shelf.close()
+
+
+def test_a_base_of_stable_diffusion_xl_is_shown_and_edited(tmp_path, uploads_folder):
+    from demo.models import Models
+    from mg_diffusion import MGXLPipeline
+    from tests.pipelines.tiny_xl import tiny_components_xl
+
+    (tmp_path / "tokenizer").mkdir()
+    MGXLPipeline(**tiny_components_xl(tmp_path / "tokenizer")).save_pretrained(tmp_path / "big")
+    studio = Studio(Models([str(tmp_path / "big")]))
+    given = {name: {"picture": str(uploads_folder / "leaf.png")} for name in GRANULARITIES}
+    (path,) = studio.generate(given, settings(prompt="a", guidance=5.0))
+    assert read_recipe(path)["model"] == "big" and studio.models.loaded.pipe.__class__ is MGXLPipeline
+    with PIL.Image.open(uploads_folder / "scene.png") as photo:
+        mask = PIL.Image.new("L", photo.size)
+        mask.paste(255, (40, 40, 120, 120))
+        _, _, differing = studio.edit(given, settings(prompt="a"), Edit(photo.convert("RGB"), mask))
+    assert differing == 0
+    studio.shelf.close()
+
+
+def test_guidance_is_passed_on_and_restored(studio, given):
+    strong, weak = (studio.generate(given, settings(guidance=guidance))[0] for guidance in (6.0, 1.0))
+    assert (pixels(strong) != pixels(weak)).any()
+    assert read_recipe(strong)["guidance_scale"] == 6.0 and restored(studio, strong).settings.guidance == 6.0
+
+
+def test_a_deployer_sets_the_guidance_of_a_new_page(monkeypatch):
+    assert start_guidance() == 1.5
+    monkeypatch.setenv("MG_GUIDANCE", "7.5")
+    assert start_guidance() == 7.5
+    for said in ("much", "0.5", "nan"):
+        monkeypatch.setenv("MG_GUIDANCE", said)
+        with pytest.raises(ValueError, match="MG_GUIDANCE must be a number from 1 to 15"):
+            start_guidance()
 
 
 def test_files_and_stop_signs_go_after_a_time(tmp_path):

@@ -227,6 +227,8 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"steps": 0}, "steps"),
         ({"steps": 51}, "steps"),
         ({"count": 5}, "pictures"),
+        ({"guidance": 0.9}, "Guidance must be a number from 1 to 15"),
+        ({"guidance": None}, "Guidance"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
