@@ -28,6 +28,7 @@ run: $(INSTALLED)  ## make a picture of what the default model does: outputs/sho
 demo: $(WITH_DEMO)  ## open a page where you feel what color, texture and shape do
 	$(PY) -m demo.app --open
 
+# One thread for each worker: those of several would wait for each other.
 test: $(INSTALLED)  ## run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 

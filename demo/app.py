@@ -19,7 +19,7 @@ from demo.page.cards import Cards
 from demo.page.edit import EditTab
 from demo.page.explore import Explore
 from demo.page.generate import Generate
-from demo.page.parts import AT_ONCE, PRIVATE, RAW, local
+from demo.page.parts import AT_ONCE, PRIVATE, RAW, note
 from demo.page.shared import Shared
 from demo.page.values import path_of, told
 from demo.page.work import Work
@@ -29,9 +29,10 @@ from demo.uploads import MAX_BYTES, file_bytes
 
 
 HERE = Path(__file__).parent
-AGE = 3600  # seconds that uploads stay, as results do on a `Shelf`
-LOOKS = 600  # seconds between looks for those that are older
+CACHE_AGE = 3600  # seconds that uploads stay, as results do on a `Shelf`
+CACHE_SWEEP = 600  # seconds between looks for those that are older
 QUEUE = 24  # jobs that may wait
+SESSIONS = 200  # visitors whose state is kept; each takes a quarter of a MiB
 
 
 class Page:
@@ -45,14 +46,13 @@ class Page:
         self.studio = studio
 
     def build(self) -> gr.Blocks:
-        with gr.Blocks(title="MG-Diffusion", analytics_enabled=False, delete_cache=(LOOKS, AGE)) as page:
+        with gr.Blocks(title="MG-Diffusion", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
             gr.Markdown(
                 "# MG-Diffusion\nWhat do **color**, **texture** and **shape** each do? Move one slider and see."
             )
+            self.said = gr.Markdown(visible=False, elem_id="note", elem_classes="note")
             self.draw()
             self.wire(page)
-        for part in page.blocks.values():
-            local(part)
         page.queue(max_size=QUEUE, default_concurrency_limit=1, api_open=False)
         return page
 
@@ -92,9 +92,7 @@ class Page:
         self.cards.wire()
         tabs = (self.generate.stop, self.edit.stop, self.explore.sweep_stop, self.explore.explain_stop)
         self.work.wire_stops([*tabs, self.cards.stop])
-        # The start does not wait in the queue, which may be full; what it has to say does, because messages must.
-        page.load(self.open, None, self.openable, **AT_ONCE)
-        page.load(self.complain, None, None, **PRIVATE)
+        page.load(self.open, None, [self.said, *self.openable], **AT_ONCE)  # not in the queue, which may be full
         self.shared.dropped.upload(told(self.restore), self.shared.dropped, self.restorable, **PRIVATE, **RAW)
         page.unload(self.work.stop)
 
@@ -107,14 +105,14 @@ class Page:
         return [*self.openable, *self.edit.restorable, *self.cards.restorable]
 
     def open(self, request: gr.Request) -> list[Any]:
-        """What a page shows when it is opened: what its address says, or the start."""
-        found, _ = links.parse(dict(request.query_params), self.studio.models.names)
-        return [*self.shared.found(found), 1, gr.Tabs(selected=found.get("tab", "generate"))]
-
-    def complain(self, request: gr.Request) -> None:
-        """What an address says in vain."""
-        for complaint in links.parse(dict(request.query_params), self.studio.models.names)[1]:
-            gr.Warning(complaint)
+        """What a page shows when it is opened: what its address says, and says in vain, or the start."""
+        found, complaints = links.parse(dict(request.query_params), self.studio.models.names)
+        return [
+            note("\n\n".join(complaints)),
+            *self.shared.found(found),
+            1,
+            gr.Tabs(selected=found.get("tab", "generate")),
+        ]
 
     def restore(self, file: Any) -> list[Any]:
         """Values for everything that a recipe sets, in the order of `restorable`."""
@@ -122,8 +120,8 @@ class Page:
         if path is None:
             return [gr.skip()] * len(self.restorable)
         found = restore(file_bytes(path), self.studio.shelf, self.studio.models.names)
-        for note in found.notes:
-            gr.Warning(note)
+        for missing in found.notes:
+            gr.Warning(missing)
         gr.Info("Everything is set as it was." if not found.notes else "Set as far as it can be.", duration=4)
         opened = [*self.shared.restored(found), 1, gr.Tabs(selected=found.tab)]
         return opened + self.edit.restored(found.edit) + self.cards.restored(found.mixed)
@@ -137,8 +135,15 @@ def theme() -> gr.Theme:
     )
 
 
+async def refuse_download(url: str, cache_dir: str) -> str:
+    """In place of gradio's download of a file that a request names by its address."""
+    raise gr.Error("Files are not fetched from elsewhere. Upload the file.", print_exception=False)
+
+
 def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Serve the page; `options` go to `Blocks.launch`."""
+    # All components ask the module for it; sessions make components anew, so that it cannot be set on those.
+    gr.processing_utils.async_ssrf_protected_download = refuse_download
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return page.launch(
         theme=theme(),
@@ -151,7 +156,7 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         footer_links=["api", "settings"],
         run_history=False,
         enable_monitoring=False,
-        state_session_capacity=1000,
+        state_session_capacity=SESSIONS,
         app_kwargs={"middleware": [Middleware(Gate, limit=MAX_BYTES + 2**20, closed=("/gradio_api/deep_link",))]},
         **options,
     )

@@ -12,7 +12,7 @@ import PIL.ImageFilter
 import PIL.ImageOps
 
 from demo import uploads
-from demo.lent import from_text, lossless, to_text
+from demo.lent import DAMAGED, from_text, lossless, to_text
 from demo.settings import MAX_ADDED, MAX_FEATHER, choice, whole
 from mg_diffusion import edits as named
 
@@ -171,29 +171,29 @@ def mask_file(mask: PIL.Image.Image) -> bytes:
 def restore_edit(recipe: Any, result: PIL.Image.Image) -> Edit | None:
     """The edit that made a result, from its metadata, checked like uploads; `None` if it did not travel along."""
     if not isinstance(recipe, dict):
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     if "covered" not in recipe:
         return None
     try:
-        added = tuple(whole(value, "What is added", 0, MAX_ADDED) for value in row(recipe["added"], 4))
+        added = tuple(whole(value, "What is added", 0, MAX_ADDED) for value in list_of(recipe["added"], 4))
         left, top = added[:2] if recipe["action"] == "outpaint" else (0, 0)
-        size = row(recipe["size"], 2)
+        size = list_of(recipe["size"], 2)
         right = left + whole(size[0], "A width", 1, result.width - left)
         bottom = top + whole(size[1], "A height", 1, result.height - top)
         photo = result.crop((left, top, right, bottom))
         if recipe["covered"]:
-            corner = row(recipe["covered"]["box"], 4)[:2]
+            corner = list_of(recipe["covered"]["box"], 4)[:2]
             corner = tuple(whole(value, "A corner", 0, side) for value, side in zip(corner, photo.size, strict=True))
             piece = uploads.decode(from_text(recipe["covered"]["pixels"]), "The recipe", uploads.MAX_EDIT_PIXELS)
             photo.paste(piece.convert("RGB"), corner)
         mask = None if recipe["mask"] is None else uploads.read_mask(from_text(recipe["mask"]), photo.size)
         return Edit(photo, mask, recipe["action"], recipe["feather"], added)
     except (KeyError, TypeError, AttributeError, MemoryError) as error:
-        raise ValueError("The recipe in this picture is damaged.") from error
+        raise ValueError(DAMAGED) from error
 
 
-def row(value: Any, length: int) -> list[Any]:
+def list_of(value: Any, length: int) -> list[Any]:
     """A list of a recipe, of the length that it must have."""
     if not isinstance(value, (list, tuple)) or len(value) != length:
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     return value

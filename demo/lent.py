@@ -12,6 +12,9 @@ import PIL.Image
 from demo import uploads
 
 
+DAMAGED = "The recipe in this picture is damaged. Drop in the file as it was made here."
+
+
 @dataclass(frozen=True)
 class Lent:
     """One reference, checked: `value` is an RGB picture, a palette (list of hex colors) or the bytes of a card."""
@@ -52,13 +55,13 @@ def from_text(text: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
-        raise ValueError("The recipe in this picture is damaged.") from error
+        raise ValueError(DAMAGED) from error
 
 
 def read_lent(entry: Any, name: str) -> Lent | None:
     """A reference from the metadata of a result, checked like an upload; `None` if it did not travel along."""
     if not isinstance(entry, dict):
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     if "palette" in entry:
         colors = entry["palette"]
         return Lent("palette", uploads.read_palette(", ".join(map(str, colors)) if isinstance(colors, list) else ""))

@@ -3,13 +3,15 @@
 import re
 from typing import Any
 
+from demo.settings import shown
+
 
 # Bytes of a request that brings no file: Python needs a hundred times as much memory for small JSON values.
-SMALL = 2**20
-BRINGING_FILES = ("/upload", "/component_server")
+MAX_JSON_BYTES = 2**20
+BRINGING_FILES = ("/gradio_api/upload", "/gradio_api/component_server")  # in forms of several parts
 MAX_LAYER = 2 * 2**20  # bytes of a painted layer: the canvas is small, layers wait in memory
 MAX_LAYERS = 4
-FETCHING = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)  # gradio would get the file from elsewhere
+REMOTE_FILE = re.compile(r"/file[=/]\s*https?:", re.IGNORECASE)  # gradio would get the file from elsewhere
 
 
 class Gate:
@@ -17,7 +19,7 @@ class Gate:
 
     Args:
         limit: a body that is announced longer than so many bytes is answered with 413; one that turns out longer is
-            cut off. Requests that bring no file have `SMALL` bytes.
+            cut off. Requests that bring no file have `MAX_JSON_BYTES`.
         closed: addresses that are answered with 404, such as those of services that would keep files for ever.
     """
 
@@ -28,14 +30,15 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"].rstrip("/")
-        if path.endswith(self.closed) or FETCHING.search(path):
-            await refuse(send, 404, b"Not found.")
+        path = scope["path"].removeprefix(scope.get("root_path", "")).rstrip("/")
+        if path.endswith(self.closed) or REMOTE_FILE.search(path):
+            await refuse(send, 404, "Not found.")
             return
-        limit = self.limit if path.endswith(BRINGING_FILES) else min(self.limit, SMALL)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        limit = self.limit if brings_files(path, headers) else min(self.limit, MAX_JSON_BYTES)
+        announced = headers.get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > limit:
-            await refuse(send, 413, b"Too large.")
+            await refuse(send, 413, f"At most {limit} bytes are accepted here.")
             return
         seen = 0
 
@@ -50,10 +53,14 @@ class Gate:
         await self.app(scope, counted, send)
 
 
-async def refuse(send: Any, status: int, text: bytes) -> None:
+def brings_files(path: str, headers: dict[bytes, bytes]) -> bool:
+    return path in BRINGING_FILES and headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+
+
+async def refuse(send: Any, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+    await send({"type": "http.response.body", "body": text.encode()})
 
 
 def check_layer(fields: Any, files: Any) -> bool:
@@ -72,8 +79,13 @@ def check_layer(fields: Any, files: Any) -> bool:
         raise ValueError("A painted layer has an id, a type, an index and a file. Paint it on the page.")
     if fields["type"] != "layer":
         return False
-    if not re.fullmatch(f"[0-{MAX_LAYERS - 1}]", str(fields["index"])) or not 0 < len(str(fields["id"])) <= 100:
-        raise ValueError(f"A picture has at most {MAX_LAYERS} painted layers. Clear the mask and paint it again.")
+    if not 0 < len(str(fields["id"])) <= 100:
+        raise ValueError("The id of a painting has 1 to 100 characters. Paint it on the page.")
+    if not re.fullmatch(f"[0-{MAX_LAYERS - 1}]", str(fields["index"])):
+        raise ValueError(
+            f"The index of a painted layer is a number below {MAX_LAYERS}, got '{shown(fields['index'])}'. Clear the "
+            f"mask and paint it again."
+        )
     if len(files) != 1 or len(files[0][1]) > MAX_LAYER:
         raise ValueError(f"A painted layer is one file of at most {MAX_LAYER / 2**20:.0f} MB. Paint less.")
     return True

@@ -19,7 +19,6 @@ from demo.settings import (
     MAX_STEPS,
     choice,
     number,
-    shown,
     start_guidance,
     whole,
 )
@@ -61,11 +60,11 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
     return found, complaints
 
 
-def read_number(text: str) -> float:
+def read_number(text: str) -> float | str:
     try:
         return float(text)
-    except ValueError as error:
-        raise ValueError(f"'{shown(text)}' is no number.") from error
+    except ValueError:
+        return text  # `number` says what it must be
 
 
 def read_color(text: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
+from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
 from demo.safety import Check, checker_of
@@ -80,7 +81,7 @@ def load(name: str, place: str) -> Loaded:
     import mg_diffusion  # after `quiet`: transformers reports while it is imported
 
     folder = folder_of(place)
-    family = "MGXL" if "XL" in mg_diffusion.MGPipeline.load_config(folder)["_class_name"] else "MG"
+    family = "MGXL" if "XL" in str(DiffusionPipeline.load_config(folder)["_class_name"]) else "MG"
     pipe = load_pipeline(getattr(mg_diffusion, f"{family}Pipeline"), folder)
     if pipe.mg_encoder is None or pipe.mg_adapter is None:
         raise ValueError(f"The model {name} has no encoder and adapter, without which there is nothing to show.")

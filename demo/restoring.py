@@ -9,7 +9,7 @@ import PIL.Image
 
 from demo import uploads
 from demo.edits import Edit, restore_edit
-from demo.lent import read_lent
+from demo.lent import DAMAGED, read_lent
 from demo.settings import GRANULARITIES, GUIDANCE, Settings, choice, number, shown
 from demo.shelf import Shelf
 from mg_diffusion.recipe import KEY, versions
@@ -41,19 +41,25 @@ def read_recipe(content: bytes) -> tuple[dict[str, Any], PIL.Image.Image]:
     image = uploads.decode(content, "The picture", 4 * uploads.MAX_EDIT_PIXELS)
     try:
         with PIL.Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
-            if opened.is_animated:  # all frames would be decoded before the text is known
-                raise ValueError("animated")
-            text = opened.text[KEY]
-            if sum(map(text.count, ",[{")) > MAX_PARTS:  # small parts take a hundred times their text in memory
-                raise ValueError("too many parts")
-            recipe = json.loads(text)
+            is_animated = opened.is_animated  # all frames would be decoded before the text is known
+            text = "" if is_animated else opened.text[KEY]
+        parts = sum(map(text.count, ",[{"))
+        recipe = json.loads(text) if 0 < parts <= MAX_PARTS else None
     except Exception as error:  # no PNG, no such text, text that is too long, no JSON, JSON that is too deep
         raise ValueError(
             "This picture holds no recipe. Recipes are in the PNG files that are made here, until another program "
             "saves them without their metadata."
         ) from error
+    if is_animated:
+        raise ValueError(
+            "The picture is animated; recipes are in still PNG files. Drop in the file that was made here."
+        )
+    if parts > MAX_PARTS:
+        raise ValueError(
+            f"The recipe has {parts:,} parts; at most {MAX_PARTS:,} are accepted. Drop in the file as it was made here."
+        )
     if not isinstance(recipe, dict):
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     return recipe, uploads.as_rgb(image, "The picture")
 
 
@@ -68,7 +74,7 @@ def restore(content: bytes, shelf: Shelf, models: list[str]) -> Restored:
         raise ValueError("This is a sheet of several pictures. Drop in one of the pictures themselves.")
     scales = recipe.get("granularity_scale") or {}
     if not isinstance(scales, dict):
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     settings = Settings(
         {name: scales.get(name, 1.0) for name in GRANULARITIES},
         recipe.get("prompt") or "",
@@ -98,7 +104,7 @@ def restore_slot(recipe: dict[str, Any], name: str, shelf: Shelf, notes: list[st
     references = recipe.get("references") or {}
     row = references.get(name, []) if isinstance(references, dict) else None
     if not isinstance(row, list):
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     slot: dict[str, Any] = {}
     for entry in row[:3]:
         lent = read_lent(entry, name)
@@ -124,7 +130,7 @@ def restore_slot(recipe: dict[str, Any], name: str, shelf: Shelf, notes: list[st
 def restore_mix(recipe: Any, given: dict[str, dict[str, Any]]) -> tuple[str, float, str, str] | None:
     """Which cards were mixed; they are taken out of `given`. `None` if they did not travel along."""
     if not isinstance(recipe, dict):
-        raise ValueError("The recipe in this picture is damaged.")
+        raise ValueError(DAMAGED)
     name = choice(recipe.get("granularity"), "What was mixed", GRANULARITIES)
     share = number(recipe.get("share"), "The share of the second card", 0, 1)
     first, second = given[name].pop("card", None), given[name].pop("other_card", None)

@@ -42,11 +42,6 @@ def choice(value: Any, name: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def is_text(value: Any) -> bool:
-    """Whether a value is a text that can be written: JSON may hold halves of characters, which cannot."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
 @dataclass(frozen=True)
 class Settings:
     """How pictures are made from references.
@@ -68,8 +63,10 @@ class Settings:
             raise ValueError(f"There must be a strength for each of {', '.join(GRANULARITIES)}.")
         scales = {name: number(self.scales[name], f"The strength of {name}", 0, MAX_SCALE) for name in GRANULARITIES}
         object.__setattr__(self, "scales", scales)
-        if not is_text(self.prompt) or len(self.prompt) > MAX_PROMPT:
+        if not isinstance(self.prompt, str) or len(self.prompt) > MAX_PROMPT:
             raise ValueError(f"The prompt must be a text of at most {MAX_PROMPT} characters.")
+        if any("\ud800" <= character <= "\udfff" for character in self.prompt):  # JSON may hold such; no file can
+            raise ValueError("The prompt holds half a character. Type it anew.")
         object.__setattr__(self, "seed", whole(self.seed, "The seed", 0, MAX_SEED - MAX_COUNT))
         object.__setattr__(self, "steps", whole(self.steps, "The number of steps", 1, MAX_STEPS))
         object.__setattr__(self, "guidance", number(self.guidance, "Guidance", 1, MAX_GUIDANCE))

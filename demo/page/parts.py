@@ -53,13 +53,6 @@ def card_file(label: str, name: str, **options: Any) -> gr.File:
     return gr.File(label=label, file_types=[".safetensors"], elem_id=name, **options)
 
 
-def local(part: gr.blocks.Block) -> None:
-    """Keep a component from fetching a file that a request names by its address."""
-    move = part.async_move_resource_to_block_cache
-
-    async def move_local(path: Any) -> Any:
-        if "://" in str(path):
-            raise gr.Error("Files are not fetched from elsewhere. Upload the file.", print_exception=False)
-        return await move(path)
-
-    part.async_move_resource_to_block_cache = move_local
+def note(text: str) -> gr.Markdown:
+    """What a note says; one that says nothing takes no room."""
+    return gr.Markdown(text, visible=bool(text))

@@ -7,7 +7,7 @@ import gradio as gr
 
 from demo import links
 from demo.inference import Studio
-from demo.page.parts import AT_ONCE, PRIVATE, RAW, asked_picture, card_file, shown_picture
+from demo.page.parts import AT_ONCE, PRIVATE, RAW, asked_picture, card_file, note, shown_picture
 from demo.page.values import slot_of, told
 from demo.references import reference
 from demo.settings import MAX_SCALE
@@ -120,11 +120,6 @@ class Slot:
         gr.on(changed, told(see), **more)
         if self.palette:
             self.palette.change(told(see_while_typing), **more)
-
-
-def note(text: str) -> gr.Markdown:
-    """What stands in the slot about what was given; nothing takes no room."""
-    return gr.Markdown(text, visible=bool(text))
 
 
 def kinds_of(slot: dict[str, Any]) -> str:

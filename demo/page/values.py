@@ -19,6 +19,7 @@ from demo.settings import GRANULARITIES, Settings
 
 
 Values = dict[str, Any]
+NO_UPLOAD = "This is no uploaded file. Upload it, and give what the upload returns."
 
 
 def path_of(payload: Any) -> str | None:
@@ -27,14 +28,14 @@ def path_of(payload: Any) -> str | None:
         return None
     path = payload.get("path") if isinstance(payload, dict) else None
     if not isinstance(path, str) or not path:
-        raise ValueError("This is no uploaded file.")
+        raise ValueError(NO_UPLOAD)
     folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
     try:
         lies_there, is_there = Path(path).resolve().is_relative_to(folder), Path(path).is_file()
     except (OSError, ValueError) as error:  # a name that no file can have
-        raise ValueError("This is no uploaded file.") from error
+        raise ValueError(NO_UPLOAD) from error
     if not lies_there:
-        raise ValueError("This is no uploaded file.")
+        raise ValueError(NO_UPLOAD)
     if not is_there:
         raise ValueError("The uploaded file is gone: files are removed after an hour. Give it again.")
     return path

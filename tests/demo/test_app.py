@@ -134,8 +134,8 @@ def test_uploads_are_removed_after_a_time(studio, monkeypatch, tmp_path):
     from demo import app
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    monkeypatch.setattr(app, "AGE", 1)
-    monkeypatch.setattr(app, "LOOKS", 1)
+    monkeypatch.setattr(app, "CACHE_AGE", 1)
+    monkeypatch.setattr(app, "CACHE_SWEEP", 1)
     page = app.Page(studio).build()
     _, url, _ = app.launch(page, prevent_thread_lock=True, quiet=True)
     try:

@@ -217,7 +217,7 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"scales": {"color": float("nan"), "texture": 1.0, "shape": 1.0}}, "strength of color"),
         ({"prompt": "a" * 301}, "at most 300"),
         ({"prompt": 3}, "at most 300"),
-        ({"prompt": "\ud800"}, "at most 300"),
+        ({"prompt": "\ud800"}, "half a character"),
         ({"seed": -1}, "seed"),
         ({"seed": MAX_SEED}, "seed"),
         ({"seed": 10**400}, "seed"),
@@ -248,5 +248,5 @@ def test_an_address_comes_back():
 def test_an_address_that_says_nothing_is_told():
     query = {"color": "red", "texture": "../etc", "shape_scale": "99", "seed": "x", "tab": "admin", "other": "1"}
     found, complaints = links.parse(query, ["mg-bazaar"])
-    assert "seed is left out: 'x' is no number." in complaints[-2]
+    assert "seed is left out: The seed must be a number from 0 to" in complaints[-2] and "got 'x'." in complaints[-2]
     assert found == {} and len(complaints) == 5 and all("left out" in one for one in complaints)
