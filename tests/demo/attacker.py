@@ -28,6 +28,13 @@ class Answer:
     messages: tuple[str, ...] = ()  # errors, warnings and notes, which the page shows as HTML
     data: Any = None  # what a job gave
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Values of updates that a job gave and that say something: Markdown, which the page shows as HTML, too."""
+        given = self.data if isinstance(self.data, list) else []
+        updates = [one for one in given if isinstance(one, dict) and one.get("__type__") == "update"]
+        return tuple(one["value"] for one in updates if isinstance(one.get("value"), str) and one["value"])
+
 
 def file_data(path: Any, **more: Any) -> dict[str, Any]:
     """An uploaded file as the page names it."""
@@ -70,9 +77,8 @@ class Attacker:
             content = response.read()
         return Answer(response.status_code, content.decode("utf-8", "replace"))
 
-    def post(self, address: str, body: bytes | str, **headers: str) -> Answer:
-        headers = {"content-type": "application/json", **headers}
-        return self.request("POST", address, content=body, headers=headers)
+    def post(self, address: str, body: bytes | str, kind: str = "application/json") -> Answer:
+        return self.request("POST", address, content=body, headers={"content-type": kind})
 
     # -- files --------------------------------------------------------------------------------------------------------
     def send_file(self, content: bytes, name: str = "a.png") -> Answer:
@@ -86,12 +92,15 @@ class Attacker:
         return self.http.get(f"{API}/file={path}").raise_for_status().content
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
-    def job(self, name: str, values: dict[str, Any] | None = None, by: str = "queue") -> Answer:
-        """Run a function of the page, by its number and the queue or, `by` "call", by its name."""
+    def job(self, name: str, values: dict[str, Any] | None = None, by: str = "queue", **more: Any) -> Answer:
+        """Run a function of the page, by its number and the queue or, `by` "call", by its name.
+
+        `more` is said to the queue as well, such as a `session_hash` that several jobs share.
+        """
         if by == "call":
             joined = self.post(f"{API}/call/{name}", json.dumps({"data": self.data(name, values or {})}))
         else:
-            joined = self.post(f"{API}/queue/join", body := self.body(name, values or {}))
+            joined = self.post(f"{API}/queue/join", body := self.body(name, values or {}, **more))
         if joined.status != 200:
             return joined
         if by == "call":

@@ -1,8 +1,9 @@
 """Hostile inputs by kind; the same every time, because what chance decides is seeded."""
 
-import base64
 import json
 import random
+import re
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,10 @@ from hostile_files import (
     zeros,
 )
 from hostile_recipes import damaged, texts
-from hostile_requests import addresses, bodies, names, queries
+from hostile_requests import FORM, LISTS, addresses, bodies, lists, names, queries
 from hostile_words import BLOB, BLOBS, FIELDS, FILE_SLOTS, IMAGE, PLACES, TEXTS, VALUES, deep, outside, secret
+
+from demo.lent import to_text
 
 
 KINDS = (
@@ -40,6 +43,7 @@ KINDS = (
     "addresses",
     "requests",
 )
+LIVE = re.compile(r"<[a-zA-Z/!?]")  # HTML that a page would run
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Hostile:
     send: Callable[[Attacker], Answer]
     refused: bool = False
     echoes: tuple[str, ...] = ()
-    may_be_cut_off: bool = False  # what is too large is not read to its end
+    too_large: bool = False  # it is answered with 413, or cut off, because it is not read to its end
 
 
 class Inputs:
@@ -159,6 +163,22 @@ class Inputs:
         for path in ("/etc/passwd", "https://example.invalid/x.png"):
             for more in ({"is_stream": True}, {"url": "https://example.invalid/x.png"}, {"orig_name": "../../x"}):
                 yield self.said(f"{path} {more}", "generate", "shape-picture", file_data(path, **more), refused=True)
+        for element in ("texture-picture", "shape-card"):
+            yield Hostile(
+                f"an address as {element} after components were made anew",
+                lambda attacker, element=element: self.after_a_skip(attacker, element),
+                refused=True,
+            )
+
+    def after_a_skip(self, attacker: Attacker, element: str) -> Answer:
+        """A file from elsewhere in a session in which all components were set before, which makes them anew."""
+        session = uuid.uuid4().hex
+        skipped = attacker.job("restore", {"restore": None}, session_hash=session)
+        assert skipped.outcome == "result" and {"__type__": "update"} in skipped.data
+        value = file_data("https://example.invalid/x.png")
+        answer = attacker.job("generate", self.filled("generate", element, value), session_hash=session)
+        assert answer.outcome == "told", answer.text  # whoever asks elsewhere in vain ends "untold"
+        return answer
 
     # -- masks and recipes --------------------------------------------------------------------------------------------
     def masks_and_layers(self, chance: random.Random) -> Iterator[Hostile]:
@@ -232,7 +252,10 @@ class Inputs:
     # -- plain requests -----------------------------------------------------------------------------------------------
     def addresses(self, chance: random.Random) -> Iterator[Hostile]:
         for name, text in queries(TEXTS):
-            yield Hostile(f"page with {name}", lambda attacker, text=text: open_page(attacker, text))
+            noted = name.startswith("live HTML") and not name.endswith(" prompt")  # a prompt may be any text
+            yield Hostile(
+                f"page with {name}", lambda attacker, text=text, noted=noted: open_page(attacker, text, noted)
+            )
         for address, refused, echoes in addresses(self.repository, self.root):
             yield Hostile(
                 f"GET {address:.100}",
@@ -242,28 +265,33 @@ class Inputs:
             )
 
     def requests(self, chance: random.Random) -> Iterator[Hostile]:
-        for name, address, body, headers, refused in bodies(chance):
+        for name, *request, refused in bodies(chance):
+            yield Hostile(name, lambda attacker, request=request: attacker.post(*request), refused)
+        for address, count, kind in LISTS:
             yield Hostile(
-                name,
-                lambda attacker, address=address, body=body, headers=headers: attacker.post(address, body, **headers),
-                refused,
-                may_be_cut_off=len(body) > 2**20,
+                f"{count} lists to {address} as {kind:.19}",
+                lambda attacker, address=address, count=count, kind=kind: attacker.post(
+                    f"{API}/{address}", lists(count), kind
+                ),
+                too_large=True,
             )
+        yield Hostile(
+            "22 MB", lambda attacker: attacker.post(f"{API}/upload", bytes(22 * 2**20), FORM), too_large=True
+        )
         for name in names():
             yield Hostile(
                 f"upload named {name!r:.60}", lambda attacker, name=name: attacker.send_file(good_picture(), name)
             )
 
 
-def to_text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def open_page(attacker: Attacker, query: str) -> Answer:
-    """The page at an address, and what it loads then."""
+def open_page(attacker: Attacker, query: str, noted: bool = False) -> Answer:
+    """The page at an address, and what it loads then; with a note where live HTML is no value."""
     page = attacker.request("GET", f"/?{query}")
     assert page.status == 200 and "hostile()" not in page.text
     joined = attacker.post(f"{API}/queue/join?{query}", body := attacker.body("open", {}))
     if joined.status != 200:
         return joined
-    return attacker.follow(joined, f"{API}/queue/data?session_hash={json.loads(body)['session_hash']}")
+    answer = attacker.follow(joined, f"{API}/queue/data?session_hash={json.loads(body)['session_hash']}")
+    if noted:
+        assert len(answer.notes) == 1 and "left out" in answer.notes[0] and not LIVE.search(answer.notes[0]), answer
+    return answer

@@ -188,12 +188,26 @@ def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> by
     return struct.pack("<Q", len(text) if length is None else length) + text + data
 
 
+LENGTHS = (("claims 2^60 bytes", 2**60), ("claims 2^64 - 1", 2**64 - 1), ("claims nothing", 0))
+METADATA = (
+    ("format", "x"),
+    ("format", "mg_diffusion granularity card 2"),
+    ("granularity", "shape"),
+    ("granularity", SCRIPT),
+    ("granularity", ""),
+    ("granularity", "../../etc"),
+    ("encoder", ""),
+    ("encoder", "0" * 64),
+)
+DTYPES = ("F64", "I32", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "F4", "U64", "X9")
+
+
 def cards(good: bytes) -> Files:
     """Files in the place of a card; `good` is a texture card of the server."""
     (length,) = struct.unpack("<Q", good[:8])
     header, data = json.loads(good[8 : 8 + length]), good[8 + length :]
     metadata, names = header["__metadata__"], [name for name in header if name != "__metadata__"]
-    for name, value in (("claims 2^60 bytes", 2**60), ("claims 2^64 - 1", 2**64 - 1), ("claims nothing", 0)):
+    for name, value in LENGTHS:
         yield f"card whose header {name}", safetensors(header, data, value)
     yield from ((f"card cut at {part:.0%}", good[: int(part * len(good))]) for part in (0.0001, 0.01, 0.5, 0.999))
     yield "card that holds more", good + b"more"
@@ -203,15 +217,9 @@ def cards(good: bytes) -> Files:
     yield "card whose header is no JSON", safetensors(b"{" * 50)
     yield "card whose header is deep", safetensors(b'{"a":' + b"[" * 50_000 + b"]" * 50_000 + b"}")
     yield "card whose metadata are a list", safetensors({**header, "__metadata__": [1]}, data)
-    changes = {
-        "format": ("x", "mg_diffusion granularity card 2"),
-        "granularity": ("shape", SCRIPT, "", "../../etc"),
-        "encoder": ("", "0" * 64),
-    }
-    for key, values in changes.items():
-        for value in values:
-            yield f"card of {key} {value!r}", safetensors({**header, "__metadata__": {**metadata, key: value}}, data)
-    for dtype in ("F64", "I32", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "F4", "U64", "X9"):
+    for key, value in METADATA:
+        yield f"card of {key} {value!r}", safetensors({**header, "__metadata__": {**metadata, key: value}}, data)
+    for dtype in DTYPES:
         yield f"card of type {dtype}", with_dtype(header, data, dtype)
     for name, value in (("NaN", np.nan), ("infinity", np.inf), ("large numbers", 1e30)):
         yield f"card of {name}", safetensors(header, np.full(len(data) // 4, value, np.float32).tobytes())
@@ -222,16 +230,8 @@ def cards(good: bytes) -> Files:
     outside = {**header, names[0]: {**header[names[0]], "data_offsets": [0, 2**62]}}
     yield "card with tensors outside of it", safetensors(outside, data)
     yield "card with a path as a name", safetensors({**header, "../../etc/passwd": header[names[0]]}, data)
-    yield (
-        "card of 5 MB",
-        safetensors(
-            {
-                **header,
-                "more": {"dtype": "U8", "shape": [5 * 2**20], "data_offsets": [len(data), len(data) + 5 * 2**20]},
-            },
-            data + bytes(5 * 2**20),
-        ),
-    )
+    more = {"dtype": "U8", "shape": [5 * 2**20], "data_offsets": [len(data), len(data) + 5 * 2**20]}
+    yield "card of 5 MB", safetensors({**header, "more": more}, data + bytes(5 * 2**20))
 
 
 def with_dtype(header: dict[str, Any], data: bytes, dtype: str) -> bytes:

@@ -1,27 +1,18 @@
 """Recipes that no program of ours wrote."""
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
 import PIL.Image
 from hostile_files import SCRIPT, as_file, film, good_picture, picture, png, zeros
+from hostile_words import deep
+
+from demo.lent import to_text
 
 
 IMAGE = "<img src=//x.invalid>"
 GOOD = {"command": "demo.generate", "prompt": "a leaf", "seed": 3, "num_inference_steps": 1}
 EDIT = {"action": "variation", "feather": 0, "added": [0, 0, 0, 0], "size": [64, 64], "covered": None, "mask": None}
-
-
-def to_text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def deep(depth: int) -> Any:
-    value: Any = 0
-    for _ in range(depth):
-        value = [value]
-    return value
 
 
 def damaged(card: str) -> Iterator[tuple[str, Any, bool]]:

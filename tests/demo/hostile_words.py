@@ -32,6 +32,7 @@ FILE_SLOTS = (
 
 
 def deep(depth: int, inner: Any = 0) -> Any:
+    """Lists in lists."""
     for _ in range(depth):
         inner = [inner]
     return inner
