@@ -184,7 +184,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # The page opens at once; the first picture waits for the rest of the loading only.
     threading.Thread(target=load_early, args=(studio,), daemon=True).start()
     try:
-        launch(page, inbrowser=options.open, server_port=options.port)
+        _, url, _ = launch(
+            page, inbrowser=options.open, server_port=options.port, prevent_thread_lock=True, quiet=True
+        )
+        print(f"The page is at {url}", flush=True)
+        page.block_thread()
+    except OSError as error:  # no free port
+        sys.exit(f"error: {error}")
     finally:
         studio.shelf.close()
 

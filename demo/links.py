@@ -17,6 +17,7 @@ from demo.settings import (
     MAX_SCALE,
     MAX_SEED,
     MAX_STEPS,
+    Settings,
     choice,
     number,
     start_guidance,
@@ -43,7 +44,7 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
         "texture": lambda text: choice(text, "A texture", EXAMPLES["texture"]),
         "shape": lambda text: choice(text, "A shape", EXAMPLES["shape"]),
         "color": read_color,
-        "prompt": lambda text: text[:300],
+        "prompt": read_prompt,
         "seed": lambda text: whole(read_number(text), "The seed", 0, MAX_SEED),
         "steps": lambda text: whole(read_number(text), "The number of steps", 1, MAX_STEPS),
         "guidance": lambda text: number(read_number(text), "Guidance", 1, MAX_GUIDANCE),
@@ -58,6 +59,10 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
             except ValueError as error:
                 complaints.append(f"In the address, {name} is left out: {error}")
     return found, complaints
+
+
+def read_prompt(text: str) -> str:
+    return Settings(dict.fromkeys(GRANULARITIES, 1.0), text).prompt
 
 
 def read_number(text: str) -> float | str:

@@ -1,5 +1,6 @@
 """The models of the demo: those that are configured, one of them loaded."""
 
+import logging
 import os
 import tempfile
 import threading
@@ -17,8 +18,15 @@ from mg_diffusion.loading import EMBEDDED_NAME, embedded_model, load_pipeline, q
 
 
 def configured() -> list[str]:
-    """The models of MG_MODEL, folders or Hub ids between commas; the first is the default; "" is the embedded one."""
+    """The models of MG_MODEL, folders or Hub ids between commas; the first is the default; "" is the embedded one.
+
+    Raises:
+        ValueError: if one is the path of a folder that is not there.
+    """
     named = [name.strip() for name in os.environ.get("MG_MODEL", "").split(",")]
+    for name in named:
+        if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+            raise ValueError(f"MG_MODEL must name folders or Hub ids; there is no folder {name!r}.")
     return [name for name in named if name] or [EMBEDDED_NAME]
 
 
@@ -59,7 +67,7 @@ class Models:
         """A configured model, by the name that the page shows.
 
         Raises:
-            ValueError: for any other name.
+            ValueError: for any other name, and for a model that cannot be loaded.
         """
         name = name or self.names[0]
         if not isinstance(name, str) or name not in self.places:
@@ -67,7 +75,13 @@ class Models:
         with self.lock:
             if self.loaded is None or self.loaded.name != name:
                 self.loaded = None  # first, so that two never are in memory
-                self.loaded = load(name, self.places[name])
+                try:
+                    self.loaded = load(name, self.places[name])
+                except OSError as error:
+                    logging.error("The model %s cannot be loaded: %s", self.places[name], error)
+                    raise ValueError(
+                        f"The model {name} cannot be loaded. Whoever runs this page can read in its log why."
+                    ) from error
             return self.loaded
 
 

@@ -5,3 +5,10 @@ document.addEventListener("keydown", (event) => {
   const button = [...document.querySelectorAll(wanted)].find((one) => one.offsetParent !== null && !one.disabled);
   if (button) { event.preventDefault(); button.click(); }
 });
+// Sliders tell that they were released when a pointer leaves them; keys that move one do it, too, once they rest.
+let resting;
+document.addEventListener("keyup", (event) => {
+  if (event.target.type !== "range" || !/^(Arrow|Page|Home|End)/.test(event.key)) return;
+  clearTimeout(resting);
+  resting = setTimeout(() => event.target.dispatchEvent(new PointerEvent("pointerup", { bubbles: true })), 400);
+});

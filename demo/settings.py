@@ -25,7 +25,8 @@ def number(value: Any, name: str, low: float, high: float) -> float:
     """A number of a range, or a `ValueError` that says which."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high:  # nor is NaN
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got '{shown(value)}'.")
+        said = f"the text '{shown(value)}'" if isinstance(value, str) else shown(value)
+        raise ValueError(f"{name} must be a number from {low:.10g} to {high:.10g}, got {said}.")
     return float(value)
 
 
@@ -64,7 +65,8 @@ class Settings:
         scales = {name: number(self.scales[name], f"The strength of {name}", 0, MAX_SCALE) for name in GRANULARITIES}
         object.__setattr__(self, "scales", scales)
         if not isinstance(self.prompt, str) or len(self.prompt) > MAX_PROMPT:
-            raise ValueError(f"The prompt must be a text of at most {MAX_PROMPT} characters.")
+            came = f"{len(self.prompt)} characters" if isinstance(self.prompt, str) else type(self.prompt).__name__
+            raise ValueError(f"The prompt must be a text of at most {MAX_PROMPT} characters, got {came}.")
         if any("\ud800" <= character <= "\udfff" for character in self.prompt):  # JSON may hold such; no file can
             raise ValueError("The prompt holds half a character. Type it anew.")
         object.__setattr__(self, "seed", whole(self.seed, "The seed", 0, MAX_SEED - MAX_COUNT))

@@ -25,6 +25,7 @@ MIN_SIDE = 8
 REFERENCE_SIDE = 512  # references are reduced to it: no encoder of ours reads more, and they travel in results
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_COLORS = 16
+MAX_PALETTE = 500  # characters
 MAX_CARD_BYTES = 4 * 2**20
 CARD_FORMAT = "mg_diffusion granularity card 1"  # what `MGEncoder.save_card` writes
 CARD_TYPES = ("torch.float32", "torch.float16", "torch.bfloat16")
@@ -122,8 +123,12 @@ def read_strokes(content: bytes, size: tuple[int, int]) -> PIL.Image.Image:
 
 def read_palette(text: str) -> list[str]:
     """ "#ff8800:3, #224466" -> ["#ff8800:3", "#224466"]; an empty text is an empty list."""
-    if not isinstance(text, str) or len(text) > 500:
-        raise ValueError("A palette is a short text of hex colors, such as #ff8800:3, #224466.")
+    if not isinstance(text, str) or len(text) > MAX_PALETTE:
+        came = f"{len(text)} characters" if isinstance(text, str) else type(text).__name__
+        raise ValueError(
+            f"A palette is a short text of hex colors, such as #ff8800:3, #224466, of at most {MAX_PALETTE} characters; "
+            f"got {came}."
+        )
     entries = [entry.strip() for entry in text.replace(";", ",").split(",") if entry.strip()]
     for entry in entries:
         if not PALETTE_ENTRY.fullmatch(entry) or float(entry.partition(":")[2] or 1) <= 0:

@@ -18,6 +18,10 @@ def meaning_of(action: Any) -> str:
     return ACTIONS[action][0].capitalize() + "." if action in ACTIONS else ""
 
 
+def reads_mask(action: Any) -> bool:
+    return action in ACTIONS and ACTIONS[action][1] != "unused"
+
+
 class EditTab:
     def __init__(self, work: Work):
         self.work = work
@@ -46,7 +50,8 @@ class EditTab:
             label = "Mask of the picture's size; white is repainted"
             self.mask = asked_picture(label, "mask", "The uploaded mask", height=180, sources=["upload"])
         self.invert = gr.Checkbox(False, label="Repaint everything else instead", elem_id="invert")
-        with gr.Accordion("Pixels to add (outpaint)", open=False), gr.Row():
+        self.adding = gr.Accordion("Pixels to add (outpaint)", open=False)
+        with self.adding, gr.Row():
             self.sides = [
                 gr.Number(0, label=side, precision=0, minimum=0, maximum=MAX_ADDED, min_width=70) for side in SIDES
             ]
@@ -89,6 +94,8 @@ class EditTab:
         if not values.get("photo"):
             return None, "No picture yet."
         photo, _ = read_photo(file_bytes(path_of(values["photo"])))
+        if not reads_mask(values.get("action")):
+            return show_mask(photo, None)[0], f"{values.get('action')} takes the whole picture; no mask is read."
         return show_mask(photo, self.mask_of(photo.size, values))
 
     # -- what a result sets -------------------------------------------------------------------------------------------
@@ -113,13 +120,18 @@ class EditTab:
         given = {"photo": self.photo, "mask": self.mask, "painted": self.editor, "invert": self.invert}
         more = {"action": self.action, "feather": self.feather, **dict(zip(SIDES, self.sides, strict=True))}
         self.work.button(self.run, self.edit, [self.compared, self.edited, self.text], "edit", **given, **more)
-        self.action.change(meaning_of, self.action, self.meaning, **PRIVATE)
+        self.action.change(
+            lambda action: [meaning_of(action), gr.Accordion(open=action == "outpaint")],
+            self.action,
+            [self.meaning, self.adding],
+            **PRIVATE,
+        )
         self.sample.click(scene, None, self.photo, **PRIVATE)
         self.photo.change(told(self.show_photo), self.photo, self.editor, **PRIVATE, **RAW)
         gr.on(
-            [self.photo.change, self.mask.change, self.editor.change, self.invert.change],
+            [self.photo.change, self.mask.change, self.editor.change, self.invert.change, self.action.change],
             told(self.show_polarity),
-            inputs_kwargs=given,
+            inputs_kwargs={**given, "action": self.action},
             outputs=[self.polarity, self.polarity_text],
             trigger_mode="always_last",
             **PRIVATE,

@@ -90,9 +90,17 @@ class Slot:
             lambda example: example_values(self.name, example, 1.0)[1:-1], self.example, self.given, **PRIVATE
         )
         # What a visitor gives is no example any more.
-        theirs = [self.picture.upload, self.picture.clear, self.card.upload]
-        theirs += [self.palette.input] if self.palette else []
+        theirs = [self.picture.clear, self.card.upload, *([self.palette.input] if self.palette else [])]
         gr.on(theirs, lambda: None, None, self.example, **AT_ONCE)
+        if self.palette is None:
+            self.picture.upload(lambda: None, None, self.example, **AT_ONCE)
+        else:  # a picture takes the place of a palette that was an example
+            self.picture.upload(
+                lambda example: [None, "" if example else gr.skip()],
+                self.example,
+                [self.example, self.palette],
+                **AT_ONCE,
+            )
 
     def wire_sight(self, studio: Studio, model: gr.Dropdown) -> None:
         """What a granularity sees follows what is given for it."""

@@ -130,6 +130,13 @@ def test_links_of_gradio_that_would_keep_files_are_closed(served):
     assert httpx.get(f"{served}/gradio_api/deep_link?session_hash=x").status_code == 404
 
 
+def test_a_port_that_is_taken_is_told(served, capsys):
+    from demo.app import main
+
+    with pytest.raises(SystemExit, match="error: .*empty port"):
+        main(["--port", served.rpartition(":")[2]])
+
+
 def test_uploads_are_removed_after_a_time(studio, monkeypatch, tmp_path):
     from demo import app
 

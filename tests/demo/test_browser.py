@@ -140,11 +140,26 @@ def test_one_slider_changes_the_picture(page, served):
     address, after = wait_for_new(page, address)
     assert page.input_value("#shape-scale input[type=number]") == "0"
     assert hashlib.sha256(before).digest() != hashlib.sha256(after).digest()
-    # By keyboard: the number, then Enter.
+    # By keyboard: the number, then Enter; and arrows on the slider.
     page.fill("#shape-scale input[type=number]", "1")
     page.keyboard.press("Tab")
-    _, back = wait_for_new(page, address)
+    address, back = wait_for_new(page, address)
     assert hashlib.sha256(back).digest() == hashlib.sha256(before).digest()
+    slider.focus()
+    for _ in range(4):
+        page.keyboard.press("ArrowLeft")
+    wait_for_new(page, address)
+    assert page.input_value("#shape-scale input[type=number]") == "0.8"
+
+
+def test_a_color_picture_takes_the_place_of_the_example_but_not_of_a_palette(page, served, uploads_folder):
+    for query, palette in (("?steps=1", ""), ("?steps=1&color=cc2222", "#cc2222")):
+        open_page(page, served, query, ("color",))
+        page.set_input_files("#color-picture input[type=file]", uploads_folder / "star.png")
+        page.wait_for_selector("#color-picture img")
+        page.wait_for_timeout(1500)
+        assert page.input_value("#color-palette input, #color-palette textarea") == palette
+        assert page.locator("#color-note").count() == bool(palette)  # says what is averaged
 
 
 def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
@@ -162,6 +177,10 @@ def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
     for step in range(9):
         page.mouse.move(x - 40 + 10 * step, y + 30 + 4 * step)
     page.mouse.up()
+    page.wait_for_function("document.querySelector('#polarity-text').innerText.includes('Hatched is repainted')")
+    page.get_by_label("variation").check()
+    page.wait_for_function("document.querySelector('#polarity-text').innerText.includes('no mask is read')")
+    page.get_by_label("repaint", exact=True).check()
     page.wait_for_function("document.querySelector('#polarity-text').innerText.includes('Hatched is repainted')")
     page.click("#edit-run")
     page.wait_for_function("document.querySelector('#edited-text').innerText.includes('differ: 0')")

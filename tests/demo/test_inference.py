@@ -360,6 +360,16 @@ def test_models_switch_and_one_is_kept(model, given, monkeypatch):
     studio.shelf.close()
 
 
+def test_a_model_that_is_not_there_is_told(monkeypatch, given):
+    from demo.models import Models, configured
+
+    monkeypatch.setenv("MG_MODEL", "mg-bazaar, ./not/here")
+    with pytest.raises(ValueError, match="MG_MODEL must name folders or Hub ids; there is no folder './not/here'"):
+        configured()
+    with pytest.raises(ValueError, match="The model nobody/nothing cannot be loaded. Whoever runs this page"):
+        Models(["nobody/nothing"]).get()
+
+
 def test_a_base_of_stable_diffusion_xl_is_shown_and_edited(tmp_path, uploads_folder):
     from demo.models import Models
     from mg_diffusion import MGXLPipeline

@@ -248,5 +248,10 @@ def test_an_address_comes_back():
 def test_an_address_that_says_nothing_is_told():
     query = {"color": "red", "texture": "../etc", "shape_scale": "99", "seed": "x", "tab": "admin", "other": "1"}
     found, complaints = links.parse(query, ["mg-bazaar"])
-    assert "seed is left out: The seed must be a number from 0 to" in complaints[-2] and "got 'x'." in complaints[-2]
+    (long,) = links.parse({"prompt": "a" * 301}, ["mg-bazaar"])[1]
+    assert "prompt is left out: The prompt must be a text of at most 300 characters, got 301 characters." in long
+    assert (
+        "seed is left out: The seed must be a number from 0 to" in complaints[-2]
+        and "got the text 'x'." in complaints[-2]
+    )
     assert found == {} and len(complaints) == 5 and all("left out" in one for one in complaints)
