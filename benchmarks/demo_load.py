@@ -137,14 +137,15 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         start = time.monotonic()
-        while (now := time.monotonic()) < start + self.seconds:
-            if now < start + self.seconds / 2:
-                self.memory_at_half = peak_memory(self.process)
-            if is_up(self.url):
-                self.answers.append(time.monotonic() - now)
-            else:
-                self.failed += 1
-            time.sleep(1)
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            while (now := time.monotonic()) < start + self.seconds:
+                if now < start + self.seconds / 2:
+                    self.memory_at_half = peak_memory(self.process)
+                if is_up(self.url, http):
+                    self.answers.append(time.monotonic() - now)
+                else:
+                    self.failed += 1
+                time.sleep(1)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -165,19 +166,20 @@ def serving(log: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen]]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, **options)
     try:
         deadline = time.monotonic() + START
-        while not is_up(url := f"http://127.0.0.1:{port}"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The page did not come up:\n{log.read_text(errors='replace')}")
-            time.sleep(0.1)
+        with httpx.Client(trust_env=False, timeout=60) as http:
+            while not is_up(url := f"http://127.0.0.1:{port}", http):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"The page did not come up:\n{log.read_text(errors='replace')}")
+                time.sleep(0.1)
         yield url, process
     finally:
         process.kill()
         process.wait()
 
 
-def is_up(url: str) -> bool:
+def is_up(url: str, http: httpx.Client) -> bool:
     try:
-        return httpx.get(url, trust_env=False, timeout=60).status_code == 200
+        return http.get(url).status_code == 200
     except httpx.HTTPError:
         return False
 
