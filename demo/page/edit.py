@@ -19,7 +19,12 @@ def meaning_of(action: Any) -> str:
 
 
 def reads_mask(action: Any) -> bool:
-    return action in ACTIONS and ACTIONS[action][1] != "unused"
+    """Whether an edit does; of what is no edit, `Edit` will tell."""
+    return not isinstance(action, str) or ACTIONS.get(action, ("", ""))[1] != "unused"
+
+
+def not_read(action: str) -> str:
+    return f"{action.capitalize()} takes the whole picture; no mask is read."
 
 
 class EditTab:
@@ -77,9 +82,12 @@ class EditTab:
     def edit(self, request: gr.Request, **values: Any) -> tuple[tuple[Any, str], str, str]:
         """A picture, what is repainted in it, and references."""
         given, settings, model = asked(values)
-        before, path, differing = self.work.run("edit", request, given, settings, self.edit_of(values), model)
-        size = f"{before.width} x {before.height} pixels."
-        return (before, str(path)), str(path), f"{size} Pixels outside the mask that differ: {differing}."
+        edit = self.edit_of(values)
+        before, path, differing = self.work.run("edit", request, given, settings, edit, model)
+        said = f"{before.width} x {before.height} pixels. Pixels outside the mask that differ: {differing}."
+        if edit.mask is not None and not reads_mask(edit.action):
+            said += f" {not_read(edit.action)}"
+        return (before, str(path)), str(path), said
 
     def show_photo(self, photo: Any) -> Any:
         """The picture to edit on the canvas."""
@@ -95,7 +103,7 @@ class EditTab:
             return None, "No picture yet."
         photo, _ = read_photo(file_bytes(path_of(values["photo"])))
         if not reads_mask(values.get("action")):
-            return show_mask(photo, None)[0], f"{values.get('action')} takes the whole picture; no mask is read."
+            return show_mask(photo, None)[0], not_read(values.get("action"))
         return show_mask(photo, self.mask_of(photo.size, values))
 
     # -- what a result sets -------------------------------------------------------------------------------------------

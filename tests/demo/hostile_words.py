@@ -98,6 +98,7 @@ FIELDS = (
     ("generate", "prompt"),
     ("see", "color-palette"),
     ("show_polarity", "invert"),
+    ("show_polarity", "action"),
     ("show_link", "shape-scale"),
     ("generate_live", "live"),
 )

@@ -59,6 +59,13 @@ def test_edit_by_a_mask_from_a_file(client, lent, uploads_folder, tmp_path):
         assert PIL.Image.composite(black, made, mask).tobytes() == PIL.Image.composite(black, photo, mask).tobytes()
 
 
+def test_a_mask_that_is_not_read_is_told(client, lent, uploads_folder, tmp_path):
+    PIL.Image.new("L", (256, 256), 255).save(tmp_path / "mask.png")
+    more = {"photo": handle_file(uploads_folder / "scene.png"), "mask": handle_file(tmp_path / "mask.png")}
+    text = client.predict(**lent, **more, action="variation", api_name="/edit")[2]
+    assert text.endswith("Variation takes the whole picture; no mask is read.")
+
+
 def test_sweep_and_explain(client, lent):
     sheet, _, made = client.predict(**lent, across="shape", columns=2, down="nothing", api_name="/sweep")
     assert len(made) == 2 and [entry["caption"] for entry in made] == ["shape 0", "shape 1.5"]
