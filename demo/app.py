@@ -165,8 +165,8 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
 def load_early(studio: Studio) -> None:
     try:
         studio.models.get()
-    except (ValueError, OSError) as error:  # the page tells it as well, whenever someone asks for a picture
-        print(f"error: the model cannot be loaded: {error}", file=sys.stderr)
+    except ValueError as error:  # the page tells it as well, whenever someone asks for a picture
+        print(f"error: {error}", file=sys.stderr)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

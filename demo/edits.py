@@ -107,13 +107,15 @@ class Edit:
         if self.action == "reshape" and not {"color", "texture"} & given:
             raise ValueError("reshape needs a color or a texture reference: what is the new content made of?")
 
-        def call(lent: dict[str, Any], **options: Any) -> PIL.Image.Image:
+        def call(reference_image: dict[str, Any] | None, **options: Any) -> PIL.Image.Image:
             if self.action == "repaint":
-                made = pipe(image=self.photo, mask_image=self.mask, reference_image=lent or None, **options).images
+                made = pipe(image=self.photo, mask_image=self.mask, reference_image=reference_image, **options).images
             elif self.action in ("recolor", "retexture"):
-                made = getattr(named, self.action)(pipe, self.photo, lent[min(wanted)], self.mask, **options)
+                made = getattr(named, self.action)(
+                    pipe, self.photo, reference_image[min(wanted)], self.mask, **options
+                )
             elif self.action == "reshape":
-                made = named.reshape(pipe, self.photo, self.mask, **lent, **options)
+                made = named.reshape(pipe, self.photo, self.mask, **reference_image, **options)
             elif self.action == "remove":
                 made = named.remove(pipe, self.photo, self.mask, **options)
             elif self.action == "variation":

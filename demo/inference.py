@@ -117,7 +117,7 @@ class Studio:
         scales: dict[str, float] | None = None,
         **options: Any,
     ) -> Any:
-        """One call of a pipeline."""
+        """One call of a pipeline, or of an edit with one."""
         with self.lock:
             job.check()
             return call(
@@ -183,18 +183,7 @@ class Studio:
         references = self.read(given, loaded)
         call = edit.call_of(loaded.inpaint, set(references))
         lent, job = self.lend_all(references), Job(1, report, is_stopped)
-        with self.lock:
-            job.check()
-            image = call(
-                lent,
-                granularity_scale=settings.scales,
-                prompt=settings.prompt or None,
-                num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance,
-                generator=torch.Generator().manual_seed(settings.seed),
-                callback_on_step_end=job.after_step,
-                mask_feather=edit.feather,
-            )
+        image = self.run(call, lent, settings, settings.seed, job, mask_feather=edit.feather)
         more = {"command": "demo.edit", "seed": settings.seed, "edit": edit.recipe(settings.keep)}
         path = self.save(image, edit.action, loaded, settings, references, **more, profile=edit.profile)
         return edit.before(image.size), path, edit.count_outside(image)
