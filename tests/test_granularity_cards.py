@@ -10,7 +10,7 @@ from tiny_repository import SIZE, draw
 
 from mg_diffusion import MGEncoder, MGPipeline
 from mg_diffusion.cli import main
-from mg_diffusion.modeling_mg_encoder import read_card
+from mg_diffusion.encoder.granularity_cards import read_card
 from mg_diffusion.recipe import describe_file
 
 

@@ -21,17 +21,13 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.structure import nearest_turn
+from mg_diffusion.encoder.texture import draw_tiles, texture_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 from mg_diffusion.modeling_mg_adapter import MGAdapter, lay_palette, lay_tiles, random_turns, turn_colors
-from mg_diffusion.modeling_mg_encoder import (
-    MGEncoder,
-    draw_tiles,
-    edge_preserving_smooth,
-    grow_into,
-    nearest_turn,
-    rgb_to_lab,
-    shape_view,
-    texture_view,
-)
+from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 from . import composer, renderer
 from .composer import add_texture, flatten_regions
