@@ -36,12 +36,12 @@ from . import __version__, edits
 from .attribution import draw_attribution
 from .bench.flags import add_bench_flags, whole
 from .data.flags import add_bazaar_flags, add_check_flags
+from .granularities import GRANULARITIES
 from .loading import load_pipeline, model_name, quiet
 from .palettes import extract_palette
 from .recipe import describe_file, describe_reference, prepare_output, save_png
 
 
-GRANULARITIES = ("color", "texture", "shape")
 SIDES = ("left", "top", "right", "bottom")
 # The edits that have a name: what they do, the flags they need, those they may have.
 NAMED_EDITS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.modeling_mg_encoder import (
     ColorBranch,
     TextureBranch,
@@ -25,7 +26,6 @@ from mg_diffusion.modeling_mg_encoder import (
 from mg_diffusion.training.renderer import render
 
 
-GRANULARITIES = ("color", "texture", "shape")
 PAIRS = 40
 
 

@@ -22,7 +22,7 @@ from mg_diffusion.bench.sections import (
     retrieval_photographic,
     retrieval_synthetic,
 )
-from mg_diffusion.evaluation.metrics import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import EMBEDDED_NAME, load_pipeline
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
 from mg_diffusion.training.base import Objective, held_out_samples, load_components
