@@ -23,13 +23,13 @@ from scipy.stats import spearmanr
 
 from benchmarks.speed import medians
 from mg_diffusion import MGInpaintPipeline, MGPipeline
-from mg_diffusion.bench.methods import PipelineMethod
-from mg_diffusion.bench.pools import read_pool
 from mg_diffusion.evaluation.control import pairwise_control, random_triples, write_json
 from mg_diffusion.evaluation.intervals import interval
 from mg_diffusion.evaluation.metrics import color_distance, describe, distances
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
+from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.recipe import prepare_output, versions
 
 

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mg_diffusion.bench.tables import (
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.mg_bench.tables import (
     TRACKS,
     dominance_of,
     leakage_table,
@@ -25,8 +26,7 @@ from mg_diffusion.bench.tables import (
     retrieval_table,
     table,
 )
-from mg_diffusion.bench.targets import targets_table
-from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.mg_bench.targets import targets_table
 
 
 # Settings that name a place on the machine of the run; they are nobody's business.

@@ -33,7 +33,7 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
 )
-DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.bench\.flags", r"mg_diffusion\.decoding")
+DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 
@@ -204,7 +204,7 @@ def test_every_arrow_has_a_violation_above():
             "import accelerate\nfrom ..modeling_mg_encoder import MGEncoder\nfrom . import ema",
         ),
         ("mg_diffusion/training/deep/x.py", "from ...export import save_repository\nfrom ..data import loader"),
-        ("mg_diffusion/data/x.py", "from ..bench.flags import whole\nfrom .sources import SOURCES"),
+        ("mg_diffusion/data/x.py", "from ..mg_bench.flags import whole\nfrom .sources import SOURCES"),
         (
             "mg_diffusion/cli.py",
             "from . import MGEncoder, __version__\nfrom .evaluation import score\nfrom torch import _C",
