@@ -48,7 +48,7 @@ def test_a_palette_stands_for_its_picture(encoder):
     """As a color reference it is nearer to its own picture than to any of seven others."""
     pictures = [render(seed, seed + 20, seed + 40, size=64).astype(np.float32) for seed in range(8)]
     of_pictures, of_palettes = (
-        [encoder.encode({"color": one}, (32, 32))["color"]["palette"][0] for one in references]
+        [encoder.encode({"color": one}, (32, 32))["color"][0]["palette"][0] for one in references]
         for references in (pictures, [extract_palette(encoder, picture, 6) for picture in pictures])
     )
     for place, palette in enumerate(of_palettes):
