@@ -13,10 +13,10 @@ from mg_diffusion.encoder.shape import shape_view
 from mg_diffusion.encoder.structure import region_fields
 from mg_diffusion.encoder.texture import TextureBranch, draw_tiles, texture_view
 from mg_diffusion.encoder.views import di_zenzo_gradient, edge_preserving_smooth, gaussian_blur, rgb_to_lab
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 
-GRANULARITIES = ("color", "texture", "shape")
 PAIRS = 40
 
 

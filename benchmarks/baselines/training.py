@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.adapter import trained_state
 from mg_diffusion.training.base import Objective, export_weights, fit, load_components
 from mg_diffusion.training.loop import run_length, start
@@ -21,7 +22,7 @@ from mg_diffusion.training.models import TrainedModel
 from mg_diffusion.training.pictures import load_splits
 from mg_diffusion.training.supervision import SampleStream, build_pool
 
-from .networks import BASELINES, GRANULARITIES, Baseline
+from .networks import BASELINES, Baseline
 
 
 OURS = "mg_adapter"
