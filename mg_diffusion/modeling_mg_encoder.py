@@ -44,12 +44,12 @@ from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
 from .encoder.texture import TILE, TextureBranch
 from .encoder.views import edge_preserving_smooth, rgb_to_lab
+from .features import Features
 from .granularities import GRANULARITIES
 from .model_files import SavedWithCode
 
 
 BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
-Features = dict[str, list[dict[str, torch.Tensor]]]  # by granularity: of the whole picture, or of each region
 
 
 class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):

@@ -73,7 +73,7 @@ def test_features_have_the_documented_names_and_shapes(encoder, size):
     assert encoder.vector_sizes == {name: features[name][0]["vector"].shape[1] for name in ALL}
     assert encoder.map_channels == (8, 12)
     assert all(
-        torch.isfinite(value).all() and not value.requires_grad for f in features.values() for value in f.values()
+        torch.isfinite(value).all() and not value.requires_grad for (f,) in features.values() for value in f.values()
     )
 
 
