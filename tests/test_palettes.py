@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from mg_diffusion import MGEncoder
-from mg_diffusion.cli import parse_reference
+from mg_diffusion.cli.references import parse_reference
 from mg_diffusion.palettes import extract_palette
 from mg_diffusion.training.renderer import render
 
@@ -66,4 +66,4 @@ def test_counts_out_of_range_are_refused(encoder, count):
 
 def test_the_command_line_takes_what_it_prints(encoder):
     palette = extract_palette(encoder, render(1, 2, 3, size=64).astype(np.float32))
-    assert parse_reference("color", ",".join(palette)).given == palette
+    assert parse_reference("color", ",".join(palette)).value == palette
