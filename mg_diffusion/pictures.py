@@ -85,9 +85,9 @@ def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL
     Raises:
         ValueError: with one of them.
     """
+    image = image.convert("RGBA") if has_alpha(image) else image
     if is_transparent(image):
         raise ValueError(transparent)
-    image = image.convert("RGBA") if has_alpha(image) else image
     if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
         raise ValueError(other_mode)
     return image.convert("RGB")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import PIL.ImageOps
 
 from ..granularities import GRANULARITIES
+from ..pictures import UnreadablePicture, is_transparent, read_upright
 from ..recipe import describe_file, describe_reference
 from .values import number
 
@@ -120,18 +120,18 @@ def _region_of(text: str) -> str | tuple[float, ...]:
 def read_picture(path: str) -> PIL.Image.Image:
     """The decoded picture of a file, upright."""
     try:
-        with PIL.Image.open(path) as opened:
-            return PIL.ImageOps.exif_transpose(opened)
-    except FileNotFoundError as error:
-        raise ValueError(f"There is no picture at {path!r}.") from error
-    except Exception as error:  # decoders of damaged files raise errors of any type
-        raise ValueError(f"{path!r} cannot be read as a picture: {error}.") from error
+        return read_upright(path)
+    except UnreadablePicture as error:
+        is_missing = error.reason == "missing"
+        raise ValueError(
+            f"There is no picture at {path!r}." if is_missing else f"{path!r} cannot be read as a picture: {error}."
+        ) from error
 
 
 def read_mask(path: str, use: str = "repainted") -> PIL.Image.Image:
     """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray, which is told."""
     mask = read_picture(path)
-    if "A" in mask.getbands() and mask.getchannel("A").getextrema()[0] < 255:
+    if "A" in mask.getbands() and is_transparent(mask):
         raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is {use}.")
     gray = mask.convert("RGB").convert("L")
     if not {value for _, value in gray.getcolors()} <= {0, 255}:
