@@ -2,10 +2,12 @@
 
 import inspect
 import os
-import shutil
+from pathlib import Path
 from typing import Any, Self
 
 import torch
+
+from .shipping import shippable_source
 
 
 class SavedWithCode:
@@ -16,7 +18,8 @@ class SavedWithCode:
     def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """As in `ConfigMixin`, with the code beside it: `AutoModel` loads the folder where no package is installed."""
         os.makedirs(save_directory, exist_ok=True)
-        shutil.copy(inspect.getsourcefile(type(self)), save_directory)
+        code = Path(save_directory, Path(inspect.getsourcefile(type(self))).name)
+        code.write_text(shippable_source(type(self)), encoding="utf-8")
         super().save_config(save_directory, **kwargs)
 
     @classmethod

@@ -17,9 +17,6 @@ What ships is one file, bundled from this one and `adapter/` (`mg_diffusion.bund
 """
 
 import contextlib
-import inspect
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,6 +35,7 @@ from .adapter.attention import (
     restore_processors,
 )
 from .adapter.conditioning import Conditioning, Fused, match_rows, stack_rows
+from .adapter.deprecated import DeprecatedNames
 from .adapter.layers import (
     CanvasResiduals,
     Fusion,
@@ -53,9 +51,10 @@ from .adapter.sketch import lay_palette, turn_colors
 from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_strengths
 from .adapter.variation import apply_variation, draw_variation
 from .features import Features, FeatureSet
+from .model_files import SavedWithCode
 
 
-class MGAdapter(ModelMixin, ConfigMixin):
+class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
     """The trained, separately saved part: tokens, fusion and residuals for one kind of UNet.
 
     Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `condition` once and run the
@@ -72,7 +71,6 @@ class MGAdapter(ModelMixin, ConfigMixin):
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
     """
 
-    _auto_class = "AutoModel"  # what `register_for_auto_class` sets
     # Layers are used one by one, outside of `forward`, and an `nn.MultiheadAttention` reads its last projection's
     # weights without calling it: hooks of group offloading would not see either, nor layerwise casting the latter.
     _supports_group_offloading = False
@@ -112,46 +110,6 @@ class MGAdapter(ModelMixin, ConfigMixin):
             self.texture_residuals = CanvasResiduals(1, map_stride, block_channels, block_strides)
         if {"color", "shape"} <= set(granularities):
             self.sketch_residuals = CanvasResiduals(3, map_stride, block_channels, block_strides)
-
-    # -- saving and loading -------------------------------------------------------------------------------------------
-    def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """As in `ConfigMixin`, with the code beside it: `AutoModel` loads the folder where no package is installed."""
-        os.makedirs(save_directory, exist_ok=True)
-        shutil.copy(inspect.getsourcefile(type(self)), save_directory)
-        super().save_config(save_directory, **kwargs)
-
-    @classmethod
-    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple:
-        """As in `ConfigMixin`; that `config_dict` names the file of the class for `AutoModel` is no setting."""
-        settings = {name: value for name, value in config_dict.items() if name != "auto_map"}
-        return super().extract_init_dict(settings, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> "MGAdapter":
-        """As `ModelMixin.from_pretrained`, but weights that are missing or foreign are an error, not a warning.
-
-        Raises:
-            ValueError: if the folder or Hub repository is missing or damaged, or holds another model.
-        """
-        place = "/".join(str(part) for part in (pretrained_model_name_or_path, kwargs.get("subfolder")) if part)
-        remedy = (
-            f"An {cls.__name__} is a folder written by `save_pretrained`, with config.json and "
-            f"diffusion_pytorch_model.safetensors; check the path and `subfolder`, or copy or download it again."
-        )
-        with_info = kwargs.pop("output_loading_info", False)
-        try:
-            model, info = super().from_pretrained(pretrained_model_name_or_path, output_loading_info=True, **kwargs)
-        except torch.OutOfMemoryError:
-            raise
-        except (OSError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"Cannot load {cls.__name__} from {place!r}: {error}\n{remedy}") from error
-        missing, unexpected = (sorted(info.get(key, [])) for key in ("missing_keys", "unexpected_keys"))
-        if missing or unexpected:
-            raise ValueError(
-                f"The weights in {place!r} are not those of this {cls.__name__}: {len(missing)} are missing "
-                f"({', '.join(missing[:2])}), {len(unexpected)} are unknown ({', '.join(unexpected[:2])}). {remedy}"
-            )
-        return (model, info) if with_info else model
 
     # -- construction and checks --------------------------------------------------------------------------------------
     @classmethod
