@@ -118,7 +118,7 @@ def measure(pipe: Any, repeats: int) -> dict[str, Any]:
         "step_conditioned": conditioned,
         "step_attention_only": lambda: conditioned(residual=False),
         "step_residuals_only": lambda: conditioned(attend=False),
-        "condition_once": lambda: adapter.condition(unet, adapter.vary(features, 1), strengths, latent_size),
+        "condition_once": lambda: adapter.assemble_conditioning(unet, features, strengths, latent_size),
     }
     for side in SIDES:
         references = pictures(side)

@@ -32,6 +32,18 @@ def bundle(module: str) -> str:
     return Bundle(module).text()
 
 
+def refresh(folder: str | Path) -> list[Path]:
+    """Write the code of an exported repository anew, from the modules of this version; returns the files."""
+    root, written = __name__.partition(".")[0], []
+    for path in sorted(Path(folder).rglob("*.py")):
+        names = (f"{root}.{path.stem}", f"{root}.pipelines.{path.stem}")
+        module = next((name for name in names if importlib.util.find_spec(name) is not None), None)
+        if path.stem != "__init__" and module is not None:
+            path.write_text(bundle(module), encoding="utf-8")
+            written.append(path)
+    return written
+
+
 class Bundle:
     """A module and what it imports relatively, in the order in which Python would run them.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .pipelines.modular_mg import MGBlocks
+from .shipping import shippable_source
 
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -92,8 +93,8 @@ def export_modular(source: str | Path, target: str | Path, repo_id: str | None =
         modular[name] = [None, None, {"type_hint": hint, **place}]
     _write(target / "modular_model_index.json", modular)
     blocks.save_pretrained(target)
-    code = Path(inspect.getsourcefile(type(blocks)))
-    shutil.copyfile(code, target / code.name)
+    code = Path(inspect.getsourcefile(type(blocks))).name
+    (target / code).write_text(shippable_source(type(blocks)), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:
