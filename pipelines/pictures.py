@@ -1,14 +1,14 @@
 """Pictures to edit, and masks: read, brought to a size, cropped and feathered."""
 
-import contextlib
 import os
 from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 import torch.nn.functional as F
+
+from ..pictures import UnreadablePicture, opaque_rgb, read_upright
 
 
 def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
@@ -17,12 +17,10 @@ def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Imag
     Raises:
         ValueError: if it cannot be decoded.
     """
-    is_path = isinstance(picture, (str, os.PathLike))
     try:
-        with PIL.Image.open(picture) if is_path else contextlib.nullcontext(picture) as opened:
-            return PIL.ImageOps.exif_transpose(opened)
-    except Exception as error:  # decoders of damaged files raise errors of any type
-        place = f" from {os.fspath(picture)!r}" if is_path else ""
+        return read_upright(picture)
+    except UnreadablePicture as error:
+        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
         raise ValueError(
             f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
         ) from error
@@ -41,25 +39,16 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
     if isinstance(image, (list, tuple)):
         return [one for entry in image for one in list_images(entry)]
     if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
-        return [opaque_rgb(upright(image, "image"))]
+        image = upright(image, "image")
+        transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
+        other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+        return [opaque_rgb(image, transparent, other_mode)]
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return list(batch_of_images(image))
     raise ValueError(
         f"`image` must be a PIL image, a path, a numpy array, a torch tensor, or a list of those; got "
         f"{type(image).__name__}."
     )
-
-
-def opaque_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A PIL image in RGB; what has no well-defined color is refused rather than given one."""
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
-            raise ValueError("`image` has transparent pixels, whose color is not defined. Composite it first.")
-        return image.convert("RGB")
-    if image.mode not in ("RGB", "L", "1", "P"):
-        raise ValueError(f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`.")
-    return image.convert("RGB")
 
 
 def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
