@@ -155,12 +155,13 @@ def _embed(encoder: MGEncoder, name: str, features: Features) -> torch.Tensor:
     size = encoder.vector_sizes[name]
     if name not in features:
         return torch.zeros(1, 1, size + 1, dtype=encoder.dtype, device=encoder.device)
-    if "region" in features[name][0]:
+    parts = features[name][0]
+    if "region" in parts:
         raise ValueError(
             f"A {name} reference has a region, which an embed cannot say. Leave it out, and give the pipeline a mask: "
             f'cross_attention_kwargs={{"ip_adapter_masks": [...]}}.'
         )
-    vector = F.layer_norm(features[name][0]["vector"], (size,))
+    vector = F.layer_norm(parts["vector"], (size,))
     return F.pad(vector, (0, 1), value=1.0).unsqueeze(1)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
 import torch.nn.functional as F
 
@@ -21,7 +20,7 @@ def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Imag
     try:
         return read_upright(picture)
     except UnreadablePicture as error:
-        place = "" if isinstance(picture, PIL.Image.Image) else f" from {os.fspath(picture)!r}"
+        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
         raise ValueError(
             f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
         ) from error
@@ -41,13 +40,9 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
         return [one for entry in image for one in list_images(entry)]
     if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
         image = upright(image, "image")
-        return [
-            opaque_rgb(
-                image,
-                "`image` has transparent pixels, whose color is not defined. Composite it first.",
-                f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`.",
-            )
-        ]
+        transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
+        other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+        return [opaque_rgb(image, transparent, other_mode)]
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return list(batch_of_images(image))
     raise ValueError(
