@@ -78,8 +78,8 @@ def crossed(
     """What a method makes of triples of pictures, each with its place as seed."""
 
     def make(places: Sequence[int]) -> list[np.ndarray]:
-        lent = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
-        return method.generate(seeds=list(places), scales=scales, **lent)
+        references = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
+        return method.generate(seeds=list(places), scales=scales, **references)
 
     return batches(make, len(triples))
 

@@ -1,6 +1,6 @@
 """Many visitors of the demo's page at once: `python -m benchmarks.demo_load`; figures for docs/demo.md.
 
-A server is started. Clients upload references, ask for pictures, edits, sweeps, explanations and cards, wait for them
+A server is started. Clients upload references, ask for pictures, edits, sweeps, explanations and granularity cards, wait for them
 and take them home, one after the other. A request ends well, is refused with a message, or has failed.
 """
 
@@ -79,9 +79,9 @@ class Visitor:
         from gradio_client import handle_file
 
         wanted = ("texture_picture", "shape_picture", *(("photo", "mask") if kind == "edit" else ()))
-        lent = {name: handle_file(self.files[name]) for name in wanted}
-        lent |= {"color_palette": "#023047, #219ebc:2, #8ecae6", "seed": self.chance.randrange(1000)}
-        self.client.predict(**lent, steps=self.steps, **MORE.get(kind, {}), api_name=f"/{kind}")
+        given = {name: handle_file(self.files[name]) for name in wanted}
+        given |= {"color_palette": "#023047, #219ebc:2, #8ecae6", "seed": self.chance.randrange(1000)}
+        self.client.predict(**given, steps=self.steps, **MORE.get(kind, {}), api_name=f"/{kind}")
 
     def record(self, kind: str) -> Record:
         """How it went: `kind`, `seconds`, `outcome` ("done", "refused" or "failed") and `message`."""

@@ -12,7 +12,7 @@ import PIL.ImageFilter
 import PIL.ImageOps
 
 from demo import uploads
-from demo.lent import DAMAGED, from_text, lossless, to_text
+from demo.checked_references import DAMAGED, from_text, lossless, to_text
 from demo.settings import MAX_ADDED, MAX_FEATHER, choice, whole
 from mg_diffusion import edits as named
 

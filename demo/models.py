@@ -37,7 +37,7 @@ def shown_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, its pipelines over the same components, and what a card of its encoder holds."""
+    """A model, its pipelines over the same components, and what a granularity card of its encoder holds."""
 
     name: str
     pipe: Any
@@ -106,7 +106,7 @@ def load(name: str, place: str) -> Loaded:
 
 
 def blank_cards(encoder: Any) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shapes of what this encoder keeps, read from cards of a gray picture."""
+    """The shapes of what this encoder keeps, read from granularity cards of a gray picture."""
     gray, shapes = PIL.Image.new("RGB", (64, 64), "#808080"), {}
     with tempfile.TemporaryDirectory() as folder:
         for name in GRANULARITIES:

@@ -66,8 +66,8 @@ class GatysMethod:
         optimizer = torch.optim.Adam([pixels], lr=LEARNING_RATE)
         for _ in range(STEPS):
             found = self._features(pixels)
-            apart = sum((gram(found[name]) - style[name]).square().sum((1, 2)).mean() for name in STYLE)
-            loss = (found[CONTENT] - content).square().mean() + STYLE_WEIGHT * apart
+            style_loss = sum((gram(found[name]) - style[name]).square().sum((1, 2)).mean() for name in STYLE)
+            loss = (found[CONTENT] - content).square().mean() + STYLE_WEIGHT * style_loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

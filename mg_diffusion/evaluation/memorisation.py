@@ -124,8 +124,8 @@ def _nearest_rows(rows: np.ndarray, train: np.ndarray, chunk: int) -> tuple[np.n
 
 def _auc_interval(samples: np.ndarray, held_out: np.ndarray, n_boot: int, seed: int) -> dict[str, float]:
     rng = stream(seed, "memorisation")
-    draws = [_auc(rng.choice(samples, len(samples)), rng.choice(held_out, len(held_out))) for _ in range(n_boot)]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    resamples = [_auc(rng.choice(samples, len(samples)), rng.choice(held_out, len(held_out))) for _ in range(n_boot)]
+    low, high = np.percentile(resamples, [2.5, 97.5])
     return {"mean": _auc(samples, held_out), "low": float(low), "high": float(high)}
 
 

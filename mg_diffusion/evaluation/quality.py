@@ -18,7 +18,7 @@ from .intervals import stream
 from .squeezenet import BATCH_SIZE, load_squeezenet, pixel_batches, pooled_features
 
 
-N_HALVES = 200  # fewer draws than elsewhere: each takes a singular value decomposition
+N_HALVES = 200  # fewer resamples than elsewhere: each takes a singular value decomposition
 N_PROJECTIONS = 128
 INCEPTION_SIDE = 299
 FEWEST = 4  # pictures of a set: a half of it still has a covariance
@@ -164,12 +164,12 @@ def _interval(
     # that every draw lies above the distance it is meant to surround. Halves drawn without replacement have no repeats,
     # and a mean over half of the rows strays from that over all as far as the latter from the truth (the delete-half
     # jackknife: Shao and Wu 1989, "A general theory for jackknife variance estimation"). What halves do overstate, the
-    # bias of fewer rows, is taken out by centering the draws on the distance between all rows. Between sets from one
+    # bias of fewer rows, is taken out by centering the resamples on the distance between all rows. Between sets from one
     # distribution, where distances are no longer linear in means, such an interval is wider than it need be.
     rng = stream(seed, "halves")
     value = statistic(a, b)
-    draws = np.array([statistic(_half(a, rng), _half(b, rng)) for _ in range(n_boot)])
-    low, high = np.percentile(value + draws - draws.mean(), [2.5, 97.5])
+    resamples = np.array([statistic(_half(a, rng), _half(b, rng)) for _ in range(n_boot)])
+    low, high = np.percentile(value + resamples - resamples.mean(), [2.5, 97.5])
     return {"mean": value, "low": float(low), "high": float(high)}
 
 

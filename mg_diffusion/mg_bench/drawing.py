@@ -73,11 +73,11 @@ def failure_rows(bench: Bench) -> list[Row]:
     if "photographic" not in bench.made:
         return []
     triples, made, pool = photographic_triples(bench), bench.made["photographic"], bench.photographs.pictures
-    lent = {place: describe(pool[place]) for triple in triples for place in triple.values()}
+    references = {place: describe(pool[place]) for triple in triples for place in triple.values()}
     found = []
     for triple, picture in zip(triples, made, strict=True):
         output = describe(picture)
-        found.append([distances(output, lent[triple[name]])[name] for name in GRANULARITIES])
+        found.append([distances(output, references[triple[name]])[name] for name in GRANULARITIES])
     far = (np.array(found) / np.mean(found, 0)).sum(1)
     worst = np.argsort(-far)[:COLUMNS]
     rows = _reference_rows(pool, [triples[place] for place in worst])

@@ -73,7 +73,7 @@ class Bench:
     reconstruct: Callable[[np.ndarray], np.ndarray] | None = None
     made: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by section, in the order of its triples
 
-    def keeping(self, name: str) -> Callable[..., list[np.ndarray]]:
+    def generate_and_keep(self, name: str) -> Callable[..., list[np.ndarray]]:
         """`generate`, which also keeps what it makes under `name`."""
 
         def generate(**asked: Any) -> list[np.ndarray]:
@@ -100,14 +100,14 @@ def halves(bench: Bench) -> list[np.ndarray]:
 
 def photographic_triples(bench: Bench) -> list[dict[str, int]]:
     """References from one half only: with their own references among the real pictures, outputs would seem nearer."""
-    lent = halves(bench)[1]
-    triples = random_triples(bench.sizes.photographic_triples, len(lent), bench.seed)
-    return [{name: int(lent[place]) for name, place in triple.items()} for triple in triples]
+    sources = halves(bench)[1]
+    triples = random_triples(bench.sizes.photographic_triples, len(sources), bench.seed)
+    return [{name: int(sources[place]) for name, place in triple.items()} for triple in triples]
 
 
 def retrieval_synthetic(bench: Bench) -> dict:
     return measure_control(
-        bench.keeping("synthetic"),
+        bench.generate_and_keep("synthetic"),
         bench.rendered.pictures,
         synthetic_triples(bench),
         outputs_per_triple=bench.sizes.synthetic_seeds,
@@ -118,7 +118,10 @@ def retrieval_synthetic(bench: Bench) -> dict:
 
 def retrieval_photographic(bench: Bench) -> dict:
     return measure_control(
-        bench.keeping("photographic"), bench.photographs.pictures, photographic_triples(bench), **bench.common
+        bench.generate_and_keep("photographic"),
+        bench.photographs.pictures,
+        photographic_triples(bench),
+        **bench.common,
     )
 
 
@@ -141,12 +144,12 @@ def response(bench: Bench) -> dict:
 
 
 def quality(bench: Bench) -> dict | None:
-    """Outputs of crossed photographs against real ones of the same folder that lent them nothing."""
+    """Outputs of crossed photographs against real ones of the same folder that are references of none."""
     if bench.features is None or "photographic" not in bench.made:
         return None
-    real, lent = ([bench.photographs.pictures[place] for place in half] for half in halves(bench))
-    rebuilt = None if bench.reconstruct is None else [bench.reconstruct(picture) for picture in lent]
-    return image_quality(bench.made["photographic"], real, lent, rebuilt, bench.features, seed=bench.seed)
+    real, sources = ([bench.photographs.pictures[place] for place in half] for half in halves(bench))
+    rebuilt = None if bench.reconstruct is None else [bench.reconstruct(picture) for picture in sources]
+    return image_quality(bench.made["photographic"], real, sources, rebuilt, bench.features, seed=bench.seed)
 
 
 def editing_fidelity(bench: Bench) -> dict:
