@@ -56,11 +56,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     times = medians({name: peer.step for name, peer in peers.items()}, options.repeats, unet.device, around)
     once = medians({name: peer.once for name, peer in peers.items()}, max(1, options.repeats // 2), unet.device)
     return {
-        name: {
-            "step_ms": times[name],
-            "once_ms": once[name],
-            "parameters": sum(count(part) for part in peer.parts),
-        }
+        name: {"step_ms": times[name], "once_ms": once[name], "parameters": sum(count(part) for part in peer.parts)}
         for name, peer in peers.items()
     }
 

@@ -55,10 +55,7 @@ LABELS = {
     "adapter_xl": "stage `adapter`, Stable Diffusion XL",
 }
 PEER_OF = {"adapter": "controlnet", "adapter_xl": "t2i_adapter"}
-SCRIPTS = {
-    "controlnet": "controlnet/train_controlnet.py",
-    "t2i_adapter": "t2i_adapter/train_t2i_adapter_sdxl.py",
-}
+SCRIPTS = {"controlnet": "controlnet/train_controlnet.py", "t2i_adapter": "t2i_adapter/train_t2i_adapter_sdxl.py"}
 
 
 def write_pictures(folder: Path) -> list[str]:

@@ -167,8 +167,7 @@ def make_showcase(pipe: Any, inpaint: Any, steps: int) -> tuple[PIL.Image.Image,
     size = made[0].width
     sections = [
         heading(
-            "Color, texture and shape, each from another reference",
-            f"no prompt, {steps} steps; {size} px, enlarged",
+            "Color, texture and shape, each from another reference", f"no prompt, {steps} steps; {size} px, enlarged"
         ),
         draw_triples(TRIPLES, made),
         heading("One reference changes, the others stay", "the changing reference is above each picture; same seed"),

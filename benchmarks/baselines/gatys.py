@@ -32,11 +32,7 @@ class GatysMethod:
         self.progress = tqdm(desc="pictures", unit="", delay=1)  # an error that comes first has its line to itself
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         if scales or set(references) != {"color", "texture", "shape"}:
             raise ValueError("Gatys' method takes all three references and has no strengths; leave out `response`.")

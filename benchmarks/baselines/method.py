@@ -35,11 +35,7 @@ class BaselineMethod:
             self.text = text_encoder(tokens.input_ids).last_hidden_state
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         side = np.shape(next(iter(references.values()))[0])[:2]
         images, masks = torch.zeros(len(seeds), 3, *side), torch.ones(len(seeds), 1, *side)

@@ -44,10 +44,7 @@ def load(name: str, options: argparse.Namespace) -> Any:
 
     try:
         return load_pipeline(
-            getattr(pipelines, name),
-            options.model,
-            trust_remote_code=options.trust_remote_code,
-            device=options.device,
+            getattr(pipelines, name), options.model, trust_remote_code=options.trust_remote_code, device=options.device
         )
     except ValueError as error:
         if "trust_remote_code" not in str(error):

@@ -20,11 +20,7 @@ class Method(Protocol):
     progress: tqdm
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Sequence[np.ndarray]
     ) -> list[np.ndarray]: ...
 
     def edit(
@@ -53,11 +49,7 @@ class PipelineMethod:
             pipe.set_progress_bar_config(disable=True)  # one bar for all batches is enough
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Sequence[np.ndarray]
     ) -> list[np.ndarray]:
         return self._call(self.generator, references, seeds, scales)
 

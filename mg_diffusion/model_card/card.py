@@ -78,10 +78,7 @@ def model_card(folder: Path) -> str:
 def model_index(bench: dict[str, Any]) -> str:
     """The `model-index` of the front matter: top-1 retrieval of both tracks, and the dominance of the leakage matrices."""
     settings = bench["settings"]
-    tracks = {
-        "synthetic": TRACKS["synthetic"],
-        "photographic": f"{settings['data']} ({settings['split'] or 'all'})",
-    }
+    tracks = {"synthetic": TRACKS["synthetic"], "photographic": f"{settings['data']} ({settings['split'] or 'all'})"}
     results = []
     for track, data in tracks.items():
         metrics = []
