@@ -21,7 +21,7 @@ import torch
 from demo import sheets, uploads, views
 from demo.checked_references import CheckedReference
 from demo.edits import Edit
-from demo.jobs import Job, Report
+from demo.jobs import Job
 from demo.models import Loaded, Models
 from demo.nearness import as_table, nearness
 from demo.safety import Check, hold_back
@@ -56,7 +56,7 @@ class Axis:
 
 
 class Studio:
-    """One model at work; jobs wait for each other.
+    """One model at work; jobs wait for each other. Those that make pictures take `report` and `is_stopped` of `Job`.
 
     Args:
         models: which there are; shelf: where results lie; check: of a deployer, see `demo.safety`.
@@ -149,31 +149,18 @@ class Studio:
         save_png(image, path, recipe, profile)
         return path
 
-    def generate(
-        self,
-        given: Given,
-        settings: Settings,
-        model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
-    ) -> list[Path]:
+    def generate(self, given: Given, settings: Settings, model: str | None = None, **watch: Any) -> list[Path]:
         """Pictures from references and a prompt, one for each seed from `settings.seed` on."""
         loaded = self.models.get(model)
         references = self.read(given, loaded)
-        arguments, job, paths = self.arguments(references), Job(settings.count, report, is_stopped), []
+        arguments, job, paths = self.arguments(references), Job(settings.count, **watch), []
         for seed in range(settings.seed, settings.seed + settings.count):
             image = self.run(loaded.pipe, arguments, settings, seed, job).images[0]
             paths.append(self.save(image, f"seed-{seed}", loaded, settings, references, seed=seed))
         return paths
 
     def edit(
-        self,
-        given: Given,
-        settings: Settings,
-        edit: Edit,
-        model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        self, given: Given, settings: Settings, edit: Edit, model: str | None = None, **watch: Any
     ) -> tuple[PIL.Image.Image, Path, int]:
         """An edit of a picture.
 
@@ -183,7 +170,7 @@ class Studio:
         loaded = self.models.get(model)
         references = self.read(given, loaded)
         call = edit.call_of(loaded.inpaint, set(references))
-        arguments, job = self.arguments(references), Job(1, report, is_stopped)
+        arguments, job = self.arguments(references), Job(1, **watch)
         image = self.run(call, arguments, settings, settings.seed, job, mask_feather=edit.feather)
         more = {"command": "demo.edit", "seed": settings.seed, "edit": edit.recipe(settings.keep)}
         path = self.save(image, edit.action, loaded, settings, references, **more, profile=edit.profile)
@@ -197,8 +184,7 @@ class Studio:
         across: Axis,
         down: Axis | None = None,
         model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        **watch: Any,
     ) -> tuple[Path, list[tuple[Path, str]]]:
         """A strip or a grid in which one or two strengths change and all else stays, seed included.
 
@@ -216,7 +202,7 @@ class Studio:
                     f"There is no {axis.granularity} reference whose strength could be swept. Give one first."
                 )
         arguments, rows = self.arguments(references), [None] if down is None else down.values
-        job = Job(len(rows) * across.count, report, is_stopped)
+        job = Job(len(rows) * across.count, **watch)
         made, images = [], []
         for second in rows:
             for first in across.values:
@@ -234,19 +220,14 @@ class Studio:
         return path, made
 
     def explain(
-        self,
-        given: Given,
-        settings: Settings,
-        model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        self, given: Given, settings: Settings, model: str | None = None, **watch: Any
     ) -> tuple[Path, Path, str]:
         """A picture, where and when each reference moved it, and how near it is to each of them (markdown)."""
         loaded = self.models.get(model)
         references = self.read(given, loaded)
         if not references:
             raise ValueError("There is no reference to explain. Give at least one.")
-        arguments, job = self.arguments(references), Job(1, report, is_stopped)
+        arguments, job = self.arguments(references), Job(1, **watch)
         made = self.run(loaded.pipe, arguments, settings, settings.seed, job, return_attribution=True)
         path = self.save(made.images[0], "explained", loaded, settings, references, seed=settings.seed)
         drawn = self.shelf.new("attribution.png")
@@ -274,8 +255,7 @@ class Studio:
         given: Given,
         settings: Settings,
         model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        **watch: Any,
     ) -> tuple[PIL.Image.Image, Path]:
         """Two granularity cards in the place of its reference.
 
@@ -296,7 +276,7 @@ class Studio:
         references = self.read(others, loaded)
         mixed = [{"image": self.argument(one), "weight": weight} for one, weight in weighted]
         seen = views.see(loaded.pipe.mg_encoder, name, mixed, loaded.pipe.default_size(None, None))
-        arguments, job = {**self.arguments(references), name: mixed}, Job(1, report, is_stopped)
+        arguments, job = {**self.arguments(references), name: mixed}, Job(1, **watch)
         image = self.run(loaded.pipe, arguments, settings, settings.seed, job).images[0]
         more = {"command": "demo.mix", "seed": settings.seed, "mixed": {"granularity": name, "share": share}}
         return seen, self.save(image, "mix", loaded, settings, {**references, name: rows}, **more)

@@ -13,7 +13,7 @@ from mg_diffusion.granularities import GRANULARITIES
 
 from .control import Generate, Triple, _check, _generate_all, reinhard_transfer
 from .intervals import N_BOOT, interval_of, stream
-from .metrics import Descriptor, describe, distances
+from .metrics import Descriptor, Pictures, describe, distances
 
 
 Case = tuple[Triple, Triple]  # what the base picture is made from, and what its references are swapped for
@@ -35,7 +35,7 @@ def random_cases(n: int, pool_size: int, seed: int) -> list[tuple[dict[str, int]
 
 def leakage_matrix(
     generate: Generate,
-    pool: Sequence[np.ndarray],
+    pool: Pictures,
     cases: Sequence[Case],
     *,
     batch_size: int = 16,
@@ -166,7 +166,7 @@ def _movement(make: Make, cases: Sequence[Case], seed: int) -> np.ndarray:
     return np.array(moved).swapaxes(0, 1)
 
 
-def _reference_distances(pool: Sequence[np.ndarray], cases: Sequence[Case]) -> np.ndarray:
+def _reference_distances(pool: Pictures, cases: Sequence[Case]) -> np.ndarray:
     """Distances (cases, attributes) between the two references of each attribute."""
     described = {place: describe(pool[place]) for case in cases for triple in case for place in triple.values()}
     found = [[distances(described[a[name]], described[b[name]])[name] for name in GRANULARITIES] for a, b in cases]

@@ -10,7 +10,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and looks for a screen
 
-from mg_diffusion.evaluation.metrics import describe, distances
+from mg_diffusion.evaluation.metrics import Pictures, describe, distances
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import replacing, save_png
 
@@ -18,7 +18,7 @@ from .sections import Bench, photographic_triples, synthetic_triples
 
 
 COLUMNS = 12
-Row = tuple[str, Sequence[np.ndarray]]
+Row = tuple[str, Pictures]
 
 
 def draw_all(bench: Bench, result: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -110,7 +110,7 @@ def plots(result: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def _reference_rows(pool: Sequence[np.ndarray], triples: Sequence[Mapping[str, int]]) -> list[Row]:
+def _reference_rows(pool: Pictures, triples: Sequence[Mapping[str, int]]) -> list[Row]:
     return [(name, [pool[triple[name]] for triple in triples]) for name in GRANULARITIES]
 
 

@@ -1,6 +1,6 @@
 """The sections of MG-Bench: which pictures are asked for, and which module of `mg_diffusion.evaluation` judges them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from mg_diffusion.evaluation.editing_control import measure_hole_control, random
 from mg_diffusion.evaluation.leakage import leakage_matrix, random_cases
 from mg_diffusion.evaluation.masks import random_masks
 from mg_diffusion.evaluation.memorisation import memorisation_audit
+from mg_diffusion.evaluation.metrics import Pictures
 from mg_diffusion.evaluation.quality import image_quality
 from mg_diffusion.evaluation.response import STRENGTHS, slider_response
 from mg_diffusion.granularities import GRANULARITIES
@@ -68,8 +69,8 @@ class Bench:
     sizes: Sizes
     seed: int
     batch_size: int
-    training: Sequence[np.ndarray] | None = None
-    features: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
+    training: Pictures | None = None
+    features: Callable[[Pictures], np.ndarray] | None = None
     reconstruct: Callable[[np.ndarray], np.ndarray] | None = None
     made: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by section, in the order of its triples
 
