@@ -5,7 +5,6 @@ and take them home, one after the other. A request ends well, is refused with a 
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -27,7 +26,7 @@ import httpx
 import PIL.Image
 import torch
 
-from mg_diffusion.recipe import replacing
+from mg_diffusion.recipe import save_json
 
 
 OUTPUT = Path(__file__).parent / "results" / "demo_load.json"
@@ -277,8 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     result = measure(options)
-    with replacing(options.output) as part:
-        part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_json(result, options.output)
     print(table(result))
     for message, count in result["messages"].items():
         print(f"{count} x {message}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mg_diffusion.recipe import prepare_output, replacing, versions
+from mg_diffusion.recipe import prepare_output, save_json, versions
 
 from .bases import build_unet, count
 from .peers import PEERS, Peer
@@ -180,10 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {"device": device, "side": options.side, "compiled": options.compile, "repeats": options.repeats}
     settings |= {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "versions": versions()}
     settings["dtype"] = "bfloat16" if options.device == "cuda" else "float32"
-    with replacing(output) as part:
-        Path(part).write_text(
-            json.dumps({"methods": found, "settings": settings}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+    save_json({"methods": found, "settings": settings}, output)
     plot(found, output.with_suffix(".png"))
     print(table(found))
     return 0

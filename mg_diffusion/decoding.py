@@ -74,6 +74,13 @@ def _check_header(image: PIL.Image.Image, min_side: int, max_pixels: int) -> Non
         raise Unusable("animated", f"a {image.format} of several pictures")
 
 
+def centered_square(image: PIL.Image.Image, side: int, resampling: PIL.Image.Resampling) -> PIL.Image.Image:
+    """The square in the middle of a picture, `side` pixels on a side."""
+    shorter = min(image.size)
+    left, top = (image.width - shorter) // 2, (image.height - shorter) // 2
+    return image.crop((left, top, left + shorter, top + shorter)).resize((side, side), resampling)
+
+
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")

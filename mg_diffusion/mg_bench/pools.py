@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
+from mg_diffusion.decoding import centered_square
 from mg_diffusion.evaluation.control import Triple
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
@@ -79,10 +80,7 @@ def _read_square(path: Path, size: int) -> np.ndarray:
             image = PIL.ImageOps.exif_transpose(opened).convert("RGB")
     except Exception as error:  # decoders of damaged files raise errors of any type
         raise ValueError(f"{str(path)!r} cannot be read as a picture: {error}. Remove it from the folder.") from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side)).resize((size, size), PIL.Image.Resampling.BICUBIC)
-    return np.asarray(square, np.float32) / 255
+    return np.asarray(centered_square(image, size, PIL.Image.Resampling.BICUBIC), np.float32) / 255
 
 
 def _rounded(picture: np.ndarray) -> np.ndarray:
