@@ -38,9 +38,6 @@ MORE = {"sweep": {"columns": 3, "across": "shape"}, "make_card": {"granularity":
 Record = dict[str, Any]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Visitors
-# ---------------------------------------------------------------------------------------------------------------------
 def draw_files(folder: Path) -> dict[str, str]:
     """The pictures that visitors bring along."""
     from demo.references import reference, scene
@@ -147,9 +144,6 @@ class Watch(threading.Thread):
                 time.sleep(1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The server, and the figures
-# ---------------------------------------------------------------------------------------------------------------------
 @contextmanager
 def serving(log: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen]]:
     """The page in a process of its own, when it answers: its address and the process.

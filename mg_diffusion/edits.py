@@ -10,6 +10,7 @@ Every one returns a list of PIL images in which no pixel outside the mask differ
 what else it is given on to the pipeline (`generator`, `num_images_per_prompt`, `feature_guidance_scale`, ...).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
@@ -19,6 +20,7 @@ from .granularities import GRANULARITIES
 
 
 Picture = Any  # a PIL image or a path
+SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
 
 
 def recolor(
@@ -121,6 +123,26 @@ def outpaint(
         )
     mask = PIL.ImageOps.expand(PIL.Image.new("L", image.size, 0), added, 255)
     return _edited(pipe, PIL.ImageOps.expand(image, added), mask, None, options)
+
+
+def named_edit(
+    name: str,
+    pipe: Any,
+    image: Picture,
+    mask: Picture | None,
+    references: dict[str, Any],
+    added: Sequence[int],
+    **options: Any,
+) -> list[PIL.Image.Image]:
+    """The edit of this name, with what it takes of a mask, of references and of pixels added on each of `SIDES`."""
+    if name in ("recolor", "retexture"):
+        edit, reference = (recolor, "color") if name == "recolor" else (retexture, "texture")
+        return edit(pipe, image, references[reference], mask, **options)
+    if name == "reshape":
+        return reshape(pipe, image, mask, **references, **options)
+    if name == "remove":
+        return remove(pipe, image, mask, **options)
+    return variation(pipe, image, **options) if name == "variation" else outpaint(pipe, image, *added, **options)
 
 
 def _as_list(reference: Any) -> list[Any]:
