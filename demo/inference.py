@@ -82,7 +82,7 @@ class Studio:
             choice(name, "A palette's granularity", ("color",))
             row.append(CheckedReference("palette", colors))
         if slot.get("card"):
-            uploads.check_card(slot["card"], name, loaded.pipe.mg_encoder, loaded.cards[name])
+            uploads.check_card(slot["card"], name, loaded.pipe.mg_encoder, loaded.card_shapes[name])
             row.append(CheckedReference("card", uploads.file_bytes(slot["card"])))
         return row
 

@@ -42,7 +42,7 @@ class Loaded:
     name: str
     pipe: Any
     inpaint: Any
-    cards: dict[str, dict[str, tuple[int, ...]]]  # granularity -> shapes by name
+    card_shapes: dict[str, dict[str, tuple[int, ...]]]  # granularity -> shapes by name
     checker: Check | None
 
 
@@ -58,7 +58,7 @@ class Models:
     def names(self) -> list[str]:
         return list(self.places)
 
-    def card_text(self) -> str:
+    def model_card(self) -> str:
         """The README of the default model, where its folder holds one."""
         readme = Path(folder_of(self.places[self.names[0]]), "README.md")
         return readme.read_text(encoding="utf-8") if readme.is_file() else ""

@@ -32,11 +32,7 @@ def recolor(
         color: a color reference, picture or palette.
         mask_image: white is recolored; everything if not given.
     """
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask_image)
-    references = {"color": color, "texture": {"image": image, "mask": mask}, "shape": image}
-    return _edited(pipe, image, mask, references, options)
+    return _exchanged(pipe, image, mask_image, {"color": color}, options)
 
 
 def retexture(
@@ -48,11 +44,7 @@ def retexture(
         texture: a texture reference.
         mask_image: white is retextured; everything if not given.
     """
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask_image)
-    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
-    return _edited(pipe, image, mask, references, options)
+    return _exchanged(pipe, image, mask_image, {"texture": texture}, options)
 
 
 def reshape(
@@ -180,6 +172,17 @@ def _check_whole(options: dict[str, Any]) -> None:
             "This edit takes its shape from the whole picture and cannot compute a part alone: leave `padding_mask_crop` "
             "out, or crop picture and mask first."
         )
+
+
+def _exchanged(
+    pipe: Any, image: Picture, mask: Picture | None, given: dict[str, Any], options: dict[str, Any]
+) -> list[PIL.Image.Image]:
+    """The picture with one attribute of another: the others are its own, color and texture those of what is masked."""
+    _check_whole(options)
+    image = _opened(image)
+    mask = _mask_of(image, mask)
+    masked = {"image": image, "mask": mask}
+    return _edited(pipe, image, mask, {"color": masked, "texture": masked, "shape": image} | given, options)
 
 
 def _edited(

@@ -132,7 +132,7 @@ def cards(loaded, tmp_path_factory):
 
 
 def check(path, name, loaded):
-    uploads.check_card(path, name, loaded.pipe.mg_encoder, loaded.cards[name])
+    uploads.check_card(path, name, loaded.pipe.mg_encoder, loaded.card_shapes[name])
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)
