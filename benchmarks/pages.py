@@ -85,11 +85,7 @@ def blocks_of(place: Path) -> dict[str, str]:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
     if place == DEMO_PAGE:
         return {"load": demo_load_table(read(DEMO_LOAD))}
-    return {
-        "bases": bases_table(read(RESULTS / "bases.json")["bases"]),
-        "share": share_table(),
-        "speed": speed_text(),
-    }
+    return {"bases": bases_table(read(RESULTS / "bases.json")["bases"]), "share": share_table(), "speed": speed_text()}
 
 
 def rewritten(page: str, place: Path = PAGE) -> str:

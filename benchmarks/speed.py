@@ -6,7 +6,6 @@ is the median over repeats in which the things compared take turns, so that a sl
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import resource
@@ -22,7 +21,7 @@ import torch
 
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
-from mg_diffusion.recipe import prepare_output, replacing, versions
+from mg_diffusion.recipe import prepare_output, save_json, versions
 
 
 SIDES = (64, 128, 256, 512)
@@ -194,8 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "versions": versions(),
             },
         }
-        with replacing(output) as part:
-            part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_json(result, output)
         print(table(result))
         print(output)
     except (ValueError, OSError) as error:

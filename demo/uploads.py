@@ -141,7 +141,7 @@ def check_card(path: str | os.PathLike, granularity: str, encoder: Any, blank: d
     """Check all of a granularity card, which must be of this granularity and made by this encoder.
 
     Args:
-        blank: what a card of this encoder holds: shapes by name. Sides of maps may differ, up to four times the area.
+        blank: what a granularity card of this encoder holds: shapes by name. Sides of maps may differ, up to four times the area.
     """
     file_bytes(path, MAX_CARD_BYTES)
     try:

@@ -10,6 +10,7 @@ Every one returns a list of PIL images in which no pixel outside the mask differ
 what else it is given on to the pipeline (`generator`, `num_images_per_prompt`, `feature_guidance_scale`, ...).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
@@ -19,6 +20,7 @@ from .granularities import GRANULARITIES
 
 
 Picture = Any  # a PIL image or a path
+SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
 
 
 def recolor(
@@ -30,11 +32,7 @@ def recolor(
         color: a color reference, picture or palette.
         mask_image: white is recolored; everything if not given.
     """
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask_image)
-    references = {"color": color, "texture": {"image": image, "mask": mask}, "shape": image}
-    return _edited(pipe, image, mask, references, options)
+    return _exchanged(pipe, image, mask_image, {"color": color}, options)
 
 
 def retexture(
@@ -46,11 +44,7 @@ def retexture(
         texture: a texture reference.
         mask_image: white is retextured; everything if not given.
     """
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask_image)
-    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
-    return _edited(pipe, image, mask, references, options)
+    return _exchanged(pipe, image, mask_image, {"texture": texture}, options)
 
 
 def reshape(
@@ -123,6 +117,26 @@ def outpaint(
     return _edited(pipe, PIL.ImageOps.expand(image, added), mask, None, options)
 
 
+def named_edit(
+    name: str,
+    pipe: Any,
+    image: Picture,
+    mask: Picture | None,
+    references: dict[str, Any],
+    added: Sequence[int],
+    **options: Any,
+) -> list[PIL.Image.Image]:
+    """The edit of this name, with what it takes of a mask, of references and of pixels added on each of `SIDES`."""
+    if name in ("recolor", "retexture"):
+        edit, reference = (recolor, "color") if name == "recolor" else (retexture, "texture")
+        return edit(pipe, image, references[reference], mask, **options)
+    if name == "reshape":
+        return reshape(pipe, image, mask, **references, **options)
+    if name == "remove":
+        return remove(pipe, image, mask, **options)
+    return variation(pipe, image, **options) if name == "variation" else outpaint(pipe, image, *added, **options)
+
+
 def _as_list(reference: Any) -> list[Any]:
     return list(reference) if isinstance(reference, (list, tuple)) else [reference]
 
@@ -158,6 +172,17 @@ def _check_whole(options: dict[str, Any]) -> None:
             "This edit takes its shape from the whole picture and cannot compute a part alone: leave `padding_mask_crop` "
             "out, or crop picture and mask first."
         )
+
+
+def _exchanged(
+    pipe: Any, image: Picture, mask: Picture | None, given: dict[str, Any], options: dict[str, Any]
+) -> list[PIL.Image.Image]:
+    """The picture with one attribute of another: the others are its own, color and texture those of what is masked."""
+    _check_whole(options)
+    image = _opened(image)
+    mask = _mask_of(image, mask)
+    masked = {"image": image, "mask": mask}
+    return _edited(pipe, image, mask, {"color": masked, "texture": masked, "shape": image} | given, options)
 
 
 def _edited(

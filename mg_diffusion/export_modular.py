@@ -43,10 +43,7 @@ def _read_index(source: Path, target: Path) -> dict[str, Any]:
 def _export_component(source: Path, target: Path, library: str, kind: str, weights: bool) -> bool:
     """Copy the folder of one component; whether its class comes with it, as remote code."""
     shutil.copytree(
-        source,
-        target,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("__pycache__", *(() if weights else WEIGHTS)),
+        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", *(() if weights else WEIGHTS))
     )
     if library in ("diffusers", "transformers"):
         return False

@@ -29,7 +29,7 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.training",
     r"mg_diffusion\.pipelines",
     r"mg_diffusion\.export",
-    r"mg_diffusion\.cards",
+    r"mg_diffusion\.model_card",
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
 )
@@ -155,7 +155,7 @@ def test_arrow_governs_a_file(arrow):
     ("name", "path", "source"),
     [
         ("self-contained", "mg_diffusion/modeling_x.py", "import einops"),
-        ("self-contained", "mg_diffusion/modeling_x.py", "from .cards import card"),
+        ("self-contained", "mg_diffusion/modeling_x.py", "from .model_card import main"),
         ("self-contained", "mg_diffusion/modeling_x.py", "def f():\n    import cv2"),
         ("self-contained", "pipelines/pipeline_x.py", "from mg_diffusion import A"),
         ("self-contained", "pipelines/pipeline_x.py", "from . import pipeline_mg"),

@@ -52,10 +52,10 @@ def test_a_palette_stands_for_its_picture(encoder):
         for references in (pictures, [extract_palette(encoder, picture, 6) for picture in pictures])
     )
     for place, palette in enumerate(of_palettes):
-        apart = [
+        distances = [
             (palette.sort(0).values.mean(0) - other.sort(0).values.mean(0)).norm().item() for other in of_pictures
         ]
-        assert int(np.argmin(apart)) == place
+        assert int(np.argmin(distances)) == place
 
 
 @pytest.mark.parametrize("count", [0, 257])

@@ -31,8 +31,8 @@ def test_factors_have_the_documented_ranges(seed):
     regions, texture, palette = render_regions(seed, 48), render_texture(seed, 0, 48), render_palette(seed)
     assert regions.shape == (48, 48) and regions.min() >= 0 and regions.max() <= 3 and len(np.unique(regions)) > 1
     assert texture.mean() == pytest.approx(0, abs=1e-6) and texture.std() == pytest.approx(1, abs=1e-4)
-    apart = np.linalg.norm(palette[:, None] - palette[None], axis=-1)
-    assert palette.shape == (4, 3) and apart[~np.eye(4, dtype=bool)].min() > 28
+    distances = np.linalg.norm(palette[:, None] - palette[None], axis=-1)
+    assert palette.shape == (4, 3) and distances[~np.eye(4, dtype=bool)].min() > 28
 
 
 @pytest.mark.parametrize("seed", [9, 12, 5, 6, 1, 3, 0])  # one for each kind of texture

@@ -103,7 +103,7 @@ class Shared:
         return [*values, found.model or self.studio.models.names[0]]
 
     def with_card(self, granularity: str, path: str) -> list[Any]:
-        """Values of `references`: a card in place of what is there."""
+        """Values of `references`: a granularity card in place of what is there."""
         values = []
         for slot in self.slots:
             mine = [*slot_values(slot.name, {"card": path}, 1.0)[:-1], gr.skip()]

@@ -4,12 +4,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..edits import SIDES
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
 from .values import OneForEach, number, schedule_of_one, strength_of_one, window
-
-
-SIDES = ("left", "top", "right", "bottom")
 
 
 def add_one_for_each(

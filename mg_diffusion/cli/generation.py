@@ -16,7 +16,6 @@ from .. import edits
 from ..attribution import draw_attribution
 from ..loading import load_pipeline, model_name
 from ..recipe import describe_file, prepare_output, save_png
-from .flags import SIDES
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
 
 
@@ -44,10 +43,7 @@ def load(name: str, options: argparse.Namespace) -> Any:
 
     try:
         return load_pipeline(
-            getattr(pipelines, name),
-            options.model,
-            trust_remote_code=options.trust_remote_code,
-            device=options.device,
+            getattr(pipelines, name), options.model, trust_remote_code=options.trust_remote_code, device=options.device
         )
     except ValueError as error:
         if "trust_remote_code" not in str(error):
@@ -81,7 +77,7 @@ def edit(options: argparse.Namespace) -> None:
         "command": options.command,
         "image": describe_file(options.image),
         **({"mask": describe_file(options.mask)} if options.mask else {}),
-        **{side: getattr(options, side) for side in SIDES if getattr(options, side, None)},
+        **{side: getattr(options, side) for side in edits.SIDES if getattr(options, side, None)},
     }
     pipe = load("MGInpaintPipeline", options)
     references = values_of(arguments.references)
@@ -89,32 +85,14 @@ def edit(options: argparse.Namespace) -> None:
         pictures = {"image": image, "mask_image": mask, "reference_image": references}
         make = functools.partial(_call, pipe, options, paths, **pictures)
     else:
-        make = _named_edit(pipe, options, image, mask, references or {})
+        added = [getattr(options, side, 0) for side in edits.SIDES]
+        make = functools.partial(edits.named_edit, options.command, pipe, image, mask, references or {}, added)
     profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
     made = _run(pipe, options, arguments, recipe, paths, make, profile)
     if mask is not None:
         outside = np.asarray(mask) == 0
         changed = [(np.asarray(one) != np.asarray(image.convert("RGB"))).any(2) for one in made]
         print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
-
-
-def _named_edit(
-    pipe: Any,
-    options: argparse.Namespace,
-    image: PIL.Image.Image,
-    mask: PIL.Image.Image | None,
-    references: dict[str, list[Any]],
-) -> Callable[..., list[PIL.Image.Image]]:
-    """The edit that the command names, with what it needs of pictures and references."""
-    make = functools.partial(getattr(edits, options.command), pipe, image)
-    if options.command in ("recolor", "retexture"):
-        return functools.partial(make, *references.values(), mask)
-    if options.command == "reshape":
-        return functools.partial(make, mask, **references)
-    if options.command == "remove":
-        return functools.partial(make, mask)
-    sides = {side: getattr(options, side) for side in SIDES} if options.command == "outpaint" else {}
-    return functools.partial(make, **sides)
 
 
 def _output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> list[Path]:

@@ -10,7 +10,7 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and looks for a screen
 
-from mg_diffusion.evaluation.metrics import describe, distances
+from mg_diffusion.evaluation.metrics import Pictures, describe, distances
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import replacing, save_png
 
@@ -18,7 +18,7 @@ from .sections import Bench, photographic_triples, synthetic_triples
 
 
 COLUMNS = 12
-Row = tuple[str, Sequence[np.ndarray]]
+Row = tuple[str, Pictures]
 
 
 def draw_all(bench: Bench, result: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -73,11 +73,11 @@ def failure_rows(bench: Bench) -> list[Row]:
     if "photographic" not in bench.made:
         return []
     triples, made, pool = photographic_triples(bench), bench.made["photographic"], bench.photographs.pictures
-    lent = {place: describe(pool[place]) for triple in triples for place in triple.values()}
+    references = {place: describe(pool[place]) for triple in triples for place in triple.values()}
     found = []
     for triple, picture in zip(triples, made, strict=True):
         output = describe(picture)
-        found.append([distances(output, lent[triple[name]])[name] for name in GRANULARITIES])
+        found.append([distances(output, references[triple[name]])[name] for name in GRANULARITIES])
     far = (np.array(found) / np.mean(found, 0)).sum(1)
     worst = np.argsort(-far)[:COLUMNS]
     rows = _reference_rows(pool, [triples[place] for place in worst])
@@ -110,7 +110,7 @@ def plots(result: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def _reference_rows(pool: Sequence[np.ndarray], triples: Sequence[Mapping[str, int]]) -> list[Row]:
+def _reference_rows(pool: Pictures, triples: Sequence[Mapping[str, int]]) -> list[Row]:
     return [(name, [pool[triple[name]] for triple in triples]) for name in GRANULARITIES]
 
 

@@ -8,6 +8,10 @@ import torch
 from tqdm.auto import tqdm
 
 
+Pictures = Sequence[np.ndarray]
+References = Mapping[str, Pictures]
+
+
 class Method(Protocol):
     """Whatever makes pictures, as the bench asks for them.
 
@@ -20,19 +24,11 @@ class Method(Protocol):
     progress: tqdm
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Pictures
     ) -> list[np.ndarray]: ...
 
     def edit(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray],
-        references: Mapping[str, Sequence[np.ndarray]],
-        seeds: Sequence[int],
+        self, images: Pictures, masks: Pictures, references: References, seeds: Sequence[int]
     ) -> list[np.ndarray]: ...
 
 
@@ -53,20 +49,12 @@ class PipelineMethod:
             pipe.set_progress_bar_config(disable=True)  # one bar for all batches is enough
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Pictures
     ) -> list[np.ndarray]:
         return self._call(self.generator, references, seeds, scales)
 
     def edit(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray],
-        references: Mapping[str, Sequence[np.ndarray]],
-        seeds: Sequence[int],
+        self, images: Pictures, masks: Pictures, references: References, seeds: Sequence[int]
     ) -> list[np.ndarray]:
         painted = [np.asarray(mask, np.float32) for mask in masks]
         return self._call(self.inpainter, references, seeds, None, image=list(images), mask_image=painted)
@@ -74,7 +62,7 @@ class PipelineMethod:
     def _call(
         self,
         pipe: Any,
-        references: Mapping[str, Sequence[np.ndarray]],
+        references: References,
         seeds: Sequence[int],
         scales: Mapping[str, float] | None,
         **pictures: Any,

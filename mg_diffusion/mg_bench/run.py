@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mg_diffusion.evaluation.control import write_json
 from mg_diffusion.evaluation.quality import name_of
-from mg_diffusion.recipe import replacing, versions
+from mg_diffusion.recipe import save_json, versions
 
 from .drawing import draw_all
 from .sections import SECTIONS, Bench
@@ -40,8 +39,7 @@ def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path
         if found is None:
             continue
         result[name] = found
-        with replacing(output) as part:
-            write_json(part, result)
+        save_json(result, output)
         bench.method.progress.write(f"{name}: {time.monotonic() - start:.0f} s")
     bench.method.progress.close()
     print(markdown(result))

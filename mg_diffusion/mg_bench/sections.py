@@ -1,6 +1,6 @@
 """The sections of MG-Bench: which pictures are asked for, and which module of `mg_diffusion.evaluation` judges them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from mg_diffusion.evaluation.editing_control import measure_hole_control, random
 from mg_diffusion.evaluation.leakage import leakage_matrix, random_cases
 from mg_diffusion.evaluation.masks import random_masks
 from mg_diffusion.evaluation.memorisation import memorisation_audit
+from mg_diffusion.evaluation.metrics import Pictures
 from mg_diffusion.evaluation.quality import image_quality
 from mg_diffusion.evaluation.response import STRENGTHS, slider_response
 from mg_diffusion.granularities import GRANULARITIES
@@ -68,12 +69,12 @@ class Bench:
     sizes: Sizes
     seed: int
     batch_size: int
-    training: Sequence[np.ndarray] | None = None
-    features: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None
+    training: Pictures | None = None
+    features: Callable[[Pictures], np.ndarray] | None = None
     reconstruct: Callable[[np.ndarray], np.ndarray] | None = None
     made: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by section, in the order of its triples
 
-    def keeping(self, name: str) -> Callable[..., list[np.ndarray]]:
+    def generate_and_keep(self, name: str) -> Callable[..., list[np.ndarray]]:
         """`generate`, which also keeps what it makes under `name`."""
 
         def generate(**asked: Any) -> list[np.ndarray]:
@@ -100,14 +101,14 @@ def halves(bench: Bench) -> list[np.ndarray]:
 
 def photographic_triples(bench: Bench) -> list[dict[str, int]]:
     """References from one half only: with their own references among the real pictures, outputs would seem nearer."""
-    lent = halves(bench)[1]
-    triples = random_triples(bench.sizes.photographic_triples, len(lent), bench.seed)
-    return [{name: int(lent[place]) for name, place in triple.items()} for triple in triples]
+    sources = halves(bench)[1]
+    triples = random_triples(bench.sizes.photographic_triples, len(sources), bench.seed)
+    return [{name: int(sources[place]) for name, place in triple.items()} for triple in triples]
 
 
 def retrieval_synthetic(bench: Bench) -> dict:
     return measure_control(
-        bench.keeping("synthetic"),
+        bench.generate_and_keep("synthetic"),
         bench.rendered.pictures,
         synthetic_triples(bench),
         outputs_per_triple=bench.sizes.synthetic_seeds,
@@ -118,7 +119,10 @@ def retrieval_synthetic(bench: Bench) -> dict:
 
 def retrieval_photographic(bench: Bench) -> dict:
     return measure_control(
-        bench.keeping("photographic"), bench.photographs.pictures, photographic_triples(bench), **bench.common
+        bench.generate_and_keep("photographic"),
+        bench.photographs.pictures,
+        photographic_triples(bench),
+        **bench.common,
     )
 
 
@@ -141,12 +145,12 @@ def response(bench: Bench) -> dict:
 
 
 def quality(bench: Bench) -> dict | None:
-    """Outputs of crossed photographs against real ones of the same folder that lent them nothing."""
+    """Outputs of crossed photographs against real ones of the same folder that are references of none."""
     if bench.features is None or "photographic" not in bench.made:
         return None
-    real, lent = ([bench.photographs.pictures[place] for place in half] for half in halves(bench))
-    rebuilt = None if bench.reconstruct is None else [bench.reconstruct(picture) for picture in lent]
-    return image_quality(bench.made["photographic"], real, lent, rebuilt, bench.features, seed=bench.seed)
+    real, sources = ([bench.photographs.pictures[place] for place in half] for half in halves(bench))
+    rebuilt = None if bench.reconstruct is None else [bench.reconstruct(picture) for picture in sources]
+    return image_quality(bench.made["photographic"], real, sources, rebuilt, bench.features, seed=bench.seed)
 
 
 def editing_fidelity(bench: Bench) -> dict:

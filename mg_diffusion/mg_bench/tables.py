@@ -96,9 +96,14 @@ def response_table(found: Mapping[str, Any]) -> str:
     return table(["", "rank correlation of the mean curve", "of each triple", "monotone"], rows)
 
 
-def memorisation_table(found: Mapping[str, Any]) -> str:
+def diversity_text(found: Mapping[str, Any]) -> str:
+    return f"Variance over seeds under fixed references, over that of real pictures: {plain(found['ratio'])}."
+
+
+def memorisation_text(found: Mapping[str, Any]) -> str:
     rows = [[name, plain(found[name]["auc"])] for name in ("pixels", "features") if name in found]
-    return table(["compared by", "AUC"], rows)
+    note = "0.5: outputs are no nearer to training pictures than held-out pictures are; 0: all are copies."
+    return f"{table(['compared by', 'AUC'], rows)}\n\n{note}"
 
 
 def methods_table(results: Sequence[Mapping[str, Any]], track: str) -> str:
@@ -136,23 +141,14 @@ def parts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
             ]
     for name, track in ((f"leakage_{track}", title) for track, title in TRACKS.items()):
         if name in result:
-            found.append(
-                (f"Leakage, {track}", f"{leakage_table(result[name]['method'])}\n\n{dominance_of(result[name])}")
-            )
-    if "response" in result:
-        found.append(("Sliders", response_table(result["response"])))
-    if "quality" in result:
-        found.append(("Quality", quality_table(result["quality"])))
-    if "editing_fidelity" in result:
-        found.append(("Editing without references", editing_table(result["editing_fidelity"], method)))
-    if "editing_control" in result:
-        found.append(("Editing with references", retrieval_table(result["editing_control"], method)))
-    if "diversity" in result:
-        ratio = plain(result["diversity"]["ratio"])
-        found.append(
-            ("Diversity", f"Variance over seeds under fixed references, over that of real pictures: {ratio}.")
-        )
-    if "memorisation" in result:
-        note = "0.5: outputs are no nearer to training pictures than held-out pictures are; 0: all are copies."
-        found.append(("Memorisation", f"{memorisation_table(result['memorisation'])}\n\n{note}"))
-    return found
+            text = f"{leakage_table(result[name]['method'])}\n\n{dominance_of(result[name])}"
+            found.append((f"Leakage, {track}", text))
+    texts = {
+        "response": ("Sliders", response_table),
+        "quality": ("Quality", quality_table),
+        "editing_fidelity": ("Editing without references", lambda one: editing_table(one, method)),
+        "editing_control": ("Editing with references", lambda one: retrieval_table(one, method)),
+        "diversity": ("Diversity", diversity_text),
+        "memorisation": ("Memorisation", memorisation_text),
+    }
+    return found + [(title, text(result[name])) for name, (title, text) in texts.items() if name in result]

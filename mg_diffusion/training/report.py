@@ -23,7 +23,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and looks for a screen
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from mg_diffusion.cards import PLACES
+from mg_diffusion.model_card import PLACES
 
 from .arguments import STAGES, defaults_of
 from .checkpoints import writing

@@ -88,10 +88,10 @@ def test_pictures_go_through_the_autoencoder(pipes):
 
 
 def test_copies_of_references_are_not_nearer_to_real_pictures_than_others(bench):
-    """Quality is judged against photographs that lent nothing, or copying would seem better than real pictures."""
-    lent = {place for triple in photographic_triples(bench) for place in triple.values()}
+    """Quality is judged against photographs that are no references, or copying would seem better than real pictures."""
+    sources = {place for triple in photographic_triples(bench) for place in triple.values()}
     real, other = halves(bench)
-    assert lent <= set(other) and not lent & set(real)
+    assert sources <= set(other) and not sources & set(real)
 
 
 def test_a_model_without_text_is_measured(pipes, bench):

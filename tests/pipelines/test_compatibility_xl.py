@@ -16,7 +16,7 @@ from mg_diffusion.export import export
 from mg_diffusion.export_modular import export_modular
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline, MGXLInpaintPipeline, MGXLPipeline
 
-from .test_company import IMAGE, renamed, run, with_ip_adapter
+from .test_compatibility import IMAGE, renamed, run, with_ip_adapter
 from .tiny import SIZE, picture, references
 from .tiny_xl import tiny_components_xl, tiny_unet_xl
 

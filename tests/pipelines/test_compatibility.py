@@ -1,4 +1,4 @@
-"""The table of docs/company.md, row by row: what works has its effect beside references, what is refused says so."""
+"""The table of docs/compatibility.md, row by row: what works has its effect beside references, what is refused says so."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
 from .tiny import SIZE, picture, references, seeded, tiny_adapter, tiny_encoder, tiny_unet
 
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "company.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "compatibility.md"
 CPU = torch.device("cpu")
 IMAGE = picture(4, SIZE, SIZE)
 OTHER = picture(6, SIZE, SIZE)
@@ -572,7 +572,7 @@ def everything(pipeline) -> dict:
     return {**controlled(pipeline), **adapted(pipeline), **with_ip_adapter(pipeline)}
 
 
-def test_every_row_of_guidance_gets_the_company_of_the_conditional_row(make):
+def test_every_row_of_guidance_gets_the_other_adapters_of_the_conditional_row(make):
     """A contrast to the very reference that is given is no contrast, whatever goes with it."""
     pipeline = make()
     options = {"reference_image": references(), "num_images_per_prompt": 2, **everything(pipeline)}
@@ -634,7 +634,7 @@ HOLE[4:12, 4:12] = 255
 
 @pytest.mark.parametrize("is_inpainting", [False, True])
 @pytest.mark.parametrize("prepare", [with_ip_adapter, adapted, controlled, two_loras], ids=lambda f: f.__name__)
-def test_edits_go_with_company_and_stay_inside_the_mask(make_inpaint, prepare, is_inpainting):
+def test_edits_go_with_other_adapters_and_stay_inside_the_mask(make_inpaint, prepare, is_inpainting):
     pipeline, given = make_inpaint(is_inpainting=is_inpainting), {"reference_image": references()}
     edit = {"image": picture(3, SIZE, SIZE), "mask_image": HOLE, "output_type": "pt", "guidance_scale": 2.0}
     steered = run(pipeline, **edit, **given)

@@ -1,22 +1,20 @@
-"""The card and the figures of the README come from files alone, and what is missing is named."""
+"""The model card and the figures of the README come from files alone, and what is missing is named."""
 
 import json
 
 import pytest
 
-from mg_diffusion.cards import (
+from mg_diffusion.model_card import main
+from mg_diffusion.model_card.card import (
     TIMED,
     baselines,
-    card,
     controls,
-    credits,
-    main,
+    model_card,
     model_index,
     other_data,
-    readme_tables,
-    replace_numbers,
     speed_table,
 )
+from mg_diffusion.model_card.readme import credits, readme_tables, replace_numbers
 
 
 def figure(mean):
@@ -126,7 +124,7 @@ def test_speed_table_reads_what_the_benchmark_writes(repository):
 
 
 def test_card_has_front_matter_and_all_figures_but_no_places(folder):
-    text = card(folder)
+    text = model_card(folder)
     front, body = text.removeprefix("---\n").split("\n---\n", 1)
     assert front.startswith("library_name: diffusers\n") and "model-index: [" in front
     assert "{" not in body.replace('={"color"', "")
@@ -136,7 +134,7 @@ def test_card_has_front_matter_and_all_figures_but_no_places(folder):
 
 
 def test_other_methods_have_a_row_for_each_track_they_were_benched_on(folder):
-    assert "Other methods" not in card(folder) and baselines(folder) == ""
+    assert "Other methods" not in model_card(folder) and baselines(folder) == ""
     (folder / "baselines").mkdir()
     quality = {"samples": {"frechet": figure(0.625)}}
     for name, tracks in (("gatys", ("photographic",)), ("ip_adapter", ("photographic", "synthetic"))):
@@ -147,11 +145,11 @@ def test_other_methods_have_a_row_for_each_track_they_were_benched_on(folder):
     cell = "25.0 [20.0, 30.0]"
     assert f"| gatys | {cell} | {cell} | {cell} | {cell} | 0.625 [0.575, 0.675] |" in photographs
     assert "| ip_adapter |" in photographs and "| ip_adapter |" in rendered and "gatys |" not in rendered
-    assert baselines(folder) in card(folder)
+    assert baselines(folder) in model_card(folder)
 
 
 def test_further_controls_are_told_where_they_were_measured(folder):
-    assert "Further controls" not in card(folder) and controls(folder) == ""
+    assert "Further controls" not in model_card(folder) and controls(folder) == ""
     shares = {name: figure(0.25) for name in ("color", "texture", "shape", "color_by_histogram")}
     response = {"distances": [0.5, 0.25], "rank_correlation": 1.0}
     measured = {
@@ -166,7 +164,7 @@ def test_further_controls_are_told_where_they_were_measured(folder):
     text = controls(folder)
     for part in ("| both | 25.0 [20.0, 30.0] |", "96.0 % of 50 halves", "color 1.00", "5.00 with", "two regions 1.06"):
         assert part in text, part
-    assert text in card(folder)
+    assert text in model_card(folder)
 
 
 def test_the_benchmark_writes_what_the_card_reads(repository):
@@ -176,7 +174,7 @@ def test_the_benchmark_writes_what_the_card_reads(repository):
 
 
 def test_other_pictures_have_their_own_tables(folder):
-    assert "other pictures" not in card(folder) and other_data(folder) == ""
+    assert "other pictures" not in model_card(folder) and other_data(folder) == ""
     (folder / "other_data").mkdir()
     result = {
         "settings": {"model": "mg-bazaar (embedded)", "data": "wallpapers", "pictures": 70},
@@ -184,7 +182,7 @@ def test_other_pictures_have_their_own_tables(folder):
     }
     (folder / "other_data" / "a.json").write_text(json.dumps(result))
     assert "`wallpapers`: 70 pictures" in other_data(folder) and "25.0 [20.0, 30.0]" in other_data(folder)
-    assert other_data(folder) in card(folder)
+    assert other_data(folder) in model_card(folder)
 
 
 @pytest.mark.parametrize("name", ["bench", "speed", "training"])
@@ -192,16 +190,16 @@ def test_a_missing_or_damaged_file_is_named(folder, name):
     path = folder / f"{name}.json"
     path.write_text("{")
     with pytest.raises(ValueError, match=f"{name}.json is damaged"):
-        card(folder)
+        model_card(folder)
     path.unlink()
     with pytest.raises(ValueError, match=f"{name}.json is missing"):
-        card(folder)
+        model_card(folder)
 
 
 def test_a_bare_training_configuration_is_refused(folder):
     (folder / "training.json").write_text('{"resolution": 64}')
     with pytest.raises(ValueError, match="lacks parameters"):
-        card(folder)
+        model_card(folder)
 
 
 def test_numbers_are_replaced_and_nothing_else():
@@ -236,7 +234,7 @@ def test_main_writes_card_credits_and_readme(folder, data, tmp_path):
     readme = tmp_path / "PROJECT.md"
     readme.write_text("<!-- numbers -->\n<!-- /numbers -->\n")
     main([str(folder), "--readme", str(readme), "--credits", str(data)])
-    assert (folder / "README.md").read_text(encoding="utf-8") == card(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == model_card(folder)
     assert (folder / "CREDITS.md").read_text(encoding="utf-8") == credits(data)
     block = f"{readme_tables(BENCH)}\n\n{speed_table(SPEED)}"
     assert readme.read_text(encoding="utf-8") == f"<!-- numbers -->\n{block}\n<!-- /numbers -->\n"

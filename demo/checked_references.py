@@ -1,4 +1,4 @@
-"""References of a visitor: what the pipelines take, and how they travel in the metadata of a result."""
+"""References of a visitor, checked: what the pipelines take, and how they travel in the metadata of a result."""
 
 import base64
 import binascii
@@ -16,8 +16,8 @@ DAMAGED = "The recipe in this picture is damaged. Drop in the file as it was mad
 
 
 @dataclass(frozen=True)
-class Lent:
-    """One reference, checked: `value` is an RGB picture, a palette (list of hex colors) or the bytes of a card."""
+class CheckedReference:
+    """A reference: `value` is an RGB picture, a palette (list of hex colors) or the bytes of a granularity card."""
 
     kind: str  # "picture", "palette" or "card"
     value: PIL.Image.Image | list[str] | bytes
@@ -58,15 +58,19 @@ def from_text(text: Any) -> bytes:
         raise ValueError(DAMAGED) from error
 
 
-def read_lent(entry: Any, name: str) -> Lent | None:
+def read_reference(entry: Any, name: str) -> CheckedReference | None:
     """A reference from the metadata of a result, checked like an upload; `None` if it did not travel along."""
     if not isinstance(entry, dict):
         raise ValueError(DAMAGED)
     if "palette" in entry:
         colors = entry["palette"]
-        return Lent("palette", uploads.read_palette(", ".join(map(str, colors)) if isinstance(colors, list) else ""))
+        return CheckedReference(
+            "palette", uploads.read_palette(", ".join(map(str, colors)) if isinstance(colors, list) else "")
+        )
     if "picture" in entry:
-        return Lent("picture", uploads.read_reference(from_text(entry["picture"]), f"The {name} reference"))
+        return CheckedReference(
+            "picture", uploads.read_reference(from_text(entry["picture"]), f"The {name} reference")
+        )
     if "card" in entry:
-        return Lent("card", from_text(entry["card"]))
+        return CheckedReference("card", from_text(entry["card"]))
     return None
