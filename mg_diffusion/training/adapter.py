@@ -21,7 +21,8 @@ from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
 from .base import BASE, Objective, fit
-from .keeping import KeptCrossings, KeptText, Tensors, code_of, fingerprint, keep, latents_of, pixels_of, text_of
+from .caching import CachedCrossings, CachedText, Tensors, cached, latents_of, text_of
+from .fingerprints import code_fingerprint, model_fingerprint, picture_fingerprint
 from .loop import run_length, start, write_configuration
 from .models import ConditionedUNet
 from .pictures import Pictures, load_splits
@@ -39,8 +40,8 @@ class AdapterObjective(Objective):
         pipeline: of the base.
         resolution: side in pixels of the pictures to paint.
         view_size: side of the pictures that the encoder sees; crossed pictures are made at it.
-        kept_latents: from `latents_of`, of all photographs.
-        kept_text: embeddings of all captions.
+        cached_latents: from `latents_of`, of all photographs.
+        cached_text: embeddings of all captions.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class AdapterObjective(Objective):
         snr_gamma: float,
         resolution: int,
         view_size: int,
-        kept_latents: Tensors | None = None,
-        kept_text: KeptText | None = None,
+        cached_latents: Tensors | None = None,
+        cached_text: CachedText | None = None,
     ):
         super().__init__(pipeline.components, snr_gamma)
-        self.pipeline, self.kept_latents, self.kept_text = pipeline, kept_latents, kept_text
-        self.kept_crossings = KeptCrossings(self.vae)
+        self.pipeline, self.cached_latents, self.cached_text = pipeline, cached_latents, cached_text
+        self.cached_crossings = CachedCrossings(self.vae)
         self.resolution, self.is_enlarged = resolution, resolution > view_size
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -62,7 +63,7 @@ class AdapterObjective(Objective):
         return {**default_collate(samples), "captions": captions}
 
     def clean_latents(self, batch: dict[str, Any], generators: list[torch.Generator] | None = None) -> torch.Tensor:
-        if self.kept_latents is None:
+        if self.cached_latents is None:
             return self.latents(batch["image"], generators)
 
         def own(rows: torch.Tensor) -> list[torch.Generator] | None:
@@ -75,10 +76,10 @@ class AdapterObjective(Objective):
             clean[is_new] = self.latents(batch["image"][is_new], own(is_new))
         if is_photo.any():
             place = batch["item"][is_photo].cpu(), batch["is_flipped"][is_photo].long().cpu()
-            kept = {name: value[place] for name, value in self.kept_latents.items()}
+            kept = {name: value[place] for name, value in self.cached_latents.items()}
             clean[is_photo] = self.sample(kept, own(is_photo), clean)
         if is_crossing.any():
-            kept = self.kept_crossings(batch["crossing"][is_crossing].tolist(), batch["image"][is_crossing])
+            kept = self.cached_crossings(batch["crossing"][is_crossing].tolist(), batch["image"][is_crossing])
             clean[is_crossing] = self.sample(kept, own(is_crossing), clean)
         return clean
 
@@ -105,10 +106,10 @@ class AdapterObjective(Objective):
         fusion_scale: float | torch.Tensor,
     ) -> torch.Tensor:
         device = unet_input.device
-        if self.kept_text is None:
+        if self.cached_text is None:
             found = text_of(self.pipeline, batch["captions"], device)
         else:
-            found = self.kept_text(batch["captions"], device)
+            found = self.cached_text(batch["captions"], device)
         return model(
             unet_input.to(self.pipeline.unet.dtype),
             timesteps,
@@ -233,12 +234,12 @@ def run(args: Namespace) -> list[dict[str, float]]:
     kept: dict[str, Any] = {}
     if args.cache_latents:
         images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
-        identity = [code_of(keep, type(vae)), fingerprint(vae), pixels_of(images)]
+        identity = [code_fingerprint(cached, type(vae)), model_fingerprint(vae), picture_fingerprint(images)]
         with accelerator.main_process_first():
-            kept["kept_latents"] = keep(
+            kept["cached_latents"] = cached(
                 args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
             )
-            kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
+            kept["cached_text"] = CachedText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
     objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
 
     def stream_of(

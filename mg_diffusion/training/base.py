@@ -14,10 +14,10 @@ from torch.utils.data import Dataset, default_collate
 from mg_diffusion.loading import EMBEDDED_NAME, embedded_model
 from mg_diffusion.pipelines import MGPipeline
 
-from .draws import draw_each, generators_of
 from .loop import run_length, start, train
 from .models import TrainedModel, build_components
 from .pictures import Pictures, load_splits
+from .seeding import generators_of, per_sample
 from .sharding import gathered
 from .streaming import samples_of
 from .supervision import SampleStream, build_pool, views_of
@@ -147,14 +147,14 @@ class Objective:
     def draw_timesteps(self, batch: dict[str, Any], generators: list[torch.Generator]) -> torch.Tensor:
         """Timesteps (B,), all of them equally likely."""
         count = len(self.alphas)
-        return draw_each(lambda g: torch.randint(0, count, (), generator=g), generators, batch["image"].device)
+        return per_sample(lambda g: torch.randint(0, count, (), generator=g), generators, batch["image"].device)
 
     def training_loss(self, model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         generators, device = generators_of(batch), batch["image"].device
         timesteps = self.draw_timesteps(batch, generators)
         noise = randn_tensor(self.latent_shape(batch["image"]), generator=generators, device=device)
         # The fusion is left out of half of the samples, so that alpha = 0 always works.
-        is_fused = draw_each(lambda g: torch.rand((), generator=g) < 0.5, generators, device)
+        is_fused = per_sample(lambda g: torch.rand((), generator=g) < 0.5, generators, device)
         fusion_scale = is_fused.float().view(-1, 1, 1, 1)
         return self(model, batch, timesteps, noise, fusion_scale, generators).mean()
 

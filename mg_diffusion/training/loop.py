@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 from .averaging import Averaged
 from .checkpoints import load_checkpoint, read_manifest, writing
 from .disk import write_text
-from .draws import Drawn
 from .hub import create_repository
 from .journal import Journal, Meter, Progress, stop_at_non_finite
 from .pauses import Pauses
 from .resuming import clear, compare, compare_data, continue_log, prepare_folder
+from .seeding import SeededSamples
 from .sharding import prepare_for_sharding, whole
 from .stopping import Stop
 from .trackers import chosen_trackers, start_trackers
@@ -146,7 +146,7 @@ def build_loader(
 ) -> DataLoader:
     """Batches of the stream in its own order; accelerate gives each process its part of them."""
     return DataLoader(
-        Drawn(dataset, args.seed),
+        SeededSamples(dataset, args.seed),
         batch_size=args.train_batch_size,
         collate_fn=collate,
         num_workers=args.dataloader_num_workers,

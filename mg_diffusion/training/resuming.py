@@ -1,15 +1,12 @@
 """Whether a run may begin in a folder, and whether what goes on there is the run that was interrupted."""
 
-import hashlib
 import json
 import shutil
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
@@ -150,13 +147,6 @@ def compare_data(manifest: dict[str, Any], data: str | None) -> None:
             "run goes on with them, but ends with other weights than it would have.",
             stacklevel=2,
         )
-
-
-def fingerprint_of(pictures: torch.Tensor, captions: Sequence[str]) -> str:
-    """Of training pictures, uint8 of any shape, and their captions."""
-    digest = hashlib.sha256(json.dumps([list(pictures.shape), list(captions)]).encode())
-    digest.update(pictures.contiguous().numpy())
-    return digest.hexdigest()
 
 
 def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[dict[str, float]]:

@@ -20,8 +20,8 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset
 
+from .fingerprints import picture_fingerprint
 from .pictures import REPORT, Limits, Pictures, account, limits_of, read_rows, source_of
-from .resuming import fingerprint_of
 from .skipping import Skipped
 from .sources import READING_ERRORS, Row, Split, causes
 
@@ -195,5 +195,5 @@ def samples_of(args: Namespace, pictures: Pictures, make: Callable[[Pictures], D
     split = source_of(args).open("train", is_streamed=True)
     windows = Windows(split, limits, args.streaming_window, args.seed, rank, world, folder)
     per_window = args.streaming_window * args.samples_per_picture
-    fingerprint = fingerprint_of(pictures.whole, pictures.captions)
+    fingerprint = picture_fingerprint(pictures.whole, pictures.captions)
     return StreamedSamples(windows, make, per_window, length, args.train_batch_size, world, fingerprint)

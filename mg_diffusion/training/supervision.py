@@ -34,11 +34,11 @@ from mg_diffusion.modeling_mg_encoder import (
 )
 
 from . import composer, renderer
+from .caching import Tensors, cached
 from .composer import add_texture, flatten_regions
-from .keeping import Tensors, code_of, keep, pixels_of
+from .fingerprints import code_fingerprint, picture_fingerprint
 from .pictures import Pictures
 from .renderer import halve, render, render_palette, render_regions
-from .resuming import fingerprint_of
 
 
 GRANULARITIES = ("color", "texture", "shape")
@@ -196,11 +196,16 @@ def build_pool(
         is_passing: whether the pictures are a window of a stream; then only what is rendered is stored.
     """
     size, offset, bases = pictures.whole.shape[2], 2 * len(pictures), {}
-    settings = [code_of(build_pool, composer, renderer, MGAdapter, MGEncoder), json.dumps([size, seed, is_turned])]
+    settings = [
+        code_fingerprint(build_pool, composer, renderer, MGAdapter, MGEncoder),
+        json.dumps([size, seed, is_turned]),
+    ]
     folder = None if is_passing else cache_dir
     # What is not kept needs no name.
-    identity = [*settings, str(crossings), *map(pixels_of, (pictures.whole, pictures.crop))] if folder else []
-    kept = keep(
+    identity = (
+        [*settings, str(crossings), *map(picture_fingerprint, (pictures.whole, pictures.crop))] if folder else []
+    )
+    kept = cached(
         folder,
         "pool",
         identity,
@@ -210,7 +215,7 @@ def build_pool(
     if crossed is not None:
         bases["composite"] = crossed
     if rendered:
-        kept = keep(
+        kept = cached(
             cache_dir, "rendered", [*settings, str(rendered)], lambda: _cross_rendered(rendered, size, seed, is_turned)
         )
         drawn, crossed = _unpack(kept)
@@ -307,7 +312,7 @@ class SampleStream(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.pool.rgb[: 2 * len(self.captions)], self.captions)
+        return picture_fingerprint(self.pool.rgb[: 2 * len(self.captions)], self.captions)
 
     def __len__(self) -> int:
         return self.length

@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from mg_diffusion.pipelines import MGPipeline
 
 from .base import Objective, export_weights, fit, load_base
+from .fingerprints import picture_fingerprint
 from .loop import run_length, start
 from .models import TextModel, build_components
 from .pictures import Pictures, load_splits
-from .resuming import fingerprint_of
 from .streaming import samples_of
 from .supervision import random_mask
 
@@ -31,7 +31,7 @@ class TextStream(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.pictures.whole, self.pictures.captions)
+        return picture_fingerprint(self.pictures.whole, self.pictures.captions)
 
     def __len__(self) -> int:
         return self.length

@@ -13,10 +13,10 @@ from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
-from .draws import generators_of
+from .fingerprints import picture_fingerprint
 from .loop import run_length, start, train
 from .pictures import Pictures, load_splits
-from .resuming import fingerprint_of
+from .seeding import generators_of
 from .sharding import gathered
 from .streaming import samples_of
 
@@ -29,7 +29,7 @@ class PictureStream(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint_of(self.pictures.whole, self.pictures.captions)
+        return picture_fingerprint(self.pictures.whole, self.pictures.captions)
 
     def __len__(self) -> int:
         return self.length

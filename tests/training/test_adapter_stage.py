@@ -17,16 +17,15 @@ from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.adapter import TRAINED, AdapterObjective, load_pipeline, run
 from mg_diffusion.training.arguments import parse_args
-from mg_diffusion.training.checkpoints import read_manifest, write_manifest
-from mg_diffusion.training.keeping import (
-    KeptCrossings,
-    code_of,
+from mg_diffusion.training.caching import (
+    CachedCrossings,
+    cached,
     distribution_of,
-    fingerprint,
-    keep,
     latents_of,
     text_of,
 )
+from mg_diffusion.training.checkpoints import read_manifest, write_manifest
+from mg_diffusion.training.fingerprints import code_fingerprint, model_fingerprint
 from mg_diffusion.training.models import ConditionedUNet
 from mg_diffusion.training.supervision import SampleStream
 
@@ -199,7 +198,7 @@ def test_kept_latents_and_texts_are_those_of_the_base(arguments, pool, pictures,
     _, objective, batch = objective_and_batch(arguments(tmp_path), pool, pictures)
     images, cpu = torch.cat([pictures.whole, pictures.crop]), torch.device("cpu")
     kept = latents_of(objective.vae, images, cpu)
-    keeping = AdapterObjective(objective.pipeline, 5.0, 32, 32, kept_latents=kept)
+    keeping = AdapterObjective(objective.pipeline, 5.0, 32, 32, cached_latents=kept)
     kept["deviation"].zero_()
     clean = keeping.clean_latents(batch)
     is_photo = batch["item"] >= 0
@@ -212,7 +211,7 @@ def test_kept_latents_and_texts_are_those_of_the_base(arguments, pool, pictures,
 def test_kept_crossings_are_encoded_once_and_alone(arguments, pool, pictures, tmp_path, monkeypatch):
     _, objective, batch = objective_and_batch(arguments(tmp_path), pool, pictures)
     images = batch["image"]
-    keeping = KeptCrossings(objective.vae)
+    keeping = CachedCrossings(objective.vae)
     first = keeping([5, 2, 5], torch.stack([images[0], images[1], images[0]]))
     alone = distribution_of(objective.vae, images[1:2])
     assert all(torch.equal(first[name][1:2], alone[name]) for name in ("mean", "deviation"))
@@ -272,20 +271,20 @@ def test_the_code_of_something_is_that_of_its_whole_file(tmp_path, monkeypatch):
     (tmp_path / "made_with.py").write_text("def make():\n    return 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("made_with")
-    before = code_of(keep, module.make)
-    assert code_of(module.make, latents_of) == before != code_of(keep)
+    before = code_fingerprint(cached, module.make)
+    assert code_fingerprint(module.make, latents_of) == before != code_fingerprint(cached)
     (tmp_path / "made_with.py").write_text("def make():\n    return 1\n# other\n")
-    assert code_of(keep, module.make) != before
+    assert code_fingerprint(cached, module.make) != before
 
 
 def test_other_weights_have_another_file(base, arguments, tmp_path):
     vae = load_pipeline(arguments(tmp_path), torch.float32).vae
-    before = fingerprint(vae)
-    assert fingerprint(load_pipeline(arguments(tmp_path), torch.float32).vae) == before
+    before = model_fingerprint(vae)
+    assert model_fingerprint(load_pipeline(arguments(tmp_path), torch.float32).vae) == before
     with torch.no_grad():
         next(vae.parameters()).mul_(1.01)
-    assert fingerprint(vae) != before
-    made = [keep(tmp_path, "x", [key], lambda key=key: {"x": torch.tensor(ord(key))}) for key in "aba"]
+    assert model_fingerprint(vae) != before
+    made = [cached(tmp_path, "x", [key], lambda key=key: {"x": torch.tensor(ord(key))}) for key in "aba"]
     assert [int(one["x"]) for one in made] == [97, 98, 97]
     assert len(list(tmp_path.glob("x-*.safetensors"))) == 2
 

@@ -8,8 +8,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from tokenizers import pre_tokenizers
 
 from mg_diffusion.training.base import Objective, target_of, weight_of
-from mg_diffusion.training.draws import Drawn
 from mg_diffusion.training.models import MAX_TOKENS, TrainedModel, build_components, build_tokenizer, learn_merges
+from mg_diffusion.training.seeding import SeededSamples
 from mg_diffusion.training.supervision import SampleStream, views_of
 from mg_diffusion.training.vae import build_vae
 from mg_diffusion.training.validation import BUCKETS, validation_loss
@@ -152,7 +152,7 @@ def test_noise_has_the_shape_of_the_latents_and_costs_no_encoding(levels, tmp_pa
     components = build_components(flags(None if levels is None else save_vae(tmp_path, levels)), CAPTIONS)
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     objective = Objective(components, 16.0)
-    stream = Drawn(SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3}, 16), 0)
+    stream = SeededSamples(SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3}, 16), 0)
     batch = objective.collate([stream[i] for i in range(2)])
     shape = objective.latents(batch["image"]).shape
     assert objective.latent_shape(batch["image"]) == tuple(shape)

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.arguments import parse_args
-from mg_diffusion.training.draws import Drawn, draw_each, generators_of
 from mg_diffusion.training.loop import build_loader, run_length, start
+from mg_diffusion.training.seeding import SeededSamples, generators_of, per_sample
 
 from .test_adapter_stage import save_base
 
@@ -218,15 +218,15 @@ def test_every_sample_of_a_run_is_read_by_one_process_once(processes, is_split, 
 
 
 def test_what_is_drawn_for_a_sample_does_not_depend_on_its_batch():
-    samples, cpu = Drawn(Numbers(6), 0), torch.device("cpu")
-    seeds = torch.tensor([samples[index]["draw"] for index in range(6)])
+    samples, cpu = SeededSamples(Numbers(6), 0), torch.device("cpu")
+    seeds = torch.tensor([samples[index]["seed"] for index in range(6)])
 
     def draw(rows):
-        return draw_each(lambda g: torch.randn(3, generator=g), generators_of({"draw": seeds[rows]}), cpu)
+        return per_sample(lambda g: torch.randn(3, generator=g), generators_of({"seed": seeds[rows]}), cpu)
 
     assert torch.equal(draw([4, 1]), draw(list(range(6)))[[4, 1]])
     assert len({tuple(row.tolist()) for row in draw(list(range(6)))}) == 6
-    assert Drawn(Numbers(6), 1)[0]["draw"] != samples[0]["draw"]
+    assert SeededSamples(Numbers(6), 1)[0]["seed"] != samples[0]["seed"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(flags, tmp_path):

@@ -34,9 +34,10 @@ from mg_diffusion.training.checkpoints import (
     writing,
 )
 from mg_diffusion.training.disk import WriteError, hold, is_full, replacing, tidy
+from mg_diffusion.training.fingerprints import picture_fingerprint
 from mg_diffusion.training.journal import Journal, Meter
 from mg_diffusion.training.loop import start, train
-from mg_diffusion.training.resuming import FREE, compare, compare_data, continue_log, fingerprint_of
+from mg_diffusion.training.resuming import FREE, compare, compare_data, continue_log
 from mg_diffusion.training.stopping import EXIT_CODE, Stop
 
 
@@ -724,15 +725,17 @@ def test_other_data_are_warned_of(monkeypatch, run, recwarn):
 
 def test_the_fingerprint_is_of_pictures_and_captions():
     pictures = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
-    one = fingerprint_of(pictures, ["a"])
-    assert one == fingerprint_of(pictures.clone(), ("a",)) == fingerprint_of(pictures.mT.contiguous().mT, ["a"])
+    one = picture_fingerprint(pictures, ["a"])
+    assert (
+        one == picture_fingerprint(pictures.clone(), ("a",)) == picture_fingerprint(pictures.mT.contiguous().mT, ["a"])
+    )
     assert (
         len(
             {
                 one,
-                fingerprint_of(pictures, ["b"]),
-                fingerprint_of(pictures + 1, ["a"]),
-                fingerprint_of(pictures[:, :2], ["a"]),
+                picture_fingerprint(pictures, ["b"]),
+                picture_fingerprint(pictures + 1, ["a"]),
+                picture_fingerprint(pictures[:, :2], ["a"]),
             }
         )
         == 4

@@ -13,8 +13,8 @@ from torch.utils.data import default_collate
 from mg_diffusion.modeling_mg_adapter import lay_palette, turn_colors
 from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, grow_into, rgb_to_lab, shape_view
 from mg_diffusion.training import renderer
+from mg_diffusion.training.caching import cached
 from mg_diffusion.training.composer import add_texture
-from mg_diffusion.training.keeping import keep
 from mg_diffusion.training.renderer import render_palette, render_regions
 from mg_diffusion.training.supervision import (
     SampleStream,
@@ -398,7 +398,7 @@ def test_an_interrupted_store_leaves_nothing(pictures, tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mg_diffusion.training.keeping.save_file", interrupted)
+    monkeypatch.setattr("mg_diffusion.training.caching.save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_pool(pictures, 2, 2, 0, str(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -406,10 +406,10 @@ def test_an_interrupted_store_leaves_nothing(pictures, tmp_path, monkeypatch):
 
 def test_two_that_store_at_once_do_not_disturb_each_other(tmp_path):
     def make():
-        inner = keep(tmp_path, "x", ["same"], lambda: {"x": torch.ones(3)})  # comes first
+        inner = cached(tmp_path, "x", ["same"], lambda: {"x": torch.ones(3)})  # comes first
         return {"x": inner["x"] * 1}
 
-    assert torch.equal(keep(tmp_path, "x", ["same"], make)["x"], torch.ones(3))
+    assert torch.equal(cached(tmp_path, "x", ["same"], make)["x"], torch.ones(3))
     assert len(list(tmp_path.iterdir())) == 1
 
 
