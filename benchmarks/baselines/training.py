@@ -19,7 +19,8 @@ from mg_diffusion.training.base import Objective, export_weights, fit, load_comp
 from mg_diffusion.training.loop import run_length, start
 from mg_diffusion.training.models import TrainedModel
 from mg_diffusion.training.pictures import load_splits
-from mg_diffusion.training.supervision import SampleStream, build_pool
+from mg_diffusion.training.samples import SampleStream
+from mg_diffusion.training.view_pool import build_pool
 
 from .networks import BASELINES, GRANULARITIES, Baseline
 

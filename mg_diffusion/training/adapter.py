@@ -26,8 +26,9 @@ from .fingerprints import code_fingerprint, model_fingerprint, picture_fingerpri
 from .loop import run_length, start, write_configuration
 from .models import ConditionedUNet
 from .pictures import Pictures, load_splits
+from .samples import SampleStream, views_of
 from .streaming import samples_of
-from .supervision import SampleStream, build_pool, views_of
+from .view_pool import build_pool
 
 
 TRAINED = "trained.safetensors"  # in a checkpoint
@@ -245,9 +246,9 @@ def run(args: Namespace) -> list[dict[str, float]]:
     def stream_of(
         some: Pictures, crossings: int, rendered: int, seed: int, length: int, is_trained_on: bool
     ) -> SampleStream:
-        is_passing = is_trained_on and args.streaming
+        is_window = is_trained_on and args.streaming
         pool, bases = build_pool(
-            shrink(some, view_size), crossings, rendered, seed, args.cache_dir, is_passing=is_passing
+            shrink(some, view_size), crossings, rendered, seed, args.cache_dir, is_window=is_window
         )
         return SampleStream(
             pool,
@@ -260,7 +261,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
             augment=is_trained_on and args.augment,
             images=torch.cat([some.whole, some.crop]) if args.resolution != view_size else None,
             is_inpainting=objective.is_inpainting,
-            is_settled=is_trained_on and args.cache_latents,  # held-out samples are alike in all runs
+            is_repeated=is_trained_on and args.cache_latents,  # held-out samples are alike in all runs
         )
 
     length = run_length(accelerator, args)

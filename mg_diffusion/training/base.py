@@ -17,11 +17,12 @@ from mg_diffusion.pipelines import MGPipeline
 from .loop import run_length, start, train
 from .models import TrainedModel, build_components
 from .pictures import Pictures, load_splits
+from .samples import SampleStream, views_of
 from .seeding import generators_of, per_sample
 from .sharding import gathered
 from .streaming import samples_of
-from .supervision import SampleStream, build_pool, views_of
 from .validation import save_grid, validation_loss
+from .view_pool import build_pool
 
 
 BASE = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -276,7 +277,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
 
     def stream_of(some: Pictures) -> SampleStream:
         pool, bases = build_pool(
-            some, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_passing=args.streaming
+            some, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_window=args.streaming
         )
         return SampleStream(
             pool, bases, some.captions, length, args.seed, shares_of(args), tiles, augment=args.augment

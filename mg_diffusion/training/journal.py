@@ -17,12 +17,12 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.std import EMA
 
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import EMBEDDED_NAME
 
 from .checkpoints import good_checkpoints, writing
 from .disk import write_text
 from .resuming import LOG
-from .supervision import GRANULARITIES
 from .trackers import track_picture
 
 

@@ -14,12 +14,12 @@ from torch.utils.data import Dataset
 from mg_diffusion.pipelines import MGPipeline
 
 from .base import Objective, export_weights, fit, load_base
+from .dropout import random_mask
 from .fingerprints import picture_fingerprint
 from .loop import run_length, start
 from .models import TextModel, build_components
 from .pictures import Pictures, load_splits
 from .streaming import samples_of
-from .supervision import random_mask
 
 
 class TextStream(Dataset):

@@ -27,7 +27,7 @@ from mg_diffusion.training.caching import (
 from mg_diffusion.training.checkpoints import read_manifest, write_manifest
 from mg_diffusion.training.fingerprints import code_fingerprint, model_fingerprint
 from mg_diffusion.training.models import ConditionedUNet
-from mg_diffusion.training.supervision import SampleStream
+from mg_diffusion.training.samples import SampleStream
 
 
 def save_base(folder, kind="epsilon", is_inpainting=False):

@@ -9,8 +9,8 @@ from tokenizers import pre_tokenizers
 
 from mg_diffusion.training.base import Objective, target_of, weight_of
 from mg_diffusion.training.models import MAX_TOKENS, TrainedModel, build_components, build_tokenizer, learn_merges
+from mg_diffusion.training.samples import SampleStream, views_of
 from mg_diffusion.training.seeding import SeededSamples
-from mg_diffusion.training.supervision import SampleStream, views_of
 from mg_diffusion.training.vae import build_vae
 from mg_diffusion.training.validation import BUCKETS, validation_loss
 

@@ -9,7 +9,7 @@ import torch
 from mg_diffusion.training import validation
 from mg_diffusion.training.base import Objective
 from mg_diffusion.training.models import TrainedModel, build_components
-from mg_diffusion.training.supervision import SampleStream
+from mg_diffusion.training.samples import SampleStream
 from mg_diffusion.training.validation import LABEL_WIDTH, bucket_timesteps, labeled_grid, validation_loss
 
 
