@@ -30,5 +30,5 @@ def random_presence(rng: np.random.Generator, kind: str) -> np.ndarray:
         return np.zeros(3, bool)
     if rng.random() < 0.2:
         return np.arange(3) == rng.integers(3)
-    keep = rng.random(3) > (0.35 if kind == "photo" else 0.08)
-    return keep if keep.any() or kind == "photo" else np.ones(3, bool)
+    present = rng.random(3) > (0.35 if kind == "photo" else 0.08)
+    return present if present.any() or kind == "photo" else np.ones(3, bool)

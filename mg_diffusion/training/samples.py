@@ -32,7 +32,9 @@ from .composer import add_texture
 from .crossings import Crossings
 from .dropout import random_mask, random_presence
 from .fingerprints import picture_fingerprint
-from .view_pool import ViewPool
+from .pictures import Pictures
+from .settings import Supervision
+from .view_pool import ViewPool, build_pool
 
 
 KINDS = ("photo", "composite", "rendered")
@@ -88,14 +90,14 @@ class SampleStream(Dataset):
         elif draw < self.shares["composite"] + self.shares["rendered"]:
             kind = "rendered"
         sample = self._photo(index, rng) if kind == "photo" else self._crossed(kind, rng)
-        keep = random_presence(rng, kind) if self.augment else np.ones(3, bool)
-        sample["present"] = torch.from_numpy(keep)
+        present = random_presence(rng, kind) if self.augment else np.ones(3, bool)
+        sample["present"] = torch.from_numpy(present)
         # What is learned without any reference is to go on with what lies around a hole.
-        sample["mask"] = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if keep.any() else 0.2)
+        sample["mask"] = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if present.any() else 0.2)
         if not self.is_inpainting:
             sample["mask"] = torch.ones_like(sample["mask"])
         sample["sketch"], sample["has_sketch"] = torch.zeros_like(sample["image"]), torch.tensor(False)
-        if not keep.any() and sample["mask"].mean() < 0.95 and rng.random() < CONTEXT_SHARE:
+        if not present.any() and sample["mask"].mean() < 0.95 and rng.random() < CONTEXT_SHARE:
             sample |= self._context(sample["image"], sample["mask"], rng)
         if self.images is not None:
             sample |= self._enlarged(sample, kind)
@@ -205,6 +207,45 @@ class SampleStream(Dataset):
     def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
         maps = {name: getattr(self.pool, name)[item].float() for name in ("edges", "structure")}
         return {name: value.flip(-1) if flip else value for name, value in maps.items()}
+
+
+def build_samples(
+    pictures: Pictures,
+    length: int,
+    supervision: Supervision,
+    num_tiles: int,
+    view_size: int | None = None,
+    is_window: bool = False,
+    **options: Any,
+) -> SampleStream:
+    """`length` samples of pictures.
+
+    Args:
+        view_size: side of the pictures that the encoder sees, if not that of the pictures.
+        is_window: see `build_pool`.
+        options: of `SampleStream`.
+    """
+    small = pictures if view_size is None else pictures.resize(view_size)
+    pool, crossings = build_pool(
+        small,
+        supervision.num_crossings,
+        supervision.num_rendered,
+        supervision.seed,
+        supervision.cache_dir,
+        is_window=is_window,
+    )
+    return SampleStream(
+        pool,
+        crossings,
+        pictures.captions,
+        length,
+        supervision.seed,
+        supervision.shares,
+        num_tiles,
+        augment=supervision.augment,
+        images=None if small is pictures else torch.cat([pictures.whole, pictures.crop]),
+        **options,
+    )
 
 
 def views_of(batch: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
