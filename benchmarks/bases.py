@@ -17,9 +17,10 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import prepare_output, replacing, versions
 
-from .speed import GRANULARITIES, step_inputs
+from .speed import step_inputs
 
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}

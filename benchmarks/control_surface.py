@@ -23,16 +23,16 @@ from scipy.stats import spearmanr
 
 from benchmarks.speed import medians
 from mg_diffusion import MGInpaintPipeline, MGPipeline
-from mg_diffusion.bench.methods import PipelineMethod
-from mg_diffusion.bench.pools import read_pool
 from mg_diffusion.evaluation.control import pairwise_control, random_triples, write_json
 from mg_diffusion.evaluation.intervals import interval
 from mg_diffusion.evaluation.metrics import color_distance, describe, distances
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
+from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.recipe import prepare_output, versions
 
 
-GRANULARITIES = ("color", "texture", "shape")
 DEFAULT_OUTPUT = "hub_cards/mg-bazaar/control_surface.json"
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 BINS = 6  # of each channel of the RGB histograms

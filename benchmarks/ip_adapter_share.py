@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from mg_diffusion import MGPipeline
-from mg_diffusion.bench.pools import read_pool
 from mg_diffusion.evaluation.control import random_triples, write_json
 from mg_diffusion.loading import load_pipeline, model_name, quiet
+from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.recipe import prepare_output, versions
 
 

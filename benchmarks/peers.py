@@ -17,8 +17,9 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.granularities import GRANULARITIES
 
-from .speed import GRANULARITIES, pictures
+from .speed import pictures
 
 
 IP_TOKENS = 16  # of IP-Adapter Plus

@@ -20,11 +20,11 @@ import numpy as np
 import PIL.Image
 import torch
 
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
 from mg_diffusion.recipe import prepare_output, replacing, versions
 
 
-GRANULARITIES = ("color", "texture", "shape")
 SIDES = (64, 128, 256, 512)
 DEFAULT_OUTPUT = "hub_cards/mg-bazaar/speed.json"
 

@@ -25,9 +25,10 @@ from demo.lent import Lent
 from demo.models import Loaded, Models
 from demo.nearness import as_table, nearness
 from demo.safety import Check, hold_back
-from demo.settings import GRANULARITIES, MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
+from demo.settings import MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
 from demo.shelf import Shelf
 from mg_diffusion.attribution import draw_attribution
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import save_png
 
 

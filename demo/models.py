@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
 from demo.safety import Check, checker_of
-from demo.settings import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import EMBEDDED_NAME, embedded_model, load_pipeline, quiet
 
 

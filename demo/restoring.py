@@ -10,8 +10,9 @@ import PIL.Image
 from demo import uploads
 from demo.edits import Edit, restore_edit
 from demo.lent import DAMAGED, read_lent
-from demo.settings import GRANULARITIES, GUIDANCE, Settings, choice, number, shown
+from demo.settings import GUIDANCE, Settings, choice, number, shown
 from demo.shelf import Shelf
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import KEY, versions
 
 

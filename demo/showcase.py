@@ -18,11 +18,11 @@ import torch
 
 from demo import layout
 from demo.references import SIDE, photograph, picture, reference
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
 from mg_diffusion.recipe import prepare_output, save_png
 
 
-GRANULARITIES = ("color", "texture", "shape")
 Triple = dict[str, str]  # granularity -> name of a reference
 
 TRIPLES: list[Triple] = [

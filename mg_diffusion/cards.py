@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mg_diffusion.bench.tables import (
-    NAMES,
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.mg_bench.tables import (
     TRACKS,
     dominance_of,
     leakage_table,
@@ -26,7 +26,7 @@ from mg_diffusion.bench.tables import (
     retrieval_table,
     table,
 )
-from mg_diffusion.bench.targets import targets_table
+from mg_diffusion.mg_bench.targets import targets_table
 
 
 # Settings that name a place on the machine of the run; they are nobody's business.
@@ -200,7 +200,7 @@ def model_index(bench: dict[str, Any]) -> str:
         metrics = []
         if f"retrieval_{track}" in bench:
             method = bench[f"retrieval_{track}"]["method"]
-            metrics += [(f"{name}, own reference nearest", method["top1"][name]["mean"]) for name in NAMES]
+            metrics += [(f"{name}, own reference nearest", method["top1"][name]["mean"]) for name in GRANULARITIES]
             metrics.append(("all three nearest", method["joint"]["mean"]))
         if f"leakage_{track}" in bench:
             dominance = bench[f"leakage_{track}"]["method"]["by_everything"]["dominance"]["mean"]
@@ -306,14 +306,14 @@ def controls(folder: Path) -> str:
     if not (folder / "control_surface.json").is_file():
         return ""
     found = _read(folder, "control_surface.json")
-    columns = [*NAMES, "color_by_histogram"]
+    columns = [*GRANULARITIES, "color_by_histogram"]
     kinds = [
         [kind, *(percent(shares[name]) for name in columns)] for kind, shares in found["feature_guidance"].items()
     ]
     response = found["strength_response"].items()
     return CONTROLS.format(
         count=found["settings"]["count"],
-        guidance=table(["%", *NAMES, "color, by histograms"], kinds),
+        guidance=table(["%", *GRANULARITIES, "color, by histograms"], kinds),
         share=100 * found["two_palettes"]["share"],
         halves=found["two_palettes"]["halves"],
         response=", ".join(f"{name} {one['rank_correlation']:.2f}" for name, one in response),

@@ -34,14 +34,14 @@ import torch
 
 from . import __version__, edits
 from .attribution import draw_attribution
-from .bench.flags import add_bench_flags, whole
 from .data.flags import add_bazaar_flags, add_check_flags
+from .granularities import GRANULARITIES
 from .loading import load_pipeline, model_name, quiet
+from .mg_bench.flags import add_bench_flags, whole
 from .palettes import extract_palette
 from .recipe import describe_file, describe_reference, prepare_output, save_png
 
 
-GRANULARITIES = ("color", "texture", "shape")
 SIDES = ("left", "top", "right", "bottom")
 # The edits that have a name: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
@@ -452,8 +452,8 @@ def bench(options: argparse.Namespace) -> None:
 
     output = prepare_output(options.output, ".json")
     try:
-        from .bench.command import run
-        from .bench.methods import PipelineMethod
+        from .mg_bench.command import run
+        from .mg_bench.methods import PipelineMethod
     except ImportError as error:
         raise ValueError(f"bench needs more packages ({error}): pip install 'mg-diffusion[eval]'.") from error
     generator = load("MGPipeline", options)

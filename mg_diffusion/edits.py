@@ -15,6 +15,8 @@ from typing import Any
 import PIL.Image
 import PIL.ImageOps
 
+from .granularities import GRANULARITIES
+
 
 Picture = Any  # a PIL image or a path
 
@@ -95,7 +97,7 @@ def remove(pipe: Any, image: Picture, mask_image: Picture, **options: Any) -> li
 def variation(pipe: Any, image: Picture, **options: Any) -> list[PIL.Image.Image]:
     """Another picture of the same colors, texture and shape; how near, `granularity_scale` says."""
     image = _opened(image)
-    return _edited(pipe, image, _mask_of(image, None), dict.fromkeys(("color", "texture", "shape"), image), options)
+    return _edited(pipe, image, _mask_of(image, None), dict.fromkeys(GRANULARITIES, image), options)
 
 
 def outpaint(

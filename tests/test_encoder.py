@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGEncoder
-from mg_diffusion.modeling_mg_encoder import grow_into, rgb_to_lab
+from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training.renderer import render
 
 

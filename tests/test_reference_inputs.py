@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mg_diffusion import MGEncoder
-from mg_diffusion import modeling_mg_encoder as module
-from mg_diffusion.modeling_mg_encoder import is_palette, parse_palette, read_image, read_mask
+from mg_diffusion.encoder import reading as module
+from mg_diffusion.encoder.reading import read_image, read_mask
+from mg_diffusion.encoder.references import is_palette, parse_palette
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mg_diffusion.modeling_mg_encoder import rgb_to_lab
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training.renderer import compose, lab_to_rgb, render, render_palette, render_regions, render_texture
 
 

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from .networks import GRANULARITIES, Baseline, IPAdapterStyle
+from mg_diffusion.granularities import GRANULARITIES
+
+from .networks import Baseline, IPAdapterStyle
 
 
 class BaselineMethod:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.base import export_weights, load_components
 from mg_diffusion.training.fitting import fit
 from mg_diffusion.training.models import TrainedModel
@@ -25,7 +26,7 @@ from mg_diffusion.training.starting import start
 from mg_diffusion.training.trained_parts import trained_state
 from mg_diffusion.training.view_pool import build_pool
 
-from .networks import BASELINES, GRANULARITIES, Baseline
+from .networks import BASELINES, Baseline
 
 
 OURS = "mg_adapter"

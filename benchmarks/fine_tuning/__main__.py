@@ -20,7 +20,7 @@ DEFAULT_OUTPUT = "benchmarks/results/fine_tuning.json"
 
 
 def measure(options: argparse.Namespace) -> None:
-    from mg_diffusion.bench.sections import QUICK
+    from mg_diffusion.mg_bench.sections import QUICK
 
     from .measure import FULL, draw_curves, measure
 

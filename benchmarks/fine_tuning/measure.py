@@ -11,10 +11,12 @@ import PIL.Image
 import torch
 from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and looks for a screen
 
-from mg_diffusion.bench.drawing import picture_grid
-from mg_diffusion.bench.methods import PipelineMethod
-from mg_diffusion.bench.pools import read_pool, rendered_pool
-from mg_diffusion.bench.sections import (
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.loading import EMBEDDED_NAME, load_pipeline
+from mg_diffusion.mg_bench.drawing import picture_grid
+from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.pools import read_pool, rendered_pool
+from mg_diffusion.mg_bench.sections import (
     Bench,
     Sizes,
     editing_fidelity,
@@ -22,8 +24,6 @@ from mg_diffusion.bench.sections import (
     retrieval_photographic,
     retrieval_synthetic,
 )
-from mg_diffusion.evaluation.metrics import GRANULARITIES
-from mg_diffusion.loading import EMBEDDED_NAME, load_pipeline
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
 from mg_diffusion.training.base import load_components
 from mg_diffusion.training.models import TrainedModel

@@ -8,7 +8,7 @@ from demo.page.parts import LIGHT, PRIVATE, RAW, buttons, card_file, result_file
 from demo.page.shared import Shared
 from demo.page.values import asked, named, path_of, slot_of, told
 from demo.page.work import Work
-from demo.settings import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 
 
 class Cards:

@@ -9,7 +9,8 @@ from demo import links
 from demo.inference import Studio
 from demo.page.parts import PRIVATE
 from demo.page.slots import Slot, example_values, slot_values
-from demo.settings import GRANULARITIES, MAX_GUIDANCE, MAX_STEPS, start_guidance
+from demo.settings import MAX_GUIDANCE, MAX_STEPS, start_guidance
+from mg_diffusion.granularities import GRANULARITIES
 
 
 class Shared:

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from skimage.color import lab2rgb, rgb2lab
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .intervals import interval, stream
-from .metrics import GRANULARITIES, Descriptor, describe, distances
+from .metrics import Descriptor, describe, distances
 
 
 Triple = Mapping[str, int]  # {"color": i, "texture": j, "shape": k}: three different places in the pool

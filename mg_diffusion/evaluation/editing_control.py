@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .control import Triple, _check, chance, pairwise_control
 from .editing import Edit, edit_all, exactness, in_8_bits
 from .intervals import N_BOOT, stream
 from .masks import centered_hole
-from .metrics import GRANULARITIES, Descriptor, color_features, describe, shape_features, texture_features
+from .metrics import Descriptor, color_features, describe, shape_features, texture_features
 
 
 def random_edits(n: int, pool_size: int, seed: int) -> list[dict[str, int]]:

@@ -9,9 +9,11 @@ from functools import partial
 
 import numpy as np
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .control import Generate, Triple, _check, _generate_all, reinhard_transfer
 from .intervals import N_BOOT, interval_of, stream
-from .metrics import GRANULARITIES, Descriptor, describe, distances
+from .metrics import Descriptor, describe, distances
 
 
 Case = tuple[Triple, Triple]  # what the base picture is made from, and what its references are swapped for

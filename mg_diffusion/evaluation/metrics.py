@@ -19,7 +19,6 @@ from skimage.restoration import denoise_tv_chambolle
 from skimage.transform import resize
 
 
-GRANULARITIES = ("color", "texture", "shape")
 MIN_SIDE = 16
 
 N_PROJECTIONS = 48

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mg_diffusion.modeling_mg_adapter import lay_palette, random_turns, turn_colors
+from mg_diffusion.adapter.sketch import lay_palette, random_turns, turn_colors
 
 from .composer import flatten_regions
 from .renderer import halve, render, render_palette, render_regions

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
-from mg_diffusion.modeling_mg_adapter import MGAdapter, turn_colors
+from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 
@@ -200,11 +199,7 @@ class ConditionedUNet(nn.Module):
             added: `added_cond_kwargs` of Stable Diffusion XL.
         """
         features = self.mg_encoder(views)
-        features["shape"]["structure"] = turn_colors(features["shape"]["structure"], turns)
-        size = self.mg_adapter.map_size(*unet_input.shape[2:])
-        laid = self.mg_adapter.sketch(features, size)
-        sketch = F.adaptive_avg_pool2d(sketch, size)
-        features["shape"]["sketch"] = torch.where(has_sketch.view(-1, 1, 1, 1), sketch, laid)
+        features["shape"][0] |= {"turn": turns, "sketch": sketch, "has_sketch": has_sketch}
         attention, residuals = self.mg_adapter.condition(
             self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
         )

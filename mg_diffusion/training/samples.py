@@ -17,16 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from mg_diffusion.modeling_mg_adapter import lay_tiles
-from mg_diffusion.modeling_mg_encoder import (
-    draw_tiles,
-    edge_preserving_smooth,
-    grow_into,
-    nearest_turn,
-    rgb_to_lab,
-    shape_view,
-    texture_view,
-)
+from mg_diffusion.adapter.quilting import lay_tiles
+from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.structure import nearest_turn
+from mg_diffusion.encoder.texture import draw_tiles, texture_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 
 from .composer import add_texture
 from .crossings import Crossings

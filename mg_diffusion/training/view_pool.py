@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from tqdm import tqdm
 
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.texture import texture_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 from mg_diffusion.modeling_mg_adapter import MGAdapter
-from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, rgb_to_lab, shape_view, texture_view
+from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 from . import composer, crossings, renderer
 from .caching import Tensors, cached

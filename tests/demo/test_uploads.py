@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from demo import links, uploads
 from demo.lent import Lent, read_lent
-from demo.settings import GRANULARITIES, MAX_SEED, Settings
+from demo.settings import MAX_SEED, Settings
+from mg_diffusion.granularities import GRANULARITIES
 
 
 def as_file(image: PIL.Image.Image, kind="PNG", **options) -> bytes:

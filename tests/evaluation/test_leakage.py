@@ -13,7 +13,7 @@ from mg_diffusion.evaluation.leakage import (
     leakage_matrix,
     random_cases,
 )
-from mg_diffusion.evaluation.metrics import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mg_diffusion.cli import main
+from mg_diffusion.encoder.references import lay_into, read_region
 from mg_diffusion.evaluation.metrics import color_distance
-from mg_diffusion.modeling_mg_encoder import lay_into, read_region
 from mg_diffusion.recipe import read_recipe
 
 from .tiny import SIZE, picture, references, seeded

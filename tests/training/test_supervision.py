@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 from mg_diffusion.modeling_mg_adapter import lay_palette, turn_colors
-from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, grow_into, rgb_to_lab, shape_view
+from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.training import renderer
 from mg_diffusion.training.caching import cached
 from mg_diffusion.training.composer import add_texture

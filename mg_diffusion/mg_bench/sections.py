@@ -13,9 +13,9 @@ from mg_diffusion.evaluation.editing_control import measure_hole_control, random
 from mg_diffusion.evaluation.leakage import leakage_matrix, random_cases
 from mg_diffusion.evaluation.masks import random_masks
 from mg_diffusion.evaluation.memorisation import memorisation_audit
-from mg_diffusion.evaluation.metrics import GRANULARITIES
 from mg_diffusion.evaluation.quality import image_quality
 from mg_diffusion.evaluation.response import STRENGTHS, slider_response
+from mg_diffusion.granularities import GRANULARITIES
 
 from .methods import Method
 from .pools import Pool, RenderedPool

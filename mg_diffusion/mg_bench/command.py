@@ -1,4 +1,4 @@
-"""What the flags of a bench mean (`bench.flags`)."""
+"""What the flags of a bench mean (`mg_bench.flags`)."""
 
 import argparse
 from dataclasses import replace

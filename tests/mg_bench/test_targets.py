@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mg_diffusion.bench.targets import NEAREST, targets, targets_table
+from mg_diffusion.mg_bench.targets import NEAREST, targets, targets_table
 
 
 def figures(repository):

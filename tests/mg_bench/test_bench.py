@@ -9,11 +9,11 @@ import pytest
 from tiny_repository import SIZE, save_tiny_repository
 
 from mg_diffusion import MGInpaintPipeline, MGPipeline
-from mg_diffusion.bench.drawing import picture_grid, plots
-from mg_diffusion.bench.methods import PipelineMethod
-from mg_diffusion.bench.pools import Pool, rendered_pool
-from mg_diffusion.bench.run import reconstructor, run_bench
-from mg_diffusion.bench.sections import NEEDS, SECTIONS, Bench, Sizes, halves, photographic_triples
+from mg_diffusion.mg_bench.drawing import picture_grid, plots
+from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.pools import Pool, rendered_pool
+from mg_diffusion.mg_bench.run import reconstructor, run_bench
+from mg_diffusion.mg_bench.sections import NEEDS, SECTIONS, Bench, Sizes, halves, photographic_triples
 
 
 SMALL = Sizes(

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .tables import NAMES, TRACKS, table
+from mg_diffusion.granularities import GRANULARITIES
+
+from .tables import TRACKS, table
 
 
 # Own reference nearest of 32, by track.
@@ -23,7 +25,7 @@ def targets(result: Mapping[str, Any]) -> Iterator[Target]:
         if f"leakage_{track}" in result:
             yield from _leakage(result[f"leakage_{track}"]["method"]["by_everything"], track)
     if "response" in result:
-        for name in NAMES:
+        for name in GRANULARITIES:
             yield (
                 f"slider response, rank correlation, {name}",
                 result["response"][name]["spearman_of_mean"],
@@ -34,7 +36,7 @@ def targets(result: Mapping[str, Any]) -> Iterator[Target]:
         yield from _editing(result["editing_fidelity"])
     if "editing_control" in result and "retrieval_photographic" in result:
         hole, whole = (result[name]["method"]["top1"] for name in ("editing_control", "retrieval_photographic"))
-        for name in NAMES:
+        for name in GRANULARITIES:
             share = hole[name]["mean"] / max(whole[name]["mean"], 1e-6)
             yield f"own reference nearest inside a hole, share of the whole picture's, {name}", share, 0.8, True
     if "diversity" in result:
@@ -48,12 +50,12 @@ def _retrieval(method: Mapping[str, Any], track: str) -> Iterator[Target]:
         found = method["joint"] if name == "joint" else method["top1"][name]
         title = "all three" if name == "joint" else name
         yield f"own reference nearest, {TRACKS[track]}, {title}", found["mean"], wanted, True
-    worst = max(method["leak"][name]["mean"] for name in NAMES)
+    worst = max(method["leak"][name]["mean"] for name in GRANULARITIES)
     yield f"another reference nearest, {TRACKS[track]}, worst", worst, 0.05, False
 
 
 def _leakage(figures: Mapping[str, Any], track: str) -> Iterator[Target]:
-    cells = {(swap, name): figures["matrix"][swap][name]["mean"] for swap in NAMES for name in NAMES}
+    cells = {(swap, name): figures["matrix"][swap][name]["mean"] for swap in GRANULARITIES for name in GRANULARITIES}
     least = min(value for (swap, name), value in cells.items() if swap == name)
     worst = max(value for (swap, name), value in cells.items() if swap != name)
     yield f"leakage, {TRACKS[track]}, least of the diagonal", least, 0.80, True

@@ -10,7 +10,8 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and looks for a screen
 
-from mg_diffusion.evaluation.metrics import GRANULARITIES, describe, distances
+from mg_diffusion.evaluation.metrics import describe, distances
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import replacing, save_png
 
 from .sections import Bench, photographic_triples, synthetic_triples

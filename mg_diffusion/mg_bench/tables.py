@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mg_diffusion.granularities import GRANULARITIES
 
-NAMES = ("color", "texture", "shape")
+
 TRACKS = {"synthetic": "rendered pictures", "photographic": "photographs"}
 LINES = {
     "oracle": "the true answer",
@@ -44,17 +45,17 @@ def retrieval_table(found: Mapping[str, Any], method: str, share: str = "top1") 
     rows["chance"] = found["chance"]
     is_joint = share == "top1"  # what "joint" counts
     cells = [
-        [name, *(percent(row[share][one]) for one in NAMES), *([percent(row["joint"])] if is_joint else [])]
+        [name, *(percent(row[share][one]) for one in GRANULARITIES), *([percent(row["joint"])] if is_joint else [])]
         for name, row in rows.items()
     ]
-    return table(["%", *NAMES, *(["all three nearest"] if is_joint else [])], cells)
+    return table(["%", *GRANULARITIES, *(["all three nearest"] if is_joint else [])], cells)
 
 
 def leakage_table(figures: Mapping[str, Any], name: str = "by_everything") -> str:
     """Rows: the reference that was swapped. Columns: the attribute that moved."""
     matrix = figures[name]["matrix"]
-    rows = [[f"swap {swap}", *(plain(row[attribute]) for attribute in NAMES)] for swap, row in matrix.items()]
-    return table(["", *(f"{attribute} moves" for attribute in NAMES)], rows)
+    rows = [[f"swap {swap}", *(plain(row[attribute]) for attribute in GRANULARITIES)] for swap, row in matrix.items()]
+    return table(["", *(f"{attribute} moves" for attribute in GRANULARITIES)], rows)
 
 
 def dominance_of(found: Mapping[str, Any]) -> str:
@@ -90,7 +91,7 @@ def quality_table(found: Mapping[str, Any]) -> str:
 def response_table(found: Mapping[str, Any]) -> str:
     rows = [
         [name, f"{row['spearman_of_mean']:.2f}", plain(row["spearman"]), "yes" if row["monotone"] else "no"]
-        for name, row in ((name, found[name]) for name in NAMES)
+        for name, row in ((name, found[name]) for name in GRANULARITIES)
     ]
     return table(["", "rank correlation of the mean curve", "of each triple", "monotone"], rows)
 
@@ -109,12 +110,12 @@ def methods_table(results: Sequence[Mapping[str, Any]], track: str) -> str:
         rows.append(
             [
                 result["settings"]["model"],
-                *(percent(found["top1"][one]) for one in NAMES),
+                *(percent(found["top1"][one]) for one in GRANULARITIES),
                 percent(found["joint"]),
                 quality,
             ]
         )
-    return table(["%", *NAMES, "all three nearest", "Frechet distance, photographs"], rows)
+    return table(["%", *GRANULARITIES, "all three nearest", "Frechet distance, photographs"], rows)
 
 
 def markdown(result: Mapping[str, Any], heading: str = "##") -> str:

@@ -8,6 +8,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from mg_diffusion.evaluation.control import Triple
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 
@@ -33,9 +34,7 @@ class RenderedPool(Pool):
 
     def oracle(self, triple: Triple, phase: int = 0) -> np.ndarray:
         """The picture of a triple: another piece of the same material for each `phase`, and never the reference's."""
-        color, texture, shape = (
-            self.factors[triple[name], at] for at, name in enumerate(("color", "texture", "shape"))
-        )
+        color, texture, shape = (self.factors[triple[name], at] for at, name in enumerate(GRANULARITIES))
         size = self.pictures[0].shape[0]
         return render(int(color), int(texture), int(shape), phase=1 + phase, size=size)
 
