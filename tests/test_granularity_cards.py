@@ -78,8 +78,10 @@ def test_a_palette_and_a_masked_picture_can_be_kept(pipe, files, card):
 def test_two_cards_mix_by_weight(pipe, files, card, name):
     encoder, size = pipe.mg_encoder, (SIZE, SIZE)
     one, other = card(name), card(name, files[1], file="other.safetensors")
-    mixed = encoder.encode({name: [{"image": one, "weight": 1}, {"image": other, "weight": 3}]}, size)[name]["vector"]
-    ends = [encoder.encode({name: path}, size)[name]["vector"] for path in (one, other)]
+    mixed = encoder.encode({name: [{"image": one, "weight": 1}, {"image": other, "weight": 3}]}, size)[name][0][
+        "vector"
+    ]
+    ends = [encoder.encode({name: path}, size)[name][0]["vector"] for path in (one, other)]
     torch.testing.assert_close(mixed, 0.25 * ends[0] + 0.75 * ends[1], atol=1e-5, rtol=1e-4)
 
 
@@ -132,7 +134,7 @@ def test_what_is_no_fitting_card_is_refused(pipe, files, card, tmp_path):
         pipe.mg_encoder.save_card(tmp_path / "nosuch" / "a.safetensors", "color", files[0])
     assert torch.equal(
         *(
-            encode({"color": one}, (SIZE, SIZE))["color"]["vector"]
+            encode({"color": one}, (SIZE, SIZE))["color"][0]["vector"]
             for one in (card("color"), {"image": card("color"), "mask": None})
         )
     )

@@ -1,8 +1,14 @@
 """Color: a bag of colors, without any layout."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from .branch import Branch
+from .distances import as_shares, quantiles, transport_cost
+from .views import rgb_to_lab
 
 
 PALETTE = 256  # colors of equal weight that stand for a color reference
@@ -28,12 +34,26 @@ def draw_palette(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     return points.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
 
 
-class ColorBranch(nn.Module):
+def palette_view(colors: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The bag of `parse_palette`'s colors (N, 3) in RGB and weights (N,)."""
+    points = rgb_to_lab(colors.T.view(1, 3, -1, 1)).flatten(2).transpose(1, 2)
+    return {"points": points, "weights": weights.unsqueeze(0)}
+
+
+def color_directions() -> torch.Tensor:
+    """24 directions in Lab, always the same: (24, 3), in orthonormal triples."""
+    turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0))
+    return torch.linalg.qr(turns)[0].flatten(0, 1)
+
+
+class ColorBranch(Branch):
     """A bag of colors to a vector: soft Lab histogram (5x7x7 bins), area-flattened, and learned means.
 
     The square root of the areas flattens them: a small accent counts more than its share, so that the proportions,
     which belong to the layout, count less.
     """
+
+    shared_out = ("palette",)
 
     def __init__(self, channels: int):
         super().__init__()
@@ -55,8 +75,23 @@ class ColorBranch(nn.Module):
         flat = torch.where(area > 0.004, area, torch.zeros_like(area)).clamp(min=1e-12).sqrt()
         return 4 * F.normalize(flat, dim=1)
 
+    @classmethod
+    def from_encoder_config(cls, config: Any) -> "ColorBranch":
+        return cls(config.color_channels)
 
-def color_directions() -> torch.Tensor:
-    """24 directions in Lab, always the same: (24, 3), in orthonormal triples."""
-    turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0))
-    return torch.linalg.qr(turns)[0].flatten(0, 1)
+    def view(
+        self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        return color_view(smooth, mask)
+
+    def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"vector": self(**view), "palette": draw_palette(**view)}
+
+    def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        palette = features["palette"]
+        return quantiles(color_directions().to(palette) @ palette.transpose(1, 2))
+
+    def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Sliced Wasserstein distance to the palette (as SW-Guidance, Lobashev et al., arXiv 2503.19034)."""
+        colors = F.avg_pool2d(lab, 2).flatten(2)
+        return transport_cost(color_directions().to(colors) @ colors, target, as_shares(F.avg_pool2d(mask, 2)))

@@ -6,48 +6,41 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import torch
+
+from ..pictures import UnreadablePicture, opaque_rgb, read_upright
 
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
 MAX_ASPECT = 16.0
 
 
-def open_picture(path: str | os.PathLike) -> PIL.Image.Image:
-    """The decoded picture of a file, upright."""
-    name = repr(os.fspath(path))
+def read_picture(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
+    """A picture that is not too large, upright; messages name a file by its path, any other by `name`."""
+    is_path = isinstance(picture, (str, os.PathLike))
+    name = repr(os.fspath(picture)) if is_path else name
+
+    def check(image: PIL.Image.Image) -> None:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(
+                f"A reference has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted. "
+                f"Shrink it first, for example with `image.thumbnail((2048, 2048))`."
+            )
+
     try:
         with warnings.catch_warnings():
             # Pillow warns near its own limit; ours is below that and refused before anything is decoded.
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            opened = PIL.Image.open(path)
-    except FileNotFoundError as error:
-        hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
-        raise ValueError(f"There is no reference picture at {name}.{hint}") from error
-    except PIL.Image.DecompressionBombError as error:
-        raise ValueError(f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first.") from error
-    except Exception as error:  # decoders of damaged files raise errors of any type
-        raise unreadable(name, error) from error
-    with opened:
-        return upright_reference(opened, name)
-
-
-def unreadable(name: str, error: Exception) -> ValueError:
-    return ValueError(f"{name} cannot be read as a picture: {error}. It may be truncated or of another format.")
-
-
-def upright_reference(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """Decode a picture that is not too large and apply its EXIF orientation."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(
-            f"A reference has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted. "
-            f"Shrink it first, for example with `image.thumbnail((2048, 2048))`."
-        )
-    try:
-        return PIL.ImageOps.exif_transpose(image)
-    except Exception as error:  # decoders of damaged files raise errors of any type
-        raise unreadable(name, error) from error
+            return read_upright(picture, check)
+    except UnreadablePicture as error:
+        if error.reason == "missing":
+            hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
+            sentence = f"There is no reference picture at {name}.{hint}"
+        elif error.reason == "too large":
+            sentence = f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first."
+        else:
+            sentence = f"{name} cannot be read as a picture: {error}. It may be truncated or of another format."
+        raise ValueError(sentence) from error
 
 
 def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
@@ -55,23 +48,16 @@ def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
     if image.mode.startswith("I;16"):
         gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return gray.expand(3, -1, -1).clone()
-    color_key = image.mode in ("RGB", "L", "1", "P") and "transparency" in image.info
-    if color_key or image.mode in ("RGBA", "LA", "PA", "RGBa"):
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.size and alpha.min() < 255:
-            raise ValueError(
-                f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it "
-                f"on a background, or pass its alpha as the mask: "
-                f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.'
-            )
-        image = image.convert("RGBA").convert("RGB")
-    if image.mode not in ("RGB", "L", "1", "P"):
-        raise ValueError(
-            f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
-            f"16-bit gray and opaque RGBA, LA. Convert it with its color profile first, for example with "
-            f"PIL.ImageCms, or `image.convert('RGB')` if that is what you want."
-        )
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+    rgb = opaque_rgb(
+        image,
+        f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it on a "
+        f"background, or pass its alpha as the mask: "
+        f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
+        f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
+        f"16-bit gray and opaque RGBA, LA. Convert it with its color profile first, for example with "
+        f"PIL.ImageCms, or `image.convert('RGB')` if that is what you want.",
+    )
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
 
 
 def array_to_rgb(array: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -120,10 +106,8 @@ def read_image(image: Any) -> torch.Tensor:
         ValueError: for another type, rank, range, mode or size, for a file that is no picture; the message says what
             to do.
     """
-    if isinstance(image, (str, os.PathLike)):
-        rgb = pil_to_rgb(open_picture(image))
-    elif isinstance(image, PIL.Image.Image):
-        rgb = pil_to_rgb(upright_reference(image, "A reference"))
+    if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        rgb = pil_to_rgb(read_picture(image, "A reference"))
     elif isinstance(image, (np.ndarray, torch.Tensor)):
         rgb = array_to_rgb(image).cpu()
     else:

@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from .reading import open_picture, pil_to_rgb, upright_reference
+from .reading import pil_to_rgb, read_image, read_mask, read_picture
 
 
 HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
@@ -57,6 +57,25 @@ def read_weight(fields: dict[str, Any]) -> float:
     return weight
 
 
+def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
+
+    Args:
+        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
+    """
+    fields = reference if isinstance(reference, dict) else {"image": reference}
+    extra = set(fields) - {"image", "mask", "weight", "region"}
+    if extra or "image" not in fields:
+        raise ValueError(
+            f'A reference dict has the keys "image" and, optional, "mask", "weight" and "region"; got {list(fields)}.'
+        )
+    weight = read_weight(fields)
+    rgb = read_image(fields["image"]).unsqueeze(0)
+    mask = fields.get("mask")
+    mask = torch.ones_like(rgb[:, :1]) if mask is None else read_mask(mask, *rgb.shape[2:]).unsqueeze(0)
+    return rgb, mask, weight
+
+
 def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
     """Where in the output a reference counts, and how much: (1, 1, *size) in [0, 1].
 
@@ -98,10 +117,8 @@ def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
 
 def gray_mask(region: Any) -> torch.Tensor:
     """A mask with gray levels as (H, W) in [0, 1]."""
-    if isinstance(region, (str, os.PathLike)):
-        region = open_picture(region)
-    if isinstance(region, PIL.Image.Image):
-        return pil_to_rgb(upright_reference(region, "A region")).mean(0)
+    if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
+        return pil_to_rgb(read_picture(region, "A region")).mean(0)
     array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buf" or array.ndim != 2 or not array.size:
         raise ValueError(
@@ -122,6 +139,67 @@ def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
     laid = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
     height, width = region.shape[2:]
     return F.pad(laid, (left, width - right, top, height - bottom))
+
+
+def sort_by_sample(name: str, reference: Any, batch_size: int) -> list[list[Any]]:
+    """Normalise the accepted forms to one list of references per row of the features of a granularity.
+
+    Raises:
+        ValueError: for an empty list, or a wrong number of lists.
+    """
+    if not isinstance(reference, (list, tuple)) or is_palette(reference):
+        return [[reference]]
+    if len(reference) == 0:
+        raise ValueError(f"The list of {name} references is empty. Leave the granularity out instead.")
+    nested = [isinstance(entry, (list, tuple)) and not is_palette(entry) for entry in reference]
+    if not any(nested):
+        return [list(reference)]
+    if not all(nested) or len(reference) != batch_size or not all(len(entry) for entry in reference):
+        raise ValueError(
+            f"{name} references given as a list of lists need one non-empty list for each of the {batch_size} "
+            f"prompts, got {len(reference)} entries of which {sum(nested)} are lists."
+        )
+    return [list(entry) for entry in reference]
+
+
+def merge(
+    encoded: Sequence[tuple[dict[str, torch.Tensor], float, torch.Tensor | None]], shared_out: Sequence[str]
+) -> list[dict[str, torch.Tensor]]:
+    """The average of what one sample has for the whole picture, or one entry for each of its regions.
+
+    Args:
+        encoded: features, weight and region (1, 1, H, W) of each reference; `shared_out`: see `Branch`.
+    """
+    rest = [(parts, weight) for parts, weight, region in encoded if region is None]
+    if len(rest) == len(encoded):
+        return [average(rest, shared_out)]
+    regional = [one for one in encoded if one[2] is not None]
+    parts = [parts for parts, _, _ in regional]
+    covered = sum(region for _, _, region in regional)
+    # Where regions overlap they share the place out by weight.
+    weighted = [weight * region for _, weight, region in regional]
+    total = sum(weighted).clamp(min=1e-8)
+    shares = [one / total * covered.clamp(max=1) for one in weighted]
+    if rest:
+        parts, shares = [*parts, average(rest, shared_out)], [*shares, (1 - covered).clamp(min=0)]
+    return [{**part, "region": share.to(part["vector"].device)} for part, share in zip(parts, shares, strict=True)]
+
+
+def average(
+    encoded: Sequence[tuple[dict[str, torch.Tensor], float]], shared_out: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Weighted mean of the features of several references; those `shared_out` are shared out by weight."""
+    if len(encoded) == 1:
+        return encoded[0][0]
+    total = sum(weight for _, weight in encoded)
+    merged = {}
+    for key in encoded[0][0]:
+        values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
+        if key in shared_out:
+            merged[key] = share_out(values, weights)
+        else:
+            merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    return merged
 
 
 def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

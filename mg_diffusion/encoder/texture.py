@@ -1,11 +1,14 @@
 """Texture: detail of luminance without its local mean and contrast, and shuffled tiles of it."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .branch import Branch
+from .distances import as_shares, quantiles, transport_cost
 from .views import di_zenzo_gradient, gaussian_blur
 
 
@@ -102,11 +105,27 @@ def gabor_bank(size: int = 11) -> torch.Tensor:
     return torch.stack(filters).unsqueeze(1)
 
 
-class TextureBranch(nn.Module):
+def patch_filters() -> torch.Tensor:
+    """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
+    filters = torch.randn(64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0))
+    filters = filters - filters.mean((2, 3), keepdim=True)
+    return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Detail (B, 1, H, W) of any contrast to projections of its patches, (B, 64, N)."""
+    even = detail / torch.sqrt(gaussian_blur(detail.square(), LOCAL_SIGMA) + 0.04)
+    return F.conv2d(even, patch_filters().to(detail), stride=stride).flatten(2)
+
+
+class TextureBranch(Branch):
     """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
 
-    def __init__(self, channels: int):
+    shared_out = ("tiles",)
+
+    def __init__(self, channels: int, num_tiles: int = 64):
         super().__init__()
+        self.num_tiles = num_tiles
         self.bank = nn.Conv2d(1, 18, 11, padding=5, bias=False)
         self.bank.weight.data.copy_(gabor_bank())
         self.net = nn.Sequential(
@@ -140,15 +159,27 @@ class TextureBranch(nn.Module):
         statistics = [self.gram(normalized, weight), self.gram(coarse, coarse_weight), mean, deviation]
         return torch.cat([*statistics, torch.log(contrast)], 1)
 
+    @classmethod
+    def from_encoder_config(cls, config: Any) -> "TextureBranch":
+        return cls(config.texture_channels, config.num_tiles)
 
-def patch_filters() -> torch.Tensor:
-    """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
-    filters = torch.randn(64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0))
-    filters = filters - filters.mean((2, 3), keepdim=True)
-    return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    def view(
+        self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, torch.Tensor]:
+        view = texture_view(lab, smooth, mask)
+        detail = view.pop("detail") * mask
+        return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
 
+    def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        read = {key: value for key, value in view.items() if key != "tiles"}
+        return {"vector": self(**read), "tiles": view["tiles"]}
 
-def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """Detail (B, 1, H, W) of any contrast to projections of its patches, (B, 64, N)."""
-    even = detail / torch.sqrt(gaussian_blur(detail.square(), LOCAL_SIGMA) + 0.04)
-    return F.conv2d(even, patch_filters().to(detail), stride=stride).flatten(2)
+    def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        tiles = features["tiles"]
+        responses = patch_responses(tiles.flatten(0, 1).unsqueeze(1))
+        return quantiles(responses.unflatten(0, tiles.shape[:2]).transpose(1, 2).flatten(2))
+
+    def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """As of color, of small patches of detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862)."""
+        inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
+        return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))

@@ -1,4 +1,4 @@
-"""What the views of all granularities stand on: CIELAB, blur, smoothing that keeps edges, gradient; and distributions.
+"""What the views of all granularities stand on: CIELAB, blur, smoothing that keeps edges, gradient.
 
 All of it is fixed, batched and differentiable. Sides are in pixels of the working size; constants were calibrated at
 64 px with the procedural renderer.
@@ -8,9 +8,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-
-
-GUIDE_LEVELS = 256  # quantiles that stand for a distribution
 
 
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
@@ -77,24 +74,3 @@ def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
     xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
     largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
     return torch.sqrt(largest + 1e-6).unsqueeze(1)
-
-
-def quantiles(values: torch.Tensor) -> torch.Tensor:
-    """(B, K, N) to GUIDE_LEVELS sorted means of equally many each, (B, K, GUIDE_LEVELS)."""
-    return F.adaptive_avg_pool1d(values.sort(2).values, GUIDE_LEVELS)
-
-
-def transport_cost(values: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Squared Wasserstein-2 distance in one dimension, mean over K directions: (B,).
-
-    Args:
-        values: (B, K, N); wanted: (1 or B, K, Q), sorted quantiles; shares: (1 or B, 1, N) that sum to 1.
-    """
-    ordered, order = values.sort(2)
-    share = shares.expand_as(values).gather(2, order)
-    places = ((share.cumsum(2) - share / 2) * wanted.shape[2] - 0.5).clamp(0, wanted.shape[2] - 1)
-    below = places.long()
-    wanted = wanted.expand(*values.shape[:2], -1)
-    above = wanted.gather(2, (below + 1).clamp(max=wanted.shape[2] - 1))
-    target = torch.lerp(wanted.gather(2, below), above, places - below)
-    return ((ordered - target).square() * share).sum(2).mean(1)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from mg_diffusion.evaluation.control import Triple
 from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.pictures import centered_square, read_upright
 from mg_diffusion.training.renderer import render
 
 
@@ -75,13 +75,9 @@ def read_pool(data: str, split: str | None, size: int) -> Pool:
 
 def _read_square(path: Path, size: int) -> np.ndarray:
     try:
-        with PIL.Image.open(path) as opened:
-            image = PIL.ImageOps.exif_transpose(opened).convert("RGB")
-    except Exception as error:  # decoders of damaged files raise errors of any type
+        square = centered_square(read_upright(path).convert("RGB"), size, PIL.Image.Resampling.BICUBIC)
+    except Exception as error:  # pictures of odd modes fail to convert with errors of any type
         raise ValueError(f"{str(path)!r} cannot be read as a picture: {error}. Remove it from the folder.") from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side)).resize((size, size), PIL.Image.Resampling.BICUBIC)
     return np.asarray(square, np.float32) / 255
 
 
