@@ -13,6 +13,8 @@ import torch
 import transformers
 from torch import nn
 
+from mg_diffusion.bundling import bundle_of
+
 
 def picture_fingerprint(pictures: torch.Tensor, captions: Sequence[str] = ()) -> str:
     """Of pictures, uint8 of any shape, and their captions."""
@@ -36,9 +38,15 @@ def code_fingerprint(*parts: Any) -> str:
     """Of the code that something is made with.
 
     Args:
-        parts: modules, classes or functions; each stands for the whole file that it is written in.
+        parts: modules, classes or functions; each stands for the whole file that it is written in, a class of ours for all
+            the files that it is shipped of.
     """
-    files = sorted({inspect.getsourcefile(inspect.unwrap(part)) for part in parts})
     versions = [library.__version__ for library in (torch, np, diffusers, transformers)]
-    sources = [str(versions).encode(), *(Path(file).read_bytes() for file in files)]
-    return hashlib.sha256(b"\n".join(sources)).hexdigest()
+    sources = [str(versions), *sorted({_source_of(inspect.unwrap(part)) for part in parts})]
+    return hashlib.sha256("\n".join(sources).encode()).hexdigest()
+
+
+def _source_of(part: Any) -> str:
+    if inspect.isclass(part) and part.__module__.startswith("mg_diffusion."):
+        return bundle_of(part)
+    return Path(inspect.getsourcefile(part)).read_text(encoding="utf-8")
