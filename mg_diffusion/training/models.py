@@ -209,8 +209,7 @@ class ConditionedUNet(nn.Module):
             text,
             added_cond_kwargs=added,
             cross_attention_kwargs={"ip_hidden_states": attention},
-            # A base in low precision does not take others.
-            down_intrablock_additional_residuals=[residual.to(self.unet.dtype) for residual in residuals],
+            down_intrablock_additional_residuals=residuals,
         ).sample
 
 
