@@ -222,26 +222,11 @@ def build_samples(
         options: of `SampleStream`.
     """
     small = pictures if view_size is None else pictures.resize(view_size)
-    pool, crossings = build_pool(
-        small,
-        supervision.num_crossings,
-        supervision.num_rendered,
-        supervision.seed,
-        supervision.cache_dir,
-        is_window=is_window,
-    )
-    return SampleStream(
-        pool,
-        crossings,
-        pictures.captions,
-        length,
-        supervision.seed,
-        supervision.shares,
-        num_tiles,
-        augment=supervision.augment,
-        images=None if small is pictures else torch.cat([pictures.whole, pictures.crop]),
-        **options,
-    )
+    images = None if small is pictures else torch.cat([pictures.whole, pictures.crop])
+    made, seed, augment = (supervision.num_crossings, supervision.num_rendered), supervision.seed, supervision.augment
+    pool, crossings = build_pool(small, *made, seed, supervision.cache_dir, is_window=is_window)
+    options |= {"num_tiles": num_tiles, "augment": augment, "images": images}
+    return SampleStream(pool, crossings, pictures.captions, length, seed, supervision.shares, **options)
 
 
 def views_of(batch: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
