@@ -40,8 +40,6 @@ from .adapter.attention import (
 from .adapter.conditioning import Conditioning, Fused, match_rows, stack_rows
 from .adapter.layers import (
     CanvasResiduals,
-    Features,
-    FeatureSet,
     Fusion,
     Residuals,
     ShapeResiduals,
@@ -54,6 +52,7 @@ from .adapter.regions import join_regions, split_regions
 from .adapter.sketch import lay_palette, turn_colors
 from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_strengths
 from .adapter.variation import apply_variation, draw_variation
+from .features import Features, FeatureSet
 
 
 class MGAdapter(ModelMixin, ConfigMixin):

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from ..features import FeatureSet
 from .conditioning import Fused, scaled
-from .layers import FeatureSet, Residuals, down_block_sizes
+from .layers import Residuals, down_block_sizes
 from .regions import join_regions, split_regions
 from .variation import apply_variation, draw_variation
 

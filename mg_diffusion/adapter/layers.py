@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 
-FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
-Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 Residuals = list[torch.Tensor]
 
 

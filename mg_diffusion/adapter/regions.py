@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..features import Features, FeatureSet
 from .conditioning import Fused
-from .layers import Features, FeatureSet
 
 
 def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | None]:

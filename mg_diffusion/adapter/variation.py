@@ -6,7 +6,7 @@ Without it one set of references would have one sketch and one canvas, and the n
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from .layers import FeatureSet
+from ..features import FeatureSet
 from .sketch import random_turns, turn_colors
 
 
