@@ -107,7 +107,6 @@ class Steps(Settings):
 
     max_train_steps: int
     checkpointing_steps: int
-    checkpoints_total_limit: int
     validation_steps: int
     validation_at_start: bool
 

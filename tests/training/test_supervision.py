@@ -185,8 +185,8 @@ def test_an_edit_without_references_learns_from_what_surrounds_it(stream):
         filled = grow_into(image, hole)
         torch.testing.assert_close(sample["sketch"], rgb_to_lab(filled)[0], atol=1e-3, rtol=0)
         context = encoder.encode_context(image, hole, ["color", "texture", "shape"], (32, 32))
-        torch.testing.assert_close(sample["structure"], context["shape"]["structure"][0], atol=1e-3, rtol=0)
-        torch.testing.assert_close(sample["sketch"], context["shape"]["sketch"][0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(sample["structure"], context["shape"][0]["structure"][0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(sample["sketch"], context["shape"][0]["sketch"][0], atol=1e-3, rtol=0)
         known = encoder.views(filled, 1 - hole, ["texture"])["texture"]
         torch.testing.assert_close(sample["normalized"], known["normalized"][0], atol=1e-3, rtol=0)
         torch.testing.assert_close(sample["contrast"], known["contrast"][0], atol=1e-3, rtol=0)
@@ -414,7 +414,7 @@ def test_views_of_a_batch_are_what_the_encoder_reads(stream):
     batch = default_collate([{key: value for key, value in sample.items() if key != "caption"} for sample in samples])
     encoder = MGEncoder(sample_size=32, color_channels=8, texture_channels=8)
     features = encoder(views_of(batch))
-    assert {name: tuple(entry["vector"].shape) for name, entry in features.items()} == {
+    assert {name: tuple(entry["vector"].shape) for name, (entry,) in features.items()} == {
         name: (3, size) for name, size in encoder.vector_sizes.items()
     }
     fresh = encoder.views((batch["image"] + 1) / 2)

@@ -81,7 +81,7 @@ def test_without_a_validation_split_the_training_loss_is_all(flags, folder, tmp_
 
 
 def test_a_picture_is_a_function_of_seed_and_index(pictures):
-    one, again, other = (vae.PictureStream(pictures, 20, seed) for seed in (0, 0, 1))
+    one, again, other = (vae.VaeSamples(pictures, 20, seed) for seed in (0, 0, 1))
     pairs = [(one[i]["image"], again[i]["image"], other[i]["image"]) for i in range(20)]
     assert all(torch.equal(a, b) for a, b, _ in pairs) and not all(torch.equal(a, c) for a, _, c in pairs)
     assert len(one) == 20 and all(-1 <= a.min() and a.max() <= 1 for a, _, _ in pairs)
