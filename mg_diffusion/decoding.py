@@ -75,7 +75,6 @@ def _check_header(image: PIL.Image.Image, min_side: int, max_pixels: int) -> Non
         raise Unusable("animated", f"a {image.format} of several pictures")
 
 
-
 def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")

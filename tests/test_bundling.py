@@ -112,7 +112,11 @@ def test_a_bundle_runs_like_its_modules(package):
         ("from .other import *", "def f(): pass", "imports a module, where the bundle has names only"),
         ("def g():\n    from .other import f", "def f(): pass", "imports inside a function"),
         ("import {root}.other", "def f(): pass", "imports bundled_.* by its name"),
-        ("from .other import f\ndef h(): pass", "def f(): pass\ndef h(): pass", "'h' is .*other in one file .*main in .* rename one"),
+        (
+            "from .other import f\ndef h(): pass",
+            "def f(): pass\ndef h(): pass",
+            "'h' is .*other in one file .*main in .* rename one",
+        ),
         (
             "import json as j\nfrom .other import f",
             "import math as j\ndef f(): pass",

@@ -1,61 +1,28 @@
 """What always comes out alike, kept on disk: views of pictures, their latents, embeddings of captions."""
 
 import hashlib
-import inspect
-import json
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import numpy as np
 import torch
-import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from .fingerprints import code_fingerprint, model_fingerprint
+
 
 Tensors = dict[str, torch.Tensor]
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Of a model's configuration and type, and of some numbers of each of its weights."""
-    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
-    config.pop("_name_or_path", None)
-    digest = hashlib.sha256(json.dumps([config, str(model.dtype)], sort_keys=True, default=str).encode())
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(
-            f"{name} {tuple(value.shape)} {value.flatten()[:: max(1, value.numel() // 64)].tolist()}".encode()
-        )
-    return digest.hexdigest()
-
-
-def code_of(*parts: Any) -> str:
-    """Fingerprint of the code that something is made with.
-
-    Args:
-        parts: modules, classes or functions; each stands for the whole file that it is written in.
-    """
-    files = sorted({inspect.getsourcefile(inspect.unwrap(part)) for part in parts})
-    versions = [library.__version__ for library in (torch, np, diffusers, transformers)]
-    return hashlib.sha256(
-        b"\n".join([str(versions).encode(), *(Path(file).read_bytes() for file in files)])
-    ).hexdigest()
-
-
-def pixels_of(images: torch.Tensor) -> str:
-    """Fingerprint of pictures (N, 3, S, S)."""
-    return hashlib.sha256(str(tuple(images.shape)).encode() + images.numpy().tobytes()).hexdigest()
-
-
-def keep(folder: str | Path | None, kind: str, identity: Sequence[str], make: Callable[[], Tensors]) -> Tensors:
+def cached(folder: str | Path | None, kind: str, identity: Sequence[str], make: Callable[[], Tensors]) -> Tensors:
     """The tensors of the file of a `kind` that depend on `identity` alone, made if it is not there or is damaged.
 
-    Without a folder they are made and not kept. Processes that make the same file at once do not disturb each other.
+    Without a folder they are made and not stored. Processes that make the same file at once do not disturb each other.
     """
     if folder is None:
         return make()
@@ -95,7 +62,7 @@ def latents_of(vae: nn.Module, images: torch.Tensor, device: torch.device) -> Te
     return {name: torch.stack([one[name] for one in found]) for name in ("mean", "deviation")}
 
 
-class KeptCrossings:
+class CachedCrossings:
     """Latents of crossed pictures, each encoded when it is drawn for the first time and kept in memory.
 
     One at a time, because what else is in a batch changes the last bits: a resumed run, which has none of them yet, would
@@ -123,7 +90,7 @@ def text_of(pipeline: Any, captions: Sequence[str], device: torch.device) -> Ten
     return {"text": text, **({"pooled": pooled[0]} if pooled else {})}
 
 
-class KeptText:
+class CachedText:
     """Embeddings of all captions of a run, by caption."""
 
     def __init__(self, folder: str | Path, pipeline: Any, captions: Sequence[str], device: torch.device):
@@ -137,8 +104,8 @@ class KeptText:
         self.rows = {caption: row for row, caption in enumerate(known)}
         tokenizers = [part for name, part in pipeline.components.items() if name.startswith("tokenizer") and part]
         words = [str([sorted(one.get_vocab().items()), one.model_max_length]) for one in tokenizers]
-        code = code_of(text_of, type(pipeline), *map(type, [*encoders, *tokenizers]))
-        self.tensors = keep(folder, "text", [code, *map(fingerprint, encoders), *words, *known], make)
+        code = code_fingerprint(text_of, type(pipeline), *map(type, [*encoders, *tokenizers]))
+        self.tensors = cached(folder, "text", [code, *map(model_fingerprint, encoders), *words, *known], make)
 
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensors:
         places = torch.tensor([self.rows[caption] for caption in captions])
