@@ -143,14 +143,14 @@ def _as_list(reference: Any) -> list[Any]:
 
 def _opened(image: Picture) -> PIL.Image.Image:
     """A picture in RGB, upright; what has no well-defined color is refused, as by the pipeline."""
-    from .pipelines.pipeline_mg_inpaint import opaque_rgb, upright  # with it comes most of diffusers
+    from .pipelines.pictures import list_images  # with it comes most of diffusers
 
-    return opaque_rgb(upright(image, "image"))
+    return list_images(image)[0]
 
 
 def _mask_of(image: PIL.Image.Image, mask: Picture | None) -> PIL.Image.Image:
     """A mask in black and white; all white if none is given."""
-    from .pipelines.pipeline_mg_inpaint import upright
+    from .pipelines.pictures import upright
 
     if mask is None:
         return PIL.Image.new("L", image.size, 255)

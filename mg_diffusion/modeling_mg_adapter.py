@@ -348,6 +348,10 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             rows in the order unconditional, contrasts, conditional; `None` where nothing has any strength.
         """
         count = len(strengths)
+        if not is_settled:
+            place = count, self.device, self.dtype
+            features = {name: [match_rows(part, *place) for part in parts] for name, parts in features.items()}
+            contrasts = [(n, given and {n: [match_rows(given[n][0], *place)]}) for n, given in contrasts]
         variants, shares = self._variants(features, strengths, contrasts)
         if is_settled:
             variants = [[(_settled(own), present) for own, present in row] for row in variants]
@@ -382,14 +386,8 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         contrasts: Sequence[tuple[str, Features | None]],
     ) -> tuple[list[list[tuple[FeatureSet, torch.Tensor]]], torch.Tensor | None]:
         """By rows of `assemble_conditioning`, each set of `split_regions` with its strengths, and the sets' shares."""
-        names, count = list(self.config.granularities), len(strengths)
-        device, dtype = self.device, self.dtype
-        features = {
-            name: [match_rows(part, count, device, dtype) for part in parts] for name, parts in features.items()
-        }
-        negatives = {
-            name: match_rows(parts[name][0], count, device, dtype) for name, parts in contrasts if parts is not None
-        }
+        names = list(self.config.granularities)
+        negatives = {name: parts[name][0] for name, parts in contrasts if parts is not None}
         sets, shares = split_regions(features)
 
         def variant(given: FeatureSet, name: str | None) -> tuple[FeatureSet, torch.Tensor]:
@@ -402,7 +400,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             present = strengths * strengths.new_tensor([key in own for key in names])
             if name in negatives:  # what is avoided is so in full, whatever the strength of what is not
                 present[:, names.index(name)] = 1.0
-            return own, present.to(device)
+            return own, present.to(self.device)
 
         rows = [*(name for name, _ in contrasts), None]
         return [[variant(given, name) for given in sets] for name in rows], shares

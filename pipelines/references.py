@@ -47,7 +47,7 @@ def given_references(reference_image: dict[str, Any] | None, reference_embeds: F
 
 
 def as_lists(reference_embeds: dict[str, Any] | None) -> Features | None:
-    """Features in the form they have since 0.2, a list for each granularity; a bare dict was one entry, and warns."""
+    """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
     bare = [name for name, one in (reference_embeds or {}).items() if isinstance(one, dict)]
     if not bare:
         return reference_embeds
@@ -87,8 +87,8 @@ class References:
                 vector = features.get("vector") if isinstance(features, dict) else None
                 if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
                     raise ValueError(
-                        f'`reference_embeds[{granularity!r}]` must be a list of dicts of tensors with a "vector" (batch, '
-                        f"numbers), got {list(features) if isinstance(features, dict) else type(features).__name__}. "
+                        f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, '
+                        f"numbers), in a list, got {list(features) if isinstance(features, dict) else type(features).__name__}. "
                         f"Make it with `encode_reference`; pictures are passed as `reference_image`."
                     )
 

@@ -410,9 +410,8 @@ def test_names_of_before_work_and_warn(unet, encoder, adapter):
     expected = adapter.assemble_conditioning(
         unet, features, strengths, SIZE, generator=torch.Generator().manual_seed(1)
     ).at_step()
-    for one, other in zip([*found[1], *total], [*expected[1], *expected[1]], strict=True):
-        assert torch.equal(one, other)
-    assert all(torch.equal(x, y) for name in found[0] for x, y in zip(found[0][name], expected[0][name], strict=True))
+    torch.testing.assert_close([*found[1], *total], [*expected[1], *expected[1]])
+    torch.testing.assert_close(dict(found[0]), dict(expected[0]))
 
 
 # -- residuals ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("mg_diffusion", "pipelines", "demo")
 OURS = {"mg_diffusion", "pipelines", "demo", "hub_cards", "tests"}
-SELF_CONTAINED = set(sys.stdlib_module_names) | {
+OUTSIDE = set(sys.stdlib_module_names) | {
     "torch",
     "numpy",
     "PIL",
@@ -23,9 +23,13 @@ SELF_CONTAINED = set(sys.stdlib_module_names) | {
     "huggingface_hub",
 }
 GRANULARITIES = r"mg_diffusion\.granularities"  # a tuple of words, for everyone
+# What bundles hold besides models and pipelines: small modules that both may need.
+SHARED = r"mg_diffusion\.(features|granularities|pictures|shipping)"
+MODELS = r"mg_diffusion\.(modeling_\w+|model_files|encoder|adapter)"
 TRAINING_NEEDS = (
-    GRANULARITIES,
-    r"mg_diffusion\.modeling_\w+",
+    SHARED,
+    MODELS,
+    r"mg_diffusion\.bundling",
     r"mg_diffusion\.training",
     r"mg_diffusion\.pipelines",
     r"mg_diffusion\.export",
@@ -33,7 +37,7 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
 )
-DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
+DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 
@@ -56,18 +60,24 @@ def within(name: str, *packages: str) -> bool:
     return any(re.fullmatch(rf"{package}(\..+)?", name) for package in packages)
 
 
-def is_self_contained(path: str) -> bool:
-    return re.fullmatch(r"mg_diffusion/modeling_\w+\.py|pipelines/(?!__init__)\w+\.py", path) is not None
+def is_model(path: str) -> bool:
+    """Whether a file is bundled with a model, or with models and pipelines."""
+    return within(path.removesuffix(".py").replace("/", "."), MODELS, SHARED)
+
+
+def is_pipeline(path: str) -> bool:
+    return re.fullmatch(r"pipelines/(?!__init__)\w+\.py", path) is not None
 
 
 def is_public(name: str) -> bool:
     """Ours, without an underscore, and a modelling class by way of `mg_diffusion`; or not ours at all."""
     private = any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
-    return root_of(name) not in OURS or not (private or within(name, r"mg_diffusion\.modeling_\w+"))
+    return root_of(name) not in OURS or not (private or within(name, MODELS))
 
 
 ARROWS = (
-    Arrow("self-contained", is_self_contained, lambda n: root_of(n) in SELF_CONTAINED),
+    Arrow("models", is_model, lambda n: root_of(n) in OUTSIDE or within(n, MODELS, SHARED)),
+    Arrow("pipelines", is_pipeline, lambda n: root_of(n) in OUTSIDE or within(n, r"mg_diffusion\.pipelines", SHARED)),
     Arrow(
         "evaluation",
         lambda path: path.startswith("mg_diffusion/evaluation/") and path != EVALUATION_ENTRY,
@@ -154,11 +164,12 @@ def test_arrow_governs_a_file(arrow):
 @pytest.mark.parametrize(
     ("name", "path", "source"),
     [
-        ("self-contained", "mg_diffusion/modeling_x.py", "import einops"),
-        ("self-contained", "mg_diffusion/modeling_x.py", "from .model_card import main"),
-        ("self-contained", "mg_diffusion/modeling_x.py", "def f():\n    import cv2"),
-        ("self-contained", "pipelines/pipeline_x.py", "from mg_diffusion import A"),
-        ("self-contained", "pipelines/pipeline_x.py", "from . import pipeline_mg"),
+        ("models", "mg_diffusion/modeling_x.py", "import einops"),
+        ("models", "mg_diffusion/encoder/x.py", "from ..model_card import main"),
+        ("models", "mg_diffusion/adapter/x.py", "from ..pipelines.call import Call"),
+        ("models", "mg_diffusion/modeling_x.py", "def f():\n    import cv2"),
+        ("pipelines", "pipelines/pipeline_x.py", "from mg_diffusion import A"),
+        ("pipelines", "pipelines/x.py", "from ..modeling_mg_adapter import MGAdapter"),
         ("evaluation", "mg_diffusion/evaluation/x.py", "from mg_diffusion import A"),
         ("evaluation", "mg_diffusion/evaluation/x.py", "from ..export import save"),
         ("evaluation", "mg_diffusion/evaluation/x.py", "import pipelines.pipeline_mg"),

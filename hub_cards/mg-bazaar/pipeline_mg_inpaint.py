@@ -192,7 +192,7 @@ def given_references(reference_image: dict[str, Any] | None, reference_embeds: F
 
 
 def as_lists(reference_embeds: dict[str, Any] | None) -> Features | None:
-    """Features in the form they have since 0.2, a list for each granularity; a bare dict was one entry, and warns."""
+    """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
     bare = [name for name, one in (reference_embeds or {}).items() if isinstance(one, dict)]
     if not bare:
         return reference_embeds
@@ -232,8 +232,8 @@ class References:
                 vector = features.get("vector") if isinstance(features, dict) else None
                 if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
                     raise ValueError(
-                        f'`reference_embeds[{granularity!r}]` must be a list of dicts of tensors with a "vector" (batch, '
-                        f"numbers), got {list(features) if isinstance(features, dict) else type(features).__name__}. "
+                        f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, '
+                        f"numbers), in a list, got {list(features) if isinstance(features, dict) else type(features).__name__}. "
                         f"Make it with `encode_reference`; pictures are passed as `reference_image`."
                     )
 
@@ -1270,7 +1270,7 @@ def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Imag
     try:
         return read_upright(picture)
     except UnreadablePicture as error:
-        place = "" if isinstance(picture, PIL.Image.Image) else f" from {os.fspath(picture)!r}"
+        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
         raise ValueError(
             f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
         ) from error
@@ -1290,13 +1290,9 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
         return [one for entry in image for one in list_images(entry)]
     if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
         image = upright(image, "image")
-        return [
-            opaque_rgb(
-                image,
-                "`image` has transparent pixels, whose color is not defined. Composite it first.",
-                f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`.",
-            )
-        ]
+        transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
+        other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+        return [opaque_rgb(image, transparent, other_mode)]
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return list(batch_of_images(image))
     raise ValueError(

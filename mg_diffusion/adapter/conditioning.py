@@ -88,13 +88,13 @@ def scaled(
 def stack_rows(fused: Sequence[Fused], is_unconditional: bool, dtype: torch.dtype) -> Fused:
     """Several conditionings as the rows of one, behind unconditional ones of zeros, which are those of the base model.
 
-    The last one has all layers; what another lacks adds nothing to it. Residuals are brought to the `dtype` of the UNet.
+    What one lacks and another has adds nothing to it. Residuals are brought to the `dtype` of the UNet.
     """
     parts = {used: blocks for one in fused for used, blocks in one.residuals.items()}
 
     def rows(tensors: list[torch.Tensor]) -> torch.Tensor:
         blank = [torch.zeros_like(tensors[-1])] if is_unconditional else []
-        return torch.cat(blank + tensors) if len(blank + tensors) > 1 else tensors[0]
+        return torch.cat(blank + tensors)
 
     attention = {
         layer: tuple(rows(list(same)) for same in zip(*(one.attention[layer] for one in fused), strict=True))
@@ -115,5 +115,5 @@ def match_rows(
     for name, value in parts.items():
         value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
         repeats = 1 if len(value) == 1 else count // len(value)
-        matched[name] = value if repeats == 1 else value.repeat_interleave(repeats, dim=0)
+        matched[name] = value.repeat_interleave(repeats, dim=0)
     return matched

@@ -1,4 +1,4 @@
-"""Methods of `MGAdapter` by the names they had before 0.2, which warn."""
+"""Methods of `MGAdapter` by the names they had before; they warn, and go with the next version."""
 
 import warnings
 from collections.abc import Sequence

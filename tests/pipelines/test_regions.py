@@ -95,7 +95,7 @@ def test_regions_and_the_rest_share_every_place_out(make):
     assert len(parts) == 3
     torch.testing.assert_close(total, torch.ones_like(total))
     (only_left,) = encode(pipeline, {"color": entries[0]})["color"]
-    torch.testing.assert_close(only_left["vector"], encode(pipeline, {"color": picture(1)})["color"]["vector"])
+    torch.testing.assert_close(only_left["vector"], encode(pipeline, {"color": picture(1)})["color"][0]["vector"])
 
 
 def test_overlapping_regions_share_a_place_out_by_weight(make):
