@@ -18,15 +18,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusio
 
 from ..features import Features
 from .arguments import documented
-from .attribution import Attributed
-from .call import MultiGranularityPipelineOutput, Sampling
-from .conditioning import Conditioned
-from .feature_guidance import FeatureGuided
+from .call import MultiGranularityPipelineOutput
 from .generating import FromNoise
-from .other_adapters import OtherAdapters
-from .references import References
-from .saving import SavedPipeline
 from .stable_diffusion_xl import OfStableDiffusionXL
+from .steering import Steered
 
 
 EXAMPLE_DOC_STRING = """
@@ -55,13 +50,7 @@ EXAMPLE_DOC_STRING = """
 class MGXLPipeline(
     FromNoise,
     OfStableDiffusionXL,
-    References,
-    Conditioned,
-    FeatureGuided,
-    Attributed,
-    OtherAdapters,
-    SavedPipeline,
-    Sampling,
+    Steered,
     DiffusionPipeline,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,

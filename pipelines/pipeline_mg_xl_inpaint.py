@@ -21,15 +21,10 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusio
 
 from ..features import Features
 from .arguments import documented
-from .attribution import Attributed
-from .call import MultiGranularityPipelineOutput, Sampling
-from .conditioning import Conditioned
+from .call import MultiGranularityPipelineOutput
 from .editing import Editing
-from .feature_guidance import FeatureGuided
-from .other_adapters import OtherAdapters
-from .references import References
-from .saving import SavedPipeline
 from .stable_diffusion_xl import OfStableDiffusionXL
+from .steering import Steered
 
 
 EXAMPLE_DOC_STRING = """
@@ -60,13 +55,7 @@ EXAMPLE_DOC_STRING = """
 class MGXLInpaintPipeline(
     Editing,
     OfStableDiffusionXL,
-    References,
-    Conditioned,
-    FeatureGuided,
-    Attributed,
-    OtherAdapters,
-    SavedPipeline,
-    Sampling,
+    Steered,
     DiffusionPipeline,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
