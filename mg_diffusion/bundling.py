@@ -15,6 +15,7 @@ from pathlib import Path
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
+SOURCE_ONLY = "source_only"  # a module that is not for bundles
 RULE = "# " + "-" * 117
 
 
@@ -81,7 +82,7 @@ class Bundle:
         own = _relative_imports(tree)
         for node in own:
             needed = importlib.util.resolve_name("." * node.level + node.module, module.rpartition(".")[0])
-            if needed not in self.bodies:
+            if needed not in self.bodies and node.module != SOURCE_ONLY:
                 self._add(needed)
         for node in tree.body:
             if isinstance(node, IMPORTS) and node not in own:

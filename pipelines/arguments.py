@@ -86,13 +86,14 @@ def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
     """A decorator that fills the `Args:` of a docstring by the signature, and its `Examples:` (as diffusers does).
 
     Args:
-        own: what an argument means in this pipeline, where that is not what `ARGUMENTS` says.
+        own: what an argument means in this pipeline, where `ARGUMENTS` says something else or nothing.
     """
 
     def fill(function: Callable) -> Callable:
         names = list(inspect.signature(function).parameters)
         written = []
-        for key, meaning in ARGUMENTS.items():
+        known = {name for key in ARGUMENTS for name in key.split(", ")}
+        for key, meaning in {**ARGUMENTS, **{name: own[name] for name in own.keys() - known}}.items():
             given = [name for name in key.split(", ") if name in names]
             if given:
                 entry = f"{', '.join(given)}: {own.get(given[0], meaning)}"

@@ -19,10 +19,14 @@ from diffusers.loaders import (
 )
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
 
-from ..features import Features
+from .source_only import SENTENCE  # noqa: F401 (first of all)
+
+
+# isort: split
 from .arguments import documented
 from .call import MultiGranularityPipelineOutput
 from .editing import Editing
+from .references import Features
 from .stable_diffusion import OfStableDiffusion
 from .steering import Steered
 

@@ -16,10 +16,14 @@ from diffusers.loaders import (
 )
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
 
-from ..features import Features
+from .source_only import SENTENCE  # noqa: F401 (first of all)
+
+
+# isort: split
 from .arguments import documented
 from .call import MultiGranularityPipelineOutput
 from .generating import FromNoise
+from .references import Features
 from .stable_diffusion_xl import OfStableDiffusionXL
 from .steering import Steered
 

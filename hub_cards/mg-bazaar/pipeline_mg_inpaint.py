@@ -42,13 +42,6 @@ from typing import Any, BinaryIO
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# mg_diffusion.features
-# ---------------------------------------------------------------------------------------------------------------------
-FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
-Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # mg_diffusion.pipelines.arguments
 # ---------------------------------------------------------------------------------------------------------------------
 INDENT = {"initial_indent": " " * 12, "subsequent_indent": " " * 16, "break_on_hyphens": False}
@@ -132,13 +125,14 @@ def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
     """A decorator that fills the `Args:` of a docstring by the signature, and its `Examples:` (as diffusers does).
 
     Args:
-        own: what an argument means in this pipeline, where that is not what `ARGUMENTS` says.
+        own: what an argument means in this pipeline, where `ARGUMENTS` says something else or nothing.
     """
 
     def fill(function: Callable) -> Callable:
         names = list(inspect.signature(function).parameters)
         written = []
-        for key, meaning in ARGUMENTS.items():
+        known = {name for key in ARGUMENTS for name in key.split(", ")}
+        for key, meaning in {**ARGUMENTS, **{name: own[name] for name in own.keys() - known}}.items():
             given = [name for name in key.split(", ") if name in names]
             if given:
                 entry = f"{', '.join(given)}: {own.get(given[0], meaning)}"
@@ -150,6 +144,55 @@ def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
         return function
 
     return fill
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mg_diffusion.features
+# ---------------------------------------------------------------------------------------------------------------------
+FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
+Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mg_diffusion.pipelines.components
+# ---------------------------------------------------------------------------------------------------------------------
+def bare(unet: torch.nn.Module) -> torch.nn.Module:
+    """The UNet itself where `torch.compile` wrapped it."""
+    return getattr(unet, "_orig_mod", unet)
+
+
+def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any) -> None:
+    """Raise a ValueError unless these fit each other; those that are `None` are left out."""
+    if unet is not None and vae is not None:
+        found, latent = unet.config.in_channels, vae.config.latent_channels
+        if found not in (latent, 2 * latent + 1):
+            raise ValueError(
+                f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and masked "
+                f"image latents), because the VAE has {latent} latent channels; this one takes {found}."
+            )
+    if mg_adapter is not None and unet is not None:
+        mg_adapter.check_unet(bare(unet))
+    if mg_adapter is not None and mg_encoder is not None:
+        mg_adapter.check_encoder(mg_encoder)
+
+
+def check_counts(given: Any, batch_size: int) -> None:
+    """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
+    per_prompt = given.num_images_per_prompt
+    if not isinstance(per_prompt, int) or per_prompt < 1:
+        raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
+    count = batch_size * per_prompt
+    if isinstance(given.generator, list) and len(given.generator) != count:
+        raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
+    if given.output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
+
+
+def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width in pixels; a missing one is the UNet's native size, of `factor` pixels a latent cell."""
+    native = unet.config.sample_size
+    native = (native, native) if isinstance(native, int) else native
+    return native[0] * factor if height is None else height, native[1] * factor if width is None else width
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -320,131 +363,6 @@ class References:
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
         return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# mg_diffusion.pipelines.attribution
-# ---------------------------------------------------------------------------------------------------------------------
-class Attributed:
-    """Attribution and the guard against leaks of shape."""
-
-    def check_leak_guard(
-        self, leak_guard: bool, reference_image: dict[str, Any] | None, output_type: str
-    ) -> dict[str, Any] | None:
-        """The references by which `warn_of_leaks` tells whose shape an output has; `None` where it is not asked for.
-
-        Raises:
-            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one
-                that lends something else.
-        """
-        if not leak_guard:
-            return None
-        given = {name: one for name, one in (reference_image or {}).items() if one is not None}
-        if output_type == "latent":
-            raise ValueError('`leak_guard` looks at pictures; with `output_type="latent"` there are none.')
-        is_picture = {name: shows_a_picture(one) and not has_region(one) for name, one in given.items()}
-        compared = {name: given[name] for name in given if is_picture[name]}
-        images = {name: one.get("image") if isinstance(one, dict) else one for name, one in compared.items()}
-        # A picture that lends its shape as well cannot leak it.
-        compared = {n: one for n, one in compared.items() if n == "shape" or images[n] is not images.get("shape")}
-        if "shape" not in compared or len(compared) < 2 or self.mg_encoder is None:
-            raise ValueError(
-                f"`leak_guard` compares the shape of the output with that of pictures: it needs a shape reference, and a "
-                f"color or texture reference, as pictures without regions. Of what is given, {sorted(compared)} are such."
-            )
-        return compared
-
-    def attribute(
-        self, names: Sequence[str], differences: Sequence[torch.Tensor]
-    ) -> dict[str, dict[str, torch.Tensor]]:
-        """How much each granularity moved the prediction of the UNet, from what `predict_noise` recorded.
-
-        Args:
-            names: of the contrasts; differences: by step (contrasts, B, h, w).
-
-        Returns:
-            {granularity: {"map": (B, h, w), "curve": (B, steps)}}, root mean squares over channels and steps, or over
-            channels and places, in units of the prediction.
-        """
-        if not differences:
-            return {}
-        squares = torch.stack(list(differences), 2).float().cpu().square()
-        maps, curves = squares.mean(2).sqrt(), squares.mean((3, 4)).sqrt()
-        return {name: {"map": maps[place], "curve": curves[place]} for place, name in enumerate(names)}
-
-    def warn_of_leaks(
-        self,
-        image: torch.Tensor,
-        compared: dict[str, Any],
-        batch_size: int,
-        num_images_per_prompt: int,
-        mask: torch.Tensor | None = None,
-    ) -> None:
-        """Warn where an output follows the shape of its color or texture reference more than that of its shape reference.
-
-        Args:
-            image: (B, 3, H, W) in [0, 1]; compared: from `check_leak_guard`; mask: (B, 1, H, W), where the output counts.
-        """
-        size = tuple(image.shape[2:])
-        distances = {}
-        for name, reference in compared.items():
-            targets = self.mg_encoder.guidance_targets(
-                self.mg_encoder.encode({"shape": reference}, size, batch_size), size
-            )["shape"].to(image.device, torch.float32)
-            targets = targets.repeat_interleave(num_images_per_prompt if len(targets) > 1 else 1, dim=0)
-            found = self.mg_encoder.feature_distances(image.float(), {"shape": targets}, mask)
-            distances[name] = found["shape"].tolist()
-        for name in [name for name in distances if name != "shape"]:
-            for index, (other, own) in enumerate(zip(distances[name], distances["shape"], strict=True)):
-                if other < own:
-                    warnings.warn(
-                        f"The shape of output {index} follows its {name} reference more than its shape reference: "
-                        f"{1 - other:.2f} of its color variance against {1 - own:.2f}. Lower the strength of {name}, or "
-                        f"raise that of shape.",
-                        stacklevel=7,
-                    )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# mg_diffusion.pipelines.components
-# ---------------------------------------------------------------------------------------------------------------------
-def bare(unet: torch.nn.Module) -> torch.nn.Module:
-    """The UNet itself where `torch.compile` wrapped it."""
-    return getattr(unet, "_orig_mod", unet)
-
-
-def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any) -> None:
-    """Raise a ValueError unless these fit each other; those that are `None` are left out."""
-    if unet is not None and vae is not None:
-        found, latent = unet.config.in_channels, vae.config.latent_channels
-        if found not in (latent, 2 * latent + 1):
-            raise ValueError(
-                f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and masked "
-                f"image latents), because the VAE has {latent} latent channels; this one takes {found}."
-            )
-    if mg_adapter is not None and unet is not None:
-        mg_adapter.check_unet(bare(unet))
-    if mg_adapter is not None and mg_encoder is not None:
-        mg_adapter.check_encoder(mg_encoder)
-
-
-def check_counts(given: Any, batch_size: int) -> None:
-    """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
-    per_prompt = given.num_images_per_prompt
-    if not isinstance(per_prompt, int) or per_prompt < 1:
-        raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
-    count = batch_size * per_prompt
-    if isinstance(given.generator, list) and len(given.generator) != count:
-        raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
-    if given.output_type not in ("pil", "np", "pt", "latent"):
-        raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
-
-
-def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
-    """Height and width in pixels; a missing one is the UNet's native size, of `factor` pixels a latent cell."""
-    native = unet.config.sample_size
-    native = (native, native) if isinstance(native, int) else native
-    return native[0] * factor if height is None else height, native[1] * factor if width is None else width
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1055,119 +973,6 @@ class Sampling:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# mg_diffusion.pipelines.conditioning
-# ---------------------------------------------------------------------------------------------------------------------
-@contextlib.contextmanager
-def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
-    """LoRA layers at the strength that `cross_attention_kwargs` asks for, where no call of diffusers sees to it."""
-    if scale is None or scale == 1.0 or not USE_PEFT_BACKEND:
-        yield
-        return
-    scale_lora_layers(model, scale)
-    try:
-        yield
-    finally:
-        unscale_lora_layers(model, scale)
-
-
-class Conditioned:
-    """What references are to the UNet in a call."""
-
-    def check_contrasts(
-        self,
-        granularity_guidance: dict[str, float] | None,
-        negative_reference_image: dict[str, Any] | None,
-        given: Sequence[str],
-        batch_size: int,
-    ) -> dict[str, float]:
-        """`granularity_guidance` by granularity; a negative reference without one has 1.
-
-        Args:
-            given: the granularities that have something to be guided by.
-
-        Raises:
-            ValueError: for guidance that is no number, or of a granularity that has neither reference nor negative one.
-        """
-        for name, entries in (
-            ("granularity_guidance", granularity_guidance),
-            ("negative_reference_image", negative_reference_image),
-        ):
-            if not isinstance(entries, (dict, type(None))):
-                raise ValueError(f'`{name}` is a dict such as {{"color": ...}}, got {type(entries).__name__}.')
-        negative = {name: one for name, one in (negative_reference_image or {}).items() if one is not None}
-        scales = dict.fromkeys(negative, 1.0) | dict(granularity_guidance or {})
-        if scales and self.mg_adapter is None:
-            raise ValueError("Guidance by a granularity needs an adapter, which this pipeline was made without.")
-        self.check_reference(negative or None, None, batch_size, "negative_reference_image")
-        for name, reference in negative.items():
-            if has_region(reference):
-                raise ValueError(
-                    f"`negative_reference_image[{name!r}]` has a region; what is avoided is avoided in the whole picture."
-                )
-        for name, scale in scales.items():
-            if name not in self.mg_adapter.config.granularities:
-                known = tuple(self.mg_adapter.config.granularities)
-                raise ValueError(f"Unknown granularity {name!r} in `granularity_guidance`; known are {known}.")
-            try:
-                scales[name] = float(scale)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"`granularity_guidance[{name!r}]` must be a number, got {scale!r}.") from error
-            if not 0 <= scales[name] < float("inf"):
-                raise ValueError(
-                    f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
-                )
-            if scales[name] > 0 and name not in given and name not in negative:
-                raise ValueError(
-                    f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "
-                    f"should go beyond; given are {sorted(given)}."
-                )
-        return {name: scale for name, scale in scales.items() if scale > 0}
-
-    def step_factors(
-        self, granularity_schedule: dict[str, Any] | None, steps: int, given: Sequence[str]
-    ) -> torch.Tensor | None:
-        """`granularity_schedule` as factors (steps, G) of the strengths; `None` where they stay as they are.
-
-        Args:
-            given: the granularities that have a strength to be multiplied.
-
-        Raises:
-            ValueError: for a schedule that is none, of a granularity that is not given, or where there is no adapter.
-        """
-        if granularity_schedule is None:
-            return None
-        if self.mg_adapter is None:
-            raise ValueError("`granularity_schedule` needs an adapter, which this pipeline was made without.")
-        factors = self.mg_adapter.schedule(granularity_schedule, steps)
-        for name in granularity_schedule:
-            if name not in given:
-                raise ValueError(
-                    f"`granularity_schedule[{name!r}]` needs a {name} reference, whose strength it changes; given are "
-                    f"{sorted(given)}."
-                )
-        return factors
-
-    def prepare_conditioning(self, call: Any) -> Any:
-        """What the UNet gets beside the text, for all steps at once; `None` where nothing has any strength."""
-        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
-            return self.mg_adapter.assemble_conditioning(
-                self.bare_unet,
-                call.features,
-                call.strengths.repeat_interleave(call.given.num_images_per_prompt, dim=0),
-                tuple(side // self.vae_scale_factor for side in call.size),
-                call.given.fusion_scale,
-                contrasts=[(name, call.negatives if name in call.negatives else None) for name in call.contrasts],
-                factors=call.factors,
-                is_unconditional=self.do_classifier_free_guidance,
-                generator=call.given.generator,
-            )
-
-    def attach(self, conditioning: Any) -> contextlib.AbstractContextManager:
-        """The adapter's attention processors for the length of a `with` block; nothing where nothing steers."""
-        return contextlib.nullcontext() if conditioning is None else self.mg_adapter.attach(self.bare_unet)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # mg_diffusion.pictures
 # ---------------------------------------------------------------------------------------------------------------------
 class UnreadablePicture(Exception):
@@ -1713,6 +1518,406 @@ class Editing:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# mg_diffusion.pipelines.conditioning
+# ---------------------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def lora_scaled(model: torch.nn.Module, scale: float | None) -> Iterator[None]:
+    """LoRA layers at the strength that `cross_attention_kwargs` asks for, where no call of diffusers sees to it."""
+    if scale is None or scale == 1.0 or not USE_PEFT_BACKEND:
+        yield
+        return
+    scale_lora_layers(model, scale)
+    try:
+        yield
+    finally:
+        unscale_lora_layers(model, scale)
+
+
+class Conditioned:
+    """What references are to the UNet in a call."""
+
+    def check_contrasts(
+        self,
+        granularity_guidance: dict[str, float] | None,
+        negative_reference_image: dict[str, Any] | None,
+        given: Sequence[str],
+        batch_size: int,
+    ) -> dict[str, float]:
+        """`granularity_guidance` by granularity; a negative reference without one has 1.
+
+        Args:
+            given: the granularities that have something to be guided by.
+
+        Raises:
+            ValueError: for guidance that is no number, or of a granularity that has neither reference nor negative one.
+        """
+        for name, entries in (
+            ("granularity_guidance", granularity_guidance),
+            ("negative_reference_image", negative_reference_image),
+        ):
+            if not isinstance(entries, (dict, type(None))):
+                raise ValueError(f'`{name}` is a dict such as {{"color": ...}}, got {type(entries).__name__}.')
+        negative = {name: one for name, one in (negative_reference_image or {}).items() if one is not None}
+        scales = dict.fromkeys(negative, 1.0) | dict(granularity_guidance or {})
+        if scales and self.mg_adapter is None:
+            raise ValueError("Guidance by a granularity needs an adapter, which this pipeline was made without.")
+        self.check_reference(negative or None, None, batch_size, "negative_reference_image")
+        for name, reference in negative.items():
+            if has_region(reference):
+                raise ValueError(
+                    f"`negative_reference_image[{name!r}]` has a region; what is avoided is avoided in the whole picture."
+                )
+        for name, scale in scales.items():
+            if name not in self.mg_adapter.config.granularities:
+                known = tuple(self.mg_adapter.config.granularities)
+                raise ValueError(f"Unknown granularity {name!r} in `granularity_guidance`; known are {known}.")
+            try:
+                scales[name] = float(scale)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"`granularity_guidance[{name!r}]` must be a number, got {scale!r}.") from error
+            if not 0 <= scales[name] < float("inf"):
+                raise ValueError(
+                    f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
+                )
+            if scales[name] > 0 and name not in given and name not in negative:
+                raise ValueError(
+                    f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "
+                    f"should go beyond; given are {sorted(given)}."
+                )
+        return {name: scale for name, scale in scales.items() if scale > 0}
+
+    def step_factors(
+        self, granularity_schedule: dict[str, Any] | None, steps: int, given: Sequence[str]
+    ) -> torch.Tensor | None:
+        """`granularity_schedule` as factors (steps, G) of the strengths; `None` where they stay as they are.
+
+        Args:
+            given: the granularities that have a strength to be multiplied.
+
+        Raises:
+            ValueError: for a schedule that is none, of a granularity that is not given, or where there is no adapter.
+        """
+        if granularity_schedule is None:
+            return None
+        if self.mg_adapter is None:
+            raise ValueError("`granularity_schedule` needs an adapter, which this pipeline was made without.")
+        factors = self.mg_adapter.schedule(granularity_schedule, steps)
+        for name in granularity_schedule:
+            if name not in given:
+                raise ValueError(
+                    f"`granularity_schedule[{name!r}]` needs a {name} reference, whose strength it changes; given are "
+                    f"{sorted(given)}."
+                )
+        return factors
+
+    def prepare_conditioning(self, call: Any) -> Any:
+        """What the UNet gets beside the text, for all steps at once; `None` where nothing has any strength."""
+        with lora_scaled(self.bare_unet, (self.cross_attention_kwargs or {}).get("scale")):
+            return self.mg_adapter.assemble_conditioning(
+                self.bare_unet,
+                call.features,
+                call.strengths.repeat_interleave(call.given.num_images_per_prompt, dim=0),
+                tuple(side // self.vae_scale_factor for side in call.size),
+                call.given.fusion_scale,
+                contrasts=[(name, call.negatives if name in call.negatives else None) for name in call.contrasts],
+                factors=call.factors,
+                is_unconditional=self.do_classifier_free_guidance,
+                generator=call.given.generator,
+            )
+
+    def attach(self, conditioning: Any) -> contextlib.AbstractContextManager:
+        """The adapter's attention processors for the length of a `with` block; nothing where nothing steers."""
+        return contextlib.nullcontext() if conditioning is None else self.mg_adapter.attach(self.bare_unet)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mg_diffusion.pipelines.prompts
+# ---------------------------------------------------------------------------------------------------------------------
+def listed(prompt: str | list[str] | None, batch_size: int) -> list[str] | None:
+    """A prompt for all samples as a list of one for each."""
+    return [prompt] * batch_size if isinstance(prompt, str) else prompt
+
+
+class Prompts:
+    """Checks of prompts, whatever reads them."""
+
+    def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
+        """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
+        for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+            embeds_name = f"{name.removesuffix('_2')}_embeds"
+            text, embeds = getattr(given, name, None), getattr(given, embeds_name)
+            if text is not None and embeds is not None:
+                raise ValueError(f"Pass `{name}` or `{embeds_name}`, not both.")
+            if text is not None and self.text_encoder is None:
+                raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
+            if not (text is None or isinstance(text, (str, list))):
+                raise ValueError(f"`{name}` must be a string or a list of strings, got {type(text).__name__}.")
+            count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
+            if count is not None and (count != batch_size or count == 0):
+                raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+
+    def check_embeds(
+        self, prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None, needs_negative: bool
+    ) -> None:
+        """Raise a ValueError for embeds that do not go together, or that lack the negative ones guidance needs."""
+        if negative_prompt_embeds is not None and prompt_embeds is None and self.text_encoder is None:
+            raise ValueError("`negative_prompt_embeds` need `prompt_embeds` where there is no text encoder.")
+        if prompt_embeds is not None and negative_prompt_embeds is None:
+            if needs_negative:
+                raise ValueError("Guidance with `prompt_embeds` and no text encoder needs `negative_prompt_embeds`.")
+        elif prompt_embeds is not None and prompt_embeds.shape != negative_prompt_embeds.shape:
+            raise ValueError(
+                f"`prompt_embeds` and `negative_prompt_embeds` must have the same shape, got "
+                f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}."
+            )
+
+    def prompts_of(self, given: SimpleNamespace, batch_size: int) -> list[str | None] | None:
+        """A prompt for each sample: "" where there is none, `None` where there is no text encoder or embeds are given."""
+        if given.prompt_embeds is not None:
+            return None
+        blank = "" if self.text_encoder is not None else None
+        return (
+            [blank] * batch_size
+            if given.prompt is None
+            else [given.prompt]
+            if isinstance(given.prompt, str)
+            else given.prompt
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mg_diffusion.pipelines.stable_diffusion
+# ---------------------------------------------------------------------------------------------------------------------
+class OfStableDiffusion(Prompts):
+    """What a call hands over for Stable Diffusion 1 and 2."""
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
+    _optional_components = [
+        "text_encoder",
+        "tokenizer",
+        "mg_encoder",
+        "mg_adapter",
+        "image_encoder",
+        "feature_extractor",
+    ]
+
+    def __init__(
+        self,
+        vae: AutoencoderKL | ModelMixin,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        unet: UNet2DConditionModel,
+        scheduler: SchedulerMixin,
+        mg_encoder: ModelMixin,
+        mg_adapter: ModelMixin,
+        image_encoder: CLIPVisionModelWithProjection = None,
+        feature_extractor: CLIPImageProcessor = None,
+    ):
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            mg_encoder=mg_encoder,
+            mg_adapter=mg_adapter,
+            image_encoder=image_encoder,
+            feature_extractor=feature_extractor,
+        )
+        if unet is not None and unet.config.addition_embed_type is not None:
+            raise ValueError(
+                f"The UNet reads more than text, addition_embed_type {unet.config.addition_embed_type!r}. For SDXL there "
+                f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
+            )
+        self.check_components()
+        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
+
+    def check_text(self, given: SimpleNamespace, batch_size: int, size: tuple[int, int]) -> None:
+        """Raise a ValueError for prompts that cannot be."""
+        self.check_prompts(given, batch_size)
+        needs_negative = self.do_classifier_free_guidance and self.text_encoder is None
+        self.check_embeds(given.prompt_embeds, given.negative_prompt_embeds, needs_negative)
+
+    def prepare_text(self, call: Any) -> None:
+        """Embeds of the prompts, with guidance behind those of the negative ones."""
+        given = call.given
+        call.prompt_embeds, call.negative_prompt_embeds = self.encode_prompt(
+            self.prompts_of(given, call.batch_size),
+            self._execution_device,
+            given.num_images_per_prompt,
+            self.do_classifier_free_guidance,
+            listed(given.negative_prompt, call.batch_size),
+            prompt_embeds=given.prompt_embeds,
+            negative_prompt_embeds=given.negative_prompt_embeds,
+            lora_scale=(given.cross_attention_kwargs or {}).get("scale"),
+            clip_skip=given.clip_skip,
+        )
+        if self.do_classifier_free_guidance:
+            call.prompt_embeds = torch.cat([call.negative_prompt_embeds, call.prompt_embeds])
+
+    def added_conditions(self, call: Any) -> dict[str, torch.Tensor]:
+        """What the UNet reads beside the text."""
+        return {}
+
+    def feature_guidance_precision(self, call: Any) -> contextlib.AbstractContextManager:
+        """The VAE as it is."""
+        return contextlib.nullcontext()
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device,
+        num_images_per_prompt: int,
+        do_classifier_free_guidance: bool,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As in `StableDiffusionPipeline`; zeros (B, 1, cross_attention_dim) where there is neither encoder nor embeds.
+
+        Without a text encoder, `prompt` is a list of `None`, one for each sample.
+        """
+        if self.text_encoder is None and prompt_embeds is None:
+            count = len(prompt) * num_images_per_prompt
+            zeros = torch.zeros(count, 1, self.unet.config.cross_attention_dim, device=device, dtype=self.unet.dtype)
+            return zeros, zeros if do_classifier_free_guidance else None
+        if clip_skip is not None and prompt_embeds is None:
+            # The stock method looks for the last norm where transformers no longer has it (diffusers issue 14124).
+            prompt = self.maybe_convert_prompt(prompt, self.tokenizer)
+            length = self.tokenizer.model_max_length
+            tokens = self.tokenizer(
+                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+            )
+            with lora_scaled(self.text_encoder, lora_scale):
+                encoded = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
+            norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
+            prompt, prompt_embeds = None, norm(encoded.hidden_states[-(clip_skip + 1)])
+        embeds = StableDiffusionPipeline.encode_prompt(
+            self,
+            prompt,
+            device,
+            num_images_per_prompt,
+            do_classifier_free_guidance,
+            negative_prompt,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            lora_scale=lora_scale,
+        )
+        # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
+        dtype = embeds[0].dtype if self.unet is None else self.unet.dtype
+        return tuple(None if each is None else each.to(dtype) for each in embeds)
+
+    def encode_vae_image(
+        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
+        image = image.to(self._execution_device, self.vae.dtype)
+        repeats = count // image.shape[0]
+        if isinstance(generator, list):
+            image = image.repeat_interleave(repeats, dim=0)
+            pairs = zip(image.split(1), generator, strict=True)
+            latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
+        else:
+            latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
+        return self.vae.config.scaling_factor * latents
+
+    def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
+        """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""
+        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return self.vae.decode(latents, return_dict=False, generator=generator)[0]
+
+    encode_image = StableDiffusionPipeline.encode_image
+    prepare_ip_adapter_image_embeds = StableDiffusionPipeline.prepare_ip_adapter_image_embeds
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mg_diffusion.pipelines.attribution
+# ---------------------------------------------------------------------------------------------------------------------
+class Attributed:
+    """Attribution and the guard against leaks of shape."""
+
+    def check_leak_guard(
+        self, leak_guard: bool, reference_image: dict[str, Any] | None, output_type: str
+    ) -> dict[str, Any] | None:
+        """The references by which `warn_of_leaks` tells whose shape an output has; `None` where it is not asked for.
+
+        Raises:
+            ValueError: for latents as output, and if there are no pictures to compare: one that lends its shape, and one
+                that lends something else.
+        """
+        if not leak_guard:
+            return None
+        given = {name: one for name, one in (reference_image or {}).items() if one is not None}
+        if output_type == "latent":
+            raise ValueError('`leak_guard` looks at pictures; with `output_type="latent"` there are none.')
+        is_picture = {name: shows_a_picture(one) and not has_region(one) for name, one in given.items()}
+        compared = {name: given[name] for name in given if is_picture[name]}
+        images = {name: one.get("image") if isinstance(one, dict) else one for name, one in compared.items()}
+        # A picture that lends its shape as well cannot leak it.
+        compared = {n: one for n, one in compared.items() if n == "shape" or images[n] is not images.get("shape")}
+        if "shape" not in compared or len(compared) < 2 or self.mg_encoder is None:
+            raise ValueError(
+                f"`leak_guard` compares the shape of the output with that of pictures: it needs a shape reference, and a "
+                f"color or texture reference, as pictures without regions. Of what is given, {sorted(compared)} are such."
+            )
+        return compared
+
+    def attribute(
+        self, names: Sequence[str], differences: Sequence[torch.Tensor]
+    ) -> dict[str, dict[str, torch.Tensor]]:
+        """How much each granularity moved the prediction of the UNet, from what `predict_noise` recorded.
+
+        Args:
+            names: of the contrasts; differences: by step (contrasts, B, h, w).
+
+        Returns:
+            {granularity: {"map": (B, h, w), "curve": (B, steps)}}, root mean squares over channels and steps, or over
+            channels and places, in units of the prediction.
+        """
+        if not differences:
+            return {}
+        squares = torch.stack(list(differences), 2).float().cpu().square()
+        maps, curves = squares.mean(2).sqrt(), squares.mean((3, 4)).sqrt()
+        return {name: {"map": maps[place], "curve": curves[place]} for place, name in enumerate(names)}
+
+    def warn_of_leaks(
+        self,
+        image: torch.Tensor,
+        compared: dict[str, Any],
+        batch_size: int,
+        num_images_per_prompt: int,
+        mask: torch.Tensor | None = None,
+    ) -> None:
+        """Warn where an output follows the shape of its color or texture reference more than that of its shape reference.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1]; compared: from `check_leak_guard`; mask: (B, 1, H, W), where the output counts.
+        """
+        size = tuple(image.shape[2:])
+        distances = {}
+        for name, reference in compared.items():
+            targets = self.mg_encoder.guidance_targets(
+                self.mg_encoder.encode({"shape": reference}, size, batch_size), size
+            )["shape"].to(image.device, torch.float32)
+            targets = targets.repeat_interleave(num_images_per_prompt if len(targets) > 1 else 1, dim=0)
+            found = self.mg_encoder.feature_distances(image.float(), {"shape": targets}, mask)
+            distances[name] = found["shape"].tolist()
+        for name in [name for name in distances if name != "shape"]:
+            for index, (other, own) in enumerate(zip(distances[name], distances["shape"], strict=True)):
+                if other < own:
+                    warnings.warn(
+                        f"The shape of output {index} follows its {name} reference more than its shape reference: "
+                        f"{1 - other:.2f} of its color variance against {1 - own:.2f}. Lower the strength of {name}, or "
+                        f"raise that of shape.",
+                        stacklevel=7,
+                    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # mg_diffusion.pipelines.other_adapters
 # ---------------------------------------------------------------------------------------------------------------------
 def networks(model: Any) -> list[Any]:
@@ -2090,207 +2295,10 @@ class SavedPipeline:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# mg_diffusion.pipelines.prompts
+# mg_diffusion.pipelines.steering
 # ---------------------------------------------------------------------------------------------------------------------
-def listed(prompt: str | list[str] | None, batch_size: int) -> list[str] | None:
-    """A prompt for all samples as a list of one for each."""
-    return [prompt] * batch_size if isinstance(prompt, str) else prompt
-
-
-class Prompts:
-    """Checks of prompts, whatever reads them."""
-
-    def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
-        """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
-        for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
-            embeds_name = f"{name.removesuffix('_2')}_embeds"
-            text, embeds = getattr(given, name, None), getattr(given, embeds_name)
-            if text is not None and embeds is not None:
-                raise ValueError(f"Pass `{name}` or `{embeds_name}`, not both.")
-            if text is not None and self.text_encoder is None:
-                raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
-            if not (text is None or isinstance(text, (str, list))):
-                raise ValueError(f"`{name}` must be a string or a list of strings, got {type(text).__name__}.")
-            count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
-            if count is not None and (count != batch_size or count == 0):
-                raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
-
-    def check_embeds(
-        self, prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None, needs_negative: bool
-    ) -> None:
-        """Raise a ValueError for embeds that do not go together, or that lack the negative ones guidance needs."""
-        if negative_prompt_embeds is not None and prompt_embeds is None and self.text_encoder is None:
-            raise ValueError("`negative_prompt_embeds` need `prompt_embeds` where there is no text encoder.")
-        if prompt_embeds is not None and negative_prompt_embeds is None:
-            if needs_negative:
-                raise ValueError("Guidance with `prompt_embeds` and no text encoder needs `negative_prompt_embeds`.")
-        elif prompt_embeds is not None and prompt_embeds.shape != negative_prompt_embeds.shape:
-            raise ValueError(
-                f"`prompt_embeds` and `negative_prompt_embeds` must have the same shape, got "
-                f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}."
-            )
-
-    def prompts_of(self, given: SimpleNamespace, batch_size: int) -> list[str | None] | None:
-        """A prompt for each sample: "" where there is none, `None` where there is no text encoder or embeds are given."""
-        if given.prompt_embeds is not None:
-            return None
-        blank = "" if self.text_encoder is not None else None
-        return (
-            [blank] * batch_size
-            if given.prompt is None
-            else [given.prompt]
-            if isinstance(given.prompt, str)
-            else given.prompt
-        )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# mg_diffusion.pipelines.stable_diffusion
-# ---------------------------------------------------------------------------------------------------------------------
-class OfStableDiffusion(Prompts):
-    """What a call hands over for Stable Diffusion 1 and 2."""
-
-    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
-    _optional_components = [
-        "text_encoder",
-        "tokenizer",
-        "mg_encoder",
-        "mg_adapter",
-        "image_encoder",
-        "feature_extractor",
-    ]
-
-    def __init__(
-        self,
-        vae: AutoencoderKL | ModelMixin,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNet2DConditionModel,
-        scheduler: SchedulerMixin,
-        mg_encoder: ModelMixin,
-        mg_adapter: ModelMixin,
-        image_encoder: CLIPVisionModelWithProjection = None,
-        feature_extractor: CLIPImageProcessor = None,
-    ):
-        super().__init__()
-        self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=scheduler,
-            mg_encoder=mg_encoder,
-            mg_adapter=mg_adapter,
-            image_encoder=image_encoder,
-            feature_extractor=feature_extractor,
-        )
-        if unet is not None and unet.config.addition_embed_type is not None:
-            raise ValueError(
-                f"The UNet reads more than text, addition_embed_type {unet.config.addition_embed_type!r}. For SDXL there "
-                f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
-            )
-        self.check_components()
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
-        self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
-
-    def check_text(self, given: SimpleNamespace, batch_size: int, size: tuple[int, int]) -> None:
-        """Raise a ValueError for prompts that cannot be."""
-        self.check_prompts(given, batch_size)
-        needs_negative = self.do_classifier_free_guidance and self.text_encoder is None
-        self.check_embeds(given.prompt_embeds, given.negative_prompt_embeds, needs_negative)
-
-    def prepare_text(self, call: Any) -> None:
-        """Embeds of the prompts, with guidance behind those of the negative ones."""
-        given = call.given
-        call.prompt_embeds, call.negative_prompt_embeds = self.encode_prompt(
-            self.prompts_of(given, call.batch_size),
-            self._execution_device,
-            given.num_images_per_prompt,
-            self.do_classifier_free_guidance,
-            listed(given.negative_prompt, call.batch_size),
-            prompt_embeds=given.prompt_embeds,
-            negative_prompt_embeds=given.negative_prompt_embeds,
-            lora_scale=(given.cross_attention_kwargs or {}).get("scale"),
-            clip_skip=given.clip_skip,
-        )
-        if self.do_classifier_free_guidance:
-            call.prompt_embeds = torch.cat([call.negative_prompt_embeds, call.prompt_embeds])
-
-    def added_conditions(self, call: Any) -> dict[str, torch.Tensor]:
-        """What the UNet reads beside the text."""
-        return {}
-
-    def feature_guidance_precision(self, call: Any) -> contextlib.AbstractContextManager:
-        """The VAE as it is."""
-        return contextlib.nullcontext()
-
-    def encode_prompt(
-        self,
-        prompt: str | list[str] | None,
-        device: torch.device,
-        num_images_per_prompt: int,
-        do_classifier_free_guidance: bool,
-        negative_prompt: str | list[str] | None = None,
-        prompt_embeds: torch.Tensor | None = None,
-        negative_prompt_embeds: torch.Tensor | None = None,
-        lora_scale: float | None = None,
-        clip_skip: int | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As in `StableDiffusionPipeline`; zeros (B, 1, cross_attention_dim) where there is neither encoder nor embeds.
-
-        Without a text encoder, `prompt` is a list of `None`, one for each sample.
-        """
-        if self.text_encoder is None and prompt_embeds is None:
-            count = len(prompt) * num_images_per_prompt
-            zeros = torch.zeros(count, 1, self.unet.config.cross_attention_dim, device=device, dtype=self.unet.dtype)
-            return zeros, zeros if do_classifier_free_guidance else None
-        if clip_skip is not None and prompt_embeds is None:
-            # The stock method looks for the last norm where transformers no longer has it (diffusers issue 14124).
-            prompt = self.maybe_convert_prompt(prompt, self.tokenizer)
-            length = self.tokenizer.model_max_length
-            tokens = self.tokenizer(
-                prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-            )
-            with lora_scaled(self.text_encoder, lora_scale):
-                encoded = self.text_encoder(tokens.input_ids.to(device), output_hidden_states=True)
-            norm = getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm
-            prompt, prompt_embeds = None, norm(encoded.hidden_states[-(clip_skip + 1)])
-        embeds = StableDiffusionPipeline.encode_prompt(
-            self,
-            prompt,
-            device,
-            num_images_per_prompt,
-            do_classifier_free_guidance,
-            negative_prompt,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            lora_scale=lora_scale,
-        )
-        # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
-        dtype = embeds[0].dtype if self.unet is None else self.unet.dtype
-        return tuple(None if each is None else each.to(dtype) for each in embeds)
-
-    def encode_vae_image(
-        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
-    ) -> torch.Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
-        image = image.to(self._execution_device, self.vae.dtype)
-        repeats = count // image.shape[0]
-        if isinstance(generator, list):
-            image = image.repeat_interleave(repeats, dim=0)
-            pairs = zip(image.split(1), generator, strict=True)
-            latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
-        else:
-            latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
-        return self.vae.config.scaling_factor * latents
-
-    def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
-        """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""
-        latents = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        return self.vae.decode(latents, return_dict=False, generator=generator)[0]
-
-    encode_image = StableDiffusionPipeline.encode_image
-    prepare_ip_adapter_image_embeds = StableDiffusionPipeline.prepare_ip_adapter_image_embeds
+class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Sampling):
+    """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2318,13 +2326,7 @@ EXAMPLE_DOC_STRING = """
 class MGInpaintPipeline(
     Editing,
     OfStableDiffusion,
-    References,
-    Conditioned,
-    FeatureGuided,
-    Attributed,
-    OtherAdapters,
-    SavedPipeline,
-    Sampling,
+    Steered,
     DiffusionPipeline,
     StableDiffusionMixin,
     TextualInversionLoaderMixin,
