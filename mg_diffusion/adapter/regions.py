@@ -33,7 +33,7 @@ def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | 
             continue
         own = common | {name: parts for name, parts, _ in chosen if parts is not None}
         if {"color", "shape"} <= set(own):
-            painted = [region for name, _, region in chosen if name != "texture"]
+            painted = [region for name, _, region in chosen if name in ("color", "shape")]
             area = math.prod(painted, start=torch.ones_like(share))
             given = own["color"].get("area")
             if given is not None:
