@@ -12,8 +12,8 @@ def bundler_of(module: str) -> ModuleType | None:
 
 
 def shippable_source(kind: type) -> str:
-    """The text of one file that defines a class: a bundle, or its own file as it is."""
+    """The text of one file that defines a class: a bundle, what a bundle was run from, or the class's file as it is."""
     bundler = bundler_of(kind.__module__)
-    return (
-        Path(inspect.getsourcefile(kind)).read_text(encoding="utf-8") if bundler is None else bundler.bundle_of(kind)
-    )
+    if bundler is not None:
+        return bundler.bundle_of(kind)
+    return vars(kind).get("_shipped_source") or Path(inspect.getsourcefile(kind)).read_text(encoding="utf-8")

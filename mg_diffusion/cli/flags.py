@@ -79,7 +79,9 @@ def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], 
     )
     metavars = {**dict.fromkeys(GRANULARITIES, "PICTURE"), "color": "PICTURE_OR_PALETTE"}
     wanted = {name: f"picture or card that lends its {name}" for name in GRANULARITIES}
-    wanted["color"] = 'picture or card that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"'
+    wanted["color"] = (
+        'picture or card that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"'
+    )
     for name, purpose in wanted.items():
         if name in (*needed, *allowed):
             required = name in needed

@@ -1,6 +1,8 @@
 """Saving and loading in this process; tests/loading does it in fresh ones, from folder and Hub."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,34 @@ def test_nothing_saved_names_a_folder_of_this_machine(saved, tmp_path):
     MGPipeline.from_pretrained(folder).save_pretrained(tmp_path / "again")
     for path in (tmp_path / "again").rglob("*.json"):
         assert str(tmp_path) not in path.read_text(encoding="utf-8"), path
+
+
+def test_two_versions_in_one_process_stay_apart(make, tmp_path):
+    """What one pipeline calls and saves is its own code, whatever was loaded after it."""
+    make(is_inpainting=True, vae="haar").save_pretrained(tmp_path / "one")
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    for name, function in (("pipeline_mg.py", "count_samples"), ("mg_adapter/modeling_mg_adapter.py", "lay_tiles")):
+        path = tmp_path / "other" / name
+        changed, count = re.subn(
+            rf"^( *)def {function}\(.*?(?=\n\n\n|\n\n *# --)",
+            rf"\1def {function}(*args): raise ValueError('other')",
+            path.read_text(encoding="utf-8"),
+            flags=re.MULTILINE | re.DOTALL,
+        )
+        assert count == 1
+        path.write_text(changed, encoding="utf-8")
+    one, other = (
+        DiffusionPipeline.from_pretrained(tmp_path / name, trust_remote_code=True) for name in ("one", "other")
+    )
+    expected = sample(MGPipeline.from_pretrained(tmp_path / "one"))
+    assert torch.equal(sample(one), expected)
+    with pytest.raises(ValueError, match="^other$"):
+        sample(other)
+    assert torch.equal(sample(one), expected)
+    for pipeline, name in ((one, "one"), (other, "other")):
+        pipeline.save_pretrained(tmp_path / f"{name} again")
+        for code in ("pipeline_mg.py", "mg_adapter/modeling_mg_adapter.py"):
+            assert (tmp_path / f"{name} again" / code).read_text() == (tmp_path / name / code).read_text()
 
 
 @pytest.mark.parametrize("place", ["pipelines", "pipelines/pipeline_mg.py", "pipelines/pipeline_mg_inpaint.py"])
