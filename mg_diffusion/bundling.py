@@ -6,12 +6,15 @@ transformers makes its modeling files out of modular ones.
 """
 
 import ast
+import builtins
 import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 
+RESERVED = {*dir(builtins), "_define", "_name", "_value", "_source", "_file"}  # by builtins and the template
+CONTAINERS = ("dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict")
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
@@ -19,9 +22,9 @@ SOURCE_ONLY = "source_only"  # a module that is not for bundles
 RULE = "# " + "-" * 113
 # diffusers keeps local files of one name in one place and runs them in one module, the later over the earlier. What a file
 # defines therefore finds the rest in its own function, and knows its source, whatever came after it.
-TEMPLATE = '''{head}
+TEMPLATE = """{head}
 # Do not edit: change the source, and save the pipeline again.
-"""{docstring}"""
+{docstring}
 
 
 def _define():
@@ -33,9 +36,12 @@ with open(__file__, encoding="utf-8") as _file:
     _source = _file.read()
 for _name, _value in _define().items():
     globals()[_name] = _value
-    if isinstance(_value, type) and _value.__module__ == __name__:
-        _value.__qualname__, _value._shipped_source = _name, _source
-'''
+    if getattr(_value, "__module__", None) != __name__ or getattr(_value, "__name__", None) != _name:
+        continue
+    _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
+    if isinstance(_value, type):
+        _value._shipped_source = _source
+"""
 
 
 def bundle_of(kind: type) -> str:
@@ -79,6 +85,7 @@ class Bundle:
         self.imports: set[str] = set()  # `import module`
         self.names: dict[str, set[str]] = {}  # `from module import names`
         self.bound: dict[str, str] = {}  # names, and where each comes from
+        self.provided: dict[str, set[str]] = {}  # by module, what others may import from it
         self.docstring = self._add(module)
 
     def text(self) -> str:
@@ -94,24 +101,38 @@ class Bundle:
 
     def _add(self, module: str) -> str:
         """Take in a module after those it needs; returns its docstring."""
-        source = Path(importlib.util.find_spec(module).origin).read_text(encoding="utf-8")
-        tree, lines = ast.parse(source), source.splitlines()
+        spec = importlib.util.find_spec(module)
+        source = Path(spec.origin).read_text(encoding="utf-8")
+        tree, lines = ast.parse(source), source.split("\n")
         self.bodies[module] = ""  # known from now on, even to a module that imports it back
         self._refuse_what_cannot_be_bundled(module, tree)
         own = _relative_imports(tree)
         for node in own:
-            needed = importlib.util.resolve_name("." * node.level + node.module, module.rpartition(".")[0])
+            needed = importlib.util.resolve_name("." * node.level + node.module, spec.parent)
             if needed not in self.bodies and node.module != SOURCE_ONLY:
                 self._add(needed)
+            lacking = [alias.name for alias in node.names if alias.name not in self.provided.get(needed, [alias.name])]
+            if lacking and node.module != SOURCE_ONLY:
+                raise ValueError(
+                    f"{module}, line {node.lineno}: {needed} defines no {lacking}; import names, not modules."
+                )
         for node in tree.body:
             if isinstance(node, IMPORTS) and node not in own:
                 self._import(module, node)
         for name in _bound_names(tree):
             self._bind(module, name, module)
-        first = max((n.end_lineno for n in tree.body if isinstance(n, IMPORTS) or n is tree.body[0]), default=0)
+        heads = [node for node in tree.body if isinstance(node, IMPORTS) or _is_docstring(node)]
+        first = max((node.end_lineno for node in heads), default=0)
+        if any(node.lineno <= first for node in tree.body if node not in heads):
+            raise ValueError(f"{module} has an import below other statements; bundles have all of them on top.")
+        self.provided[module] = {
+            *_bound_names(tree),
+            *(a.asname or a.name for n in heads for a in getattr(n, "names", ())),
+        }
         del self.bodies[module]  # to the end: behind what it needs
         self.bodies[module] = "\n".join(lines[first:]).strip("\n")
-        return ast.get_docstring(tree, clean=False) or ""
+        is_documented = ast.get_docstring(tree) is not None
+        return ast.get_source_segment(source, tree.body[0]) if is_documented else '""""""'
 
     def _import(self, module: str, node: ast.Import | ast.ImportFrom) -> None:
         for alias in node.names:
@@ -125,7 +146,7 @@ class Bundle:
                 self._bind(module, name, f"{node.module}.{alias.name}")
 
     def _bind(self, module: str, name: str, origin: str) -> None:
-        known = self.bound.setdefault(name, origin)
+        known = "taken" if name in RESERVED else self.bound.setdefault(name, origin)
         if known != origin:
             raise ValueError(
                 f"{name!r} is {known} in one file of a bundle, and {origin} in {module}. A bundle has one thing of a name: "
@@ -143,6 +164,12 @@ class Bundle:
                     reason = "imports a module, where the bundle has names only; import the names"
                 elif any(alias.asname for alias in node.names):
                     reason = "renames what the bundle has under one name only"
+            elif isinstance(node, ast.ImportFrom) and (node.module == "__future__" or node.names[0].name == "*"):
+                reason = "cannot stand inside of a function, where the bundle has all it imports; name what is needed"
+            elif isinstance(node, ast.Name) and node.id in ("__name__", "__file__", "__package__", "__spec__"):
+                reason = "is another one in a bundle"
+            elif isinstance(node, ast.ClassDef) and (own := _read_and_bound_in_class(node)):
+                reason = f"binds {sorted(own)} and reads it from outside; inside of a function that fails"
             elif isinstance(node, IMPORTS) and self.root in _roots(node):
                 reason = (
                     f"imports {self.root} by its name, which is not installed where the bundle runs; import relatively"
@@ -174,22 +201,34 @@ def _bound_names(tree: ast.Module) -> Iterator[str]:
             yield from (name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name))
 
 
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def _is_state(node: ast.stmt) -> bool:
     """Whether a statement of a module does more than to import, to define, to document or to name a constant."""
-    if isinstance(node, ASSIGNMENTS):
-        value = node.value
-        is_call = isinstance(value, ast.Call) and not value.args and not value.keywords
-        is_empty = (
-            isinstance(value, (ast.List, ast.Set)) and not value.elts or isinstance(value, ast.Dict) and not value.keys
-        )
-        return is_empty or is_call and ast.unparse(value.func) in ("dict", "list", "set")
-    is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    return not (is_docstring or isinstance(node, (*IMPORTS, *DEFINITIONS)))
+    if not isinstance(node, ASSIGNMENTS):
+        return not (_is_docstring(node) or isinstance(node, (*IMPORTS, *DEFINITIONS)))
+    value, targets = node.value, node.targets if isinstance(node, ast.Assign) else [node.target]
+    is_container = isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in CONTAINERS
+    is_empty = isinstance(value, (ast.List, ast.Dict)) and not getattr(value, "elts", getattr(value, "keys", None))
+    is_part = any(isinstance(target, (ast.Subscript, ast.Attribute)) for target in targets)
+    return is_container or is_empty or is_part or any(isinstance(one, ast.NamedExpr) for one in ast.walk(node))
+
+
+def _read_and_bound_in_class(node: ast.ClassDef) -> set[str]:
+    """Names that the body of a class binds and reads while it runs, such as in `f = staticmethod(f)` after no `def f`."""
+    read, bound = set(), set()
+    for statement in node.body:
+        if isinstance(statement, ASSIGNMENTS) and statement.value is not None:
+            read |= {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)} - bound
+        bound |= set(_bound_names(ast.Module([statement], [])))
+    return read & bound
 
 
 def _indented(code: str) -> str:
     """Code inside a function; what is inside of strings stays as it is."""
-    lines = code.splitlines()
+    lines = code.split("\n")
     strings = [node for node in ast.walk(ast.parse(code)) if isinstance(node, (ast.Constant, ast.JoinedStr))]
     inside = {line for node in strings for line in range(node.lineno, node.end_lineno)}  # all lines but the first
     return "\n".join(line if i in inside or not line else f"    {line}" for i, line in enumerate(lines))

@@ -79,8 +79,8 @@ def package(tmp_path, monkeypatch):
 
 def test_a_bundle_runs_like_its_modules(package, tmp_path):
     main = package(
-        main='''
-        """What it is for."""
+        main=r'''
+        r"""What it is for: \d, "quotes" and more."""
         import math
         from .other import double
         from .deep import triple
@@ -101,7 +101,7 @@ def test_a_bundle_runs_like_its_modules(package, tmp_path):
     alone, text = importlib.import_module("alone"), bundle_of(kind)
     assert alone.Kind().of(2) == kind().of(2) == 13 and alone.Kind.__doc__ == kind.__doc__
     assert text.count("def double") == text.count("import math") == 1
-    assert "3.2" in text.splitlines()[0] and alone.__doc__ == "What it is for."
+    assert "3.2" in text.splitlines()[0] and alone.__doc__ == 'What it is for: \\d, "quotes" and more.'
     assert type(pickle.loads(pickle.dumps(alone.Kind()))) is alone.Kind
     sys.modules.pop("alone")
 
@@ -126,6 +126,25 @@ def test_a_bundle_runs_like_its_modules(package, tmp_path):
         ),
         ("from .other import f", "seen = {}\ndef f(): pass", "neither an import, a definition nor a constant"),
         ("from .other import f", "print(1)\ndef f(): pass", "neither an import, a definition nor a constant"),
+        ("import a\nX = 3\nimport json", "", "has an import below other statements"),
+        ("from .other import f", "def f(): pass\nimport json", "has an import below other statements"),
+        ("from .other import total", "def sum(x): pass\ntotal = 1", "'sum' is taken"),
+        ("from .other import g", "def f(): pass", "defines no .'g'.; import names"),
+        ("from .other import f", "from __future__ import annotations\ndef f(): pass", "cannot stand inside"),
+        ("from .other import f", "from math import *\ndef f(): pass", "cannot stand inside"),
+        ("from .other import f", "def f(): return __file__", "is another one in a bundle"),
+        ("from .other import f", "N = 1\nclass A:\n    N = N\ndef f(): pass", "binds .'N'. and reads it"),
+        (
+            "from .other import f",
+            "T = {1: 2}\nT[3] = 4\ndef f(): pass",
+            "neither an import, a definition nor a constant",
+        ),
+        (
+            "from .other import f",
+            "import collections as c\nT = c.Counter()\ndef f(): pass",
+            "neither an import, a definition",
+        ),
+        ("from .other import f", "X = (Y := 3)\ndef f(): pass", "neither an import, a definition nor a constant"),
         ("from .other import f", "n = 1\ndef f():\n    global n\n    n = 2", "keeps state in the module"),
     ],
 )
