@@ -5,10 +5,15 @@ from typing import Any
 # `ModelMixin` must be visible here: diffusers looks it up in the module that `model_index.json` names.
 from diffusers import ModelMixin
 
-from . import bundling  # noqa: F401 (what saves a class of ours looks for it, see `shipping`)
+from . import (
+    bundling,  # noqa: F401 (what saves a class of ours looks for it, see `shipping`)
+    modeling_mg_adapter,
+    modeling_mg_encoder,
+)
 from .modeling_autoencoder_haar import AutoencoderHaar
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder
+from .moved import forward_moved_names
 
 
 __version__ = "0.1.0"
@@ -23,6 +28,10 @@ __all__ = [
     "MGXLPipeline",
     "ModelMixin",
 ]
+
+
+for _module in (modeling_mg_adapter, modeling_mg_encoder):
+    forward_moved_names(_module)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,14 +50,14 @@ from .adapter.regions import join_regions, split_regions
 from .adapter.sketch import lay_palette, turn_colors
 from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_strengths
 from .adapter.variation import apply_variation, draw_variation
-from .features import Features, FeatureSet
+from .features import Features, FeatureSet, as_lists
 from .model_files import SavedWithCode
 
 
 class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
     """The trained, separately saved part: tokens, fusion and residuals for one kind of UNet.
 
-    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `condition` once and run the
+    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `assemble_conditioning` once and run the
     denoising loop inside `with adapter.attach(unet)`.
 
     Args:
@@ -206,7 +206,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             fused tokens (B, G, num_tokens, token_dim), and one residual (B, C_l, H_l, W_l) per down block, strength
             included, or `None` when neither shape nor texture is given.
         """
-        own = {name: parts[0] for name, parts in features.items()}
+        own = {name: parts[0] for name, parts in as_lists(features).items()}
         tokens, residuals = self._fuse(own, strengths, latent_size, fusion_scale)
         return tokens, Fused({}, residuals).total()
 
@@ -312,8 +312,10 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
 
         Returns:
             the folded attention, to be passed as `cross_attention_kwargs={"ip_hidden_states": ...}` inside `attach`,
-            and the residuals, of which every UNet call needs a fresh list (it empties the one it gets).
+            and the residuals, of which every UNet call needs a fresh list (it empties the one it gets), in the type of
+            the adapter.
         """
+        features = as_lists(features)
         assembled = self.assemble_conditioning(unet, features, strengths, latent_size, fusion_scale, is_settled=True)
         return assembled.at_step()
 
@@ -372,7 +374,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
                     tokens, residuals = self._fuse(own, there, latent_size, fusion_scale)
                     fused.append(Fused(self.fold(unet, tokens, there), residuals))
                 rows.append(join_regions(fused, shares, self.config.attention_layers, sizes))
-            return stack_rows(rows, is_unconditional, unet.dtype)
+            return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
         names = list(self.config.granularities)
         is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)

@@ -263,7 +263,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
         Color and texture are those of the rest of the picture. Shape is that of the picture with the hole filled
         smoothly, with a `turn` (B, 3, 3) that keeps the colors of another palette where such colors are, see
-        `MGAdapter.vary`. With color asked for as well, the filled picture itself is the `sketch` (B, 3, *size) in Lab
+        `apply_variation`. With color asked for as well, the filled picture itself is the `sketch` (B, 3, *size) in Lab
         of `MGAdapter.sketch`.
 
         Args:

@@ -1,4 +1,4 @@
-"""The pipelines: one task a file, one class a file, each file usable alone as a `custom_pipeline`.
+"""The pipelines: one task a file, one class a file, put together from the modules beside them.
 
 Installed as `mg_diffusion.pipelines`.
 """

@@ -15,10 +15,10 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 
-from ..features import Features
+from ..features import Features, as_lists
 from .components import bare, check_components, check_counts, default_size
 from .feature_guidance import FeatureGuidance
-from .references import as_lists, given_references
+from .references import given_references
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Sampling:
         self.check_types(
             given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
         )
-        given.reference_embeds = as_lists(given.reference_embeds)
+        given.reference_embeds = given.reference_embeds and as_lists(given.reference_embeds, stacklevel=6)
         batch_size = self.default_batch_size(
             given.prompt, given.prompt_embeds, given.reference_image, given.reference_embeds
         )
@@ -146,8 +146,8 @@ class Sampling:
                 "`return_attribution` is about what an adapter does, which this pipeline was made without."
             )
         feature_scales = self.check_feature_guidance(given)
-        self.check_reference(given.reference_image, given.reference_embeds, batch_size, guided=feature_scales)
-        named = [*given_references(given.reference_image, given.reference_embeds), *self.lent_by_context(given)]
+        self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
+        named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
         strengths = None
         if self.mg_adapter is not None:
@@ -160,19 +160,19 @@ class Sampling:
         if feature_scales:
             guided = self.guided_steps(given.feature_guidance_window, len(timesteps))
         return Call(
-            given,
-            size,
-            batch_size,
-            timesteps,
-            steps,
-            edit,
-            contrasts,
-            strengths,
-            factors,
-            feature_scales,
-            guided,
-            compared,
-            sizes,
+            given=given,
+            size=size,
+            batch_size=batch_size,
+            timesteps=timesteps,
+            num_inference_steps=steps,
+            edit=edit,
+            contrasts=contrasts,
+            strengths=strengths,
+            factors=factors,
+            feature_scales=feature_scales,
+            is_feature_guided=guided,
+            compared=compared,
+            sizes=sizes,
         )
 
     def check_components(self) -> None:

@@ -80,7 +80,7 @@ class Editing:
             if value is not None and (not isinstance(value, int) or value < 0):
                 raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
 
-    def lent_by_context(self, given: SimpleNamespace) -> tuple[str, ...]:
+    def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
         """The granularities that the surroundings can stand in for."""
         is_read = given.context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None
         return tuple(self.mg_adapter.config.granularities) if is_read else ()
@@ -167,7 +167,7 @@ class Editing:
         """
         edit, given = call.edit, call.given
         edit.is_continued = torch.zeros(1, dtype=torch.bool)
-        if self.lent_by_context(given):
+        if self.context_granularities(given):
             self.add_surroundings(call)
             # Color and shape both go on with what surrounds the mask, and nothing of what is under it is kept.
             if given.strength == 1 and "sketch" in call.features.get("shape", [{}])[0]:
@@ -190,12 +190,12 @@ class Editing:
         height, width = (side // self.vae_scale_factor for side in image.shape[2:])
         hole = hole * is_surrounded.view(-1, 1, 1, 1)
         context = self.mg_encoder.encode_context(image, hole, missing, self.mg_adapter.map_size(height, width))
-        is_lent = torch.tensor([name in context for name in names])
+        is_from_context = torch.tensor([name in context for name in names])
         shares = call.given.context_scale * torch.tensor(
             [CONTEXT_TEXTURE if name == "texture" else 1.0 for name in names]
         )
         call.features = {**call.features, **context}
-        call.strengths = call.strengths * torch.where(is_lent, shares * is_surrounded.unsqueeze(1), 1.0)
+        call.strengths = call.strengths * torch.where(is_from_context, shares * is_surrounded.unsqueeze(1), 1.0)
 
     def crop_region(
         self, mask: torch.Tensor, height: int, width: int, padding_mask_crop: int | None

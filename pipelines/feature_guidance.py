@@ -81,7 +81,7 @@ class FeatureGuided:
                 f"`AutoencoderTiny`; got {decoder!r}."
             )
         for name in scales:
-            is_regional = has_region(given[name]) if reference_embeds is None else "region" in given[name][0]
+            is_regional = has_region(given[name]) if not reference_embeds else "region" in given[name][0]
             if is_regional:
                 raise ValueError(
                     f"Feature guidance compares whole pictures; the {name} reference has a region. Set its scale to 0, "

@@ -16,7 +16,7 @@ class FromNoise:
     def check_source(self, given: SimpleNamespace, edit: None, batch_size: int) -> None:
         """There is none."""
 
-    def lent_by_context(self, given: SimpleNamespace) -> tuple[str, ...]:
+    def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
         return ()
 
     def prepare_source(self, call: Any) -> None:

@@ -18,6 +18,7 @@ from diffusers import (
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 from diffusers.utils.torch_utils import randn_tensor
 
+from ..features import as_lists
 from .components import bare, check_components, check_counts, default_size
 from .modular_guider import MultiGranularityGuidance  # noqa: F401 (a guider is looked up beside its blocks)
 from .modular_inputs import (
@@ -41,7 +42,7 @@ from .references import count_samples
 
 
 # What `ip_hidden_states` takes, and residuals of the down blocks; `None` is the bare UNet.
-Conditioned = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None] | None
+UNetConditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None] | None
 
 
 def vae_scale_factor(vae: torch.nn.Module) -> int:
@@ -271,6 +272,7 @@ class MGConditioningStep(ModularPipelineBlocks):
                     f"beyond; given are {sorted(given.reference_embeds)}."
                 )
         given.conditioning = (None,) * (2 + len(left_out))
+        given.reference_embeds = as_lists(given.reference_embeds)
         if given.reference_embeds:
             adapter, strengths = components.mg_adapter, given.granularity_scale
             strengths = adapter.strengths(strengths, given.batch_size)
@@ -332,7 +334,7 @@ class MGLoopDenoiser(ModularPipelineBlocks):
         model_input: torch.Tensor,
         t: torch.Tensor,
         text: torch.Tensor,
-        conditioning: Conditioned,
+        conditioning: UNetConditioning,
     ) -> torch.Tensor:
         """One run of the UNet: (pictures, C, h, w)."""
         folded, residuals = (None, None) if conditioning is None else conditioning

@@ -1,7 +1,6 @@
 """References as a call gets them: how many samples they are for, what they hold, and what cannot be."""
 
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,20 +45,6 @@ def given_references(reference_image: dict[str, Any] | None, reference_embeds: F
     return {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}
 
 
-def as_lists(reference_embeds: dict[str, Any] | None) -> Features | None:
-    """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
-    bare = [name for name, one in (reference_embeds or {}).items() if isinstance(one, dict)]
-    if not bare:
-        return reference_embeds
-    warnings.warn(
-        f"`reference_embeds` hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, "
-        f"will be refused by the next version.",
-        FutureWarning,
-        stacklevel=6,
-    )
-    return {name: [one] if isinstance(one, dict) else one for name, one in reference_embeds.items()}
-
-
 class References:
     """Checks of references, and reading them."""
 
@@ -98,12 +83,12 @@ class References:
         reference_embeds: Features | None,
         batch_size: int,
         name: str = "reference_image",
-        guided: Sequence[str] = (),
+        feature_guided: Sequence[str] = (),
     ) -> None:
         """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
 
         Args:
-            guided: the granularities of feature guidance, which needs no adapter.
+            feature_guided: the granularities of feature guidance, which needs no adapter.
         """
         if reference_image is not None and reference_embeds is not None:
             raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
@@ -111,8 +96,8 @@ class References:
         if given is None:
             return
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
-        needed = {n for n, one in given.items() if one is not None} - set(guided)
-        if ("mg_adapter" in missing and (needed or not guided)) or (
+        needed = {n for n, one in given.items() if one is not None} - set(feature_guided)
+        if ("mg_adapter" in missing and (needed or not feature_guided)) or (
             "mg_encoder" in missing and reference_image is not None
         ):
             raise ValueError(

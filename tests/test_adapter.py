@@ -403,14 +403,15 @@ def test_names_of_before_work_and_warn(unet, encoder, adapter):
     features, strengths = encode(encoder, adapter), torch.ones(1, 3)
     with pytest.warns(FutureWarning, match="goes with the next version"):
         varied = adapter.vary(features, 1, drawn=adapter.draw(features, 1, torch.Generator().manual_seed(1)))
-        sets, shares = adapter.in_regions({name: [parts] for name, parts in varied.items()})
-        apart = adapter.condition_apart(unet, {name: [parts] for name, parts in sets[0].items()}, strengths, SIZE)
+        sets, shares = adapter.in_regions(varied)
+        apart = adapter.condition_apart(unet, sets[0], strengths, SIZE)
+        whole = adapter.condition(unet, varied, strengths, SIZE)
         found = adapter.at_step(*adapter.join_regions([apart], shares, SIZE), torch.ones(3))
         total = adapter.add_residuals(apart[1])
     expected = adapter.assemble_conditioning(
         unet, features, strengths, SIZE, generator=torch.Generator().manual_seed(1)
     ).at_step()
-    torch.testing.assert_close([*found[1], *total], [*expected[1], *expected[1]])
+    torch.testing.assert_close([*found[1], *total, *whole[1]], [*expected[1] * 3])
     torch.testing.assert_close(dict(found[0]), dict(expected[0]))
 
 

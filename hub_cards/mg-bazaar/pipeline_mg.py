@@ -146,6 +146,19 @@ def _define():
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
+
+    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
+        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+        bare = [name for name, one in features.items() if isinstance(one, dict)]
+        if bare:
+            warnings.warn(
+                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
+            f"refused by the next version.",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.components
     # -----------------------------------------------------------------------------------------------------------------
@@ -226,20 +239,6 @@ def _define():
         return {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}
 
 
-    def as_lists(reference_embeds: dict[str, Any] | None) -> Features | None:
-        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
-        bare = [name for name, one in (reference_embeds or {}).items() if isinstance(one, dict)]
-        if not bare:
-            return reference_embeds
-        warnings.warn(
-            f"`reference_embeds` hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, "
-        f"will be refused by the next version.",
-            FutureWarning,
-            stacklevel=6,
-        )
-        return {name: [one] if isinstance(one, dict) else one for name, one in reference_embeds.items()}
-
-
     class References:
         """Checks of references, and reading them."""
 
@@ -278,12 +277,12 @@ def _define():
             reference_embeds: Features | None,
             batch_size: int,
             name: str = "reference_image",
-            guided: Sequence[str] = (),
+            feature_guided: Sequence[str] = (),
         ) -> None:
             """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
 
         Args:
-            guided: the granularities of feature guidance, which needs no adapter.
+            feature_guided: the granularities of feature guidance, which needs no adapter.
         """
             if reference_image is not None and reference_embeds is not None:
                 raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
@@ -291,8 +290,8 @@ def _define():
             if given is None:
                 return
             missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
-            needed = {n for n, one in given.items() if one is not None} - set(guided)
-            if ("mg_adapter" in missing and (needed or not guided)) or (
+            needed = {n for n, one in given.items() if one is not None} - set(feature_guided)
+            if ("mg_adapter" in missing and (needed or not feature_guided)) or (
                 "mg_encoder" in missing and reference_image is not None
             ):
                 raise ValueError(
@@ -428,7 +427,7 @@ def _define():
                 f"`AutoencoderTiny`; got {decoder!r}."
                 )
             for name in scales:
-                is_regional = has_region(given[name]) if reference_embeds is None else "region" in given[name][0]
+                is_regional = has_region(given[name]) if not reference_embeds else "region" in given[name][0]
                 if is_regional:
                     raise ValueError(
                         f"Feature guidance compares whole pictures; the {name} reference has a region. Set its scale to 0, "
@@ -740,7 +739,7 @@ def _define():
             self.check_types(
                 given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
             )
-            given.reference_embeds = as_lists(given.reference_embeds)
+            given.reference_embeds = given.reference_embeds and as_lists(given.reference_embeds, stacklevel=6)
             batch_size = self.default_batch_size(
                 given.prompt, given.prompt_embeds, given.reference_image, given.reference_embeds
             )
@@ -757,8 +756,8 @@ def _define():
                     "`return_attribution` is about what an adapter does, which this pipeline was made without."
                 )
             feature_scales = self.check_feature_guidance(given)
-            self.check_reference(given.reference_image, given.reference_embeds, batch_size, guided=feature_scales)
-            named = [*given_references(given.reference_image, given.reference_embeds), *self.lent_by_context(given)]
+            self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
+            named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
             contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
             strengths = None
             if self.mg_adapter is not None:
@@ -771,19 +770,19 @@ def _define():
             if feature_scales:
                 guided = self.guided_steps(given.feature_guidance_window, len(timesteps))
             return Call(
-                given,
-                size,
-                batch_size,
-                timesteps,
-                steps,
-                edit,
-                contrasts,
-                strengths,
-                factors,
-                feature_scales,
-                guided,
-                compared,
-                sizes,
+                given=given,
+                size=size,
+                batch_size=batch_size,
+                timesteps=timesteps,
+                num_inference_steps=steps,
+                edit=edit,
+                contrasts=contrasts,
+                strengths=strengths,
+                factors=factors,
+                feature_scales=feature_scales,
+                is_feature_guided=guided,
+                compared=compared,
+                sizes=sizes,
             )
 
         def check_components(self) -> None:
@@ -973,7 +972,7 @@ def _define():
         def check_source(self, given: SimpleNamespace, edit: None, batch_size: int) -> None:
             """There is none."""
 
-        def lent_by_context(self, given: SimpleNamespace) -> tuple[str, ...]:
+        def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
             return ()
 
         def prepare_source(self, call: Any) -> None:
@@ -1934,5 +1933,8 @@ with open(__file__, encoding="utf-8") as _file:
     _source = _file.read()
 for _name, _value in _define().items():
     globals()[_name] = _value
-    if isinstance(_value, type) and _value.__module__ == __name__:
-        _value.__qualname__, _value._shipped_source = _name, _source
+    if getattr(_value, "__module__", None) != __name__ or getattr(_value, "__name__", None) != _name:
+        continue
+    _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
+    if isinstance(_value, type):
+        _value._shipped_source = _source

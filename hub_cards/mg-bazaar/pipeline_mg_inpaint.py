@@ -152,6 +152,19 @@ def _define():
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
+
+    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
+        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+        bare = [name for name, one in features.items() if isinstance(one, dict)]
+        if bare:
+            warnings.warn(
+                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
+            f"refused by the next version.",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.components
     # -----------------------------------------------------------------------------------------------------------------
@@ -232,20 +245,6 @@ def _define():
         return {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}
 
 
-    def as_lists(reference_embeds: dict[str, Any] | None) -> Features | None:
-        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
-        bare = [name for name, one in (reference_embeds or {}).items() if isinstance(one, dict)]
-        if not bare:
-            return reference_embeds
-        warnings.warn(
-            f"`reference_embeds` hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, "
-        f"will be refused by the next version.",
-            FutureWarning,
-            stacklevel=6,
-        )
-        return {name: [one] if isinstance(one, dict) else one for name, one in reference_embeds.items()}
-
-
     class References:
         """Checks of references, and reading them."""
 
@@ -284,12 +283,12 @@ def _define():
             reference_embeds: Features | None,
             batch_size: int,
             name: str = "reference_image",
-            guided: Sequence[str] = (),
+            feature_guided: Sequence[str] = (),
         ) -> None:
             """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
 
         Args:
-            guided: the granularities of feature guidance, which needs no adapter.
+            feature_guided: the granularities of feature guidance, which needs no adapter.
         """
             if reference_image is not None and reference_embeds is not None:
                 raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
@@ -297,8 +296,8 @@ def _define():
             if given is None:
                 return
             missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
-            needed = {n for n, one in given.items() if one is not None} - set(guided)
-            if ("mg_adapter" in missing and (needed or not guided)) or (
+            needed = {n for n, one in given.items() if one is not None} - set(feature_guided)
+            if ("mg_adapter" in missing and (needed or not feature_guided)) or (
                 "mg_encoder" in missing and reference_image is not None
             ):
                 raise ValueError(
@@ -434,7 +433,7 @@ def _define():
                 f"`AutoencoderTiny`; got {decoder!r}."
                 )
             for name in scales:
-                is_regional = has_region(given[name]) if reference_embeds is None else "region" in given[name][0]
+                is_regional = has_region(given[name]) if not reference_embeds else "region" in given[name][0]
                 if is_regional:
                     raise ValueError(
                         f"Feature guidance compares whole pictures; the {name} reference has a region. Set its scale to 0, "
@@ -746,7 +745,7 @@ def _define():
             self.check_types(
                 given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
             )
-            given.reference_embeds = as_lists(given.reference_embeds)
+            given.reference_embeds = given.reference_embeds and as_lists(given.reference_embeds, stacklevel=6)
             batch_size = self.default_batch_size(
                 given.prompt, given.prompt_embeds, given.reference_image, given.reference_embeds
             )
@@ -763,8 +762,8 @@ def _define():
                     "`return_attribution` is about what an adapter does, which this pipeline was made without."
                 )
             feature_scales = self.check_feature_guidance(given)
-            self.check_reference(given.reference_image, given.reference_embeds, batch_size, guided=feature_scales)
-            named = [*given_references(given.reference_image, given.reference_embeds), *self.lent_by_context(given)]
+            self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
+            named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
             contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
             strengths = None
             if self.mg_adapter is not None:
@@ -777,19 +776,19 @@ def _define():
             if feature_scales:
                 guided = self.guided_steps(given.feature_guidance_window, len(timesteps))
             return Call(
-                given,
-                size,
-                batch_size,
-                timesteps,
-                steps,
-                edit,
-                contrasts,
-                strengths,
-                factors,
-                feature_scales,
-                guided,
-                compared,
-                sizes,
+                given=given,
+                size=size,
+                batch_size=batch_size,
+                timesteps=timesteps,
+                num_inference_steps=steps,
+                edit=edit,
+                contrasts=contrasts,
+                strengths=strengths,
+                factors=factors,
+                feature_scales=feature_scales,
+                is_feature_guided=guided,
+                compared=compared,
+                sizes=sizes,
             )
 
         def check_components(self) -> None:
@@ -1282,7 +1281,7 @@ def _define():
                 if value is not None and (not isinstance(value, int) or value < 0):
                     raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
 
-        def lent_by_context(self, given: SimpleNamespace) -> tuple[str, ...]:
+        def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
             """The granularities that the surroundings can stand in for."""
             is_read = given.context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None
             return tuple(self.mg_adapter.config.granularities) if is_read else ()
@@ -1369,7 +1368,7 @@ def _define():
         """
             edit, given = call.edit, call.given
             edit.is_continued = torch.zeros(1, dtype=torch.bool)
-            if self.lent_by_context(given):
+            if self.context_granularities(given):
                 self.add_surroundings(call)
                 # Color and shape both go on with what surrounds the mask, and nothing of what is under it is kept.
                 if given.strength == 1 and "sketch" in call.features.get("shape", [{}])[0]:
@@ -1392,12 +1391,12 @@ def _define():
             height, width = (side // self.vae_scale_factor for side in image.shape[2:])
             hole = hole * is_surrounded.view(-1, 1, 1, 1)
             context = self.mg_encoder.encode_context(image, hole, missing, self.mg_adapter.map_size(height, width))
-            is_lent = torch.tensor([name in context for name in names])
+            is_from_context = torch.tensor([name in context for name in names])
             shares = call.given.context_scale * torch.tensor(
                 [CONTEXT_TEXTURE if name == "texture" else 1.0 for name in names]
             )
             call.features = {**call.features, **context}
-            call.strengths = call.strengths * torch.where(is_lent, shares * is_surrounded.unsqueeze(1), 1.0)
+            call.strengths = call.strengths * torch.where(is_from_context, shares * is_surrounded.unsqueeze(1), 1.0)
 
         def crop_region(
             self, mask: torch.Tensor, height: int, width: int, padding_mask_crop: int | None
@@ -2426,5 +2425,8 @@ with open(__file__, encoding="utf-8") as _file:
     _source = _file.read()
 for _name, _value in _define().items():
     globals()[_name] = _value
-    if isinstance(_value, type) and _value.__module__ == __name__:
-        _value.__qualname__, _value._shipped_source = _name, _source
+    if getattr(_value, "__module__", None) != __name__ or getattr(_value, "__name__", None) != _name:
+        continue
+    _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
+    if isinstance(_value, type):
+        _value._shipped_source = _source

@@ -48,6 +48,7 @@ class Conditioning:
         if self.factors is None:
             (only,) = self.fused.values()
             self._constant = only.attention, only.total()
+            self.fused = {}  # the residuals by where they come from are not needed again
 
     def at_step(self, step: int = 0) -> tuple[FoldedAttention, Residuals | None]:
         """Attention and residuals of a step. A UNet call empties the list of residuals it gets: give it a copy."""

@@ -29,11 +29,12 @@ class DeprecatedNames:
         own = _one_of_each(features)
         return apply_variation(own, batch_size, drawn or draw_variation(own, batch_size, generator))
 
-    def condition_apart(self, unet: Any, features: Any, strengths: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
+    def condition_apart(
+        self, unet: Any, features: Any, strengths: torch.Tensor, latent_size: Any, fusion_scale: Any = 1.0
+    ) -> tuple:
         _warn("condition_apart", "`assemble_conditioning`")
-        conditioning = self.assemble_conditioning(unet, features, strengths, *args, is_settled=True, **kwargs)
-        (fused,) = conditioning.fused.values()
-        return fused.attention, fused.residuals
+        tokens, residuals = self._fuse(_one_of_each(features), strengths, latent_size, fusion_scale)
+        return self.fold(unet, tokens, strengths), residuals
 
     def at_step(self, folded: Any, apart: Any, factors: torch.Tensor) -> tuple:
         _warn("at_step", "`Conditioning.at_step`")
@@ -41,7 +42,7 @@ class DeprecatedNames:
 
     def in_regions(self, features: Any) -> tuple:
         _warn("in_regions", "`assemble_conditioning`, which sees to regions")
-        return split_regions(features)
+        return split_regions({name: [one] if isinstance(one, dict) else one for name, one in features.items()})
 
     def join_regions(self, fused: Sequence[tuple], shares: Any, latent_size: tuple[int, int]) -> tuple:
         _warn("join_regions", "`assemble_conditioning`, which sees to regions")

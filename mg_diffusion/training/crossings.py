@@ -18,7 +18,7 @@ class Crossings:
     """Crossed pictures before their texture.
 
     lab (M, 3, S, S) half; color, shape (M,) pool indices of the references; turn (M, 3, 3), which of all assignments
-    of colors to regions was drawn, see `MGAdapter.vary`.
+    of colors to regions was drawn, see `draw_variation`.
     """
 
     lab: torch.Tensor

@@ -209,7 +209,8 @@ class ConditionedUNet(nn.Module):
             text,
             added_cond_kwargs=added,
             cross_attention_kwargs={"ip_hidden_states": attention},
-            down_intrablock_additional_residuals=residuals,
+            # A base in low precision does not take others.
+            down_intrablock_additional_residuals=[residual.to(self.unet.dtype) for residual in residuals],
         ).sample
 
 

@@ -380,6 +380,7 @@ def _define():
             if self.factors is None:
                 (only,) = self.fused.values()
                 self._constant = only.attention, only.total()
+                self.fused = {}  # the residuals by where they come from are not needed again
 
         def at_step(self, step: int = 0) -> tuple[FoldedAttention, Residuals | None]:
             """Attention and residuals of a step. A UNet call empties the list of residuals it gets: give it a copy."""
@@ -455,6 +456,19 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
+
+
+    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
+        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+        bare = [name for name, one in features.items() if isinstance(one, dict)]
+        if bare:
+            warnings.warn(
+                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
+            f"refused by the next version.",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.regions
@@ -722,11 +736,12 @@ def _define():
             own = _one_of_each(features)
             return apply_variation(own, batch_size, drawn or draw_variation(own, batch_size, generator))
 
-        def condition_apart(self, unet: Any, features: Any, strengths: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
+        def condition_apart(
+            self, unet: Any, features: Any, strengths: torch.Tensor, latent_size: Any, fusion_scale: Any = 1.0
+        ) -> tuple:
             _warn("condition_apart", "`assemble_conditioning`")
-            conditioning = self.assemble_conditioning(unet, features, strengths, *args, is_settled=True, **kwargs)
-            (fused,) = conditioning.fused.values()
-            return fused.attention, fused.residuals
+            tokens, residuals = self._fuse(_one_of_each(features), strengths, latent_size, fusion_scale)
+            return self.fold(unet, tokens, strengths), residuals
 
         def at_step(self, folded: Any, apart: Any, factors: torch.Tensor) -> tuple:
             _warn("at_step", "`Conditioning.at_step`")
@@ -734,7 +749,7 @@ def _define():
 
         def in_regions(self, features: Any) -> tuple:
             _warn("in_regions", "`assemble_conditioning`, which sees to regions")
-            return split_regions(features)
+            return split_regions({name: [one] if isinstance(one, dict) else one for name, one in features.items()})
 
         def join_regions(self, fused: Sequence[tuple], shares: Any, latent_size: tuple[int, int]) -> tuple:
             _warn("join_regions", "`assemble_conditioning`, which sees to regions")
@@ -857,7 +872,7 @@ def _define():
     class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         """The trained, separately saved part: tokens, fusion and residuals for one kind of UNet.
 
-    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `condition` once and run the
+    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `assemble_conditioning` once and run the
     denoising loop inside `with adapter.attach(unet)`.
 
     Args:
@@ -1006,7 +1021,7 @@ def _define():
             fused tokens (B, G, num_tokens, token_dim), and one residual (B, C_l, H_l, W_l) per down block, strength
             included, or `None` when neither shape nor texture is given.
         """
-            own = {name: parts[0] for name, parts in features.items()}
+            own = {name: parts[0] for name, parts in as_lists(features).items()}
             tokens, residuals = self._fuse(own, strengths, latent_size, fusion_scale)
             return tokens, Fused({}, residuals).total()
 
@@ -1112,8 +1127,10 @@ def _define():
 
         Returns:
             the folded attention, to be passed as `cross_attention_kwargs={"ip_hidden_states": ...}` inside `attach`,
-            and the residuals, of which every UNet call needs a fresh list (it empties the one it gets).
+            and the residuals, of which every UNet call needs a fresh list (it empties the one it gets), in the type of
+            the adapter.
         """
+            features = as_lists(features)
             assembled = self.assemble_conditioning(unet, features, strengths, latent_size, fusion_scale, is_settled=True)
             return assembled.at_step()
 
@@ -1172,7 +1189,7 @@ def _define():
                         tokens, residuals = self._fuse(own, there, latent_size, fusion_scale)
                         fused.append(Fused(self.fold(unet, tokens, there), residuals))
                     rows.append(join_regions(fused, shares, self.config.attention_layers, sizes))
-                return stack_rows(rows, is_unconditional, unet.dtype)
+                return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
             names = list(self.config.granularities)
             is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
@@ -1249,5 +1266,8 @@ with open(__file__, encoding="utf-8") as _file:
     _source = _file.read()
 for _name, _value in _define().items():
     globals()[_name] = _value
-    if isinstance(_value, type) and _value.__module__ == __name__:
-        _value.__qualname__, _value._shipped_source = _name, _source
+    if getattr(_value, "__module__", None) != __name__ or getattr(_value, "__name__", None) != _name:
+        continue
+    _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
+    if isinstance(_value, type):
+        _value._shipped_source = _source

@@ -1198,6 +1198,19 @@ def _define():
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
+
+    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
+        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+        bare = [name for name, one in features.items() if isinstance(one, dict)]
+        if bare:
+            warnings.warn(
+                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
+            f"refused by the next version.",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.granularities
     # -----------------------------------------------------------------------------------------------------------------
@@ -1483,7 +1496,7 @@ def _define():
 
         Color and texture are those of the rest of the picture. Shape is that of the picture with the hole filled
         smoothly, with a `turn` (B, 3, 3) that keeps the colors of another palette where such colors are, see
-        `MGAdapter.vary`. With color asked for as well, the filled picture itself is the `sketch` (B, 3, *size) in Lab
+        `apply_variation`. With color asked for as well, the filled picture itself is the `sketch` (B, 3, *size) in Lab
         of `MGAdapter.sketch`.
 
         Args:
@@ -1597,5 +1610,8 @@ with open(__file__, encoding="utf-8") as _file:
     _source = _file.read()
 for _name, _value in _define().items():
     globals()[_name] = _value
-    if isinstance(_value, type) and _value.__module__ == __name__:
-        _value.__qualname__, _value._shipped_source = _name, _source
+    if getattr(_value, "__module__", None) != __name__ or getattr(_value, "__name__", None) != _name:
+        continue
+    _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
+    if isinstance(_value, type):
+        _value._shipped_source = _source

@@ -95,5 +95,8 @@ with open(__file__, encoding="utf-8") as _file:
     _source = _file.read()
 for _name, _value in _define().items():
     globals()[_name] = _value
-    if isinstance(_value, type) and _value.__module__ == __name__:
-        _value.__qualname__, _value._shipped_source = _name, _source
+    if getattr(_value, "__module__", None) != __name__ or getattr(_value, "__name__", None) != _name:
+        continue
+    _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
+    if isinstance(_value, type):
+        _value._shipped_source = _source
