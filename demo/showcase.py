@@ -8,7 +8,9 @@ import argparse
 import resource
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,25 +26,10 @@ from mg_diffusion.recipe import prepare_output, save_png
 
 
 Triple = dict[str, str]  # granularity -> name of a reference
-
-TRIPLES: list[Triple] = [
-    {"color": "poppy", "texture": "gravel", "shape": "flower"},
-    {"color": "plum", "texture": "weave", "shape": "star"},
-    {"color": "coffee", "texture": "grass", "shape": "apple"},
-    {"color": "sea", "texture": "brick", "shape": "shirt"},
-    {"color": "astronaut", "texture": "fur", "shape": "heart"},
-    {"color": "moss", "texture": "weave", "shape": "leaf"},
-]
-# Only one granularity changes; the seed stays too.
-SWEEPS: dict[str, tuple[Triple, list[str]]] = {
-    "color": ({"texture": "fur", "shape": "flower"}, ["poppy", "sea", "moss", "plum", "coffee", "rocket"]),
-    "texture": ({"color": "sea", "shape": "shirt"}, ["brick", "gravel", "grass", "weave", "fur", "stripes"]),
-    "shape": ({"color": "coffee", "texture": "gravel"}, ["flower", "star", "heart", "apple", "leaf", "shirt"]),
-}
-EDITS: list[Triple] = [
-    {"color": "sea", "texture": "weave", "shape": "flower"},
-    {"color": "poppy", "texture": "gravel", "shape": "apple"},
-]
+SHOWN = tomllib.loads(Path(__file__).with_name("showcase.toml").read_text(encoding="utf-8"))
+TRIPLES: list[Triple] = SHOWN["triples"]
+SWEEPS: dict[str, tuple[Triple, list[str]]] = SHOWN["sweeps"]  # only one granularity changes; the seed stays too
+EDITS: list[Triple] = SHOWN["edits"]
 SEED = 0
 BATCH = 8
 LARGE, SMALL, TINY = 192, 132, 64  # generations, references beside them, references above them

@@ -18,7 +18,7 @@ def write_space(folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"The folder {str(folder)!r} is not empty. Name a new one.")
     ignored = shutil.ignore_patterns(
-        "__pycache__", "README.md", "requirements.txt", "space.py", "pages.py", "showcase.py"
+        "__pycache__", "README.md", "requirements.txt", "space.py", "pages.py", "showcase.*"
     )
     shutil.copytree(HERE, folder / "demo", ignore=ignored)
     for name in ("README.md", "requirements.txt"):

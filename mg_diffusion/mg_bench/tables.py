@@ -1,25 +1,15 @@
 """What a run of MG-Bench found, as markdown. Reads nothing but the figures."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 from mg_diffusion.granularities import GRANULARITIES
 
 
 TRACKS = {"synthetic": "rendered pictures", "photographic": "photographs"}
-LINES = {
-    "oracle": "the true answer",
-    "copy_color": "copy the color reference",
-    "copy_texture": "copy the texture reference",
-    "copy_shape": "copy the shape reference",
-    "reinhard": "Reinhard color transfer onto the shape reference",
-    "random_picture": "a random picture",
-    "source": "the hole left as it was",
-    "unfilled": "the hole left gray",
-    "biharmonic": "biharmonic (scikit-image)",
-    "telea": "Telea (OpenCV)",
-    "navier_stokes": "Navier-Stokes (OpenCV)",
-}
+LINES: Mapping[str, str] = tomllib.loads((files(__package__) / "lines.toml").read_text(encoding="utf-8"))
 
 
 def percent(figure: Mapping[str, float] | float) -> str:
