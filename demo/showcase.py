@@ -36,15 +36,6 @@ LARGE, SMALL, TINY = 192, 132, 64  # generations, references beside them, refere
 PHOTO = 400
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default="outputs/showcase.png", metavar="FILE.png")
-    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps; default: 20")
-    parser.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
-    return parser.parse_args(arguments)
-
-
 def generate(pipe: Any, triples: Sequence[Triple], steps: int) -> list[PIL.Image.Image]:
     """One picture for each triple, all from the same noise, several at a time."""
     images = []
@@ -200,7 +191,12 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the picture; returns the exit status: 0, or 2 after an error."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default="outputs/showcase.png", metavar="FILE.png")
+    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps; default: 20")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
+    options = parser.parse_args(arguments)
     quiet()
     try:
         run(options)
