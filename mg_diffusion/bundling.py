@@ -78,7 +78,7 @@ class Bundle:
         tree, lines = ast.parse(source), source.splitlines()
         self.bodies[module] = ""  # known from now on, even to a module that imports it back
         self._refuse_what_cannot_be_bundled(module, tree)
-        own = _relative_imports(tree)
+        own = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
         for node in own:
             needed = importlib.util.resolve_name("." * node.level + node.module, module.rpartition(".")[0])
             if needed not in self.bodies:
@@ -124,19 +124,14 @@ class Bundle:
                 elif any(alias.asname for alias in node.names):
                     reason = "renames what the bundle has under one name only"
             elif isinstance(node, IMPORTS) and self.root in _roots(node):
-                reason = (
-                    f"imports {self.root} by its name, which is not installed where the bundle runs; import relatively"
-                )
+                why = "by its name, which is not installed where the bundle runs; import relatively"
+                reason = f"imports {self.root} {why}"
             elif isinstance(node, ast.Global):
                 reason = "keeps state in the module, which two versions in one process would not share"
             elif node in top and _is_state(node):
                 reason = "is neither an import, a definition nor a constant, which is all that a bundle can hold"
             if reason is not None:
                 raise ValueError(f"{module}, line {node.lineno}: {ast.unparse(node)[:80]!r} {reason}.")
-
-
-def _relative_imports(tree: ast.Module) -> list[ast.ImportFrom]:
-    return [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
 
 
 def _roots(node: ast.Import | ast.ImportFrom) -> set[str]:

@@ -56,7 +56,9 @@ def measure_fidelity(
     lines = {
         "method": edit_all(edit, gray, masks, {}, batch_size, seed),
         "unfilled": gray,
-        "biharmonic": [_biharmonic(*pair) for pair in zip(gray, masks, strict=True)],
+        "biharmonic": [
+            inpaint_biharmonic(*pair, channel_axis=-1).clip(0, 1) for pair in zip(gray, masks, strict=True)
+        ],
         **classical,
     }
     scores = {name: _fidelity_figures(images, outputs, masks, n_boot, seed) for name, outputs in lines.items()}
@@ -160,10 +162,6 @@ def _seam_ratio(jumps: np.ndarray) -> float:
     return output / max(source, VISIBLE_JUMP)
 
 
-def _biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return inpaint_biharmonic(image, mask, channel_axis=-1).clip(0, 1)
-
-
 def _opencv_lines(images: Pictures, masks: Pictures) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
     """Telea 2004 (fast marching) and Bertalmio et al. 2001 (Navier-Stokes); or no lines, and why."""
     try:
@@ -172,14 +170,10 @@ def _opencv_lines(images: Pictures, masks: Pictures) -> tuple[dict[str, list[np.
         reason = "needs OpenCV: pip install opencv-python-headless"
         return {}, {"telea": reason, "navier_stokes": reason}
     methods = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
-    lines = {
-        name: [
-            cv2.inpaint(_to_bytes(image), mask.astype(np.uint8), INPAINT_RADIUS, method) / 255
-            for image, mask in zip(images, masks, strict=True)
-        ]
-        for name, method in methods.items()
-    }
-    return lines, {}
+    pairs = [(_to_bytes(image), mask.astype(np.uint8)) for image, mask in zip(images, masks, strict=True)]
+    return {
+        name: [cv2.inpaint(*pair, INPAINT_RADIUS, how) / 255 for pair in pairs] for name, how in methods.items()
+    }, {}
 
 
 def _to_bytes(picture: np.ndarray) -> np.ndarray:

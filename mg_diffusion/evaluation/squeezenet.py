@@ -140,9 +140,8 @@ def perceptual_distance(
     rows = []
     for pair in zip(pixel_batches(a, batch_size), pixel_batches(b, batch_size), strict=True):
         if pair[0].shape != pair[1].shape:
-            raise ValueError(
-                f"expected pairs of one size, got {_size(pair[0])} and {_size(pair[1])}: resize one first."
-            )
+            sizes = " and ".join(str(tuple(pixels.shape[2:])) for pixels in pair)
+            raise ValueError(f"expected pairs of one size, got {sizes}: resize one first.")
         first, second = (net.stages(_upscaled(pixels.to(net.conv1.weight.device))) for pixels in pair)
         each = [_between(first[name], second[name]) for name in STAGES]
         rows.append(torch.stack(each).mean(0).cpu().numpy())
@@ -177,10 +176,6 @@ def _pooled(features: torch.Tensor) -> torch.Tensor:
 def _between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Squared distance of unit vectors, averaged over positions: (N, C, h, w) twice -> (N,)."""
     return (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
-
-
-def _size(pixels: torch.Tensor) -> tuple[int, ...]:
-    return tuple(pixels.shape[2:])
 
 
 def _released_name(name: str) -> str:
