@@ -107,12 +107,8 @@ class Page:
     def open(self, request: gr.Request) -> list[Any]:
         """What a page shows when it is opened: what its address says, and says in vain, or the start."""
         found, complaints = links.parse(dict(request.query_params), self.studio.models.names)
-        return [
-            note("\n\n".join(complaints)),
-            *self.shared.found(found),
-            1,
-            gr.Tabs(selected=found.get("tab", "generate")),
-        ]
+        tabs = gr.Tabs(selected=found.get("tab", "generate"))
+        return [note("\n\n".join(complaints)), *self.shared.found(found), 1, tabs]
 
     def restore(self, file: Any) -> list[Any]:
         """Values for everything that a recipe sets, in the order of `restorable`."""

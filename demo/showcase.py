@@ -110,9 +110,8 @@ def draw_sweep(name: str, images: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
         layout.below([layout.scaled(picture(each), TINY), layout.scaled(image, LARGE)], gap=4, align=0.5)
         for each, image in zip(changing, images, strict=True)
     ]
-    kept = [
-        part for other in fixed for part in (layout.label(other, 13, layout.FAINT), thumbnails([fixed[other]], 72))
-    ]
+    labeled = ((layout.label(other, 13, layout.FAINT), thumbnails([fixed[other]], 72)) for other in fixed)
+    kept = [part for both in labeled for part in both]
     left = layout.below([layout.label(f"{name}:", 16), layout.space(96, 26), *kept], gap=2)
     return layout.beside([left, *columns], align=0)
 
