@@ -87,7 +87,7 @@ class EditTab:
             said += f" {not_read(edit.action)}"
         return (before, str(path)), str(path), said
 
-    def explain(self, action: Any) -> list[Any]:
+    def show_meaning(self, action: Any) -> list[Any]:
         return [meaning_of(action), gr.Accordion(open=action == "outpaint")]
 
     def show_photo(self, photo: Any) -> Any:
@@ -129,7 +129,7 @@ class EditTab:
         given = {"photo": self.photo, "mask": self.mask, "painted": self.editor, "invert": self.invert}
         more = {"action": self.action, "feather": self.feather, **dict(zip(SIDES, self.sides, strict=True))}
         self.work.button(self.run, self.edit, [self.compared, self.edited, self.text], "edit", **given, **more)
-        self.action.change(self.explain, self.action, [self.meaning, self.adding], **PRIVATE)
+        self.action.change(self.show_meaning, self.action, [self.meaning, self.adding], **PRIVATE)
         self.sample.click(scene, None, self.photo, **PRIVATE)
         self.photo.change(told(self.show_photo), self.photo, self.editor, **PRIVATE, **RAW)
         inputs, shown = {**given, "action": self.action}, [self.polarity, self.polarity_text]
