@@ -74,9 +74,8 @@ class Models:
                     self.loaded = load(name, self.places[name])
                 except OSError as error:
                     logging.error("The model %s cannot be loaded: %s", self.places[name], error)
-                    raise ValueError(
-                        f"The model {name} cannot be loaded. Whoever runs this page can read in its log why."
-                    ) from error
+                    reason = "cannot be loaded. Whoever runs this page can read in its log why."
+                    raise ValueError(f"The model {name} {reason}") from error
             return self.loaded
 
 

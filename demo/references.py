@@ -101,10 +101,8 @@ def outline(name: str) -> list[tuple[float, float]]:
         points += [(x, -y) for x, y in reversed(points)]
         return [(0.8 * x + 0.6 * y, -0.6 * x + 0.8 * y) for x, y in points]
     if name == "flower":
-        return [
-            ((0.62 + 0.28 * math.cos(6 * t)) * math.cos(t), (0.62 + 0.28 * math.cos(6 * t)) * math.sin(t))
-            for t in turn
-        ]
+        radii = [0.62 + 0.28 * math.cos(6 * t) for t in turn]
+        return [(r * math.cos(t), r * math.sin(t)) for r, t in zip(radii, turn, strict=True)]
     if name == "shirt":
         right = [(0.22, -0.75), (0.5, -0.68), (0.92, -0.25), (0.66, -0.02), (0.5, -0.18), (0.5, 0.8)]
         return right + [(-x, y) for x, y in reversed(right)] + [(0, -0.58)]

@@ -32,12 +32,8 @@ def square(data: bytes, resolution: int) -> PIL.Image.Image:
 
 def read_index(path: Path) -> tuple[list[str], dict[str, bytes]]:
     """The names in an archive, and those of its members that selections or licences need."""
-    names, texts = [], {}
-    for name, data in members(path, TEXTS):
-        names.append(name)
-        if data is not None:
-            texts[name] = data
-    return names, texts
+    found = list(members(path, TEXTS))
+    return [name for name, _ in found], {name: data for name, data in found if data is not None}
 
 
 def write_pictures(

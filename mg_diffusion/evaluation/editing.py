@@ -62,17 +62,10 @@ def measure_fidelity(
         **classical,
     }
     scores = {name: _fidelity_figures(images, outputs, masks, n_boot, seed) for name, outputs in lines.items()}
-    return {
-        "method": scores.pop("method"),
-        "reference_lines": scores,
-        "left_out": left_out,
-        "settings": {
-            "pictures": len(images),
-            "masked": float(np.mean([mask.mean() for mask in masks])),
-            "bootstrap": n_boot,
-            "seed": seed,
-        },
-    }
+    masked = float(np.mean([mask.mean() for mask in masks]))
+    settings = {"pictures": len(images), "masked": masked, "bootstrap": n_boot, "seed": seed}
+    method = scores.pop("method")
+    return {"method": method, "reference_lines": scores, "left_out": left_out, "settings": settings}
 
 
 def edit_all(
@@ -91,12 +84,9 @@ def edit_all(
         made = edit(copies, masks[part], borrowed, [seed + start + offset for offset in range(len(sources))])
         if len(made) != len(sources):
             raise ValueError(f"edit was asked for {len(sources)} pictures and returned {len(made)}.")
-        for source, picture in zip(sources, made, strict=True):
-            if np.shape(picture) != np.shape(source):
-                raise ValueError(
-                    f"edit has to return pictures of the shape of what it was given, {np.shape(source)}: got "
-                    f"{np.shape(picture)}."
-                )
+        for given, got in zip(map(np.shape, sources), map(np.shape, made), strict=True):
+            if got != given:
+                raise ValueError(f"edit has to return pictures of the shape of what it was given, {given}: got {got}.")
         outputs += [_checked(picture) for picture in made]
     return outputs
 
@@ -112,10 +102,8 @@ def in_8_bits(picture: np.ndarray) -> np.ndarray:
 
 def exactness(sources: Pictures, outputs: Pictures, masks: Pictures) -> dict[str, float]:
     """What differs outside the masks after rounding to 8 bits: "pixels" and their "share" of those outside. Must be 0."""
-    differing = [
-        (_to_bytes(source) != _to_bytes(output)).any(-1)[~mask]
-        for source, output, mask in zip(sources, outputs, masks, strict=True)
-    ]
+    trios = zip(sources, outputs, masks, strict=True)
+    differing = [(_to_bytes(source) != _to_bytes(output)).any(-1)[~mask] for source, output, mask in trios]
     everywhere = np.concatenate(differing)
     return {"pixels": int(everywhere.sum()), "share": float(everywhere.mean())}
 

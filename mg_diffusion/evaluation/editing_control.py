@@ -76,20 +76,14 @@ def measure_hole_control(
         described = [describe(picture[box]) for picture in pictures]
         found = pairwise_control(described, triples, candidates, seed, n_boot, n_candidates)
         scores[name] = _only(found, granularities)
+    hole = [int(side) for side in np.shape(pool[0][box])[:2]]
+    settings = {"edits": len(edits), "granularities": list(granularities), "hole": hole, "pool": len(pool)}
     return {
         "method": scores.pop("method"),
         "reference_lines": scores,
         "exactness": exactness(sources, outputs, masks),
         "chance": _only(chance(n_candidates), granularities),
-        "settings": {
-            "edits": len(edits),
-            "granularities": list(granularities),
-            "hole": [int(side) for side in np.shape(pool[0][box])[:2]],
-            "pool": len(pool),
-            "candidates": n_candidates,
-            "bootstrap": n_boot,
-            "seed": seed,
-        },
+        "settings": {**settings, "candidates": n_candidates, "bootstrap": n_boot, "seed": seed},
     }
 
 

@@ -134,9 +134,8 @@ def perceptual_distance(
     `pooled_features`.
     """
     if len(a) != len(b):
-        raise ValueError(
-            f"expected as many pictures in b as in a, got {len(b)} and {len(a)}: they are compared in pairs."
-        )
+        counts = f"{len(b)} and {len(a)}"
+        raise ValueError(f"expected as many pictures in b as in a, got {counts}: they are compared in pairs.")
     rows = []
     for pair in zip(pixel_batches(a, batch_size), pixel_batches(b, batch_size), strict=True):
         if pair[0].shape != pair[1].shape:
@@ -184,8 +183,7 @@ def _released_name(name: str) -> str:
 
 
 def _check_tensors(got: dict[str, tuple], expected: dict[str, tuple], path: str | Path, remedy: str) -> None:
-    lacking = sorted(set(expected) - set(got))
-    foreign = sorted(set(got) - set(expected))
+    lacking, foreign = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     if lacking or foreign:
         raise ValueError(
             f"expected the {len(expected)} tensors of SqueezeNet 1.1 in {str(path)!r}, got {len(got)}: "
