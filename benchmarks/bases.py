@@ -9,6 +9,7 @@ import gc
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,31 +23,10 @@ from mg_diffusion.recipe import prepare_output, save_json, versions
 from .speed import step_inputs
 
 
-SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
-SD21 = {"sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20]}
-SD21 |= {"use_linear_projection": True, "upcast_attention": True}
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 # Configurations of the released checkpoints; what is not named is the default of `UNet2DConditionModel`.
-CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "sd15": SD15,
-    "sd15-inpainting": {**SD15, "in_channels": 9},
-    "sd21": SD21,
-    "sd21-inpainting": {**SD21, "sample_size": 64, "in_channels": 9, "upcast_attention": False},
-    "sdxl": SDXL,
-    "sdxl-inpainting": {**SDXL, "in_channels": 9},
-}
+CONFIGURATIONS: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("configurations.json").read_text(encoding="utf-8")
+)
 DEFAULT_OUTPUT = "benchmarks/results/bases.json"
 
 

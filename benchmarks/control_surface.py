@@ -29,7 +29,7 @@ from mg_diffusion.evaluation.intervals import interval
 from mg_diffusion.evaluation.metrics import color_distance, describe, distances
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
-from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.methods import Pictures, PipelineMethod
 from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.recipe import prepare_output, versions
 
@@ -71,10 +71,7 @@ def feature_guidance(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[
 
 
 def crossed(
-    method: PipelineMethod,
-    pool: Sequence[np.ndarray],
-    triples: Sequence[dict[str, int]],
-    scales: dict[str, float] | None = None,
+    method: PipelineMethod, pool: Pictures, triples: Sequence[dict[str, int]], scales: dict[str, float] | None = None
 ) -> list[np.ndarray]:
     """What a method makes of triples of pictures, each with its place as seed."""
 
@@ -220,9 +217,8 @@ def main(arguments: list[str] | None = None) -> None:
     counted = "triples; regions and edits take half of it"
     parser = build_parser(__doc__.splitlines()[0], 100, counted, DEFAULT_OUTPUT)
     parser.add_argument("--repeats", type=int, default=7, help="of the times; default: 7")
-    parser.add_argument(
-        "--sections", nargs="+", choices=SECTIONS, metavar="NAME", help=f"only these: {', '.join(SECTIONS)}"
-    )
+    listed = f"only these: {', '.join(SECTIONS)}"
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, metavar="NAME", help=listed)
     options = parser.parse_args(arguments)
     quiet()
     try:

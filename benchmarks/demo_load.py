@@ -45,12 +45,8 @@ def draw_files(folder: Path) -> dict[str, str]:
     photo = scene()
     mask = PIL.Image.new("L", photo.size)
     mask.paste(255, (60, 60, 140, 140))
-    pictures = {
-        "texture_picture": reference("weave"),
-        "shape_picture": reference("leaf"),
-        "photo": photo,
-        "mask": mask,
-    }
+    given = {"texture_picture": reference("weave"), "shape_picture": reference("leaf")}
+    pictures = {**given, "photo": photo, "mask": mask}
     for name, picture in pictures.items():
         picture.save(folder / f"{name}.png")
     return {name: str(folder / f"{name}.png") for name in pictures}
@@ -226,35 +222,15 @@ def summary(records: list[Record], answers: list[float], unanswered: int) -> dic
 
 
 def table(result: dict[str, Any]) -> str:
-    settings, times, memory = result["settings"], result["times"], result["peak_memory_mib"]
-    outcomes, page, waits = result["outcomes"], result["page"], result["seconds_until_done"]
-    rows = [
-        ("the page opens after", f"{times['page']:.1f} s"),
-        ("the first picture, from the start of the server", f"{times['first_picture']:.1f} s"),
-        (f"a later picture of {settings['steps']} steps, nobody else there", f"{times['later_picture']:.1f} s"),
-        (
-            "requests done / refused because the queue is full / failed",
-            " / ".join(str(outcomes.get(name, 0)) for name in ("done", "refused", "failed")),
-        ),
-        ("a request that was done took, median / longest", f"{waits['median']:.0f} s / {waits['max']:.0f} s"),
-        ("the page itself answers in, median / longest", f"{page['median']:.2f} s / {page['max']:.2f} s"),
-        (
-            "peak memory after the first pictures / the first half / all",
-            f"{memory['start']:.0f} / {memory['first_half']:.0f} / {memory['all']:.0f} MiB",
-        ),
-    ]
-    lines = [f"| {name} | {value} |" for name, value in rows]
-    where = f"{settings['clients']} clients for {settings['seconds']:.0f} seconds, {settings['cores']} CPU cores"
-    return "\n".join([f"{where} that they share with the server:", "", "| | |", "|-|-:|", *lines])
+    outcomes = dict.fromkeys(("done", "refused", "failed"), 0) | result["outcomes"]
+    template = Path(__file__).with_name("demo_load.md").read_text(encoding="utf-8")
+    return template.rstrip().format(**{**result, "outcomes": outcomes})
 
 
 def faults(result: dict[str, Any]) -> list[str]:
     """What must not happen under load."""
-    failed, silent, memory = (
-        result["outcomes"].get("failed", 0),
-        result["page"]["unanswered"],
-        result["peak_memory_mib"],
-    )
+    failed, silent = result["outcomes"].get("failed", 0), result["page"]["unanswered"]
+    memory = result["peak_memory_mib"]
     found = [f"{failed} requests failed"] if failed else []
     found += [f"the page did not answer {silent} times"] if silent else []
     found += [f"the server took {memory['all']:.0f} MiB, more than {MEMORY}"] if memory["all"] > MEMORY else []

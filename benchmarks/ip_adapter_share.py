@@ -35,13 +35,8 @@ def unet_calls(pipe: Any, references: dict[str, Any], seed: int) -> list[dict[st
 
     handle = pipe.unet.register_forward_pre_hook(hook, with_kwargs=True)
     try:
-        pipe(
-            reference_image=references,
-            num_inference_steps=STEPS,
-            guidance_scale=1.0,
-            generator=torch.Generator().manual_seed(seed),
-            output_type="latent",
-        )
+        options = {"num_inference_steps": STEPS, "guidance_scale": 1.0, "output_type": "latent"}
+        pipe(reference_image=references, generator=torch.Generator().manual_seed(seed), **options)
     finally:
         handle.remove()
     return calls
@@ -92,14 +87,14 @@ def measure(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[str, Any]
     found = []
     for seed, triple in enumerate(random_triples(count, len(pool), 0)):
         found.append(shares_of_triple(pipe, {name: pool[place] for name, place in triple.items()}, seed))
-    first = found[0]
-    return {
-        place: {
-            part: {key: float(np.mean([one[place][part][key] for one in found])) for key in figures}
-            for part, figures in parts.items()
-        }
-        for place, parts in first.items()
-    }
+    return mean(found)
+
+
+def mean(found: Sequence[Any]) -> Any:
+    """Of numbers, or by name of what is nested alike."""
+    if isinstance(found[0], dict):
+        return {key: mean([one[key] for one in found]) for key in found[0]}
+    return float(np.mean(found))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -20,11 +20,11 @@ from .training_speed import text as training_speed_text
 
 
 RESULTS = Path(__file__).parent / "results"
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "bases.md"
-TRAINING = PAGE.with_name("training.md")
-FINE_TUNING_PAGE = PAGE.with_name("fine-tuning.md")
-DEMO_PAGE = PAGE.with_name("demo.md")
-BASELINES = Path(__file__).resolve().parents[1] / "hub_cards" / "mg-bazaar" / "baselines"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE = (
+    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo")
+)
+BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
 def read(place: Path) -> dict[str, Any]:
@@ -69,11 +69,9 @@ def share_table() -> str:
 def speed_text() -> str:
     found = read(RESULTS / "real_size.json")
     settings = found["settings"]
-    where = (
-        f"{settings['device']}, {settings['threads']} threads, {settings['dtype']}, latents of {settings['side']} x "
-        f"{settings['side']}, batch 2, {'compiled' if settings['compiled'] else 'eager'}:"
-    )
-    return f"{where}\n\n{speed_table(found['methods'])}"
+    mode = "compiled" if settings["compiled"] else "eager"
+    where = "{device}, {threads} threads, {dtype}, latents of {side} x {side}, batch 2".format(**settings)
+    return f"{where}, {mode}:\n\n{speed_table(found['methods'])}"
 
 
 def blocks_of(place: Path) -> dict[str, str]:

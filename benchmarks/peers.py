@@ -71,12 +71,9 @@ def ours(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dict[str,
 def ip_adapter(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dict[str, Any], side: int) -> Peer:
     width = unet.config.cross_attention_dim
     vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_H)).to(unet.device, unet.dtype).eval()
-    projection = MultiIPAdapterImageProjection(
-        [
-            IPAdapterPlusImageProjection(VIT_H["hidden_size"], width, width, 4, 64, 12, num_queries=IP_TOKENS)
-            for _ in GRANULARITIES
-        ]
-    ).to(unet.device, unet.dtype)
+    sizes = (VIT_H["hidden_size"], width, width, 4, 64, 12, IP_TOKENS)
+    projection = MultiIPAdapterImageProjection([IPAdapterPlusImageProjection(*sizes) for _ in GRANULARITIES])
+    projection.to(unet.device, unet.dtype)
     processors = {}
     for name, processor in unet.attn_processors.items():
         attn = unet.get_submodule(name.removesuffix(".processor"))
@@ -84,15 +81,12 @@ def ip_adapter(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dic
             processor = IPAdapterAttnProcessor2_0(attn.inner_dim, width, (IP_TOKENS,) * 3).to(unet.device, unet.dtype)
         processors[name] = processor
     pixels = torch.rand(1, 3, 224, 224, device=unet.device, dtype=unet.dtype)
+    both = (torch.zeros_like(pixels), pixels)
 
     def once() -> Any:
         # As the stock pipeline: each picture, and a black one for the unconditional row.
-        states = [
-            vision(one, output_hidden_states=True).hidden_states[-2]
-            for _ in GRANULARITIES
-            for one in (torch.zeros_like(pixels), pixels)
-        ]
-        return [torch.stack(states[place : place + 2]) for place in (0, 2, 4)]
+        rows = [[vision(one, output_hidden_states=True).hidden_states[-2] for one in both] for _ in GRANULARITIES]
+        return [torch.stack(row) for row in rows]
 
     embeds = once()
 
@@ -118,12 +112,8 @@ def ip_adapter(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dic
 
 def t2i_adapter(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dict[str, Any], side: int) -> Peer:
     widths = list(unet.config.block_out_channels)
-    adapters = [
-        T2IAdapter(3, widths, num_res_blocks=2, downscale_factor=8, adapter_type="full_adapter")
-        .to(unet.device, unet.dtype)
-        .eval()
-        for _ in GRANULARITIES
-    ]
+    options = {"num_res_blocks": 2, "downscale_factor": 8, "adapter_type": "full_adapter"}
+    adapters = [T2IAdapter(3, widths, **options).to(unet.device, unet.dtype).eval() for _ in GRANULARITIES]
     pixels = torch.rand(1, 3, 8 * side, 8 * side, device=unet.device, dtype=unet.dtype)
 
     def once() -> Any:

@@ -33,11 +33,9 @@ def pictures(side: int) -> dict[str, PIL.Image.Image]:
     made = {}
     for seed, name in enumerate(GRANULARITIES):
         rng = np.random.default_rng(seed)
-        octaves = [2**power for power in range(2, side.bit_length())]
-        layers = [
-            np.asarray(PIL.Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)).resize((side, side)), float)
-            for n in octaves
-        ]
+        sides = [2**power for power in range(2, side.bit_length())]
+        octaves = [PIL.Image.fromarray(rng.integers(0, 256, (n, n, 3), np.uint8)) for n in sides]
+        layers = [np.asarray(octave.resize((side, side)), float) for octave in octaves]
         made[name] = PIL.Image.fromarray(np.mean(layers, 0).astype(np.uint8))
     return made
 
@@ -156,18 +154,14 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Peak memory: {memory}."])
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write; returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--output", default=DEFAULT_OUTPUT, metavar="FILE.json")
     parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
     parser.add_argument("--repeats", type=int, default=15, help="rounds to take the median of; default: 15")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print and write; returns the exit status: 0, or 2 after an error."""
-    options = parse_arguments(arguments)
+    options = parser.parse_args(arguments)
     quiet()
     try:
         from mg_diffusion import MGPipeline  # after `quiet`: transformers reports while it is imported

@@ -54,6 +54,7 @@ LABELS = {
     "t2i_adapter": "diffusers' train_t2i_adapter_sdxl.py",
     "adapter_xl": "stage `adapter`, Stable Diffusion XL",
 }
+RATIOS = ("samples_per_second_ratio", "peak_mib_ratio")
 PEER_OF = {"adapter": "controlnet", "adapter_xl": "t2i_adapter"}
 SCRIPTS = {"controlnet": "controlnet/train_controlnet.py", "t2i_adapter": "t2i_adapter/train_t2i_adapter_sdxl.py"}
 
@@ -67,13 +68,8 @@ def write_pictures(folder: Path) -> list[str]:
         picture = PIL.Image.fromarray((render(index, index, index, size=RESOLUTION) * 255).round().astype(np.uint8))
         picture.save(train / f"{index}.png")
         picture.filter(PIL.ImageFilter.FIND_EDGES).save(train / "edges" / f"{index}.png")
-        rows.append(
-            {
-                "file_name": f"{index}.png",
-                "text": f"rendered picture number {index}",
-                "conditioning_image_file_name": f"edges/{index}.png",
-            }
-        )
+        row = {"file_name": f"{index}.png", "text": f"rendered picture number {index}"}
+        rows.append({**row, "conditioning_image_file_name": f"edges/{index}.png"})
     (train / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return [row["text"] for row in rows]
 
@@ -82,6 +78,7 @@ def write_base(folder: Path, captions: list[str], is_xl: bool) -> None:
     """A miniature in the format of diffusers: the blocks of Stable Diffusion 1.5 or XL, an eighth of their widths."""
     torch.manual_seed(0)
     released = CONFIGURATIONS["sdxl" if is_xl else "sd15"]
+    times = {"addition_time_embed_dim": 32, "projection_class_embeddings_input_dim": TEXT_WIDTH + 6 * 32}
     unet = UNet2DConditionModel(
         **{
             **released,
@@ -90,11 +87,7 @@ def write_base(folder: Path, captions: list[str], is_xl: bool) -> None:
             "cross_attention_dim": 2 * TEXT_WIDTH if is_xl else TEXT_WIDTH,
             "attention_head_dim": [1, 2, 4] if is_xl else 2,  # heads
             "norm_num_groups": 8,
-            **(
-                {"addition_time_embed_dim": 32, "projection_class_embeddings_input_dim": TEXT_WIDTH + 6 * 32}
-                if is_xl
-                else {}
-            ),
+            **(times if is_xl else {}),
         }
     )
     vae = AutoencoderKL(
@@ -113,13 +106,8 @@ def write_base(folder: Path, captions: list[str], is_xl: bool) -> None:
         config.projection_dim = TEXT_WIDTH
         parts |= {"tokenizer_2": tokenizer, "text_encoder_2": CLIPTextModelWithProjection(config)}
         StableDiffusionXLPipeline(**parts, scheduler=EulerDiscreteScheduler()).save_pretrained(folder)
-        T2IAdapter(
-            in_channels=3,
-            channels=(40, 80, 160, 160),
-            num_res_blocks=2,
-            downscale_factor=16,
-            adapter_type="full_adapter_xl",
-        ).save_pretrained(folder.with_name("t2i_adapter"))
+        adapter = T2IAdapter(3, (40, 80, 160, 160), 2, downscale_factor=16, adapter_type="full_adapter_xl")
+        adapter.save_pretrained(folder.with_name("t2i_adapter"))
         return
     nothing = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     scheduler = DDPMScheduler(clip_sample=False, steps_offset=1)
@@ -149,12 +137,8 @@ def command(name: str, folder: Path, options: argparse.Namespace, output: Path) 
         start = ["-m", "mg_diffusion.training", "adapter"]
         flags |= {"cache_dir": folder / "cache", "num_crossings": 240, "num_rendered": 80}
         more = ["--cache_latents"]
-    return [
-        sys.executable,
-        *start,
-        *(part for key, value in flags.items() for part in (f"--{key}", str(value))),
-        *more,
-    ]
+    written = (part for key, value in flags.items() for part in (f"--{key}", str(value)))
+    return [sys.executable, *start, *written, *more]
 
 
 def read_speed(output: Path) -> float:
@@ -225,28 +209,18 @@ def summary(runs: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, floa
 
 def table(found: dict[str, dict[str, float]]) -> str:
     lines = ["| | samples/s | beside the script | peak memory, MiB | beside the script |", "|-|-:|-:|-:|-:|"]
-    for name, label in LABELS.items():
-        if name in found:
-            one = found[name]
-            ratios = [
-                f"{one[key]:.2f}" if key in one else "" for key in ("samples_per_second_ratio", "peak_mib_ratio")
-            ]
-            lines.append(
-                f"| {label} | {one['samples_per_second']:.1f} | {ratios[0]} | {one['peak_mib']:.0f} | {ratios[1]} |"
-            )
+    for label, one in ((label, found[name]) for name, label in LABELS.items() if name in found):
+        speed, memory = (f"{one[key]:.2f}" if key in one else "" for key in RATIOS)
+        lines.append(f"| {label} | {one['samples_per_second']:.1f} | {speed} | {one['peak_mib']:.0f} | {memory} |")
     return "\n".join(lines)
 
 
 def text(found: dict[str, Any]) -> str:
     """The table under what it was taken on."""
-    one = found["settings"]
-    precision = {"no": "float32"}.get(one["mixed_precision"], one["mixed_precision"])
-    where = (
-        f"{one['device']}, {one['threads']} thread(s), {one['resolution']} px, batch {one['batch']}, {precision}, {one['steps']} "
-        f"steps of which {WARM} do not count, medians of {one['repeats']} run(s). A process that only imports what all of them "
-        f"need takes {one['idle_mib']:.0f} MiB."
-    )
-    return f"{where}\n\n{table(found['methods'])}"
+    settings = found["settings"]
+    precision = {"no": "float32"}.get(settings["mixed_precision"], settings["mixed_precision"])
+    template = Path(__file__).with_name("training_speed.md").read_text(encoding="utf-8").rstrip()
+    return template.format(**settings, precision=precision, warm=WARM, table=table(found["methods"]))
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -47,9 +47,8 @@ class Page:
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title="MG-Diffusion", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
-            gr.Markdown(
-                "# MG-Diffusion\nWhat do **color**, **texture** and **shape** each do? Move one slider and see."
-            )
+            what = "What do **color**, **texture** and **shape** each do? Move one slider and see."
+            gr.Markdown(f"# MG-Diffusion\n{what}")
             self.said = gr.Markdown(visible=False, elem_id="note", elem_classes="note")
             self.draw()
             self.wire(page)
@@ -107,12 +106,8 @@ class Page:
     def open(self, request: gr.Request) -> list[Any]:
         """What a page shows when it is opened: what its address says, and says in vain, or the start."""
         found, complaints = links.parse(dict(request.query_params), self.studio.models.names)
-        return [
-            note("\n\n".join(complaints)),
-            *self.shared.found(found),
-            1,
-            gr.Tabs(selected=found.get("tab", "generate")),
-        ]
+        tabs = gr.Tabs(selected=found.get("tab", "generate"))
+        return [note("\n\n".join(complaints)), *self.shared.found(found), 1, tabs]
 
     def restore(self, file: Any) -> list[Any]:
         """Values for everything that a recipe sets, in the order of `restorable`."""
@@ -129,10 +124,8 @@ class Page:
 
 def theme() -> gr.Theme:
     """Calm, and without fonts from elsewhere."""
-    fonts = ["system-ui", "sans-serif"]
-    return gr.themes.Base(
-        primary_hue="teal", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "monospace"], radius_size="sm"
-    )
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="sm", **fonts)
 
 
 async def refuse_download(url: str, cache_dir: str) -> str:
@@ -170,9 +163,8 @@ def load_early(studio: Studio) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description="Serve the page; MG_MODEL, MG_GUIDANCE and MG_SAFETY_CHECK: docs/demo.md"
-    )
+    purpose = "Serve the page; MG_MODEL, MG_GUIDANCE and MG_SAFETY_CHECK: docs/demo.md"
+    parser = argparse.ArgumentParser(description=purpose)
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     options = parser.parse_args(arguments)
@@ -184,9 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # The page opens at once; the first picture waits for the rest of the loading only.
     threading.Thread(target=load_early, args=(studio,), daemon=True).start()
     try:
-        _, url, _ = launch(
-            page, inbrowser=options.open, server_port=options.port, prevent_thread_lock=True, quiet=True
-        )
+        served = {"inbrowser": options.open, "server_port": options.port}
+        _, url, _ = launch(page, **served, prevent_thread_lock=True, quiet=True)
         print(f"The page is at {url}", flush=True)
         page.block_thread()
     except OSError as error:  # no free port

@@ -63,14 +63,11 @@ def read_reference(entry: Any, name: str) -> CheckedReference | None:
     if not isinstance(entry, dict):
         raise ValueError(DAMAGED)
     if "palette" in entry:
-        colors = entry["palette"]
-        return CheckedReference(
-            "palette", uploads.read_palette(", ".join(map(str, colors)) if isinstance(colors, list) else "")
-        )
+        colors = entry["palette"] if isinstance(entry["palette"], list) else []
+        return CheckedReference("palette", uploads.read_palette(", ".join(map(str, colors))))
     if "picture" in entry:
-        return CheckedReference(
-            "picture", uploads.read_reference(from_text(entry["picture"]), f"The {name} reference")
-        )
+        picture = uploads.read_reference(from_text(entry["picture"]), f"The {name} reference")
+        return CheckedReference("picture", picture)
     if "card" in entry:
         return CheckedReference("card", from_text(entry["card"]))
     return None

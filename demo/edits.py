@@ -76,9 +76,8 @@ class Edit:
     def __post_init__(self):
         choice(self.action, "The edit", tuple(ACTIONS))
         object.__setattr__(self, "feather", whole(self.feather, "The soft edge", 0, MAX_FEATHER))
-        added = tuple(
-            whole(value, f"What is added {side}", 0, MAX_ADDED) for side, value in zip(SIDES, self.added, strict=True)
-        )
+        sides = zip(SIDES, self.added, strict=True)
+        added = tuple(whole(value, f"What is added {side}", 0, MAX_ADDED) for side, value in sides)
         object.__setattr__(self, "added", added)
         if ACTIONS[self.action][1] == "needed" and self.mask is None:
             raise ValueError(f"{self.action} needs a mask: paint one over the picture, or upload one.")

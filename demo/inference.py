@@ -103,9 +103,8 @@ class Studio:
         row = self.read_slot(choice(name, "The granularity", GRANULARITIES), slot, loaded)
         if not row:
             return None
-        return views.see(
-            loaded.pipe.mg_encoder, name, [self.argument(one) for one in row], loaded.pipe.default_size(None, None)
-        )
+        given = [self.argument(one) for one in row]
+        return views.see(loaded.pipe.mg_encoder, name, given, loaded.pipe.default_size(None, None))
 
     # -- pictures -----------------------------------------------------------------------------------------------------
     def run(
@@ -197,10 +196,8 @@ class Studio:
         if down is not None and down.granularity == across.granularity:
             raise ValueError("The two strengths of a grid must be of different granularities.")
         for axis in axes:
-            if axis.granularity not in references:
-                raise ValueError(
-                    f"There is no {axis.granularity} reference whose strength could be swept. Give one first."
-                )
+            if (name := axis.granularity) not in references:
+                raise ValueError(f"There is no {name} reference whose strength could be swept. Give one first.")
         arguments, rows = self.arguments(references), [None] if down is None else down.values
         job = Job(len(rows) * across.count, **watch)
         made, images = [], []

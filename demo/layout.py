@@ -33,23 +33,22 @@ def space(width: int, height: int) -> PIL.Image.Image:
 
 def beside(images: Sequence[PIL.Image.Image], gap: int = 8, align: float = 0.5) -> PIL.Image.Image:
     """From left to right; `align` 0 is top, 1 is bottom."""
-    height = max(image.height for image in images)
-    result = space(sum(image.width for image in images) + gap * (len(images) - 1), height)
-    x = 0
-    for image in images:
-        result.paste(image, (x, round(align * (height - image.height))))
-        x += image.width + gap
-    return result
+    return _in_line(images, gap, align, 0)
 
 
 def below(images: Sequence[PIL.Image.Image], gap: int = 8, align: float = 0.0) -> PIL.Image.Image:
     """From top to bottom; `align` 0 is left, 0.5 is centered."""
-    width = max(image.width for image in images)
-    result = space(width, sum(image.height for image in images) + gap * (len(images) - 1))
-    y = 0
+    return _in_line(images, gap, align, 1)
+
+
+def _in_line(images: Sequence[PIL.Image.Image], gap: int, align: float, axis: int) -> PIL.Image.Image:
+    along = sum(image.size[axis] for image in images) + gap * (len(images) - 1)
+    across, start = max(image.size[1 - axis] for image in images), 0
+    result = space(*((along, across) if axis == 0 else (across, along)))
     for image in images:
-        result.paste(image, (round(align * (width - image.width)), y))
-        y += image.height + gap
+        place = (start, round(align * (across - image.size[1 - axis])))
+        result.paste(image, place if axis == 0 else place[::-1])
+        start += image.size[axis] + gap
     return result
 
 

@@ -35,7 +35,8 @@ class Gate:
             await refuse(send, 404, "Not found.")
             return
         headers = dict(scope["headers"])
-        limit = self.limit if brings_files(path, headers) else min(self.limit, MAX_JSON_BYTES)
+        is_form = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
+        limit = self.limit if is_form and path in BRINGING_FILES else min(self.limit, MAX_JSON_BYTES)
         announced = headers.get(b"content-length", b"0")
         if not announced.isdigit() or int(announced) > limit:
             await refuse(send, 413, f"At most {limit} bytes are accepted here.")
@@ -51,10 +52,6 @@ class Gate:
             return message
 
         await self.app(scope, counted, send)
-
-
-def brings_files(path: str, headers: dict[bytes, bytes]) -> bool:
-    return path in BRINGING_FILES and headers.get(b"content-type", b"").startswith(b"multipart/form-data")
 
 
 async def refuse(send: Any, status: int, text: str) -> None:

@@ -18,6 +18,7 @@ from mg_diffusion.granularities import GRANULARITIES
 
 EXAMPLES = {"color": tuple(PALETTES), "texture": tuple(DRAWN_TEXTURES), "shape": tuple(SHAPE_COLORS)}
 START = {"color": "sea", "texture": "weave", "shape": "leaf"}  # what a page without parameters shows
+STRENGTHS = tuple(f"{name}_scale" for name in GRANULARITIES)
 TABS = ("generate", "edit", "explore", "cards", "about")
 
 
@@ -27,14 +28,11 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
     Parameters that are not ours are left alone.
     """
     readers = {
-        **{
-            f"{name}_scale": lambda text: number(read_number(text), "A strength", 0, MAX_SCALE)
-            for name in GRANULARITIES
-        },
+        **dict.fromkeys(STRENGTHS, lambda text: number(read_number(text), "A strength", 0, MAX_SCALE)),
         "texture": lambda text: choice(text, "A texture", EXAMPLES["texture"]),
         "shape": lambda text: choice(text, "A shape", EXAMPLES["shape"]),
         "color": read_color,
-        "prompt": read_prompt,
+        "prompt": lambda text: Settings(dict.fromkeys(GRANULARITIES, 1.0), text).prompt,
         "seed": lambda text: whole(read_number(text), "The seed", 0, MAX_SEED),
         "steps": lambda text: whole(read_number(text), "The number of steps", 1, MAX_STEPS),
         "guidance": lambda text: number(read_number(text), "Guidance", 1, MAX_GUIDANCE),
@@ -49,10 +47,6 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
             except ValueError as error:
                 complaints.append(f"In the address, {name} is left out: {error}")
     return found, complaints
-
-
-def read_prompt(text: str) -> str:
-    return Settings(dict.fromkeys(GRANULARITIES, 1.0), text).prompt
 
 
 def read_number(text: str) -> float | str:
@@ -72,7 +66,7 @@ def read_color(text: str) -> str:
 
 def write(values: Mapping[str, Any]) -> str:
     """The query string that `parse` reads back, without what is as it is at the start."""
-    plain = {**{f"{name}_scale": 1.0 for name in GRANULARITIES}, "prompt": "", "steps": 20, "tab": "generate"}
+    plain = {**dict.fromkeys(STRENGTHS, 1.0), "prompt": "", "steps": 20, "tab": "generate"}
     plain["guidance"] = start_guidance()
     kept = {name: value for name, value in values.items() if value not in (None, "") and value != plain.get(name)}
     if "color" in kept:

@@ -14,7 +14,7 @@ from safetensors import safe_open
 
 from demo.safety import Check, checker_of
 from mg_diffusion.granularities import GRANULARITIES
-from mg_diffusion.loading import EMBEDDED_NAME, embedded_model, load_pipeline, quiet
+from mg_diffusion.loading import EMBEDDED_NAME, embedded_model, load_pipeline, model_name, quiet
 
 
 def configured() -> list[str]:
@@ -28,11 +28,6 @@ def configured() -> list[str]:
         if name.startswith((".", "/", "~")) and not Path(name).is_dir():
             raise ValueError(f"MG_MODEL must name folders or Hub ids; there is no folder {name!r}.")
     return [name for name in named if name] or [EMBEDDED_NAME]
-
-
-def shown_name(model: str) -> str:
-    """How the page calls a model: a folder by its last part, its place is nobody's business."""
-    return Path(model).resolve().name if Path(model).exists() else model
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Models:
     """Loads on demand, keeps one: memory is bounded, whatever visitors choose."""
 
     def __init__(self, places: list[str] | None = None):
-        self.places = {shown_name(place): place for place in places or configured()}
+        self.places = {model_name(place): place for place in places or configured()}
         self.lock = threading.Lock()
         self.loaded: Loaded | None = None
 
@@ -79,9 +74,8 @@ class Models:
                     self.loaded = load(name, self.places[name])
                 except OSError as error:
                     logging.error("The model %s cannot be loaded: %s", self.places[name], error)
-                    raise ValueError(
-                        f"The model {name} cannot be loaded. Whoever runs this page can read in its log why."
-                    ) from error
+                    reason = "cannot be loaded. Whoever runs this page can read in its log why."
+                    raise ValueError(f"The model {name} {reason}") from error
             return self.loaded
 
 

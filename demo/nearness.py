@@ -43,14 +43,10 @@ def as_table(found: dict[str, dict[str, float]]) -> str:
     for name, row in found.items():
         cells = []
         for attribute in GRANULARITIES:
-            text = _short(row[attribute]) if attribute in row else "no picture"
+            value = row.get(attribute)  # two digits that say something, never an exponent
+            text = "no picture" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.2f}"
             cells.append(f"**{text}**" if nearest[attribute] == name and len(found) > 1 else text)
         lines.append(f"| to the {name} reference | " + " | ".join(cells) + " |")
     leaks = [f"{a} is nearest to the {n} reference" for a, n in nearest.items() if n not in (None, a) and a in found]
     told = "Leaks: " + "; ".join(leaks) + "." if leaks else "Each attribute is nearest to its own reference."
     return "\n".join([*lines, "", told if len(found) > 1 else "With more references there is something to leak."])
-
-
-def _short(value: float) -> str:
-    """Two digits that say something, never an exponent."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"

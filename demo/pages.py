@@ -22,6 +22,8 @@ from mg_diffusion.recipe import prepare_output, save_png
 
 
 SIDE, SEED = 160, 0
+POPPY = {"color": "poppy", "texture": "weave", "shape": "flower"}
+SEA = {"color": "sea", "texture": "brick", "shape": "star"}
 Cell = tuple[str, PIL.Image.Image]
 
 
@@ -32,6 +34,10 @@ def row(title: str, cells: Sequence[Cell]) -> PIL.Image.Image:
         for text, image in cells
     ]
     return layout.below([layout.label(title, 18), layout.beside(columns)])
+
+
+def given(triple: dict[str, str]) -> dict[str, Any]:
+    return {name: reference(each) for name, each in triple.items()}
 
 
 def generate(pipe: Any, references: dict[str, Any], **options: Any) -> PIL.Image.Image:
@@ -89,35 +95,28 @@ def cards(pipe: Any) -> list[PIL.Image.Image]:
 
 def schedules(pipe: Any) -> list[PIL.Image.Image]:
     """One granularity limited to a part of the run, the others throughout."""
-    triple = {"color": "poppy", "texture": "weave", "shape": "flower"}
-    references = {name: reference(each) for name, each in triple.items()}
-    rows = []
+    curves = {
+        **{"always": (0.0, 1.0), "first half": (0.0, 0.5), "first tenth": (0.0, 0.1)},
+        **{"second half": (0.5, 1.0), "last tenth": (0.9, 1.0), "fading, [1, 0]": [1.0, 0.0]},
+    }
+    return one_by_one(pipe, POPPY, "when the {} reference counts", "granularity_schedule", curves)
+
+
+def one_by_one(pipe: Any, triple: dict[str, str], title: str, option: str, values: dict[str, Any]) -> list:
+    """A row for each granularity, in which an option of the pipeline has other values for it alone."""
+    rows, references = [], given(triple)
     for name in triple:
         cells = [(name, picture(triple[name]))]
-        for text, curve in (
-            ("always", (0.0, 1.0)),
-            ("first half", (0.0, 0.5)),
-            ("first tenth", (0.0, 0.1)),
-            ("second half", (0.5, 1.0)),
-            ("last tenth", (0.9, 1.0)),
-            ("fading, [1, 0]", [1.0, 0.0]),
-        ):
-            cells.append((text, generate(pipe, references, granularity_schedule={name: curve})))
-        rows.append(row(f"when the {name} reference counts", cells))
+        cells += [(text, generate(pipe, references, **{option: {name: value}})) for text, value in values.items()]
+        rows.append(row(title.format(name), cells))
     return rows
 
 
 def guidance(pipe: Any) -> list[PIL.Image.Image]:
     """Each granularity pushed further, and a palette that is avoided."""
-    triple = {"color": "sea", "texture": "brick", "shape": "star"}
-    references = {name: reference(each) for name, each in triple.items()}
-    rows = []
-    for name in triple:
-        cells = [(name, picture(triple[name]))]
-        for scale in (0.0, 0.5, 1.0, 2.0, 4.0):
-            cells.append((f"{scale:g}", generate(pipe, references, granularity_guidance={name: scale})))
-        rows.append(row(f"granularity_guidance of {name}", cells))
-    away = ["#023047"]
+    scales = {f"{scale:g}": scale for scale in (0.0, 0.5, 1.0, 2.0, 4.0)}
+    rows = one_by_one(pipe, SEA, "granularity_guidance of {}", "granularity_guidance", scales)
+    away, references = ["#023047"], given(SEA)
     cells = [("color", picture("sea")), ("negative color", swatch(away))]
     for scale in (0.0, 0.5, 1.0, 2.0):
         options = {"negative_reference_image": {"color": away}, "granularity_guidance": {"color": scale}}
@@ -130,11 +129,8 @@ def feature_guidance(pipe: Any) -> list[PIL.Image.Image]:
     without = type(pipe)(**{**pipe.components, "mg_adapter": None})
     without.set_progress_bar_config(disable=True)
     rows = []
-    for triple in (
-        {"color": "sea", "texture": "brick", "shape": "star"},
-        {"color": "poppy", "texture": "weave", "shape": "leaf"},
-    ):
-        references = {name: reference(each) for name, each in triple.items()}
+    for triple in (SEA, {"color": "poppy", "texture": "weave", "shape": "leaf"}):
+        references = given(triple)
         cells = [(name, picture(each)) for name, each in triple.items()]
         cells.append(("neither", generate(without, {})))
         for scale in (0.3, 1.0, 3.0):
@@ -148,13 +144,9 @@ def feature_guidance(pipe: Any) -> list[PIL.Image.Image]:
 def attribution(pipe: Any) -> list[PIL.Image.Image]:
     """Where and when each granularity moved the prediction."""
     rows = []
-    for triple in (
-        {"color": "poppy", "texture": "weave", "shape": "flower"},
-        {"color": "sea", "texture": "brick", "shape": "star"},
-    ):
-        references = {name: reference(each) for name, each in triple.items()}
+    for triple in (POPPY, SEA):
         generator = torch.Generator().manual_seed(SEED)
-        made = pipe(reference_image=references, generator=generator, return_attribution=True)
+        made = pipe(reference_image=given(triple), generator=generator, return_attribution=True)
         image = layout.scaled(made.images[0], SIDE)
         drawn = draw_attribution(image, made.attribution)
         titled = (("output", image), ("where and when", drawn))
@@ -170,23 +162,20 @@ def edits(pipe: Any) -> list[PIL.Image.Image]:
     inpaint.set_progress_bar_config(disable=True)
     size = (64, 64)
     photos = {name: reference(name).resize(size, PIL.Image.Resampling.LANCZOS) for name in ("cat", "coffee", "rocket")}
-    disc = PIL.Image.new("L", size, 0)
+    disc, spot = PIL.Image.new("L", size, 0), PIL.Image.new("L", size, 0)
     PIL.ImageDraw.Draw(disc).ellipse([14, 14, 50, 50], fill=255)
-    spot = PIL.Image.new("L", size, 0)
     PIL.ImageDraw.Draw(spot).ellipse([20, 20, 44, 44], fill=255)
     marked = {name: photo.copy() for name, photo in photos.items()}
     for photo in marked.values():
         PIL.ImageDraw.Draw(photo).ellipse([22, 22, 42, 42], fill="#ff00ff")
     brick, star = reference("brick"), reference("star")
-    palette, red = ["#1d3557:2", "#e9c46a"], ["#cc2222", "#882222"]
+    palette, red, earth = ["#1d3557:2", "#e9c46a"], ["#cc2222", "#882222"], ["#e9c46a", "#264653"]
     calls: dict[str, Callable[[str, dict[str, Any]], list[PIL.Image.Image]]] = {
         "recolor": lambda name, seed: named.recolor(inpaint, photos[name], palette, **seed),
         "recolor, in a mask": lambda name, seed: named.recolor(inpaint, photos[name], palette, disc, **seed),
         "retexture": lambda name, seed: named.retexture(inpaint, photos[name], brick, **seed),
         "reshape": lambda name, seed: named.reshape(inpaint, photos[name], disc, color=red, **seed),
-        "reshape, to a star": lambda name, seed: named.reshape(
-            inpaint, photos[name], disc, star, ["#e9c46a", "#264653"], **seed
-        ),
+        "reshape, to a star": lambda name, seed: named.reshape(inpaint, photos[name], disc, star, earth, **seed),
         "before remove": lambda name, seed: [marked[name]],
         "remove": lambda name, seed: named.remove(inpaint, marked[name], spot, **seed),
         "variation": lambda name, seed: named.variation(inpaint, photos[name], **seed),
@@ -201,16 +190,8 @@ def edits(pipe: Any) -> list[PIL.Image.Image]:
     return rows
 
 
-PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {
-    "palettes": palettes,
-    "regions": regions,
-    "cards": cards,
-    "schedules": schedules,
-    "guidance": guidance,
-    "feature_guidance": feature_guidance,
-    "attribution": attribution,
-    "edits": edits,
-}
+MADE = (palettes, regions, cards, schedules, guidance, feature_guidance, attribution, edits)
+PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {page.__name__: page for page in MADE}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,6 +1,8 @@
 """Reference pictures that need no download: photographs bundled with scikit-image, drawn shapes, palettes."""
 
 import math
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -8,33 +10,8 @@ import PIL.ImageDraw
 
 
 SIDE = 256  # of every reference picture
-
-PALETTES = {
-    "poppy": ["#c1121f:3", "#780000", "#fdf0d5"],
-    "sea": ["#023047", "#219ebc:2", "#8ecae6"],
-    "moss": ["#31572c:2", "#90a955", "#ecf39e"],
-    "plum": ["#3c096c:2", "#9d4edd", "#ffd6ff"],
-}
-# Flat silhouettes on a flat ground: figure, ground.
-SHAPE_COLORS = {
-    "star": ("#e9c46a", "#264653"),
-    "heart": ("#e76f51", "#e9ecef"),
-    "leaf": ("#6a994e", "#f2e8cf"),
-    "flower": ("#ff99c8", "#3a5a40"),
-    "shirt": ("#457b9d", "#f1faee"),
-    "apple": ("#a7c957", "#6d597a"),
-}
-# Square crops, (left, top, side): as large as shows what the name says.
-PHOTO_CROPS = {
-    "coffee": ("coffee", (130, 0, 400)),
-    "cat": ("chelsea", (90, 0, 300)),
-    "rocket": ("rocket", (110, 0, 427)),
-    "astronaut": ("astronaut", (0, 0, 512)),
-    "brick": ("brick", (120, 120, 220)),
-    "grass": ("grass", (120, 120, 180)),
-    "gravel": ("gravel", (120, 120, 220)),
-    "fur": ("chelsea", (180, 5, 100)),
-}
+TABLES = tomllib.loads(Path(__file__).with_name("references.toml").read_text(encoding="utf-8"))
+PALETTES, SHAPE_COLORS, PHOTO_CROPS = (TABLES[name] for name in ("palettes", "shapes", "photographs"))
 
 
 def photograph(name: str) -> PIL.Image.Image:
@@ -124,10 +101,8 @@ def outline(name: str) -> list[tuple[float, float]]:
         points += [(x, -y) for x, y in reversed(points)]
         return [(0.8 * x + 0.6 * y, -0.6 * x + 0.8 * y) for x, y in points]
     if name == "flower":
-        return [
-            ((0.62 + 0.28 * math.cos(6 * t)) * math.cos(t), (0.62 + 0.28 * math.cos(6 * t)) * math.sin(t))
-            for t in turn
-        ]
+        radii = [0.62 + 0.28 * math.cos(6 * t) for t in turn]
+        return [(r * math.cos(t), r * math.sin(t)) for r, t in zip(radii, turn, strict=True)]
     if name == "shirt":
         right = [(0.22, -0.75), (0.5, -0.68), (0.92, -0.25), (0.66, -0.02), (0.5, -0.18), (0.5, 0.8)]
         return right + [(-x, y) for x, y in reversed(right)] + [(0, -0.58)]

@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -117,14 +118,10 @@ def restore_slot(recipe: dict[str, Any], name: str, shelf: Shelf, notes: list[st
         elif reference.kind == "picture":
             slot["picture"] = str(shelf.new(f"{name}.png"))
             reference.value.save(slot["picture"])
-        elif "card" in slot:  # of a mix
-            slot["other_card"] = str(shelf.new(f"{name}-2.safetensors"))
-            with open(slot["other_card"], "wb") as file:
-                file.write(reference.value)
         else:
-            slot["card"] = str(shelf.new(f"{name}.safetensors"))
-            with open(slot["card"], "wb") as file:
-                file.write(reference.value)
+            kind, file = ("other_card", f"{name}-2") if "card" in slot else ("card", name)  # two are of a mix
+            slot[kind] = str(shelf.new(f"{file}.safetensors"))
+            Path(slot[kind]).write_bytes(reference.value)
     return slot
 
 

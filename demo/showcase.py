@@ -8,7 +8,9 @@ import argparse
 import resource
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,38 +26,14 @@ from mg_diffusion.recipe import prepare_output, save_png
 
 
 Triple = dict[str, str]  # granularity -> name of a reference
-
-TRIPLES: list[Triple] = [
-    {"color": "poppy", "texture": "gravel", "shape": "flower"},
-    {"color": "plum", "texture": "weave", "shape": "star"},
-    {"color": "coffee", "texture": "grass", "shape": "apple"},
-    {"color": "sea", "texture": "brick", "shape": "shirt"},
-    {"color": "astronaut", "texture": "fur", "shape": "heart"},
-    {"color": "moss", "texture": "weave", "shape": "leaf"},
-]
-# Only one granularity changes; the seed stays too.
-SWEEPS: dict[str, tuple[Triple, list[str]]] = {
-    "color": ({"texture": "fur", "shape": "flower"}, ["poppy", "sea", "moss", "plum", "coffee", "rocket"]),
-    "texture": ({"color": "sea", "shape": "shirt"}, ["brick", "gravel", "grass", "weave", "fur", "stripes"]),
-    "shape": ({"color": "coffee", "texture": "gravel"}, ["flower", "star", "heart", "apple", "leaf", "shirt"]),
-}
-EDITS: list[Triple] = [
-    {"color": "sea", "texture": "weave", "shape": "flower"},
-    {"color": "poppy", "texture": "gravel", "shape": "apple"},
-]
+SHOWN = tomllib.loads(Path(__file__).with_name("showcase.toml").read_text(encoding="utf-8"))
+TRIPLES: list[Triple] = SHOWN["triples"]
+SWEEPS: dict[str, tuple[Triple, list[str]]] = SHOWN["sweeps"]  # only one granularity changes; the seed stays too
+EDITS: list[Triple] = SHOWN["edits"]
 SEED = 0
 BATCH = 8
 LARGE, SMALL, TINY = 192, 132, 64  # generations, references beside them, references above them
 PHOTO = 400
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", default="outputs/showcase.png", metavar="FILE.png")
-    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps; default: 20")
-    parser.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
-    return parser.parse_args(arguments)
 
 
 def generate(pipe: Any, triples: Sequence[Triple], steps: int) -> list[PIL.Image.Image]:
@@ -132,9 +110,8 @@ def draw_sweep(name: str, images: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
         layout.below([layout.scaled(picture(each), TINY), layout.scaled(image, LARGE)], gap=4, align=0.5)
         for each, image in zip(changing, images, strict=True)
     ]
-    kept = [
-        part for other in fixed for part in (layout.label(other, 13, layout.FAINT), thumbnails([fixed[other]], 72))
-    ]
+    labeled = ((layout.label(other, 13, layout.FAINT), thumbnails([fixed[other]], 72)) for other in fixed)
+    kept = [part for both in labeled for part in both]
     left = layout.below([layout.label(f"{name}:", 16), layout.space(96, 26), *kept], gap=2)
     return layout.beside([left, *columns], align=0)
 
@@ -213,7 +190,12 @@ def run(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the picture; returns the exit status: 0, or 2 after an error."""
-    options = parse_arguments(arguments)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", default="outputs/showcase.png", metavar="FILE.png")
+    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps; default: 20")
+    parser.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
+    options = parser.parse_args(arguments)
     quiet()
     try:
         run(options)

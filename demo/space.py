@@ -17,9 +17,8 @@ def write_space(folder: Path) -> Path:
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"The folder {str(folder)!r} is not empty. Name a new one.")
-    ignored = shutil.ignore_patterns(
-        "__pycache__", "README.md", "requirements.txt", "space.py", "pages.py", "showcase.py"
-    )
+    ours = ("README.md", "requirements.txt", "space.py", "pages.py", "showcase.*")
+    ignored = shutil.ignore_patterns("__pycache__", *ours)
     shutil.copytree(HERE, folder / "demo", ignore=ignored)
     for name in ("README.md", "requirements.txt"):
         shutil.copy(HERE / name, folder / name)

@@ -6,6 +6,7 @@ import numpy as np
 import PIL.Image
 
 from demo.references import SIDE, swatch
+from mg_diffusion.palettes import reduced_palette
 from mg_diffusion.training.renderer import lab_to_rgb
 
 
@@ -29,11 +30,7 @@ def see(encoder: Any, granularity: str, references: list[Any], size: tuple[int, 
 
 def palette_of(lab: np.ndarray) -> list[str]:
     """The colors (N, 3) of a bag in Lab, brought down to a few, as hex with their shares in percent."""
-    pixels = (lab_to_rgb(lab)[None] * 255).round().astype(np.uint8)
-    few = PIL.Image.fromarray(pixels).quantize(COLORS, kmeans=COLORS, dither=PIL.Image.Dither.NONE)
-    shades = np.reshape(few.getpalette(), (-1, 3))
-    found = sorted(few.getcolors(), key=lambda entry: -entry[0])
-    return ["#{:02x}{:02x}{:02x}:{}".format(*shades[at], max(1, round(100 * n / len(lab)))) for n, at in found]
+    return reduced_palette((lab_to_rgb(lab) * 255).round().astype(np.uint8), COLORS)
 
 
 def quilt(tiles: np.ndarray) -> PIL.Image.Image:
@@ -47,5 +44,4 @@ def quilt(tiles: np.ndarray) -> PIL.Image.Image:
 def false_colors(structure: np.ndarray) -> PIL.Image.Image:
     """A structure map (3, h, w) in [-1, 1]: regions in colors that say nothing but which belong together."""
     pixels = ((structure.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
-    image = PIL.Image.fromarray(pixels)
-    return image.resize((SIDE, SIDE), PIL.Image.Resampling.NEAREST)
+    return PIL.Image.fromarray(pixels).resize((SIDE, SIDE), PIL.Image.Resampling.NEAREST)

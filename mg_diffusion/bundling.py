@@ -106,7 +106,7 @@ class Bundle:
         tree, lines = ast.parse(source), source.split("\n")
         self.bodies[module] = ""  # known from now on, even to a module that imports it back
         self._refuse_what_cannot_be_bundled(module, tree)
-        own = _relative_imports(tree)
+        own = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
         for node in own:
             needed = importlib.util.resolve_name("." * node.level + node.module, spec.parent)
             if needed not in self.bodies and node.module != SOURCE_ONLY:
@@ -171,19 +171,14 @@ class Bundle:
             elif isinstance(node, ast.ClassDef) and (own := _read_and_bound_in_class(node)):
                 reason = f"binds {sorted(own)} and reads it from outside; inside of a function that fails"
             elif isinstance(node, IMPORTS) and self.root in _roots(node):
-                reason = (
-                    f"imports {self.root} by its name, which is not installed where the bundle runs; import relatively"
-                )
+                why = "by its name, which is not installed where the bundle runs; import relatively"
+                reason = f"imports {self.root} {why}"
             elif isinstance(node, ast.Global):
                 reason = "keeps state in the module, which two versions in one process would not share"
             elif node in top and _is_state(node):
                 reason = "is neither an import, a definition nor a constant, which is all that a bundle can hold"
             if reason is not None:
                 raise ValueError(f"{module}, line {node.lineno}: {ast.unparse(node)[:80]!r} {reason}.")
-
-
-def _relative_imports(tree: ast.Module) -> list[ast.ImportFrom]:
-    return [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
 
 
 def _roots(node: ast.Import | ast.ImportFrom) -> set[str]:

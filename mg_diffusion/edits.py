@@ -20,12 +20,11 @@ from .granularities import GRANULARITIES
 
 
 Picture = Any  # a PIL image or a path
+Pictures = list[PIL.Image.Image]
 SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
 
 
-def recolor(
-    pipe: Any, image: Picture, color: Any, mask_image: Picture | None = None, **options: Any
-) -> list[PIL.Image.Image]:
+def recolor(pipe: Any, image: Picture, color: Any, mask_image: Picture | None = None, **options: Any) -> Pictures:
     """Other colors; texture and shape are those of the picture.
 
     Args:
@@ -35,9 +34,7 @@ def recolor(
     return _exchanged(pipe, image, mask_image, {"color": color}, options)
 
 
-def retexture(
-    pipe: Any, image: Picture, texture: Any, mask_image: Picture | None = None, **options: Any
-) -> list[PIL.Image.Image]:
+def retexture(pipe: Any, image: Picture, texture: Any, mask_image: Picture | None = None, **options: Any) -> Pictures:
     """Another texture; colors and shape are those of the picture.
 
     Args:
@@ -55,7 +52,7 @@ def reshape(
     color: Any = None,
     texture: Any = None,
     **options: Any,
-) -> list[PIL.Image.Image]:
+) -> Pictures:
     """New content in the mask, in the shape of a reference or, without one, of the mask itself.
 
     Args:
@@ -74,7 +71,8 @@ def reshape(
     if shape is not None:
         left, top, right, bottom = mask.getbbox()
         box = (left / image.width, top / image.height, right / image.width, bottom / image.height)
-        entries = [entry if isinstance(entry, dict) else {"image": entry} for entry in _as_list(shape)]
+        shapes = shape if isinstance(shape, (list, tuple)) else [shape]
+        entries = [entry if isinstance(entry, dict) else {"image": entry} for entry in shapes]
         if any(entry.get("region") is not None for entry in entries):
             raise ValueError("`reshape` lays its shape over the box around the mask; leave the region out.")
         laid = [{**entry, "region": box} for entry in entries]
@@ -82,13 +80,13 @@ def reshape(
     return _edited(pipe, image, mask, {k: v for k, v in references.items() if v is not None}, options)
 
 
-def remove(pipe: Any, image: Picture, mask_image: Picture, **options: Any) -> list[PIL.Image.Image]:
+def remove(pipe: Any, image: Picture, mask_image: Picture, **options: Any) -> Pictures:
     """What is in the mask goes; its surroundings go on there."""
     image = _opened(image)
     return _edited(pipe, image, _mask_of(image, mask_image), None, options)
 
 
-def variation(pipe: Any, image: Picture, **options: Any) -> list[PIL.Image.Image]:
+def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """Another picture of the same colors, texture and shape; how near, `granularity_scale` says."""
     image = _opened(image)
     return _edited(pipe, image, _mask_of(image, None), dict.fromkeys(GRANULARITIES, image), options)
@@ -96,7 +94,7 @@ def variation(pipe: Any, image: Picture, **options: Any) -> list[PIL.Image.Image
 
 def outpaint(
     pipe: Any, image: Picture, left: int = 0, top: int = 0, right: int = 0, bottom: int = 0, **options: Any
-) -> list[PIL.Image.Image]:
+) -> Pictures:
     """A larger picture, of which the picture is an unchanged part.
 
     Args:
@@ -125,7 +123,7 @@ def named_edit(
     references: dict[str, Any],
     added: Sequence[int],
     **options: Any,
-) -> list[PIL.Image.Image]:
+) -> Pictures:
     """The edit of this name, with what it takes of a mask, of references and of pixels added on each of `SIDES`."""
     if name in ("recolor", "retexture"):
         edit, reference = (recolor, "color") if name == "recolor" else (retexture, "texture")
@@ -135,10 +133,6 @@ def named_edit(
     if name == "remove":
         return remove(pipe, image, mask, **options)
     return variation(pipe, image, **options) if name == "variation" else outpaint(pipe, image, *added, **options)
-
-
-def _as_list(reference: Any) -> list[Any]:
-    return list(reference) if isinstance(reference, (list, tuple)) else [reference]
 
 
 def _opened(image: Picture) -> PIL.Image.Image:
@@ -176,7 +170,7 @@ def _check_whole(options: dict[str, Any]) -> None:
 
 def _exchanged(
     pipe: Any, image: Picture, mask: Picture | None, given: dict[str, Any], options: dict[str, Any]
-) -> list[PIL.Image.Image]:
+) -> Pictures:
     """The picture with one attribute of another: the others are its own, color and texture those of what is masked."""
     _check_whole(options)
     image = _opened(image)
@@ -185,11 +179,5 @@ def _exchanged(
     return _edited(pipe, image, mask, {"color": masked, "texture": masked, "shape": image} | given, options)
 
 
-def _edited(
-    pipe: Any,
-    image: PIL.Image.Image,
-    mask: PIL.Image.Image,
-    references: dict[str, Any] | None,
-    options: dict[str, Any],
-) -> list[PIL.Image.Image]:
+def _edited(pipe: Any, image: Picture, mask: Picture, references: Any, options: dict[str, Any]) -> Pictures:
     return pipe(image=image, mask_image=mask, reference_image=references, **options).images

@@ -13,6 +13,7 @@ from .model_card import PLACES
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder
 from .pipelines import MGPipeline, pipeline_class
+from .recipe import save_json
 
 
 @torch.no_grad()
@@ -95,5 +96,5 @@ def export(
         if strengths:
             record["folded_strengths"] = strengths
         record = {name: value for name, value in record.items() if name not in PLACES}
-        Path(target, "training.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_json(record, Path(target, "training.json"))
     return sum(path.stat().st_size for path in Path(target).rglob("*.safetensors")) / 1e6

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from .pipelines.modular_mg import MGBlocks
+from .recipe import save_json
 from .shipping import shippable_source
 
 
 WEIGHTS = ("*.safetensors", "*.bin")
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _read_index(source: Path, target: Path) -> dict[str, Any]:
@@ -42,15 +39,14 @@ def _read_index(source: Path, target: Path) -> dict[str, Any]:
 
 def _export_component(source: Path, target: Path, library: str, kind: str, weights: bool) -> bool:
     """Copy the folder of one component; whether its class comes with it, as remote code."""
-    shutil.copytree(
-        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", *(() if weights else WEIGHTS))
-    )
+    ignored = shutil.ignore_patterns("__pycache__", *(() if weights else WEIGHTS))
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
     if library in ("diffusers", "transformers"):
         return False
     if not (source / f"{library}.py").is_file():
         raise ValueError(f"{str(source)!r} lacks {library}.py, the code of {kind}. Save the pipeline again.")
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    _write(target / "config.json", {**config, "auto_map": {"AutoModel": f"{library}.{kind}"}})
+    save_json({**config, "auto_map": {"AutoModel": f"{library}.{kind}"}}, target / "config.json")
     return True
 
 
@@ -88,7 +84,7 @@ def export_modular(source: str | Path, target: str | Path, repo_id: str | None =
         hint = [None, None] if is_custom else [library, kind]
         place = {"pretrained_model_name_or_path": repo_id, "subfolder": name, "variant": None, "revision": None}
         modular[name] = [None, None, {"type_hint": hint, **place}]
-    _write(target / "modular_model_index.json", modular)
+    save_json(modular, target / "modular_model_index.json")
     blocks.save_pretrained(target)
     code = Path(inspect.getsourcefile(type(blocks))).name
     (target / code).write_text(shippable_source(type(blocks)), encoding="utf-8")

@@ -207,9 +207,7 @@ def export(
     Path(target).mkdir(parents=True, exist_ok=True)
     paths = []
     for name, parts in exported.items():
-        weights = {
-            f"{part}.{key}": value.to(dtype) for part, tensors in parts.items() for key, value in tensors.items()
-        }
+        weights = {f"{part}.{key}": value.to(dtype) for part, row in parts.items() for key, value in row.items()}
         paths.append(Path(target, weight_name(name)))
         save_file(weights, paths[-1], metadata={"format": "pt"})
     return paths

@@ -26,9 +26,14 @@ def extract_palette(encoder: MGEncoder, reference: Any, count: int = 5) -> list[
     mask = loaded["mask"][0, 0]
     chosen = mask >= 0.5 * mask.max()  # of its most: a thin mask fills no pixel of the working size
     pixels = loaded["rgb"][0].permute(1, 2, 0)[chosen]
-    row = PIL.Image.fromarray((pixels.cpu().numpy() * 255).round().astype(np.uint8)[None])
-    reduced = row.quantize(count, PIL.Image.Quantize.MEDIANCUT, kmeans=count, dither=PIL.Image.Dither.NONE)
+    return reduced_palette((pixels.cpu().numpy() * 255).round().astype(np.uint8), count)
+
+
+def reduced_palette(pixels: np.ndarray, count: int) -> list[str]:
+    """At most `count` colors of pixels (N, 3) of 8 bits, as hex with their shares in percent, largest first."""
+    reduced = PIL.Image.fromarray(pixels[None]).quantize(
+        count, PIL.Image.Quantize.MEDIANCUT, kmeans=count, dither=PIL.Image.Dither.NONE
+    )
     shades = np.reshape(reduced.getpalette(), (-1, 3))
     found = sorted(reduced.getcolors(), key=lambda entry: -entry[0])
-    percent = {place: max(1, round(100 * number / len(pixels))) for number, place in found}
-    return ["#{:02x}{:02x}{:02x}:{}".format(*shades[place], share) for place, share in percent.items()]
+    return ["#{:02x}{:02x}{:02x}:{}".format(*shades[at], max(1, round(100 * n / len(pixels)))) for n, at in found]

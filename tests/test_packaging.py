@@ -111,8 +111,11 @@ def test_wheel_holds_code_and_default_model(wheel, project, repository):
     assert {
         "mg_diffusion/__init__.py",
         "mg_diffusion/cli/__init__.py",
+        "mg_diffusion/data/read_me.md",
         "mg_diffusion/data/sources.toml",
+        "mg_diffusion/mg_bench/lines.toml",
         "mg_diffusion/model_card/templates/model_card.md",
+        "mg_diffusion/model_card/timed.toml",
         "mg_diffusion/pipelines/pipeline_mg.py",
     } <= names
     assert "mg_diffusion/embedded/model_index.json" in names

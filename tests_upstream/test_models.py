@@ -90,47 +90,36 @@ class Haar(BaseModelTesterConfig):
         return {"sample": torch.randn(2, 3, 32, 32, generator=seeded()).to(torch_device)}
 
 
-class TestEncoder(Encoder, ModelTesterMixin):
-    pass
+class TestEncoder(Encoder, ModelTesterMixin): ...
 
 
-class TestAdapter(Adapter, ModelTesterMixin):
-    pass
+class TestAdapter(Adapter, ModelTesterMixin): ...
 
 
-class TestHaar(Haar, ModelTesterMixin):
-    pass
+class TestHaar(Haar, ModelTesterMixin): ...
 
 
-class TestEncoderTraining(Encoder, TrainingTesterMixin):
-    pass
+class TestEncoderTraining(Encoder, TrainingTesterMixin): ...
 
 
-class TestAdapterTraining(Adapter, TrainingTesterMixin):
-    pass
+class TestAdapterTraining(Adapter, TrainingTesterMixin): ...
 
 
-class TestEncoderLayerwiseCasting(Encoder, LayerwiseCastingTesterMixin):
-    pass
+class TestEncoderLayerwiseCasting(Encoder, LayerwiseCastingTesterMixin): ...
 
 
-class TestAdapterLayerwiseCasting(Adapter, LayerwiseCastingTesterMixin):
-    pass
+class TestAdapterLayerwiseCasting(Adapter, LayerwiseCastingTesterMixin): ...
 
 
 @require_accelerator
-class TestEncoderOffloading(Encoder, CPUOffloadTesterMixin, GroupOffloadTesterMixin):
-    pass
+class TestEncoderOffloading(Encoder, CPUOffloadTesterMixin, GroupOffloadTesterMixin): ...
 
 
 @require_accelerator
-class TestAdapterOffloading(Adapter, CPUOffloadTesterMixin, GroupOffloadTesterMixin):
-    pass
+class TestAdapterOffloading(Adapter, CPUOffloadTesterMixin, GroupOffloadTesterMixin): ...
 
 
-class TestEncoderCompile(Encoder, TorchCompileTesterMixin):
-    pass
+class TestEncoderCompile(Encoder, TorchCompileTesterMixin): ...
 
 
-class TestAdapterCompile(Adapter, TorchCompileTesterMixin):
-    pass
+class TestAdapterCompile(Adapter, TorchCompileTesterMixin): ...

@@ -70,37 +70,28 @@ class Common(PipelineTesterMixin):
         super().test_save_load_optional_components(tmp_path)
 
 
-class TestGeneration(Common, Generation):
-    pass
+class TestGeneration(Common, Generation): ...
 
 
-class TestInpainting(Common, Inpainting):
-    pass
+class TestInpainting(Common, Inpainting): ...
 
 
-class TestGenerationLora(Generation, LoraTesterMixin, UNetLoraTesterMixin):
-    pass
+class TestGenerationLora(Generation, LoraTesterMixin, UNetLoraTesterMixin): ...
 
 
-class TestInpaintingLora(Inpainting, LoraTesterMixin, UNetLoraTesterMixin):
-    pass
+class TestInpaintingLora(Inpainting, LoraTesterMixin, UNetLoraTesterMixin): ...
 
 
-class TestGenerationLayerwiseCasting(Generation, LayerwiseCastingTesterMixin):
-    pass
+class TestGenerationLayerwiseCasting(Generation, LayerwiseCastingTesterMixin): ...
 
 
-class TestInpaintingLayerwiseCasting(Inpainting, LayerwiseCastingTesterMixin):
-    pass
+class TestInpaintingLayerwiseCasting(Inpainting, LayerwiseCastingTesterMixin): ...
 
 
-class TestGenerationOffloading(Generation, PipelineOffloadTesterMixin, GroupOffloadTesterMixin):
-    pass
+class TestGenerationOffloading(Generation, PipelineOffloadTesterMixin, GroupOffloadTesterMixin): ...
 
 
-class TestInpaintingOffloading(Inpainting, PipelineOffloadTesterMixin, GroupOffloadTesterMixin):
-    pass
+class TestInpaintingOffloading(Inpainting, PipelineOffloadTesterMixin, GroupOffloadTesterMixin): ...
 
 
-class TestGenerationLoraMemory(Generation, LoraMemoryTesterMixin):
-    pass
+class TestGenerationLoraMemory(Generation, LoraMemoryTesterMixin): ...

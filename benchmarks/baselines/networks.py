@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel
 from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
 from diffusers.models.embeddings import IPAdapterPlusImageProjection, MultiIPAdapterImageProjection
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoBackbone, AutoConfig
 
 from mg_diffusion.granularities import GRANULARITIES
@@ -22,7 +22,7 @@ from mg_diffusion.granularities import GRANULARITIES
 NUM_TOKENS = 8  # for each reference, as many as our adapter has
 CANNY = (100, 200)  # thresholds of OpenCV's examples, which T2I-Adapter and ControlNet use as well
 PALETTE_SIDE = 8  # T2I-Adapter's color condition is the picture reduced so far
-References = Mapping[str, torch.Tensor]  # (B, 3, H, W) in [0, 1] by granularity
+References = Mapping[str, Tensor]  # (B, 3, H, W) in [0, 1] by granularity
 
 
 class Baseline(nn.Module):
@@ -32,13 +32,11 @@ class Baseline(nn.Module):
         super().__init__()
         self.unet = unet.requires_grad_(False)
 
-    def encode(self, references: References, strengths: torch.Tensor) -> Sequence[torch.Tensor]:
+    def encode(self, references: References, strengths: Tensor) -> Sequence[Tensor]:
         """Conditions of references at strengths (B, 3); 0 is absent."""
         raise NotImplementedError
 
-    def forward(
-        self, unet_input: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, condition: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, unet_input: Tensor, timesteps: Tensor, text: Tensor, condition: Sequence[Tensor]) -> Tensor:
         """The prediction of the UNet, (B, C, h, w)."""
         raise NotImplementedError
 
@@ -56,12 +54,8 @@ class IPAdapterStyle(Baseline):
             AutoConfig.for_model(**{**backbone, "num_channels": 3, "out_features": ["stage3"]})
         )
         channels = backbone["hidden_sizes"][-1]
-        self.projection = MultiIPAdapterImageProjection(
-            [
-                IPAdapterPlusImageProjection(channels, width, width, 2, 32, 4, num_queries=NUM_TOKENS)
-                for _ in GRANULARITIES
-            ]
-        )
+        sizes = (channels, width, width, 2, 32, 4, NUM_TOKENS)
+        self.projection = MultiIPAdapterImageProjection([IPAdapterPlusImageProjection(*sizes) for _ in GRANULARITIES])
         processors = {}
         for name, processor in unet.attn_processors.items():
             attn = unet.get_submodule(name.removesuffix(".processor"))
@@ -73,16 +67,14 @@ class IPAdapterStyle(Baseline):
             processors[name] = processor
         unet.set_attn_processor(processors)
 
-    def encode(self, references: References, strengths: torch.Tensor) -> list[torch.Tensor]:
+    def encode(self, references: References, strengths: Tensor) -> list[Tensor]:
         maps = [self.backbone(references[name] * 2 - 1).feature_maps[0] for name in GRANULARITIES]
         tokens = self.projection([each.flatten(2).transpose(1, 2).unsqueeze(1) for each in maps])
         # Keys and values have no bias: tokens of zero add nothing, as a strength of 0 does.
         present = (strengths > 0).to(tokens[0].dtype)
         return [each * present[:, place].view(-1, 1, 1, 1) for place, each in enumerate(tokens)]
 
-    def forward(
-        self, unet_input: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, condition: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, unet_input: Tensor, timesteps: Tensor, text: Tensor, condition: Sequence[Tensor]) -> Tensor:
         return self.unet(unet_input, timesteps, (text, list(condition))).sample
 
     def set_scale(self, strengths: Sequence[float]) -> None:
@@ -98,14 +90,11 @@ class T2IAdapterStyle(Baseline):
     def __init__(self, unet: UNet2DConditionModel, backbone: Mapping):
         super().__init__(unet)
         widths = list(unet.config.block_out_channels)
-        self.adapters = nn.ModuleDict(
-            {
-                name: T2IAdapter(channels, widths, num_res_blocks=2, downscale_factor=2, adapter_type="full_adapter")
-                for name, channels in (("color", 3), ("texture", 1), ("shape", 1))
-            }
-        )
+        options = {"num_res_blocks": 2, "downscale_factor": 2, "adapter_type": "full_adapter"}
+        channels = {"color": 3, "texture": 1, "shape": 1}
+        self.adapters = nn.ModuleDict({name: T2IAdapter(n, widths, **options) for name, n in channels.items()})
 
-    def encode(self, references: References, strengths: torch.Tensor) -> list[torch.Tensor]:
+    def encode(self, references: References, strengths: Tensor) -> list[Tensor]:
         hints, total = hints_of(references), None
         for place, name in enumerate(GRANULARITIES):
             residuals = self.adapters[name](hints[name])
@@ -113,9 +102,7 @@ class T2IAdapterStyle(Baseline):
             total = scaled if total is None else [one + other for one, other in zip(total, scaled, strict=True)]
         return total
 
-    def forward(
-        self, unet_input: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, condition: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, unet_input: Tensor, timesteps: Tensor, text: Tensor, condition: Sequence[Tensor]) -> Tensor:
         residuals = list(condition)  # the UNet empties the list that it gets
         return self.unet(unet_input, timesteps, text, down_intrablock_additional_residuals=residuals).sample
 
@@ -129,14 +116,12 @@ class ControlNetStyle(Baseline):
             unet, conditioning_embedding_out_channels=(16, 32), conditioning_channels=5
         ).requires_grad_(True)
 
-    def encode(self, references: References, strengths: torch.Tensor) -> list[torch.Tensor]:
+    def encode(self, references: References, strengths: Tensor) -> list[Tensor]:
         hints = hints_of(references)
         scaled = [hints[name] * strengths[:, place].view(-1, 1, 1, 1) for place, name in enumerate(GRANULARITIES)]
         return [torch.cat(scaled, 1), strengths.amax(1)]
 
-    def forward(
-        self, unet_input: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, condition: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, unet_input: Tensor, timesteps: Tensor, text: Tensor, condition: Sequence[Tensor]) -> Tensor:
         hint, strongest = condition
         down, middle = self.controlnet(unet_input, timesteps, text, controlnet_cond=hint, return_dict=False)
         present = (strongest > 0).to(middle.dtype).view(-1, 1, 1, 1)  # without any reference, the base as it is
@@ -157,7 +142,7 @@ BASELINES: Mapping[str, type[Baseline]] = {
 
 
 @torch.no_grad()
-def hints_of(references: References) -> dict[str, torch.Tensor]:
+def hints_of(references: References) -> dict[str, Tensor]:
     """What T2I-Adapter and ControlNet are given: colors of 8 x 8 cells (B, 3, H, W), luminance and edges (B, 1, H, W)."""
     size = references["color"].shape[2:]
     cells = F.interpolate(F.adaptive_avg_pool2d(references["color"], PALETTE_SIDE), size=size, mode="nearest")
@@ -169,7 +154,7 @@ def hints_of(references: References) -> dict[str, torch.Tensor]:
     }
 
 
-def canny(pictures: torch.Tensor) -> torch.Tensor:
+def canny(pictures: Tensor) -> Tensor:
     """Canny edges of pictures (B, 3, H, W) in [0, 1]: (B, 1, H, W) of 0 and 1."""
     grids = (pictures.detach().cpu().permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     # OpenCV 5.0's Canny damaged the heap at a picture of which 60 % are edges; with far more border than picture it does not.

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mg_diffusion import MGAdapter, MGEncoder
 from mg_diffusion.granularities import GRANULARITIES
@@ -58,13 +59,8 @@ class BaselineModel(torch.nn.Module):
         self.baseline, self.text_encoder = baseline, text_encoder.requires_grad_(False)
 
     def forward(
-        self,
-        unet_input: torch.Tensor,
-        timesteps: torch.Tensor,
-        input_ids: torch.Tensor,
-        references: dict[str, torch.Tensor],
-        present: torch.Tensor,
-    ) -> torch.Tensor:
+        self, unet_input: Tensor, timesteps: Tensor, input_ids: Tensor, references: dict[str, Tensor], present: Tensor
+    ) -> Tensor:
         condition = self.baseline.encode(references, present.float())
         return self.baseline(unet_input, timesteps, self.text_encoder(input_ids).last_hidden_state, condition)
 
@@ -86,9 +82,8 @@ def build(method: str, components: dict[str, Any]) -> torch.nn.Module:
     config = {name: encoder.config[name] for name in ("sample_size", "num_tiles", "shape_backbone")}
     components["mg_encoder"] = MGEncoder(**config)
     token_dim, stride = (components["mg_adapter"].config[name] for name in ("token_dim", "map_stride"))
-    components["mg_adapter"] = MGAdapter.from_unet(
-        unet, components["mg_encoder"], token_dim=token_dim, map_stride=stride
-    )
+    sizes = {"token_dim": token_dim, "map_stride": stride}
+    components["mg_adapter"] = MGAdapter.from_unet(unet, components["mg_encoder"], **sizes)
     unet.requires_grad_(False)
     text_encoder.requires_grad_(False)
     return TrainedModel(unet, text_encoder, components["mg_encoder"], components["mg_adapter"])

@@ -74,9 +74,8 @@ def judge(model: str | None, data: str, sizes: Sizes) -> tuple[dict[str, Any], B
     """Own references nearest of 32, on held-out pictures and on rendered ones that no training has seen; edits of the former."""
     generator = load_pipeline(MGPipeline, model, device="cpu")
     size = generator.default_size(None, None)[0]
-    method = PipelineMethod(
-        generator, MGInpaintPipeline(**generator.components), {}, dict.fromkeys(GRANULARITIES, 1.0)
-    )
+    inpainter = MGInpaintPipeline(**generator.components)
+    method = PipelineMethod(generator, inpainter, {}, dict.fromkeys(GRANULARITIES, 1.0))
     rendered = rendered_pool(sizes.rendered_pool, size, 0)
     bench = Bench(method, rendered, read_pool(data, None, size), sizes, seed=0, batch_size=16)
     found = {"pictures": retrieval_photographic(bench), "rendered": retrieval_synthetic(bench)}
@@ -115,11 +114,8 @@ def measure(runs: Sequence[Path], sizes: Sizes = FULL) -> tuple[dict[str, Any], 
         models[name] = {**scores, "held_out": held_out_loss(model or EMBEDDED_NAME, first)}
     for run in runs:
         args, records = read[run.name]
-        models[run.name] |= {
-            "minutes": minutes(records),
-            "flags": {name: getattr(args, name) for name in COUNTED},
-            "records": records,
-        }
+        flags = {name: getattr(args, name) for name in COUNTED}
+        models[run.name] |= {"minutes": minutes(records), "flags": flags, "records": records}
     return {"data": Path(data).name, "pictures": len(bench.photographs.pictures), "models": models}, picture_grid(rows)
 
 
@@ -129,9 +125,8 @@ def draw_curves(found: dict[str, Any]) -> Figure:
     training, validation, timesteps = figure.subplots(1, 3)
     for name, one in found["models"].items():
         by_timestep = {k.removeprefix("val_loss_t"): v for k, v in one["held_out"].items() if k != "val_loss"}
-        timesteps.plot(
-            by_timestep.keys(), by_timestep.values(), "o-", label=name, color="gray" if name == BEFORE else None
-        )
+        color = "gray" if name == BEFORE else None
+        timesteps.plot(by_timestep.keys(), by_timestep.values(), "o-", label=name, color=color)
         if name == BEFORE:
             continue
         losses = [(r["step"], r["loss"]) for r in one["records"] if "loss" in r]
@@ -141,11 +136,9 @@ def draw_curves(found: dict[str, Any]) -> Figure:
         training.plot(steps, values, alpha=0.3, color=line.get_color())
         held = [(r["step"], r["val_loss"]) for r in one["records"] if "val_loss" in r]
         validation.plot(*zip(*held, strict=True), "o-", label=name)
-    for axes, title, x in (
-        (training, "training loss", "step"),
-        (validation, "validation loss", "step"),
-        (timesteps, "validation loss by timesteps", "timesteps"),
-    ):
-        axes.set(title=title, xlabel=x)
+    training.set(title="training loss", xlabel="step")
+    validation.set(title="validation loss", xlabel="step")
+    timesteps.set(title="validation loss by timesteps", xlabel="timesteps")
+    for axes in (training, validation, timesteps):
         axes.legend()
     return figure

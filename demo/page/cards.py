@@ -70,25 +70,10 @@ class Cards:
 
     def wire(self) -> None:
         inputs = {"granularity": self.granularity, **self.shared.inputs}
-        self.make.click(
-            told(named(self.make_card, inputs)),
-            inputs_kwargs=inputs,
-            outputs=self.card,
-            api_name="make_card",
-            **LIGHT,
-            **RAW,
-        )
-        self.use.click(
-            told(self.use_card),
-            inputs_kwargs={"granularity": self.granularity, "card": self.card},
-            outputs=self.shared.references,
-            **PRIVATE,
-            **RAW,
-        )
-        more = {
-            "granularity": self.granularity,
-            "first_card": self.first,
-            "second_card": self.second,
-            "share": self.share,
-        }
-        self.work.button(self.run, self.mix, [self.seen, self.mixed, self.mixed_file], "mix", **more)
+        make, options = told(named(self.make_card, inputs)), {"api_name": "make_card", **LIGHT, **RAW}
+        self.make.click(make, inputs_kwargs=inputs, outputs=self.card, **options)
+        used = {"granularity": self.granularity, "card": self.card}
+        self.use.click(told(self.use_card), inputs_kwargs=used, outputs=self.shared.references, **PRIVATE, **RAW)
+        more = {"granularity": self.granularity, "first_card": self.first, "second_card": self.second}
+        outputs = [self.seen, self.mixed, self.mixed_file]
+        self.work.button(self.run, self.mix, outputs, "mix", **more, share=self.share)

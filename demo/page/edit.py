@@ -71,12 +71,10 @@ class EditTab:
         return combine_masks(size, uploaded and file_bytes(uploaded), strokes, bool(values.get("invert")))
 
     def edit_of(self, values: Values) -> Edit:
-        path = path_of(values.get("photo"))
-        if path is None:
+        if (path := path_of(values.get("photo"))) is None:
             raise ValueError("There is no picture to edit. Give one first.")
         photo, profile = read_photo(file_bytes(path))
-        mask = self.mask_of(photo.size, values)
-        added = tuple(values.get(side, 0) for side in SIDES)
+        mask, added = self.mask_of(photo.size, values), tuple(values.get(side, 0) for side in SIDES)
         return Edit(photo, mask, values.get("action"), values.get("feather"), added, profile)
 
     def edit(self, request: gr.Request, **values: Any) -> tuple[tuple[Any, str], str, str]:
@@ -88,6 +86,9 @@ class EditTab:
         if edit.mask is not None and not reads_mask(edit.action):
             said += f" {not_read(edit.action)}"
         return (before, str(path)), str(path), said
+
+    def show_meaning(self, action: Any) -> list[Any]:
+        return [meaning_of(action), gr.Accordion(open=action == "outpaint")]
 
     def show_photo(self, photo: Any) -> Any:
         """The picture to edit on the canvas."""
@@ -128,20 +129,9 @@ class EditTab:
         given = {"photo": self.photo, "mask": self.mask, "painted": self.editor, "invert": self.invert}
         more = {"action": self.action, "feather": self.feather, **dict(zip(SIDES, self.sides, strict=True))}
         self.work.button(self.run, self.edit, [self.compared, self.edited, self.text], "edit", **given, **more)
-        self.action.change(
-            lambda action: [meaning_of(action), gr.Accordion(open=action == "outpaint")],
-            self.action,
-            [self.meaning, self.adding],
-            **PRIVATE,
-        )
+        self.action.change(self.show_meaning, self.action, [self.meaning, self.adding], **PRIVATE)
         self.sample.click(scene, None, self.photo, **PRIVATE)
         self.photo.change(told(self.show_photo), self.photo, self.editor, **PRIVATE, **RAW)
-        gr.on(
-            [self.photo.change, self.mask.change, self.editor.change, self.invert.change, self.action.change],
-            told(self.show_polarity),
-            inputs_kwargs={**given, "action": self.action},
-            outputs=[self.polarity, self.polarity_text],
-            trigger_mode="always_last",
-            **PRIVATE,
-            **RAW,
-        )
+        inputs, shown = {**given, "action": self.action}, [self.polarity, self.polarity_text]
+        options = {"inputs_kwargs": inputs, "outputs": shown, "trigger_mode": "always_last", **PRIVATE, **RAW}
+        gr.on([part.change for part in inputs.values()], told(self.show_polarity), **options)

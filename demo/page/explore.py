@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from demo.inference import Axis
-from demo.page.parts import buttons, result_file, shown_picture
+from demo.page.parts import buttons, gallery, result_file, shown_picture
 from demo.page.values import asked
 from demo.page.work import Work
 from demo.settings import MAX_SCALE, MAX_SWEEP
@@ -27,14 +27,7 @@ class Explore:
         alt = "Pictures in which only the named strengths differ"
         self.sheet = shown_picture("Sweep", "sheet", alt, show_label=False, buttons=["fullscreen"])
         with gr.Accordion("The pictures one by one", open=False):
-            self.swept = gr.Gallery(
-                label="Each file holds its recipe",
-                columns=4,
-                format="png",
-                interactive=False,
-                buttons=["download"],
-                elem_id="swept",
-            )
+            self.swept = gallery("Each file holds its recipe", "swept", columns=4, buttons=["download"])
             self.sheet_file = result_file("Download the sheet", "sheet-file")
         gr.Markdown(EXPLAIN)
         self.explain_run, self.explain_stop = buttons("Explain", "explain")
@@ -44,34 +37,20 @@ class Explore:
         names = list(GRANULARITIES)
         with gr.Row():
             self.across = gr.Dropdown(names, value="shape", label="Across", min_width=130, elem_id="across")
-            self.columns = gr.Slider(
-                2, MAX_SWEEP, 5, step=1, label="Pictures across", min_width=180, elem_id="columns"
-            )
+            options = {"step": 1, "min_width": 180}
+            self.columns = gr.Slider(2, MAX_SWEEP, 5, label="Pictures across", elem_id="columns", **options)
             self.top = gr.Slider(0.5, MAX_SCALE, 1.5, step=0.1, label="Up to strength", min_width=180, elem_id="top")
         with gr.Row():
             self.down = gr.Dropdown(["nothing", *names], value="nothing", label="Down", min_width=130, elem_id="down")
-            self.rows = gr.Slider(2, MAX_SWEEP, 3, step=1, label="Pictures down", min_width=180, elem_id="rows")
+            self.rows = gr.Slider(2, MAX_SWEEP, 3, label="Pictures down", elem_id="rows", **options)
 
     def draw_explanation(self) -> None:
         with gr.Row():
-            self.explained = shown_picture(
-                "Picture",
-                "explained",
-                "The picture that is explained",
-                buttons=["download"],
-                height=220,
-                min_width=160,
-            )
-            self.maps = shown_picture(
-                "Maps and curves",
-                "maps",
-                "For each granularity a map over the picture and a curve over the steps",
-                show_label=False,
-                buttons=["fullscreen"],
-                height=220,
-                scale=2,
-                min_width=260,
-            )
+            options = {"buttons": ["download"], "height": 220, "min_width": 160}
+            self.explained = shown_picture("Picture", "explained", "The picture that is explained", **options)
+            options = {"buttons": ["fullscreen"], "height": 220, "min_width": 260, "scale": 2, "show_label": False}
+            alt = "For each granularity a map over the picture and a curve over the steps"
+            self.maps = shown_picture("Maps and curves", "maps", alt, **options)
         self.table = gr.Markdown(elem_id="nearness")
 
     def sweep(self, request: gr.Request, **values: Any) -> tuple[str, str, list[tuple[str, str]]]:

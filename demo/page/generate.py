@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 
 from demo import links
-from demo.page.parts import PRIVATE, RAW, buttons, result_file
+from demo.page.parts import PRIVATE, RAW, buttons, gallery, result_file
 from demo.page.shared import Shared
 from demo.page.values import Values, asked, told
 from demo.page.work import Work
@@ -19,17 +19,8 @@ class Generate:
         self.shared, self.work = shared, work
         self.count = gr.Slider(1, MAX_COUNT, 1, step=1, label="Pictures (seeds count up)", elem_id="count")
         self.run, self.stop = buttons("Generate", "generate")
-        self.gallery = gr.Gallery(
-            label="Pictures",
-            columns=2,
-            height=440,
-            object_fit="contain",
-            format="png",
-            interactive=False,
-            buttons=["download", "fullscreen"],
-            preview=True,
-            elem_id="gallery",
-        )
+        shown = {"columns": 2, "height": 440, "object_fit": "contain", "preview": True}
+        self.gallery = gallery("Pictures", "gallery", buttons=["download", "fullscreen"], **shown)
         self.files = result_file("Download: each file holds its recipe", "files", file_count="multiple")
         self.link = gr.Textbox(
             label="Address of these settings (examples and palettes travel, pictures do not)",
@@ -59,23 +50,15 @@ class Generate:
         shared, outputs = self.shared, [self.gallery, self.files]
         inputs = {**shared.inputs, "count": self.count}
         live = {**inputs, "live": shared.live, "tab": tab}
-        moved = [slot.scale.release for slot in shared.slots]
+        moved, hidden = [slot.scale.release for slot in shared.slots], {"api_visibility": "private"}
         jobs = [
             self.work.button(self.run, self.generate, outputs, "generate", count=self.count),
-            self.work.on(
-                moved, self.generate_live, outputs, live, trigger_mode="always_last", api_visibility="private"
-            ),
-            self.work.on(shared.prompt.submit, self.generate, outputs, inputs, api_visibility="private"),
+            self.work.on(moved, self.generate_live, outputs, live, trigger_mode="always_last", **hidden),
+            self.work.on(shared.prompt.submit, self.generate, outputs, inputs, **hidden),
         ]
-        examples = {f"{slot.name}_example": slot.example for slot in shared.slots}
+        linked = {**shared.inputs, **{f"{slot.name}_example": slot.example for slot in shared.slots}, "tab": tab}
         for job in jobs:
-            job.success(
-                told(self.show_link),
-                inputs_kwargs={**shared.inputs, **examples, "tab": tab},
-                outputs=self.link,
-                **PRIVATE,
-                **RAW,
-            )
+            job.success(told(self.show_link), inputs_kwargs=linked, outputs=self.link, **PRIVATE, **RAW)
 
 
 def link_of(values: Values, examples: dict[str, str | None], tab: str = "generate") -> str:

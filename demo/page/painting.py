@@ -16,22 +16,11 @@ BLOBS = 16  # edits whose painted layers wait in memory
 
 
 def draw_editor() -> gr.ImageEditor:
-    return bounded(
-        gr.ImageEditor(
-            label="Paint the mask",
-            type="filepath",
-            sources=(),
-            transforms=(),
-            layers=False,
-            format="png",
-            brush=gr.Brush(default_size=28, colors=["#ff00aa"], color_mode="fixed"),
-            eraser=gr.Eraser(default_size=28),
-            canvas_size=(CANVAS, CANVAS),
-            height=480,
-            buttons=[],
-            elem_id="editor",
-        )
-    )
+    brush = gr.Brush(default_size=28, colors=["#ff00aa"], color_mode="fixed")
+    tools = {"brush": brush, "eraser": gr.Eraser(default_size=28), "canvas_size": (CANVAS, CANVAS), "layers": False}
+    without = {"sources": (), "transforms": (), "buttons": []}
+    options = {"label": "Paint the mask", "type": "filepath", "format": "png", "height": 480, "elem_id": "editor"}
+    return bounded(gr.ImageEditor(**options, **tools, **without))
 
 
 def bounded(editor: gr.ImageEditor) -> gr.ImageEditor:

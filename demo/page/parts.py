@@ -36,6 +36,11 @@ def shown_picture(label: str, name: str, alt: str, **options: Any) -> gr.Image:
     )
 
 
+def gallery(label: str, name: str, **options: Any) -> gr.Gallery:
+    """Where several pictures are shown."""
+    return gr.Gallery(label=label, interactive=False, format="png", elem_id=name, **options)
+
+
 def result_file(label: str, name: str, **options: Any) -> gr.File:
     """Where results are taken home."""
     return gr.File(label=label, interactive=False, height=110, elem_id=name, **options)

@@ -32,14 +32,8 @@ class Shared:
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="seed")
             self.steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140, elem_id="steps")
-        self.guidance = gr.Slider(
-            1,
-            MAX_GUIDANCE,
-            start_guidance(),
-            step=0.5,
-            label="Guidance (1 is off; more of it follows words and references more closely)",
-            elem_id="guidance",
-        )
+        label = "Guidance (1 is off; more of it follows words and references more closely)"
+        self.guidance = gr.Slider(1, MAX_GUIDANCE, start_guidance(), step=0.5, label=label, elem_id="guidance")
         self.live = gr.Checkbox(True, label="Make a new picture when a strength changes", elem_id="live")
         self.keep = gr.Checkbox(
             True, label="Results carry their references, so that they can be restored", elem_id="keep"
@@ -49,12 +43,8 @@ class Shared:
             names, value=names[0], label="Model", visible=len(names) > 1, interactive=True, elem_id="model"
         )
         with gr.Accordion("Restore from a result", open=False):
-            self.dropped = gr.File(
-                label="Drop a PNG made here: everything is set as it was",
-                file_types=[".png"],
-                height=110,
-                elem_id="restore",
-            )
+            label = "Drop a PNG made here: everything is set as it was"
+            self.dropped = gr.File(label=label, file_types=[".png"], height=110, elem_id="restore")
 
     @property
     def inputs(self) -> dict[str, gr.components.Component]:
@@ -62,15 +52,7 @@ class Shared:
         slots = {
             key: part for slot in self.slots for key, part in {**slot.inputs, f"{slot.name}_scale": slot.scale}.items()
         }
-        return {
-            **slots,
-            "prompt": self.prompt,
-            "seed": self.seed,
-            "steps": self.steps,
-            "guidance": self.guidance,
-            "keep": self.keep,
-            "model": self.model,
-        }
+        return slots | {name: getattr(self, name) for name in ("prompt", "seed", "steps", "guidance", "keep", "model")}
 
     @property
     def references(self) -> list[gr.components.Component]:
@@ -95,10 +77,9 @@ class Shared:
 
     def restored(self, found: Any) -> list[Any]:
         """Values of what was found in a result."""
-        values = []
+        values, settings = [], found.settings
         for name in GRANULARITIES:
-            values += slot_values(name, found.given[name], found.settings.scales[name])
-        settings = found.settings
+            values += slot_values(name, found.given[name], settings.scales[name])
         values += [settings.prompt, settings.seed, settings.steps, settings.guidance]
         return [*values, found.model or self.studio.models.names[0]]
 
@@ -111,10 +92,8 @@ class Shared:
         return values
 
     def surprise(self) -> list[Any]:
-        values = []
-        for name in GRANULARITIES:
-            values += example_values(name, random.choice(links.EXAMPLES[name]), 1.0)
-        return values
+        rows = (example_values(name, random.choice(links.EXAMPLES[name]), 1.0) for name in GRANULARITIES)
+        return [value for row in rows for value in row]
 
     def wire(self) -> None:
         for slot in self.slots:

@@ -95,12 +95,8 @@ class Slot:
         if self.palette is None:
             self.picture.upload(lambda: None, None, self.example, **AT_ONCE)
         else:  # a picture takes the place of a palette that was an example
-            self.picture.upload(
-                lambda example: [None, "" if example else gr.skip()],
-                self.example,
-                [self.example, self.palette],
-                **AT_ONCE,
-            )
+            both = [self.example, self.palette]
+            self.picture.upload(lambda name: [None, "" if name else gr.skip()], self.example, both, **AT_ONCE)
 
     def wire_sight(self, studio: Studio, model: gr.Dropdown) -> None:
         """What a granularity sees follows what is given for it."""
@@ -116,13 +112,8 @@ class Slot:
             seen, said = see(**values)
             return [gr.skip(), gr.skip()] if seen is None and values["color_palette"] else [seen, said]
 
-        more = {
-            "inputs_kwargs": {**self.inputs, "model": model},
-            "outputs": [self.seen, self.note],
-            "trigger_mode": "always_last",
-            **PRIVATE,
-            **RAW,
-        }
+        more = {"inputs_kwargs": {**self.inputs, "model": model}, "outputs": [self.seen, self.note]}
+        more |= {"trigger_mode": "always_last", **PRIVATE, **RAW}
         changed = [self.picture.change, self.card.change]
         changed += [self.palette.submit, self.palette.blur] if self.palette else []
         gr.on(changed, told(see), **more)

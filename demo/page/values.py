@@ -55,16 +55,9 @@ def asked(values: Values) -> tuple[dict[str, dict[str, Any]], Settings, str | No
     """References, settings and model of the inputs that all tabs share."""
     given = {name: slot_of(name, values) for name in GRANULARITIES}
     scales = {name: values.get(f"{name}_scale") for name in GRANULARITIES}
-    settings = Settings(
-        scales,
-        values.get("prompt") or "",
-        values.get("seed"),
-        values.get("steps"),
-        values.get("count", 1),
-        bool(values.get("keep", True)),
-        values.get("guidance"),
-    )
-    return given, settings, values.get("model")
+    numbers = {name: values.get(name) for name in ("seed", "steps", "guidance")}
+    more = {"count": values.get("count", 1), "keep": bool(values.get("keep", True))}
+    return given, Settings(scales, values.get("prompt") or "", **numbers, **more), values.get("model")
 
 
 def told(handler: Callable) -> Callable:

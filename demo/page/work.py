@@ -50,16 +50,8 @@ class Work:
 
     def on(self, triggers: Any, handler: Callable, outputs: list[Any], inputs: Values, **options: Any) -> Any:
         """Run a job when something happens."""
-        event = gr.on(
-            triggers,
-            told(handler),
-            inputs_kwargs=inputs,
-            outputs=outputs,
-            show_progress_on=outputs[0],
-            **MODEL,
-            **RAW,
-            **options,
-        )
+        options |= {"inputs_kwargs": inputs, "outputs": outputs, "show_progress_on": outputs[0]}
+        event = gr.on(triggers, told(handler), **MODEL, **RAW, **options)
         self.events.append(event)
         return event
 

@@ -30,26 +30,21 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--steps", dest="num_inference_steps", type=whole(1), metavar="N", help="denoising steps")
     group.add_argument("--guidance-scale", type=number, metavar="X", help="1 is off")
     group.add_argument("--seed", type=whole(0), default=0, help="default: 0")
-    add_one_for_each(
-        group,
-        "--scale",
-        "strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each",
+    purpose = (
+        "strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each"
     )
+    add_one_for_each(group, "--scale", purpose)
 
 
 def add_report_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what references did")
-    group.add_argument(
-        "--attribution",
-        action="store_true",
-        help="draw where and when each reference moved the picture, beside the output as NAME.attribution.png (it takes no "
-        "name of its own); costs time",
+    purpose = (
+        "draw where and when each reference moved the picture, beside the output as NAME.attribution.png (it takes no "
+        "name of its own); costs time"
     )
-    group.add_argument(
-        "--leak-guard",
-        action="store_true",
-        help="warn where the output follows the shape of its color or texture reference more than that of its shape reference",
-    )
+    group.add_argument("--attribution", action="store_true", help=purpose)
+    leak = "the output follows the shape of its color or texture reference more than that of its shape reference"
+    group.add_argument("--leak-guard", action="store_true", help=f"warn where {leak}")
 
 
 def add_picture_flags(
@@ -89,9 +84,8 @@ def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], 
         else:
             parser.set_defaults(**{name: None})
     if "mask" in (*needed, *allowed):
-        parser.add_argument(
-            "--mask", metavar="PICTURE", required="mask" in needed, help="of the same size; white is repainted"
-        )
+        purpose = "of the same size; white is repainted"
+        parser.add_argument("--mask", metavar="PICTURE", required="mask" in needed, help=purpose)
     for side in SIDES:
         if side in allowed:
             parser.add_argument(f"--{side}", type=whole(0), default=0, metavar="PIXELS", help="to add on that side")
@@ -103,44 +97,23 @@ def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], 
 def add_steering_flags(parser: argparse.ArgumentParser) -> None:
     """Of `add_picture_flags`, how references count."""
     group = parser.add_argument_group("how references count")
-    add_one_for_each(
-        group,
-        "--guidance",
-        "how far to go beyond the picture without that reference, or with its negative one; 0 is off; costs time",
+    purpose = "how far to go beyond the picture without that reference, or with its negative one; 0 is off; costs time"
+    add_one_for_each(group, "--guidance", purpose)
+    purpose = (
+        "when a strength holds, in fractions of the run, or factors from the first step to the last; one for each"
     )
-    add_one_for_each(
-        group,
-        "--schedule",
-        "when a strength holds, in fractions of the run, or factors from the first step to the last; one for each",
-        schedule_of_one,
-        "NAME=START:END|X,Y,...",
-    )
+    add_one_for_each(group, "--schedule", purpose, schedule_of_one, "NAME=START:END|X,Y,...")
     group = parser.add_argument_group("feature guidance (training-free; works without an adapter and along with one)")
-    add_one_for_each(
-        group,
-        "--feature-guidance",
-        "how far each step goes toward the features of that reference; 0 is off, 1 a good start",
-    )
-    group.add_argument(
-        "--feature-window",
-        dest="feature_guidance_window",
-        type=window,
-        metavar="START:END",
-        help="when, in fractions of the run; default: 0:1",
-    )
-    group.add_argument(
-        "--feature-decoder",
-        dest="feature_guidance_decoder",
-        choices=("linear", "vae"),
-        help="what looks at the picture in each step: a linear map fitted once (default), or the whole VAE",
-    )
-    group.add_argument(
-        "--feature-full",
-        dest="feature_guidance_full",
-        action="store_true",
-        default=None,
-        help="let the gradient go on through the UNet: two to three times as slow",
-    )
+    purpose = "how far each step goes toward the features of that reference; 0 is off, 1 a good start"
+    add_one_for_each(group, "--feature-guidance", purpose)
+    options = {"dest": "feature_guidance_window", "type": window, "metavar": "START:END"}
+    group.add_argument("--feature-window", help="when, in fractions of the run; default: 0:1", **options)
+    purpose = "what looks at the picture in each step: a linear map fitted once (default), or the whole VAE"
+    options = {"dest": "feature_guidance_decoder", "choices": ("linear", "vae")}
+    group.add_argument("--feature-decoder", help=purpose, **options)
+    purpose = "let the gradient go on through the UNet: two to three times as slow"
+    options = {"dest": "feature_guidance_full", "action": "store_true", "default": None}
+    group.add_argument("--feature-full", help=purpose, **options)
 
 
 def add_size_flags(parser: argparse.ArgumentParser) -> None:
@@ -150,18 +123,11 @@ def add_size_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_edit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=number, metavar="X", help="1 (default) forgets what was under the mask")
-    parser.add_argument(
-        "--padding-mask-crop", type=whole(0), metavar="PIXELS", help="compute only the mask and so much around it"
-    )
-    parser.add_argument(
-        "--feather", dest="mask_feather", type=whole(0), metavar="PIXELS", help="soft edge, inside the mask"
-    )
-    parser.add_argument(
-        "--context-scale",
-        type=number,
-        metavar="X",
-        help="how much the surroundings lend what no reference gives: 1 (default), 0 is off",
-    )
+    pixels = {"type": whole(0), "metavar": "PIXELS"}
+    parser.add_argument("--padding-mask-crop", help="compute only the mask and so much around it", **pixels)
+    parser.add_argument("--feather", dest="mask_feather", help="soft edge, inside the mask", **pixels)
+    purpose = "how much the surroundings lend what no reference gives: 1 (default), 0 is off"
+    parser.add_argument("--context-scale", type=number, metavar="X", help=purpose)
 
 
 def add_palette_flags(parser: argparse.ArgumentParser) -> None:
@@ -186,11 +152,9 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="folder of a pipeline: the `weights` of a run")
     place = "FOLDER_OR_HUB_ID"
     parser.add_argument("--base", metavar=place, help="in place of WEIGHTS: a Stable Diffusion checkpoint, and")
-    parser.add_argument(
-        "--adapter", metavar=place, help="the encoder and adapter for it, in mg_encoder and mg_adapter"
-    )
+    purpose = "the encoder and adapter for it, in mg_encoder and mg_adapter"
+    parser.add_argument("--adapter", metavar=place, help=purpose)
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what else is in it stays")
-    parser.add_argument(
-        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="of the weights"
-    )
+    types = ("float16", "bfloat16", "float32")
+    parser.add_argument("--dtype", choices=types, default="float16", help="of the weights")
     add_one_for_each(parser, "--strength", "the strength that the export calls 1; one for each")

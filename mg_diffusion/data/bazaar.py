@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,8 @@ def square(data: bytes, resolution: int) -> PIL.Image.Image:
 
 def read_index(path: Path) -> tuple[list[str], dict[str, bytes]]:
     """The names in an archive, and those of its members that selections or licences need."""
-    names, texts = [], {}
-    for name, data in members(path, TEXTS):
-        names.append(name)
-        if data is not None:
-            texts[name] = data
-    return names, texts
+    found = list(members(path, TEXTS))
+    return [name for name, _ in found], {name: data for name, data in found if data is not None}
 
 
 def write_pictures(
@@ -106,17 +103,11 @@ def write_metadata(entries: Sequence[Entry], folder: Path) -> dict[str, int]:
 
 
 def read_me(sources: Sequence[Source], counts: dict[str, int], resolution: int) -> str:
-    rows = "".join(
-        f"| `{one.name}_*` | [{one.home}]({one.home}) | [{one.license}]({one.license_url}) |\n" for one in sources
+    rows = "\n".join(
+        f"| `{one.name}_*` | [{one.home}]({one.home}) | [{one.license}]({one.license_url}) |" for one in sources
     )
-    return (
-        f"# bazaar{resolution}\n\n{counts['train']} training and {counts['val']} validation pictures of {resolution} x "
-        f"{resolution} pixels, an imagefolder with `metadata.jsonl` (file_name, text, label, license, author, "
-        "source_url).\nMade by `mg-diffusion data bazaar128`.\n\n"
-        f"| pictures | from | licence |\n|---|---|---|\n{rows}\n"
-        "Author and address of every picture stand in `metadata.jsonl`; who passes on pictures under CC BY must credit "
-        "them. The licence texts lie beside this file.\n"
-    )
+    template = (files(__package__) / "read_me.md").read_text(encoding="utf-8")
+    return template.format(resolution=resolution, rows=rows, **counts)
 
 
 def locate(sources: Sequence[Source], given: Sequence[tuple[str, str]], cache_dir: Path) -> dict[str, Path]:

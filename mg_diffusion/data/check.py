@@ -66,10 +66,8 @@ def captions(split: Split, used: list[Path], column: str) -> dict[str, Any]:
 
 def licenses(split: Split, used: list[Path]) -> dict[str, Any]:
     """How many pictures there are of each licence, and without one."""
-    said = [
-        next((str(row[name]) for name in LICENSE_COLUMNS if row.get(name)), None)
-        for row in (split.rows.get(path, {}) for path in used)
-    ]
+    rows = [split.rows.get(path, {}) for path in used]
+    said = [next((str(row[name]) for name in LICENSE_COLUMNS if row.get(name)), None) for row in rows]
     counts = Counter(one for one in said if one is not None)
     return {"counts": dict(counts.most_common()), "missing": said.count(None)}
 

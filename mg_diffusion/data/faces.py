@@ -34,15 +34,8 @@ class FaceDetector:
         pixels = np.asarray(small)
         if min(pixels.shape) < FACE:
             return 0
-        found = self._cascade.detect_multi_scale(
-            pixels,
-            scale_factor=1.2,
-            step_ratio=1.5,
-            min_size=(FACE, FACE),
-            max_size=pixels.shape,
-            min_neighbor_number=3,
-        )
-        return len(found)
+        options = {"scale_factor": 1.2, "step_ratio": 1.5, "min_neighbor_number": 3}
+        return len(self._cascade.detect_multi_scale(pixels, min_size=(FACE, FACE), max_size=pixels.shape, **options))
 
 
 def find_detector() -> tuple[FaceDetector | None, str]:

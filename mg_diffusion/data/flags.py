@@ -28,25 +28,14 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="pictures, or train/ and val/ with pictures")
     parser.add_argument("--json", metavar="FILE.json", help="write all that was found, for programs")
     parser.add_argument("--caption-column", default="text", metavar="NAME", help="of the metadata; default: text")
-    parser.add_argument(
-        "--no-faces", action="store_true", help="do not look for faces: saves about a third of the time"
-    )
+    purpose = "do not look for faces: saves about a third of the time"
+    parser.add_argument("--no-faces", action="store_true", help=purpose)
 
 
 def add_bazaar_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", help="folder to make; must not exist, or be empty")
     parser.add_argument("--resolution", type=side, default=128, metavar="PIXELS", help="16 to 512; default: 128")
-    parser.add_argument(
-        "--cache-dir",
-        "--cache_dir",
-        metavar="FOLDER",
-        help="where archives are kept; default: ~/.cache/mg-diffusion/data",
-    )
-    parser.add_argument(
-        "--source",
-        action="append",
-        type=archive,
-        default=[],
-        metavar="NAME=FILE",
-        help="an archive downloaded by hand, of flowers, clothing or grocery; may be repeated",
-    )
+    purpose = "where archives are kept; default: ~/.cache/mg-diffusion/data"
+    parser.add_argument("--cache-dir", "--cache_dir", metavar="FOLDER", help=purpose)
+    purpose = "an archive downloaded by hand, of flowers, clothing or grocery; may be repeated"
+    parser.add_argument("--source", action="append", type=archive, default=[], metavar="NAME=FILE", help=purpose)

@@ -36,11 +36,8 @@ class Split:
 
 def split_folders(folder: Path) -> dict[str, Path]:
     """The folder of each split; a folder without any is one split, `train`."""
-    found = {
-        name: next((folder / one for one in names if (folder / one).is_dir()), None) for name, names in SPLITS.items()
-    }
-    found = {name: path for name, path in found.items() if path is not None}
-    return found or {"train": folder}
+    there = {name: [folder / one for one in names if (folder / one).is_dir()] for name, names in SPLITS.items()}
+    return {name: paths[0] for name, paths in there.items() if paths} or {"train": folder}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

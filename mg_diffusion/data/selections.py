@@ -15,7 +15,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from .sources import Source
+from .sources import ARCHIVES, Source
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Entry:
 
 
 Selection = Callable[[Source, Sequence[str], dict[str, str]], dict[str, Entry]]
+NAMES = ARCHIVES["names"]  # what captions call classes
 
 FLOWER = re.compile(r"(daisy|dandelion|roses|sunflowers|tulips)/([\w-]+)\.jpg")
-FLOWER_NAMES = {"daisy": "daisies", "dandelion": "dandelions"}
 # Two forms of a line: "daisy/1.jpg CC-BY by NAME - ADDRESS" and "daisy/1.jpg CC-BY ADDRESS - by NAME".
 CREDIT = re.compile(
     r"(?P<file>\S+\.jpg) CC-BY (?:by (?P<author>.*) - (?P<url>\S+)|(?P<url2>\S+) - by (?P<author2>.*))"
@@ -42,18 +42,9 @@ CREDIT = re.compile(
 FLOWER_SEED, FLOWER_SHARE = 42, 0.2
 
 GROCERY = re.compile(r"dataset/(train|test|val)/(Fruit|Vegetables)/([\w-]+)/(?:[\w-]+/)?([\w-]+)\.jpg")
-GROCERY_PLURALS = {"Mango": "mangoes", "Peach": "peaches", "Potato": "potatoes", "Tomato": "tomatoes"}
-GROCERY_SAME = ("Asparagus", "Carrots", "Garlic", "Ginger", "Satsumas")
 
 CLOTHING = re.compile(r"images/([0-9a-f-]{36})\.jpg")
 CLOTHING_SKIPPED = ("Not sure", "Skip")
-CLOTHING_NAMES = {
-    "Body": "baby bodysuit",
-    "Longsleeve": "long-sleeve shirt",
-    "Other": "garment",
-    "Outwear": "outerwear",
-    "Pants": "trousers",
-}
 CLOTHING_SHARE = 10  # one in ten
 
 
@@ -95,17 +86,12 @@ def select_flowers(source: Source, names: Sequence[str], texts: dict[str, str]) 
             chosen[name] = Entry(
                 "val" if index in held_out else "train",
                 f"flowers_{name.removesuffix('.jpg')}.webp",
-                f"a photo of {FLOWER_NAMES.get(label, label)}",
+                f"a photo of {NAMES['flowers'].get(label, label)}",
                 f"flowers_{label}",
                 source.license,
                 *credits[name],
             )
     return chosen
-
-
-def grocery_plural(kind: str) -> str:
-    word = kind.replace("-", " ").lower()
-    return GROCERY_PLURALS.get(kind) or (word if kind in GROCERY_SAME else f"{word}s")
 
 
 def select_grocery(source: Source, names: Sequence[str], texts: dict[str, str]) -> dict[str, Entry]:
@@ -119,9 +105,11 @@ def select_grocery(source: Source, names: Sequence[str], texts: dict[str, str]) 
         for name, part, kingdom, kind, stem in row:
             label = f"grocery_{kingdom}_{kind}".lower()
             split = "val" if part == "val" else "train"
-            text = f"a photo of {grocery_plural(kind)}"
+            plural = NAMES["grocery"].get(kind) or f"{kind.replace('-', ' ').lower()}s"
             file_name = f"{label}/{part}_{stem}.webp"
-            chosen[name] = Entry(split, file_name, text, label, source.license, source.author, source.home)
+            chosen[name] = Entry(
+                split, file_name, f"a photo of {plural}", label, source.license, source.author, source.home
+            )
     return chosen
 
 
@@ -138,7 +126,7 @@ def select_clothing(source: Source, names: Sequence[str], texts: dict[str, str])
         chosen[there[image]] = Entry(
             "val" if int(digest, 16) % CLOTHING_SHARE == 0 else "train",
             f"{label}/{image}.webp",
-            f"a photo of {CLOTHING_NAMES.get(kind, kind.lower())}",
+            f"a photo of {NAMES['clothing'].get(kind, kind.lower())}",
             label,
             source.license,
             f"contributor {row['sender_id']}",

@@ -69,19 +69,10 @@ def measure_control(
         name: pairwise_control(made, jobs, described, seed=seed, n_boot=n_boot, n_candidates=n_candidates)
         for name, made in lines.items()
     }
-    return {
-        "method": scores.pop("method"),
-        "reference_lines": scores,
-        "chance": chance(n_candidates),
-        "settings": {
-            "triples": len(triples),
-            "outputs_per_triple": outputs_per_triple,
-            "pool": len(pool),
-            "candidates": n_candidates,
-            "bootstrap": n_boot,
-            "seed": seed,
-        },
-    }
+    settings = {"triples": len(triples), "outputs_per_triple": outputs_per_triple, "pool": len(pool)}
+    settings |= {"candidates": n_candidates, "bootstrap": n_boot, "seed": seed}
+    method = scores.pop("method")
+    return {"method": method, "reference_lines": scores, "chance": chance(n_candidates), "settings": settings}
 
 
 def pairwise_control(
@@ -165,8 +156,11 @@ def _reference_lines(
     lines = {"random_picture": [described[place] for place in places]}
     for granularity in GRANULARITIES:
         lines[f"copy_{granularity}"] = [described[job[granularity]] for job in jobs]
-    lines["reinhard"] = [describe(reinhard_transfer(pool[job["shape"]], pool[job["color"]])) for job in jobs]
-    return lines
+    return lines | {"reinhard": _transferred(pool, jobs)}
+
+
+def _transferred(pool: Pictures, jobs: Sequence[Triple]) -> list[Descriptor]:
+    return [describe(reinhard_transfer(pool[job["shape"]], pool[job["color"]])) for job in jobs]
 
 
 def _candidates(triple: Triple, pool_size: int, n_candidates: int, rng: np.random.Generator) -> list[int]:

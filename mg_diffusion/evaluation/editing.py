@@ -56,21 +56,16 @@ def measure_fidelity(
     lines = {
         "method": edit_all(edit, gray, masks, {}, batch_size, seed),
         "unfilled": gray,
-        "biharmonic": [_biharmonic(*pair) for pair in zip(gray, masks, strict=True)],
+        "biharmonic": [
+            inpaint_biharmonic(*pair, channel_axis=-1).clip(0, 1) for pair in zip(gray, masks, strict=True)
+        ],
         **classical,
     }
     scores = {name: _fidelity_figures(images, outputs, masks, n_boot, seed) for name, outputs in lines.items()}
-    return {
-        "method": scores.pop("method"),
-        "reference_lines": scores,
-        "left_out": left_out,
-        "settings": {
-            "pictures": len(images),
-            "masked": float(np.mean([mask.mean() for mask in masks])),
-            "bootstrap": n_boot,
-            "seed": seed,
-        },
-    }
+    masked = float(np.mean([mask.mean() for mask in masks]))
+    settings = {"pictures": len(images), "masked": masked, "bootstrap": n_boot, "seed": seed}
+    method = scores.pop("method")
+    return {"method": method, "reference_lines": scores, "left_out": left_out, "settings": settings}
 
 
 def edit_all(
@@ -89,12 +84,9 @@ def edit_all(
         made = edit(copies, masks[part], borrowed, [seed + start + offset for offset in range(len(sources))])
         if len(made) != len(sources):
             raise ValueError(f"edit was asked for {len(sources)} pictures and returned {len(made)}.")
-        for source, picture in zip(sources, made, strict=True):
-            if np.shape(picture) != np.shape(source):
-                raise ValueError(
-                    f"edit has to return pictures of the shape of what it was given, {np.shape(source)}: got "
-                    f"{np.shape(picture)}."
-                )
+        for given, got in zip(map(np.shape, sources), map(np.shape, made), strict=True):
+            if got != given:
+                raise ValueError(f"edit has to return pictures of the shape of what it was given, {given}: got {got}.")
         outputs += [_checked(picture) for picture in made]
     return outputs
 
@@ -110,10 +102,8 @@ def in_8_bits(picture: np.ndarray) -> np.ndarray:
 
 def exactness(sources: Pictures, outputs: Pictures, masks: Pictures) -> dict[str, float]:
     """What differs outside the masks after rounding to 8 bits: "pixels" and their "share" of those outside. Must be 0."""
-    differing = [
-        (_to_bytes(source) != _to_bytes(output)).any(-1)[~mask]
-        for source, output, mask in zip(sources, outputs, masks, strict=True)
-    ]
+    trios = zip(sources, outputs, masks, strict=True)
+    differing = [(_to_bytes(source) != _to_bytes(output)).any(-1)[~mask] for source, output, mask in trios]
     everywhere = np.concatenate(differing)
     return {"pixels": int(everywhere.sum()), "share": float(everywhere.mean())}
 
@@ -160,10 +150,6 @@ def _seam_ratio(jumps: np.ndarray) -> float:
     return output / max(source, VISIBLE_JUMP)
 
 
-def _biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    return inpaint_biharmonic(image, mask, channel_axis=-1).clip(0, 1)
-
-
 def _opencv_lines(images: Pictures, masks: Pictures) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
     """Telea 2004 (fast marching) and Bertalmio et al. 2001 (Navier-Stokes); or no lines, and why."""
     try:
@@ -172,14 +158,10 @@ def _opencv_lines(images: Pictures, masks: Pictures) -> tuple[dict[str, list[np.
         reason = "needs OpenCV: pip install opencv-python-headless"
         return {}, {"telea": reason, "navier_stokes": reason}
     methods = {"telea": cv2.INPAINT_TELEA, "navier_stokes": cv2.INPAINT_NS}
-    lines = {
-        name: [
-            cv2.inpaint(_to_bytes(image), mask.astype(np.uint8), INPAINT_RADIUS, method) / 255
-            for image, mask in zip(images, masks, strict=True)
-        ]
-        for name, method in methods.items()
-    }
-    return lines, {}
+    pairs = [(_to_bytes(image), mask.astype(np.uint8)) for image, mask in zip(images, masks, strict=True)]
+    return {
+        name: [cv2.inpaint(*pair, INPAINT_RADIUS, how) / 255 for pair in pairs] for name, how in methods.items()
+    }, {}
 
 
 def _to_bytes(picture: np.ndarray) -> np.ndarray:

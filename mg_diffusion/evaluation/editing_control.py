@@ -61,7 +61,8 @@ def measure_hole_control(
     triples = [{name: job[name] for name in GRANULARITIES} for job in edits]
     _check(edits, triples, len(pool), n_candidates)
     box, mask = centered_hole(np.shape(pool[0])[:2])
-    candidates = [_descriptor_in_place(picture, box) for picture in pool]
+    # Color and texture of the whole picture, shape of what lies in the box.
+    candidates = [Descriptor(color_features(p), texture_features(p), shape_features(p[box])) for p in pool]
     sources = [in_8_bits(pool[job["source"]]) for job in edits]
     masks = [mask] * len(edits)
     borrowed = {name: [pool[job[name]] for job in edits] for name in granularities}
@@ -72,30 +73,18 @@ def measure_hole_control(
         filled["oracle"] = [oracle(triple) for triple in triples]
     scores = {}
     for name, pictures in filled.items():
-        found = pairwise_control(
-            [describe(picture[box]) for picture in pictures], triples, candidates, seed, n_boot, n_candidates
-        )
+        described = [describe(picture[box]) for picture in pictures]
+        found = pairwise_control(described, triples, candidates, seed, n_boot, n_candidates)
         scores[name] = _only(found, granularities)
+    hole = [int(side) for side in np.shape(pool[0][box])[:2]]
+    settings = {"edits": len(edits), "granularities": list(granularities), "hole": hole, "pool": len(pool)}
     return {
         "method": scores.pop("method"),
         "reference_lines": scores,
         "exactness": exactness(sources, outputs, masks),
         "chance": _only(chance(n_candidates), granularities),
-        "settings": {
-            "edits": len(edits),
-            "granularities": list(granularities),
-            "hole": [int(side) for side in np.shape(pool[0][box])[:2]],
-            "pool": len(pool),
-            "candidates": n_candidates,
-            "bootstrap": n_boot,
-            "seed": seed,
-        },
+        "settings": {**settings, "candidates": n_candidates, "bootstrap": n_boot, "seed": seed},
     }
-
-
-def _descriptor_in_place(picture: np.ndarray, box: tuple[slice, slice]) -> Descriptor:
-    """Color and texture of the whole picture, shape of what lies in the box."""
-    return Descriptor(color_features(picture), texture_features(picture), shape_features(picture[box]))
 
 
 def _only(found: Mapping, granularities: Sequence[str]) -> dict:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mg_diffusion.granularities import GRANULARITIES
 
-from .control import Generate, Triple, _check, _generate_all, reinhard_transfer
+from .control import Generate, Triple, _check, _generate_all, _transferred
 from .intervals import N_BOOT, interval_of, stream
 from .metrics import Descriptor, Pictures, describe, distances
 
@@ -62,9 +62,7 @@ def leakage_matrix(
     _check_cases(cases, len(pool))
     makers: dict[str, Make] = {
         "method": lambda jobs, first: _generate_all(generate, pool, jobs, batch_size, first),
-        "reinhard": lambda jobs, first: [
-            describe(reinhard_transfer(pool[job["shape"]], pool[job["color"]])) for job in jobs
-        ],
+        "reinhard": lambda jobs, first: _transferred(pool, jobs),
     }
     if oracle is not None:
         makers["oracle"] = lambda jobs, first: [describe(oracle(job, first + at)) for at, job in enumerate(jobs)]
@@ -102,20 +100,16 @@ def leakage_figures(moved: np.ndarray, between: np.ndarray, *, n_boot: int = N_B
         a share is 0: what does not follow its references does not control separately either.
     """
     rows = np.concatenate([moved, between[:, None]], axis=1)  # one array, so that they are drawn together
-    figure = partial(interval_of, rows=rows, n_boot=n_boot, seed=seed)
-    return {
-        name: {
-            "matrix": {
-                swap: {
-                    attribute: figure(partial(_cell, name, SWAPS.index(swap), column))
-                    for column, attribute in enumerate(GRANULARITIES)
-                }
-                for swap in swaps
-            },
-            "dominance": figure(partial(_dominance, name)),
-        }
-        for name, (swaps, _) in NORMALIZATIONS.items()
-    }
+    figure, result = partial(interval_of, rows=rows, n_boot=n_boot, seed=seed), {}
+    for name, (swaps, _) in NORMALIZATIONS.items():
+        shares, matrix = partial(_shares, name), {}
+        for swap in swaps:
+            cells = [(SWAPS.index(swap), column) for column in range(len(GRANULARITIES))]
+            figures = [figure(lambda rows, at=at, of=shares: of(rows)[at]) for at in cells]
+            matrix[swap] = dict(zip(GRANULARITIES, figures, strict=True))
+        controlled = figure(lambda rows, of=shares: dominance(of(rows)[: len(GRANULARITIES)]))
+        result[name] = {"matrix": matrix, "dominance": controlled}
+    return result
 
 
 def dominance(matrix: np.ndarray) -> float:
@@ -145,14 +139,6 @@ def _shares(name: str, rows: np.ndarray) -> np.ndarray:
     return NORMALIZATIONS[name][1](np.stack(moved), between)
 
 
-def _cell(name: str, row: int, column: int, rows: np.ndarray) -> float:
-    return _shares(name, rows)[row, column]
-
-
-def _dominance(name: str, rows: np.ndarray) -> float:
-    return dominance(_shares(name, rows)[: len(GRANULARITIES)])
-
-
 def _movement(make: Make, cases: Sequence[Case], seed: int) -> np.ndarray:
     """Distances (cases, swaps, attributes) between the base pictures and all others."""
     first = [triple for triple, _ in cases]
@@ -162,7 +148,8 @@ def _movement(make: Make, cases: Sequence[Case], seed: int) -> np.ndarray:
     moved = []
     for swap in SWAPS:
         others = make(jobs[swap], seed + len(cases) if swap == "seed" else seed)
-        moved.append([_row(distances(*pair)) for pair in zip(base, others, strict=True)])
+        found = [distances(*pair) for pair in zip(base, others, strict=True)]
+        moved.append([[each[name] for name in GRANULARITIES] for each in found])
     return np.array(moved).swapaxes(0, 1)
 
 
@@ -171,10 +158,6 @@ def _reference_distances(pool: Pictures, cases: Sequence[Case]) -> np.ndarray:
     described = {place: describe(pool[place]) for case in cases for triple in case for place in triple.values()}
     found = [[distances(described[a[name]], described[b[name]])[name] for name in GRANULARITIES] for a, b in cases]
     return np.array(found)
-
-
-def _row(found: Mapping[str, float]) -> list[float]:
-    return [found[name] for name in GRANULARITIES]
 
 
 def _check_cases(cases: Sequence[Case], pool_size: int) -> None:

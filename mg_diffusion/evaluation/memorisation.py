@@ -137,12 +137,7 @@ def _auc(samples: np.ndarray, held_out: np.ndarray) -> float:
 
 
 def _worst(nearest: Nearest) -> list[dict]:
-    return [
-        {
-            "sample": int(sample),
-            "train": int(nearest.place[sample]),
-            "distance": float(nearest.distance[sample]),
-            "flipped": bool(nearest.flipped[sample]),
-        }
-        for sample in np.argsort(nearest.distance, kind="stable")[:N_WORST]
-    ]
+    order = np.argsort(nearest.distance, kind="stable")[:N_WORST]
+    rows = zip(*(column[order].tolist() for column in (nearest.place, nearest.distance, nearest.flipped)), strict=True)
+    names = ("sample", "train", "distance", "flipped")
+    return [dict(zip(names, (int(at), *row), strict=True)) for at, row in zip(order, rows, strict=True)]

@@ -59,13 +59,9 @@ def slider_response(
     def measured(*scales: float) -> np.ndarray:
         """Distances (triples, granularities) of the outputs at these scales to their references."""
         scaled = partial(generate, scales=dict(zip(GRANULARITIES, scales, strict=True)))
-        outputs = _generate_all(scaled, pool, triples, batch_size, seed)
-        return np.array(
-            [
-                [distances(output, references[triple[name]])[name] for name in GRANULARITIES]
-                for output, triple in zip(outputs, triples, strict=True)
-            ]
-        )
+        pairs = zip(_generate_all(scaled, pool, triples, batch_size, seed), triples, strict=True)
+        found = [[distances(one, references[triple[name]])[name] for name in GRANULARITIES] for one, triple in pairs]
+        return np.array(found)
 
     groups = [tuple(triple[name] for name in GRANULARITIES) for triple in triples]
     summarize = partial(interval, groups=groups, n_boot=n_boot, seed=seed)
@@ -83,9 +79,8 @@ def response_figures(
 ) -> dict:
     """The figures of `slider_response` for one granularity, from distances (triples, strengths)."""
     judged = np.asarray(strengths) <= 1
-    curve = [
-        {"strength": float(strength), **summarize(column)} for strength, column in zip(strengths, found.T, strict=True)
-    ]
+    columns = zip(strengths, found.T, strict=True)
+    curve = [{"strength": float(strength), **summarize(column)} for strength, column in columns]
     mean = np.array([point["mean"] for point in curve])[judged]
     within = np.asarray(strengths)[judged]
     return {

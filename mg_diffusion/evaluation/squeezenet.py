@@ -134,15 +134,13 @@ def perceptual_distance(
     `pooled_features`.
     """
     if len(a) != len(b):
-        raise ValueError(
-            f"expected as many pictures in b as in a, got {len(b)} and {len(a)}: they are compared in pairs."
-        )
+        counts = f"{len(b)} and {len(a)}"
+        raise ValueError(f"expected as many pictures in b as in a, got {counts}: they are compared in pairs.")
     rows = []
     for pair in zip(pixel_batches(a, batch_size), pixel_batches(b, batch_size), strict=True):
         if pair[0].shape != pair[1].shape:
-            raise ValueError(
-                f"expected pairs of one size, got {_size(pair[0])} and {_size(pair[1])}: resize one first."
-            )
+            sizes = " and ".join(str(tuple(pixels.shape[2:])) for pixels in pair)
+            raise ValueError(f"expected pairs of one size, got {sizes}: resize one first.")
         first, second = (net.stages(_upscaled(pixels.to(net.conv1.weight.device))) for pixels in pair)
         each = [_between(first[name], second[name]) for name in STAGES]
         rows.append(torch.stack(each).mean(0).cpu().numpy())
@@ -179,18 +177,13 @@ def _between(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
 
 
-def _size(pixels: torch.Tensor) -> tuple[int, ...]:
-    return tuple(pixels.shape[2:])
-
-
 def _released_name(name: str) -> str:
     """fire2.squeeze1x1.weight -> fire2/squeeze1x1.weight, as in the released file."""
     return name.replace(".", "/", 1) if name.startswith("fire") else name
 
 
 def _check_tensors(got: dict[str, tuple], expected: dict[str, tuple], path: str | Path, remedy: str) -> None:
-    lacking = sorted(set(expected) - set(got))
-    foreign = sorted(set(got) - set(expected))
+    lacking, foreign = sorted(set(expected) - set(got)), sorted(set(got) - set(expected))
     if lacking or foreign:
         raise ValueError(
             f"expected the {len(expected)} tensors of SqueezeNet 1.1 in {str(path)!r}, got {len(got)}: "

@@ -74,10 +74,8 @@ def failure_rows(bench: Bench) -> list[Row]:
         return []
     triples, made, pool = photographic_triples(bench), bench.made["photographic"], bench.photographs.pictures
     references = {place: describe(pool[place]) for triple in triples for place in triple.values()}
-    found = []
-    for triple, picture in zip(triples, made, strict=True):
-        output = describe(picture)
-        found.append([distances(output, references[triple[name]])[name] for name in GRANULARITIES])
+    pairs = zip(map(describe, made), triples, strict=True)
+    found = [[distances(one, references[triple[name]])[name] for name in GRANULARITIES] for one, triple in pairs]
     far = (np.array(found) / np.mean(found, 0)).sum(1)
     worst = np.argsort(-far)[:COLUMNS]
     rows = _reference_rows(pool, [triples[place] for place in worst])

@@ -21,20 +21,16 @@ def whole(least: int) -> Callable[[str], int]:
 
 def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, metavar="FOLDER", help="pictures to borrow from, at least 32")
-    parser.add_argument(
-        "--split", metavar="NAME", help="folder inside --data; default: val where there is one, else all"
-    )
-    parser.add_argument(
-        "--train-split", metavar="NAME", help="folder inside --data that the model was trained on: audit memorisation"
-    )
-    parser.add_argument(
-        "--features", metavar="FILE", help="weights of SqueezeNet 1.1 or Inception v3, to judge quality and diversity"
-    )
+    purpose = "folder inside --data; default: val where there is one, else all"
+    parser.add_argument("--split", metavar="NAME", help=purpose)
+    purpose = "folder inside --data that the model was trained on: audit memorisation"
+    parser.add_argument("--train-split", metavar="NAME", help=purpose)
+    purpose = "weights of SqueezeNet 1.1 or Inception v3, to judge quality and diversity"
+    parser.add_argument("--features", metavar="FILE", help=purpose)
     parser.add_argument("--quick", action="store_true", help="minutes instead of an hour, with wider intervals")
     parser.add_argument("--sections", nargs="+", metavar="NAME", help="only these; a wrong name lists all")
-    parser.add_argument(
-        "--triples", type=whole(1), metavar="N", help="photographic triples, in place of the preset number"
-    )
+    purpose = "photographic triples, in place of the preset number"
+    parser.add_argument("--triples", type=whole(1), metavar="N", help=purpose)
     parser.add_argument("--size", type=whole(16), default=64, metavar="PIXELS", help="of the pictures; default: 64")
     parser.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="default: 16")
     parser.add_argument("--pictures", metavar="FOLDER", help="draw grids of outputs, leakage matrices, slider curves")

@@ -60,12 +60,7 @@ class PipelineMethod:
         return self._call(self.inpainter, references, seeds, None, image=list(images), mask_image=painted)
 
     def _call(
-        self,
-        pipe: Any,
-        references: References,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None,
-        **pictures: Any,
+        self, pipe: Any, references: References, seeds: Sequence[int], scales: Any, **pictures: Any
     ) -> list[np.ndarray]:
         rows = {name: [[picture] for picture in row] for name, row in references.items()}
         made = pipe(

@@ -42,7 +42,8 @@ class RenderedPool(Pool):
 def rendered_pool(count: int, size: int, seed: int) -> RenderedPool:
     """`count` pictures of the procedural renderer, of factors that training does not see."""
     factors = np.random.default_rng([8, seed]).integers(*UNSEEN_SEEDS, (count, 3))
-    pictures = [_rounded(render(*map(int, row), size=size)) for row in factors]
+    rendered = (render(*map(int, row), size=size) for row in factors)
+    pictures = [((picture * 255).round() / 255).astype(np.float32) for picture in rendered]  # as a file would hold it
     return RenderedPool(pictures, "rendered", factors=factors)
 
 
@@ -79,8 +80,3 @@ def _read_square(path: Path, size: int) -> np.ndarray:
     except Exception as error:  # pictures of odd modes fail to convert with errors of any type
         raise ValueError(f"{str(path)!r} cannot be read as a picture: {error}. Remove it from the folder.") from error
     return np.asarray(square, np.float32) / 255
-
-
-def _rounded(picture: np.ndarray) -> np.ndarray:
-    """As a file would hold it."""
-    return ((picture * 255).round() / 255).astype(np.float32)

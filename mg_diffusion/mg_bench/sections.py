@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mg_diffusion.evaluation.control import measure_control, random_triples
-from mg_diffusion.evaluation.diversity import diversity
+from mg_diffusion.evaluation.diversity import diversity as variance_over_seeds
 from mg_diffusion.evaluation.editing import measure_fidelity
 from mg_diffusion.evaluation.editing_control import measure_hole_control, random_edits
 from mg_diffusion.evaluation.leakage import leakage_matrix, random_cases
@@ -118,19 +118,14 @@ def retrieval_synthetic(bench: Bench) -> dict:
 
 
 def retrieval_photographic(bench: Bench) -> dict:
-    return measure_control(
-        bench.generate_and_keep("photographic"),
-        bench.photographs.pictures,
-        photographic_triples(bench),
-        **bench.common,
-    )
+    generate, pictures = bench.generate_and_keep("photographic"), bench.photographs.pictures
+    return measure_control(generate, pictures, photographic_triples(bench), **bench.common)
 
 
 def leakage_synthetic(bench: Bench) -> dict:
     cases = random_cases(bench.sizes.cases, len(bench.rendered.pictures), bench.seed)
-    return leakage_matrix(
-        bench.method.generate, bench.rendered.pictures, cases, oracle=bench.rendered.oracle, **bench.common
-    )
+    pool = bench.rendered
+    return leakage_matrix(bench.method.generate, pool.pictures, cases, oracle=pool.oracle, **bench.common)
 
 
 def leakage_photographic(bench: Bench) -> dict:
@@ -166,7 +161,7 @@ def editing_control(bench: Bench) -> dict:
     return measure_hole_control(bench.method.edit, bench.photographs.pictures, edits, **bench.common)
 
 
-def diversity_under_references(bench: Bench) -> dict | None:
+def diversity(bench: Bench) -> dict | None:
     if bench.features is None:
         return None
     pictures, seeds = bench.photographs.pictures, bench.sizes.diversity_seeds
@@ -179,33 +174,23 @@ def diversity_under_references(bench: Bench) -> dict | None:
             group += bench.method.generate(seeds=list(asked), **references)
         groups.append(group)
     settings = {"triples": len(groups), "seeds": seeds, "seed": bench.seed}
-    return {"ratio": diversity(groups, pictures, bench.features, seed=bench.seed), "settings": settings}
+    return {"ratio": variance_over_seeds(groups, pictures, bench.features, seed=bench.seed), "settings": settings}
 
 
 def memorisation(bench: Bench) -> dict | None:
     if bench.training is None or "photographic" not in bench.made:
         return None
-    return memorisation_audit(
-        bench.made["photographic"],
-        bench.training,
-        bench.photographs.pictures,
-        features=bench.features,
-        seed=bench.seed,
-    )
+    sets = (bench.made["photographic"], bench.training, bench.photographs.pictures)
+    return memorisation_audit(*sets, features=bench.features, seed=bench.seed)
 
 
 # In this order: the later ones judge pictures that the earlier ones made.
 SECTIONS: Mapping[str, Callable[[Bench], dict | None]] = {
-    "retrieval_synthetic": retrieval_synthetic,
-    "retrieval_photographic": retrieval_photographic,
-    "leakage_synthetic": leakage_synthetic,
-    "leakage_photographic": leakage_photographic,
-    "response": response,
-    "quality": quality,
-    "editing_fidelity": editing_fidelity,
-    "editing_control": editing_control,
-    "diversity": diversity_under_references,
-    "memorisation": memorisation,
+    section.__name__: section
+    for section in (
+        *(retrieval_synthetic, retrieval_photographic, leakage_synthetic, leakage_photographic, response),
+        *(quality, editing_fidelity, editing_control, diversity, memorisation),
+    )
 }
 
 # What a section needs besides the method and pictures to borrow from: other sections, and fields of `Bench`.

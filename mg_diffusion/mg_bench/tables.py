@@ -1,25 +1,15 @@
 """What a run of MG-Bench found, as markdown. Reads nothing but the figures."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 from mg_diffusion.granularities import GRANULARITIES
 
 
 TRACKS = {"synthetic": "rendered pictures", "photographic": "photographs"}
-LINES = {
-    "oracle": "the true answer",
-    "copy_color": "copy the color reference",
-    "copy_texture": "copy the texture reference",
-    "copy_shape": "copy the shape reference",
-    "reinhard": "Reinhard color transfer onto the shape reference",
-    "random_picture": "a random picture",
-    "source": "the hole left as it was",
-    "unfilled": "the hole left gray",
-    "biharmonic": "biharmonic (scikit-image)",
-    "telea": "Telea (OpenCV)",
-    "navier_stokes": "Navier-Stokes (OpenCV)",
-}
+LINES: Mapping[str, str] = tomllib.loads((files(__package__) / "lines.toml").read_text(encoding="utf-8"))
 
 
 def percent(figure: Mapping[str, float] | float) -> str:
@@ -38,11 +28,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows))
 
 
+def _methods(found: Mapping[str, Any], method: str) -> dict[str, Mapping[str, Any]]:
+    """Figures of the method, and of every reference line, by what tables call them."""
+    lines = {LINES.get(name, name): row for name, row in found["reference_lines"].items()}
+    return {f"**{method}**": found["method"], **lines}
+
+
 def retrieval_table(found: Mapping[str, Any], method: str, share: str = "top1") -> str:
     """Rows: the method, then every reference line and chance. `share`: "top1", "pairwise", "mrr" or "leak"."""
-    rows = {f"**{method}**": found["method"]}
-    rows |= {LINES.get(name, name): row for name, row in found["reference_lines"].items()}
-    rows["chance"] = found["chance"]
+    rows = {**_methods(found, method), "chance": found["chance"]}
     is_joint = share == "top1"  # what "joint" counts
     cells = [
         [name, *(percent(row[share][one]) for one in GRANULARITIES), *([percent(row["joint"])] if is_joint else [])]
@@ -66,11 +60,9 @@ def dominance_of(found: Mapping[str, Any]) -> str:
 
 
 def editing_table(found: Mapping[str, Any], method: str) -> str:
-    rows = {f"**{method}**": found["method"]}
-    rows |= {LINES.get(name, name): row for name, row in found["reference_lines"].items()}
     cells = [
-        [name, str(row["exactness"]["pixels"]), plain(row["seam"]), plain(row["psnr"]), plain(row["ssim"])]
-        for name, row in rows.items()
+        [name, str(row["exactness"]["pixels"]), *(plain(row[key]) for key in ("seam", "psnr", "ssim"))]
+        for name, row in _methods(found, method).items()
     ]
     return table(["", "pixels changed outside", "seam ratio", "PSNR inside, dB", "SSIM inside"], cells)
 
@@ -96,10 +88,6 @@ def response_table(found: Mapping[str, Any]) -> str:
     return table(["", "rank correlation of the mean curve", "of each triple", "monotone"], rows)
 
 
-def diversity_text(found: Mapping[str, Any]) -> str:
-    return f"Variance over seeds under fixed references, over that of real pictures: {plain(found['ratio'])}."
-
-
 def memorisation_text(found: Mapping[str, Any]) -> str:
     rows = [[name, plain(found[name]["auc"])] for name in ("pixels", "features") if name in found]
     note = "0.5: outputs are no nearer to training pictures than held-out pictures are; 0: all are copies."
@@ -112,14 +100,8 @@ def methods_table(results: Sequence[Mapping[str, Any]], track: str) -> str:
     for result in results:
         found = result[f"retrieval_{track}"]["method"]
         quality = plain(result["quality"]["samples"]["frechet"], 3) if "quality" in result else ""
-        rows.append(
-            [
-                result["settings"]["model"],
-                *(percent(found["top1"][one]) for one in GRANULARITIES),
-                percent(found["joint"]),
-                quality,
-            ]
-        )
+        shares = [percent(share) for share in (*(found["top1"][one] for one in GRANULARITIES), found["joint"])]
+        rows.append([result["settings"]["model"], *shares, quality])
     return table(["%", *GRANULARITIES, "all three nearest", "Frechet distance, photographs"], rows)
 
 
@@ -143,12 +125,13 @@ def parts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         if name in result:
             text = f"{leakage_table(result[name]['method'])}\n\n{dominance_of(result[name])}"
             found.append((f"Leakage, {track}", text))
+    variance = "Variance over seeds under fixed references, over that of real pictures: {}."
     texts = {
         "response": ("Sliders", response_table),
         "quality": ("Quality", quality_table),
         "editing_fidelity": ("Editing without references", lambda one: editing_table(one, method)),
         "editing_control": ("Editing with references", lambda one: retrieval_table(one, method)),
-        "diversity": ("Diversity", diversity_text),
+        "diversity": ("Diversity", lambda one: variance.format(plain(one["ratio"]))),
         "memorisation": ("Memorisation", memorisation_text),
     }
     return found + [(title, text(result[name])) for name, (title, text) in texts.items() if name in result]

@@ -26,12 +26,8 @@ def targets(result: Mapping[str, Any]) -> Iterator[Target]:
             yield from _leakage(result[f"leakage_{track}"]["method"]["by_everything"], track)
     if "response" in result:
         for name in GRANULARITIES:
-            yield (
-                f"slider response, rank correlation, {name}",
-                result["response"][name]["spearman_of_mean"],
-                0.95,
-                True,
-            )
+            measured = result["response"][name]["spearman_of_mean"]
+            yield f"slider response, rank correlation, {name}", measured, 0.95, True
     if "editing_fidelity" in result:
         yield from _editing(result["editing_fidelity"])
     if "editing_control" in result and "retrieval_photographic" in result:

@@ -1,6 +1,7 @@
 """The text of the model card, and its sections."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,7 @@ from ..mg_bench.targets import targets_table
 PLACES = {"train_data_dir", "output_dir", "cache_dir", "resume_from_checkpoint", "init_from", "vae"}
 
 # The entries of `ratio_to_stock_step` of benchmarks/speed.py, for people.
-TIMED = {
-    "step_conditioned": "a step with all three references",
-    "step_attention_only": "the same, attention only",
-    "step_residuals_only": "the same, residuals only",
-    "condition_once": "fusing and folding, once a call",
-    "encode_64": "encoding three references of 64 px, once a call",
-    "encode_128": "of 128 px",
-    "encode_256": "of 256 px",
-    "encode_256_color": "of 256 px, the color branch",
-    "encode_256_texture": "of 256 px, the texture branch",
-    "encode_256_shape": "of 256 px, the shape branch",
-    "encode_512": "of 512 px",
-}
+TIMED: dict[str, str] = tomllib.loads(Path(__file__).with_name("timed.toml").read_text(encoding="utf-8"))
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
