@@ -178,19 +178,16 @@ def run(args: Namespace) -> list[dict[str, float]]:
     view_size = min(adapter.map_size(*[args.resolution // pipeline.vae_scale_factor] * 2))
     caches = cache_base(pipeline, pictures, args.cache_dir, accelerator) if args.cache_latents else {}
     objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **caches)
-    make = partial(
-        build_samples,
-        num_tiles=encoder.config.num_tiles,
-        view_size=view_size,
-        is_inpainting=objective.is_inpainting,
-    )
+    own = {"view_size": view_size, "is_inpainting": objective.is_inpainting}
+    make = partial(build_samples, num_tiles=encoder.config.num_tiles, **own)
     own = {"is_window": data.streaming, "is_repeated": args.cache_latents}
     samples = samples_of(settings, data, pictures, partial(make, supervision=supervision, **own))
-    held_out = None
-    if others is not None:  # their samples are alike in all runs, so nothing of them is cached
-        scored_by = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
-        count, own = data.num_validation_images, supervision.held_out(len(others))
-        held_out = HeldOut(others, make(others, count, supervision=own), scored_by)
+    # Samples of held-out pictures are alike in all runs, so nothing of them is cached.
+    held_out = others and HeldOut(
+        others,
+        make(others, data.num_validation_images, supervision=supervision.held_out(len(others))),
+        AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size),
+    )
 
     def export(folder: Path) -> None:
         for name, part in (("mg_encoder", encoder), ("mg_adapter", adapter)):

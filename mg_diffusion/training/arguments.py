@@ -12,15 +12,24 @@ from .trackers import PACKAGES, chosen_trackers
 
 STAGES = ("vae", "base", "adapter")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
-# The smallest value that means something; `None` stands for "not given".
-AT_LEAST = {
-    1: "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps checkpointing_steps "
-    "validation_steps num_validation_images latent_channels min_image_size max_image_pixels streaming_window "
-    "samples_per_picture lora_rank".split(),
-    0: "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight detail_weight "
-    "num_crossings num_rendered".split(),
+# What values mean something, and of which flags; `None` stands for "not given".
+RANGES = {
+    "be at least 1": "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps "
+    "checkpointing_steps validation_steps num_validation_images latent_channels min_image_size max_image_pixels "
+    "streaming_window samples_per_picture lora_rank",
+    "be at least 0": "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight "
+    "detail_weight num_crossings num_rendered",
+    "be above 0": "learning_rate adam_epsilon max_grad_norm snr_gamma",
+    "lie in [0, 1)": "adam_beta1 adam_beta2",
+    "lie in [0, 1]": "ema_decay max_skipped_share",
 }
-ABOVE_ZERO = ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma")
+IS_IN = {
+    "be at least 1": lambda value: value >= 1,
+    "be at least 0": lambda value: value >= 0,
+    "be above 0": lambda value: 0 < value < float("inf"),
+    "lie in [0, 1)": lambda value: 0 <= value < 1,
+    "lie in [0, 1]": lambda value: 0 <= value <= 1,
+}
 STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
@@ -211,16 +220,7 @@ def _given(arguments: Sequence[str] | None) -> set[str]:
     return set(vars(parser.parse_args(arguments)))
 
 
-def _check_optimizer(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
-    for name in ABOVE_ZERO:
-        value = getattr(args, name, None)
-        if value is not None and not 0 < value < float("inf"):
-            parser.error(f"--{name} must be above 0, got {value}")
-    for name in ("adam_beta1", "adam_beta2"):
-        if not 0 <= getattr(args, name) < 1:
-            parser.error(f"--{name} must lie in [0, 1), got {getattr(args, name)}")
-    if not 0 <= args.ema_decay <= 1:
-        parser.error(f"--ema_decay must lie in [0, 1], got {args.ema_decay}")
+def _check_warmup(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
     if args.lr_scheduler == "constant":
         if "lr_warmup_steps" in given and args.lr_warmup_steps:
             parser.error("--lr_warmup_steps contradicts --lr_scheduler constant; choose constant_with_warmup")
@@ -249,13 +249,13 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} contradicts --init_from: the pipeline to start from has its own")
         if not args.init_from and getattr(args, name) is None:
             setattr(args, name, default)
-    for name, least in ((name, least) for least, names in AT_LEAST.items() for name in names):
+    for rule, name in ((rule, name) for rule, names in RANGES.items() for name in names.split()):
         value = getattr(args, name, None)
-        if value is not None and not value >= least:
-            parser.error(f"--{name} must be at least {least}, got {value}")
+        if value is not None and not IS_IN[rule](value):
+            parser.error(f"--{name} must {rule}, got {value}")
     if getattr(args, "lora_rank", None) is not None:
         _check_lora(parser, args)
-    _check_optimizer(parser, args, given)
+    _check_warmup(parser, args, given)
     if args.overwrite_output_dir and args.resume_from_checkpoint:
         parser.error(
             "--overwrite_output_dir contradicts --resume_from_checkpoint: there is nothing left to go on from"
@@ -295,8 +295,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.dataset_config_name and not args.dataset_name:
         parser.error("--dataset_config_name is one of a data set: it needs --dataset_name")
-    if not 0 <= args.max_skipped_share <= 1:
-        parser.error(f"--max_skipped_share must lie in [0, 1], got {args.max_skipped_share}")
     if args.max_image_pixels > READABLE_PIXELS:
         parser.error(f"--max_image_pixels must be at most {READABLE_PIXELS}, got {args.max_image_pixels}")
     for name, default in STREAMING.items():

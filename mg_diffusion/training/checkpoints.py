@@ -162,11 +162,10 @@ def find(output_dir: str, asked: str | None) -> Path | None:
     """
     if asked is None:
         return None
-    named = checkpoints(output_dir)
     if asked != "latest":
         return _named(output_dir, Path(asked))
     reasons = []
-    for path in reversed(named):
+    for path in reversed(checkpoints(output_dir)):
         reason = damage(path)
         if reason is None:
             return path

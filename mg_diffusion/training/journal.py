@@ -170,11 +170,10 @@ def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: floa
         ValueError: if the loss or the norm of the gradient is not finite; names the step, the last checkpoint and ways
             out.
     """
-    wrong = {"loss": loss, "gradient": norm}
-    wrong = {name: value for name, value in wrong.items() if value is not None and not math.isfinite(value)}
-    if not wrong:
+    found = (("loss", loss), ("gradient", 0.0 if norm is None else norm))
+    what = " and the ".join(f"{name} is {value}" for name, value in found if not math.isfinite(value))
+    if not what:
         return
-    what = " and the ".join(f"{name} is {value}" for name, value in wrong.items())
     now = settings.optimization
     precision = f" or --mixed_precision no (now {now.mixed_precision})" if now.mixed_precision != "no" else ""
     saved = good_checkpoints(settings.output_dir)

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .checkpoints import checkpoints, find, read_manifest, step_of
-from .disk import lock, tidy, write_text
+from .disk import lock, read_records, tidy, write_text
 
 
 LOG = "log.jsonl"
@@ -154,16 +154,7 @@ def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[d
     """
     path, outcome = Path(output_dir, LOG), [[]]
     if accelerator.is_main_process and path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        outcome[0] = [one for one in map(_record, lines) if one is not None and 0 < step >= one["step"]]
+        outcome[0] = [one for one in read_records(path) if one and "step" in one and 0 < step >= one["step"]]
         write_text(path, "".join(json.dumps(record) + "\n" for record in outcome[0]))
     broadcast_object_list(outcome)
     return outcome[0]
-
-
-def _record(line: str) -> dict[str, float] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "step" in record else None

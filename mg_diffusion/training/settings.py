@@ -1,16 +1,15 @@
 """What the flags tell a run, in parts. A stage reads its flags into them; all else gets the part it needs."""
 
-from argparse import Namespace
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Values of the flags that its fields are named as."""
+    """Values of the flags that its fields are named as, of all of them or of another part."""
 
     @classmethod
-    def of(cls, args: Namespace) -> Self:
+    def of(cls, args: Any) -> Self:
         return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
 
 
@@ -116,11 +115,7 @@ class Steps(Settings):
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What the loop is told.
-
-    Attributes:
-        flags: all of them, which checkpoints keep so that a resumed run can compare.
-    """
+    """What the loop is told; `flags` are all of them, which checkpoints keep so that a resumed run can compare."""
 
     batches: Batches
     optimization: Optimization
@@ -128,7 +123,7 @@ class RunSettings:
     flags: dict[str, Any]
 
     @classmethod
-    def of(cls, args: Namespace) -> Self:
+    def of(cls, args: Any) -> Self:
         return cls(Batches.of(args), Optimization.of(args), Steps.of(args), {**vars(args)})
 
     @property

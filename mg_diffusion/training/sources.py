@@ -19,6 +19,8 @@ from datasets.utils.file_utils import xopen
 
 from mg_diffusion.decoding import DOCUMENTS, Unusable
 
+from .settings import Settings
+
 
 SHARDS = (".tar", ".tar.gz", ".tgz")
 METADATA = tuple(ImageFolder.METADATA_FILENAMES)
@@ -60,7 +62,7 @@ def causes(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Settings):
     """A data set by the flags that name it; exactly one of `train_data_dir` and `dataset_name` is given."""
 
     train_data_dir: str | None = None
@@ -232,18 +234,15 @@ class Split:
         name = self.source.relative(image["path"]) if image and image["path"] else place
         if record.get("__url__"):
             name = f"{self.source.relative(record['__url__'])}/{name}"
-        return Row(name, image, self._caption(record, name))
-
-    def _caption(self, record: dict[str, Any], name: str) -> str:
         if self.caption is None:
-            return ""
+            return Row(name, image, "")
         column, _, key = self.caption.partition(".")
         value = record[self.caption] if self.caption in record else (record[column] or {}).get(key)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"--caption_column {self.caption!r} must hold text, in {name!r} it holds {value!r:.80}.")
-        return value or ""
+        return Row(name, image, value or "")
 
-    def strays(self) -> Iterator[tuple[str, str, str]]:
+    def strays(self) -> Iterator[dict[str, str]]:
         """Name, reason and detail of what lies in the folder of the split and is not read as a picture or shard of it.
 
         Hidden files and folders, metadata, readmes, licenses and credits are none.
@@ -258,8 +257,8 @@ class Split:
             for name in [*named_alike, *sorted(files)]:
                 path = os.path.join(folder, name)
                 if not (name.startswith(".") or name.lower().startswith(DOCUMENTS) or name in METADATA):
-                    if reason := self._why_not(path, path in read):
-                        yield self.source.relative(path), *reason
+                    if why := self._why_not(path, path in read):
+                        yield {"name": self.source.relative(path), "reason": why[0], "detail": why[1]}
 
     def _why_not(self, path: str, is_read: bool) -> tuple[str, str] | None:
         if is_read:
