@@ -92,8 +92,7 @@ class AdapterObjective(Objective):
         drawn = super().draw_timesteps(batch, generators)
         if not self.is_enlarged:
             return drawn
-        half = len(self.alphas) // 2
-        return torch.where(batch["item"] < 0, half + drawn // 2, drawn)
+        return torch.where(batch["item"] < 0, len(self.alphas) // 2 + drawn // 2, drawn)
 
     def conditions(self, batch: dict[str, Any], fusion_scale: float | torch.Tensor) -> tuple[Any, ...]:
         embed = self.cached_text or partial(text_of, self.pipeline)
@@ -124,7 +123,7 @@ def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, st
             f"--pretrained_model_name_or_path must be a Stable Diffusion in the format of diffusers, a folder or a Hub "
             f"id, got {place!r}: {error}"
         ) from error
-    names = [*BASE, *(("text_encoder_2", "tokenizer_2") if isinstance(pipeline, MGXLPipeline) else ())]
+    names = (*BASE, "text_encoder_2", "tokenizer_2") if isinstance(pipeline, MGXLPipeline) else BASE
     missing = [name for name in names if not getattr(pipeline, name)]
     if missing:
         raise ValueError(f"--pretrained_model_name_or_path {place!r} lacks {missing}.")
@@ -134,10 +133,8 @@ def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, st
     if pipeline.vae.config.get("force_upcast", False) and dtype == torch.float16:
         pipeline.vae.to(torch.float32)  # it overflows in half precision
     if start_from:
-        encoder, adapter = (
-            kind.from_pretrained(start_from, subfolder=name, dtype=torch.float32)
-            for kind, name in ((MGEncoder, "mg_encoder"), (MGAdapter, "mg_adapter"))
-        )
+        encoder = MGEncoder.from_pretrained(start_from, subfolder="mg_encoder", dtype=torch.float32)
+        adapter = MGAdapter.from_pretrained(start_from, subfolder="mg_adapter", dtype=torch.float32)
     else:
         encoder = MGEncoder.from_unet(pipeline.unet)
         adapter = MGAdapter.from_unet(pipeline.unet, encoder)

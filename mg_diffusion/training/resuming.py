@@ -16,27 +16,14 @@ from .disk import lock, read_records, tidy, write_text
 LOG = "log.jsonl"
 OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "stream-*.jsonl")
 # What may change between the parts of a run, because no weight depends on it. All others must stay.
-FREE = {
-    "output_dir",
-    "train_data_dir",  # it may have moved; what it holds is compared
-    "resume_from_checkpoint",
-    "overwrite_output_dir",
-    "max_train_steps",  # of which `warn_of_length` warns, as of the next one, whose default depends on it
-    "lr_warmup_steps",
-    "checkpointing_steps",
-    "checkpoints_total_limit",
-    "validation_steps",
-    "num_validation_images",
-    "dataloader_num_workers",
-    "cache_dir",
-    "report_to",
-    "tracker_project_name",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-    "validation_at_start",
-    "max_skipped_share",
-}
+# `train_data_dir` may have moved, and what it holds is compared; of `max_train_steps`, on which the default of
+# `lr_warmup_steps` depends, `warn_of_length` warns.
+FREE = set(
+    "output_dir train_data_dir resume_from_checkpoint overwrite_output_dir max_train_steps lr_warmup_steps "
+    "checkpointing_steps checkpoints_total_limit validation_steps num_validation_images dataloader_num_workers cache_dir "
+    "report_to tracker_project_name push_to_hub hub_model_id hub_private_repo validation_at_start "
+    "max_skipped_share".split()
+)
 
 
 def prepare_folder(accelerator: Accelerator, flags: dict[str, Any]) -> str | None:
