@@ -76,11 +76,7 @@ def good_checkpoints(output_dir: str | Path) -> list[Path]:
 
 @contextlib.contextmanager
 def writing(what: str, output_dir: str | Path) -> Iterator[None]:
-    """Say what a run that cannot write leaves, and what to do.
-
-    Raises:
-        WriteError: if a disk, a quota or a limit of sizes ends a write inside.
-    """
+    """A `WriteError` if disk, quota or a limit of sizes ends a write inside: what the run leaves, and what to do."""
     try:
         yield
     except Exception as error:

@@ -46,9 +46,6 @@ class Journal:
             with writing("The environment", self.folder):
                 write_text(self.folder / "environment.json", text + "\n")
 
-    def at(self, step: int) -> list[dict[str, float]]:
-        return [record for record in self.records if record["step"] == step]
-
     def write(self, record: dict[str, float]) -> None:
         self.records.append(record)
         self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
@@ -185,10 +182,8 @@ def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: floa
         f"train anew with a lower --learning_rate (now {now.learning_rate:g}), a longer --lr_warmup_steps (now "
         f"{now.lr_warmup_steps}), a smaller --max_grad_norm (now {now.max_grad_norm:g}){precision}"
     )
-    if saved and settings.stage in STARTED_FROM:
-        ways += (
-            f"; from its weights, in another folder: --{STARTED_FROM[settings.stage]} {settings.output_dir}/weights"
-        )
+    flag = STARTED_FROM.get(settings.stage)
+    ways += f"; from its weights, in another folder: --{flag} {settings.output_dir}/weights" if saved and flag else ""
     raise ValueError(
         f"The {what} at step {step}. Training stopped; this step did not reach the weights. {where} The same flags would "
         f"come to the same point again. Ways out: {ways}."

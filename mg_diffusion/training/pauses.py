@@ -67,7 +67,7 @@ class Pauses:
         """What a run of a step that just began, or was killed after its checkpoint, still owes."""
         if step:
             self.publish()
-        is_judged = any("val_loss" in record for record in self.journal.at(step))
+        is_judged = any("val_loss" in record for record in self.journal.records if record["step"] == step)
         steps = self.settings.steps
         if not is_judged and (steps.is_due(step, steps.validation_steps) if step else steps.validation_at_start):
             self.judge(step)

@@ -120,11 +120,7 @@ def read_rows(
 
 
 def account(pictures: Pictures | None, skipped: Skipped, share: float, place: str, limits: Limits) -> Pictures:
-    """Say and report what was skipped; returns the pictures.
-
-    Raises:
-        ValueError: if it was too much, or nothing is left.
-    """
+    """Say and report what was skipped; the pictures, a ValueError if too much was skipped or nothing is left."""
     if limits.report:
         skipped.report(limits.report)
     if limits.report and skipped:

@@ -92,11 +92,7 @@ def clear(output_dir: str) -> None:
 
 
 def compare(manifest: dict[str, Any], flags: dict[str, Any], num_processes: int) -> None:
-    """Compare the settings that a checkpoint was saved under with those of now.
-
-    Raises:
-        ValueError: if one of them differs on which weights depend.
-    """
+    """Raise a ValueError if a checkpoint was saved under other settings, of those on which weights depend."""
     stored, now = manifest["settings"], {**flags}
     if now["resolution"] is None:
         del now["resolution"]  # the base's own, not known yet

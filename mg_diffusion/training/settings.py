@@ -69,11 +69,7 @@ class Batches(Settings):
     seed: int
 
     def samples(self, num_processes: int) -> int:
-        """How many samples all processes read together before they accumulate or step.
-
-        Raises:
-            ValueError: if `--split_batches` cannot share a batch among the processes equally.
-        """
+        """How many samples all processes read at once; a ValueError if they cannot share a batch equally."""
         if not self.split_batches:
             return self.train_batch_size * num_processes
         if self.train_batch_size % num_processes:

@@ -40,11 +40,7 @@ class Row(NamedTuple):
 
 @contextmanager
 def open_image(image: dict[str, Any] | None) -> Iterator[BinaryIO]:
-    """The file of a row's picture.
-
-    Raises:
-        Unusable: if there is none, or it cannot be opened.
-    """
+    """The file of a row's picture; `Unusable` if there is none, or it cannot be opened."""
     if image is None or image["bytes"] is None and not image["path"]:
         raise Unusable("no picture", "the row has none")
     try:
@@ -91,11 +87,7 @@ class Source(Settings):
 
     @cached_property
     def listed(self) -> dict[str, DataFilesList]:
-        """All files of each split.
-
-        Raises:
-            ValueError: if nothing can be read.
-        """
+        """All files of each split; a ValueError if nothing can be read."""
         try:
             return {str(split): files for split, files in self.builder.config.data_files.items()}
         except READING_ERRORS as error:
@@ -103,11 +95,7 @@ class Source(Settings):
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
-        """Files of each split, without those that `datasets` would ignore or stumble over.
-
-        Raises:
-            ValueError: if nothing can be read, or a shard breaks off.
-        """
+        """Files of each split, without those `datasets` would stumble over; a ValueError if a shard breaks off."""
         if self.dataset_name:
             return self.listed
         read = {
@@ -133,9 +121,7 @@ class Source(Settings):
         return path.replace(root, "") if root else path
 
     def open(self, split: str, is_streamed: bool = False) -> "Split":
-        """Raises:
-        ValueError: if there is no such split, or it lacks a column.
-        """
+        """The split of a name; a ValueError if there is none, or it lacks a column."""
         if split not in self.splits:
             found = ", ".join(map(repr, self.splits))
             raise ValueError(f"No split {split!r} of pictures can be read from {self}: it has {found}.")
@@ -211,11 +197,7 @@ class Split:
         return {image["path"] for column in columns for image in data[column] if image}
 
     def rows(self) -> Iterator[Row]:
-        """All rows in their order.
-
-        Raises:
-            ValueError: if they cannot be read.
-        """
+        """All rows in their order; a ValueError if they cannot be read."""
         try:
             for index, record in enumerate(self.data):
                 yield self.row(record, f"row {index}")
@@ -223,13 +205,7 @@ class Split:
             raise ValueError(f"{self} cannot be read on: {causes(error)}") from error
 
     def row(self, record: dict[str, Any], place: str) -> Row:
-        """Args:
-            record: as the data holds it.
-            place: what to call it where it has no name.
-
-        Raises:
-            ValueError: if the caption is no text.
-        """
+        """A record of the data, called `place` where it has no name; a ValueError if the caption is no text."""
         image = record[self.image]
         name = self.source.relative(image["path"]) if image and image["path"] else place
         if record.get("__url__"):

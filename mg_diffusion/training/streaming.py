@@ -59,9 +59,7 @@ class Windows:
         self._begin_pass(0)
 
     def __getitem__(self, window: int) -> Pictures:
-        """Raises:
-        ValueError: if too much of the window is skipped, or the stream cannot be read.
-        """
+        """The pictures of a window; a ValueError if too much of it is skipped, or the stream cannot be read."""
         self._seek(window)
         skipped = Skipped({"split": self.split.name, "window": window})
         pictures = read_rows(self._window(), self.limits, self.seed, skipped)

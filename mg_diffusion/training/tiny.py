@@ -35,11 +35,7 @@ def draw_pictures(folder: Path, count: int = 8, size: int = 64) -> None:
 
 
 def check_learning(losses: list[float]) -> tuple[float, float]:
-    """The first loss and the mean of the last three, which must be half of it or less.
-
-    Raises:
-        ValueError: if the loss did not halve.
-    """
+    """The first loss and the mean of the last three; a ValueError if that is not half of it or less."""
     first, last = losses[0], float(np.mean(losses[1:][-3:] or losses))
     if not last <= 0.5 * first:
         raise ValueError(
