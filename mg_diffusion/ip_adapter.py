@@ -59,7 +59,7 @@ def _image_projection(tokens: TokenProjection, width: int) -> dict[str, torch.Te
 
     gain, shift = torch.zeros(width), torch.zeros(width)
     gain[:dim], shift[:dim] = tokens.norm.weight / ratio, tokens.norm.bias
-    if _has_room(width, dim):
+    if width >= 2 * dim:
         second = slice(dim, 2 * dim)
         start[:, second] = 1
         leave[:, second, hidden] = -1 / FLAG
@@ -73,10 +73,6 @@ def _image_projection(tokens: TokenProjection, width: int) -> dict[str, torch.Te
         "norm.weight": gain,
         "norm.bias": shift,
     }
-
-
-def _has_room(width: int, dim: int) -> bool:
-    return width >= 2 * dim
 
 
 @torch.no_grad()
@@ -105,7 +101,7 @@ def to_ip_adapters(adapter: MGAdapter, cross_attention_dim: int) -> dict[str, di
             keys, values = torch.zeros(2, to_k[name].out_features, cross_attention_dim)
             keys[:, :dim] = to_k[name].weight
             values[:, :dim] = to_v[name].weight
-            if _has_room(cross_attention_dim, dim):
+            if cross_attention_dim >= 2 * dim:
                 values[:, dim : 2 * dim] = to_v[name].weight
             layers[f"{2 * place + 1}.to_k_ip.weight"] = keys
             layers[f"{2 * place + 1}.to_v_ip.weight"] = values
@@ -165,18 +161,6 @@ def _embed(encoder: MGEncoder, name: str, features: Features) -> torch.Tensor:
     return F.pad(vector, (0, 1), value=1.0).unsqueeze(1)
 
 
-def _text_width(config: dict[str, Any]) -> Any:
-    """`cross_attention_dim` of a UNet that IP-Adapters can be loaded into."""
-    only = config.get("only_cross_attention", False)
-    if any(only) if isinstance(only, list) else only:
-        raise ValueError(
-            f"This UNet has only_cross_attention={only}: its self-attention reads the text as well, and stock hands it "
-            f"text and tokens in one, which it cannot read. Export an adapter of a UNet without such blocks, as that "
-            f"of Stable Diffusion."
-        )
-    return config["cross_attention_dim"]
-
-
 def export(
     source: str | Path, target: str | Path, cross_attention_dim: int | None = None, dtype: torch.dtype = torch.float16
 ) -> list[Path]:
@@ -202,7 +186,15 @@ def export(
                 f"{str(source)!r} holds no unet/config.json. Give the cross_attention_dim of the UNet the adapter was "
                 f"trained for, for example 768 for Stable Diffusion 1.5."
             )
-        cross_attention_dim = _text_width(json.loads(config.read_text(encoding="utf-8")))
+        unet = json.loads(config.read_text(encoding="utf-8"))
+        only = unet.get("only_cross_attention", False)
+        if any(only) if isinstance(only, list) else only:
+            raise ValueError(
+                f"This UNet has only_cross_attention={only}: its self-attention reads the text as well, and stock hands it "
+                f"text and tokens in one, which it cannot read. Export an adapter of a UNet without such blocks, as that "
+                f"of Stable Diffusion."
+            )
+        cross_attention_dim = unet["cross_attention_dim"]
     exported = to_ip_adapters(adapter, cross_attention_dim)
     Path(target).mkdir(parents=True, exist_ok=True)
     paths = []

@@ -92,8 +92,7 @@ class AdapterObjective(Objective):
         drawn = super().draw_timesteps(batch, generators)
         if not self.is_enlarged:
             return drawn
-        half = len(self.alphas) // 2
-        return torch.where(batch["item"] < 0, half + drawn // 2, drawn)
+        return torch.where(batch["item"] < 0, len(self.alphas) // 2 + drawn // 2, drawn)
 
     def conditions(self, batch: dict[str, Any], fusion_scale: float | torch.Tensor) -> tuple[Any, ...]:
         embed = self.cached_text or partial(text_of, self.pipeline)
@@ -124,7 +123,7 @@ def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, st
             f"--pretrained_model_name_or_path must be a Stable Diffusion in the format of diffusers, a folder or a Hub "
             f"id, got {place!r}: {error}"
         ) from error
-    names = [*BASE, *(("text_encoder_2", "tokenizer_2") if isinstance(pipeline, MGXLPipeline) else ())]
+    names = (*BASE, "text_encoder_2", "tokenizer_2") if isinstance(pipeline, MGXLPipeline) else BASE
     missing = [name for name in names if not getattr(pipeline, name)]
     if missing:
         raise ValueError(f"--pretrained_model_name_or_path {place!r} lacks {missing}.")
@@ -134,10 +133,8 @@ def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, st
     if pipeline.vae.config.get("force_upcast", False) and dtype == torch.float16:
         pipeline.vae.to(torch.float32)  # it overflows in half precision
     if start_from:
-        encoder, adapter = (
-            kind.from_pretrained(start_from, subfolder=name, dtype=torch.float32)
-            for kind, name in ((MGEncoder, "mg_encoder"), (MGAdapter, "mg_adapter"))
-        )
+        encoder = MGEncoder.from_pretrained(start_from, subfolder="mg_encoder", dtype=torch.float32)
+        adapter = MGAdapter.from_pretrained(start_from, subfolder="mg_adapter", dtype=torch.float32)
     else:
         encoder = MGEncoder.from_unet(pipeline.unet)
         adapter = MGAdapter.from_unet(pipeline.unet, encoder)
@@ -178,19 +175,16 @@ def run(args: Namespace) -> list[dict[str, float]]:
     view_size = min(adapter.map_size(*[args.resolution // pipeline.vae_scale_factor] * 2))
     caches = cache_base(pipeline, pictures, args.cache_dir, accelerator) if args.cache_latents else {}
     objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **caches)
-    make = partial(
-        build_samples,
-        num_tiles=encoder.config.num_tiles,
-        view_size=view_size,
-        is_inpainting=objective.is_inpainting,
-    )
+    own = {"view_size": view_size, "is_inpainting": objective.is_inpainting}
+    make = partial(build_samples, num_tiles=encoder.config.num_tiles, **own)
     own = {"is_window": data.streaming, "is_repeated": args.cache_latents}
     samples = samples_of(settings, data, pictures, partial(make, supervision=supervision, **own))
-    held_out = None
-    if others is not None:  # their samples are alike in all runs, so nothing of them is cached
-        scored_by = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
-        count, own = data.num_validation_images, supervision.held_out(len(others))
-        held_out = HeldOut(others, make(others, count, supervision=own), scored_by)
+    # Samples of held-out pictures are alike in all runs, so nothing of them is cached.
+    held_out = others and HeldOut(
+        others,
+        make(others, data.num_validation_images, supervision=supervision.held_out(len(others))),
+        AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size),
+    )
 
     def export(folder: Path) -> None:
         for name, part in (("mg_encoder", encoder), ("mg_adapter", adapter)):

@@ -22,11 +22,8 @@ class Averaged:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ema.load_state_dict(state)
-        # What is loaded lies on the CPU.
-        self.ema.shadow_params = [
-            shard_like(one, own).to(own.device)
-            for one, own in zip(self.ema.shadow_params, self.parameters, strict=True)
-        ]
+        pairs = zip(self.ema.shadow_params, self.parameters, strict=True)  # what is loaded lies on the CPU
+        self.ema.shadow_params = [shard_like(one, own).to(own.device) for one, own in pairs]
 
     def step(self) -> None:
         self.ema.step(self.parameters)

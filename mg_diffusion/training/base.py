@@ -74,10 +74,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
     supervision, tiles = Supervision.of(args), components["mg_encoder"].config.num_tiles
     make = partial(build_samples, supervision=supervision, num_tiles=tiles, is_window=data.streaming)
     samples = samples_of(settings, data, pictures, make)
-    objective, held_out = Objective(components, args.snr_gamma), None
-    if others is not None:
-        own = supervision.held_out(len(others))
-        held_out = HeldOut(others, build_samples(others, data.num_validation_images, own, tiles), objective)
+    objective = Objective(components, args.snr_gamma)
+    held_out = others and HeldOut(
+        others, build_samples(others, data.num_validation_images, supervision.held_out(len(others)), tiles), objective
+    )
 
     def export(folder: Path) -> None:
         whole = components

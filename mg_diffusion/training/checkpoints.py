@@ -76,11 +76,7 @@ def good_checkpoints(output_dir: str | Path) -> list[Path]:
 
 @contextlib.contextmanager
 def writing(what: str, output_dir: str | Path) -> Iterator[None]:
-    """Say what a run that cannot write leaves, and what to do.
-
-    Raises:
-        WriteError: if a disk, a quota or a limit of sizes ends a write inside.
-    """
+    """A `WriteError` if disk, quota or a limit of sizes ends a write inside: what the run leaves, and what to do."""
     try:
         yield
     except Exception as error:
@@ -162,11 +158,10 @@ def find(output_dir: str, asked: str | None) -> Path | None:
     """
     if asked is None:
         return None
-    named = checkpoints(output_dir)
     if asked != "latest":
         return _named(output_dir, Path(asked))
     reasons = []
-    for path in reversed(named):
+    for path in reversed(checkpoints(output_dir)):
         reason = damage(path)
         if reason is None:
             return path

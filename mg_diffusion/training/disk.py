@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -44,6 +46,18 @@ def write_text(path: Path, text: str) -> None:
     sync(aside)
     aside.replace(path)
     sync(path.parent)
+
+
+def read_records(path: Path) -> list[dict[str, Any] | None]:
+    """The objects in a file of JSON lines, if it is there; `None` for a line that a killed run has damaged."""
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        records.append(record if isinstance(record, dict) else None)
+    return records
 
 
 @contextlib.contextmanager

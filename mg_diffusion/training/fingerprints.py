@@ -42,11 +42,8 @@ def code_fingerprint(*parts: Any) -> str:
             the files that it is shipped of.
     """
     versions = [library.__version__ for library in (torch, np, diffusers, transformers)]
-    sources = [str(versions), *sorted({_source_of(inspect.unwrap(part)) for part in parts})]
-    return hashlib.sha256("\n".join(sources).encode()).hexdigest()
-
-
-def _source_of(part: Any) -> str:
-    if inspect.isclass(part) and part.__module__.startswith("mg_diffusion."):
-        return bundle_of(part)
-    return Path(inspect.getsourcefile(part)).read_text(encoding="utf-8")
+    sources = set()
+    for part in map(inspect.unwrap, parts):
+        is_ours = inspect.isclass(part) and part.__module__.startswith("mg_diffusion.")
+        sources.add(bundle_of(part) if is_ours else Path(inspect.getsourcefile(part)).read_text(encoding="utf-8"))
+    return hashlib.sha256("\n".join([str(versions), *sorted(sources)]).encode()).hexdigest()

@@ -36,11 +36,7 @@ def create_repository(output_dir: str | Path, hub_model_id: str | None = None, i
 
 
 def push(output_dir: str | Path, repo_id: str, message: str) -> str:
-    """Upload `weights/` with all that lies there; the address of the commit.
-
-    Raises:
-        ValueError: if that fails; names the command that repeats it.
-    """
+    """Upload `weights/`; the address of the commit, or a ValueError that names the command which repeats it."""
     weights = Path(output_dir, "weights")
     try:
         return HfApi().upload_folder(repo_id=repo_id, folder_path=weights, commit_message=message).commit_url

@@ -46,9 +46,6 @@ class Journal:
             with writing("The environment", self.folder):
                 write_text(self.folder / "environment.json", text + "\n")
 
-    def at(self, step: int) -> list[dict[str, float]]:
-        return [record for record in self.records if record["step"] == step]
-
     def write(self, record: dict[str, float]) -> None:
         self.records.append(record)
         self.accelerator.log({k: v for k, v in record.items() if k != "step"}, step=int(record["step"]))
@@ -170,11 +167,10 @@ def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: floa
         ValueError: if the loss or the norm of the gradient is not finite; names the step, the last checkpoint and ways
             out.
     """
-    wrong = {"loss": loss, "gradient": norm}
-    wrong = {name: value for name, value in wrong.items() if value is not None and not math.isfinite(value)}
-    if not wrong:
+    found = (("loss", loss), ("gradient", 0.0 if norm is None else norm))
+    what = " and the ".join(f"{name} is {value}" for name, value in found if not math.isfinite(value))
+    if not what:
         return
-    what = " and the ".join(f"{name} is {value}" for name, value in wrong.items())
     now = settings.optimization
     precision = f" or --mixed_precision no (now {now.mixed_precision})" if now.mixed_precision != "no" else ""
     saved = good_checkpoints(settings.output_dir)
@@ -186,10 +182,8 @@ def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: floa
         f"train anew with a lower --learning_rate (now {now.learning_rate:g}), a longer --lr_warmup_steps (now "
         f"{now.lr_warmup_steps}), a smaller --max_grad_norm (now {now.max_grad_norm:g}){precision}"
     )
-    if saved and settings.stage in STARTED_FROM:
-        ways += (
-            f"; from its weights, in another folder: --{STARTED_FROM[settings.stage]} {settings.output_dir}/weights"
-        )
+    flag = STARTED_FROM.get(settings.stage)
+    ways += f"; from its weights, in another folder: --{flag} {settings.output_dir}/weights" if saved and flag else ""
     raise ValueError(
         f"The {what} at step {step}. Training stopped; this step did not reach the weights. {where} The same flags would "
         f"come to the same point again. Ways out: {ways}."

@@ -83,11 +83,7 @@ class Updater:
     meter: Meter
 
     def __call__(self, step: int, batch: dict[str, Any]) -> float:
-        """The loss of a batch in a step.
-
-        Raises:
-            ValueError: if it, or its gradient, is no number; see `stop_at_non_finite`.
-        """
+        """The loss of a batch in a step; a ValueError as of `stop_at_non_finite`."""
         accelerator = self.accelerator
         with accelerator.accumulate(self.model):
             loss = self.loss_of(self.model, batch)

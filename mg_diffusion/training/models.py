@@ -111,18 +111,6 @@ def build_unet(latent_channels: int, sample_size: int, widths: Sequence[int], te
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891)."""
-    return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        set_alpha_to_one=True,
-    )
-
-
 def build_components(
     captions: list[str], resolution: int, widths: Sequence[int], text_width: int, vae: str | None = None
 ) -> dict[str, Any]:
@@ -144,12 +132,21 @@ def build_components(
     tokenizer = build_tokenizer(captions)
     unet = build_unet(codec.config.latent_channels, resolution // factor, widths, text_width)
     encoder = MGEncoder(sample_size=resolution)
+    # x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891).
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+    )
     return {
         "vae": codec.requires_grad_(False),
         "text_encoder": build_text_encoder(tokenizer, text_width),
         "tokenizer": tokenizer,
         "unet": unet,
-        "scheduler": build_scheduler(),
+        "scheduler": scheduler,
         "mg_encoder": encoder,
         "mg_adapter": MGAdapter.from_unet(unet, encoder, token_dim=text_width, map_stride=factor),
     }

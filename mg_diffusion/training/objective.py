@@ -63,10 +63,7 @@ class Objective:
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         captions = [sample.pop("caption") for sample in samples]
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(
-            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         return {**default_collate(samples), "input_ids": tokens.input_ids}
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from .stopping import Stop
 
 @dataclass
 class Pauses:
-    """What comes between steps. All processes take part; the first one writes.
+    """What comes between steps. All processes take part; the first one writes: a `WriteError` where the disk is full.
 
     Attributes:
         data: a fingerprint of the training data, for checkpoints.
@@ -46,11 +46,7 @@ class Pauses:
             yield
 
     def publish(self) -> None:
-        """Put the averaged weights in the place of those in `weights/`.
-
-        Raises:
-            WriteError: if the disk is full.
-        """
+        """Put the averaged weights in the place of those in `weights/`."""
         with self._averages(), gathered(self.model):
             if self.accelerator.is_main_process:
                 with writing("weights/", self.settings.output_dir):
@@ -58,11 +54,7 @@ class Pauses:
                         self.export(folder)
 
     def judge(self, step: int) -> None:
-        """Validate, and tell the journal.
-
-        Raises:
-            WriteError: if the disk is full.
-        """
+        """Validate, and tell the journal."""
         with writing("The results of the validation", self.settings.output_dir), self._averages():
             losses = self.validate(step)
         reshard(self.model)  # or the next step would compute with the averages
@@ -75,7 +67,7 @@ class Pauses:
         """What a run of a step that just began, or was killed after its checkpoint, still owes."""
         if step:
             self.publish()
-        is_judged = any("val_loss" in record for record in self.journal.at(step))
+        is_judged = any("val_loss" in record for record in self.journal.records if record["step"] == step)
         steps = self.settings.steps
         if not is_judged and (steps.is_due(step, steps.validation_steps) if step else steps.validation_at_start):
             self.judge(step)
@@ -84,7 +76,6 @@ class Pauses:
         """What is due at a step. The checkpoint comes first, so that nothing that fails later can lose the work.
 
         Raises:
-            WriteError: if the disk is full.
             SystemExit: after the checkpoint, if the run is told to stop.
         """
         steps = self.settings.steps

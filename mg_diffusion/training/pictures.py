@@ -47,11 +47,13 @@ class Pictures:
         return Pictures(whole, crop, self.captions)
 
 
+@dataclass(eq=False)
 class PictureSamples(Dataset):
     """Samples of a run that are drawn from its pictures; sample `i` is a function of (seed, i) alone."""
 
-    def __init__(self, pictures: Pictures, length: int, seed: int):
-        self.pictures, self.length, self.seed = pictures, length, seed
+    pictures: Pictures
+    length: int
+    seed: int
 
     @property
     def fingerprint(self) -> str:
@@ -77,17 +79,6 @@ class Limits:
     report: Path | None = None
 
 
-def _square(image: PIL.Image.Image) -> PIL.Image.Image:
-    side = min(image.size)
-    return PIL.ImageOps.fit(image, (side, side), PIL.Image.BICUBIC)
-
-
-def _random_part(image: PIL.Image.Image, rng: np.random.Generator) -> PIL.Image.Image:
-    side = round(image.width * rng.uniform(0.6, 0.9))
-    left, top = rng.integers(0, image.width - side + 1, 2)
-    return image.crop((left, top, left + side, top + side))
-
-
 def _to_tensor(image: PIL.Image.Image, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(image.resize((size, size), PIL.Image.BICUBIC))).permute(2, 0, 1)
 
@@ -100,10 +91,13 @@ def read_picture(row: Row, limits: Limits, seed: int) -> tuple[torch.Tensor, tor
     """
     with open_image(row.image) as file:
         least = limits.size // 2 if limits.min_side is None else limits.min_side
-        square = _square(decode(file, least, limits.max_pixels))
+        image = decode(file, least, limits.max_pixels)
+    square = PIL.ImageOps.fit(image, [min(image.size)] * 2, PIL.Image.BICUBIC)
     whole = _to_tensor(square, limits.size)
     rng = np.random.default_rng([5, seed, zlib.crc32(whole.numpy().tobytes())])
-    return whole, _to_tensor(_random_part(square, rng), limits.size)
+    side = round(square.width * rng.uniform(0.6, 0.9))
+    left, top = rng.integers(0, square.width - side + 1, 2)
+    return whole, _to_tensor(square.crop((left, top, left + side, top + side)), limits.size)
 
 
 def read_rows(
@@ -126,11 +120,7 @@ def read_rows(
 
 
 def account(pictures: Pictures | None, skipped: Skipped, share: float, place: str, limits: Limits) -> Pictures:
-    """Say and report what was skipped; returns the pictures.
-
-    Raises:
-        ValueError: if it was too much, or nothing is left.
-    """
+    """Say and report what was skipped; the pictures, a ValueError if too much was skipped or nothing is left."""
     if limits.report:
         skipped.report(limits.report)
     if limits.report and skipped:
@@ -158,9 +148,7 @@ def load_pictures(
     source = Source(train_data_dir=source) if isinstance(source, str) else source
     limits = Limits(size) if isinstance(size, int) else size
     found = source.open(split)
-    skipped = Skipped({"split": split})
-    for stray in found.strays():
-        skipped.add(*stray)
+    skipped = Skipped({"split": split}, list(found.strays()))
     strays, rows = len(skipped), len(found.data)
     order = np.random.default_rng([5, seed]).permutation(rows)
     bar = tqdm(order, desc=f"reading {split}", mininterval=5)
@@ -179,20 +167,11 @@ def stream_pictures(source: Source, split: str, limits: Limits, count: int, seed
     Of a stream nobody knows the length: files that are no shards are reported, but are no part of the share.
     """
     found = source.open(split, is_streamed=True)
-    skipped = Skipped({"split": split, "window": "first"})
-    for stray in found.strays():
-        skipped.add(*stray)
+    skipped = Skipped({"split": split, "window": "first"}, list(found.strays()))
     strays = len(skipped)
     pictures = read_rows(found.rows(), limits, seed, skipped, count)
     damaged = len(skipped) - strays
     return account(pictures, skipped, damaged / max(1, damaged + len(pictures or ())), str(found), limits)
-
-
-def source_of(data: Data) -> Source:
-    """The data set that is named."""
-    return Source(
-        data.train_data_dir, data.dataset_name, data.dataset_config_name, data.image_column, data.caption_column
-    )
 
 
 def limits_of(data: Data) -> Limits:
@@ -209,7 +188,7 @@ def load_splits(data: Data, held_out_seed: int = 0) -> tuple[Pictures, Pictures 
     Raises:
         ValueError: if pictures of a split that is there cannot be read.
     """
-    source, limits = source_of(data), limits_of(data)
+    source, limits = Source.of(data), limits_of(data)
 
     def load(split: str, count: int | None, seed: int) -> Pictures:
         if data.streaming:

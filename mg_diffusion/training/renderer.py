@@ -8,6 +8,14 @@ that supervises separate control, and the ground truth against which the views o
 import numpy as np
 
 
+WHITE = (0.95047, 1.0, 1.08883)  # D65
+TO_LINEAR = (
+    (3.2404542, -1.5371385, -0.4985314),
+    (-0.9692660, 1.8760108, 0.0415560),
+    (0.0556434, -0.2040259, 1.0572252),
+)
+
+
 def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     axis = np.linspace(-1.0, 1.0, size)
     return np.meshgrid(axis, axis, indexing="xy")
@@ -109,11 +117,8 @@ def lab_to_rgb(lab: np.ndarray) -> np.ndarray:
     """CIELAB (D65) of shape (..., 3) to sRGB in [0, 1], clipped to the gamut."""
     fy = (lab[..., 0] + 16) / 116
     f = np.stack([fy + lab[..., 1] / 500, fy, fy - lab[..., 2] / 200], -1)
-    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * np.array([0.95047, 1.0, 1.08883])
-    to_linear = np.array(
-        [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
-    )
-    linear = np.clip(xyz @ to_linear.T, 0, 1)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * np.array(WHITE)
+    linear = np.clip(xyz @ np.array(TO_LINEAR).T, 0, 1)
     return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 

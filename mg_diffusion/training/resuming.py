@@ -10,33 +10,20 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .checkpoints import checkpoints, find, read_manifest, step_of
-from .disk import lock, tidy, write_text
+from .disk import lock, read_records, tidy, write_text
 
 
 LOG = "log.jsonl"
 OF_A_RUN = (LOG, "weights", "environment.json", "grid-*.png", "stream-*.jsonl")
 # What may change between the parts of a run, because no weight depends on it. All others must stay.
-FREE = {
-    "output_dir",
-    "train_data_dir",  # it may have moved; what it holds is compared
-    "resume_from_checkpoint",
-    "overwrite_output_dir",
-    "max_train_steps",  # of which `warn_of_length` warns, as of the next one, whose default depends on it
-    "lr_warmup_steps",
-    "checkpointing_steps",
-    "checkpoints_total_limit",
-    "validation_steps",
-    "num_validation_images",
-    "dataloader_num_workers",
-    "cache_dir",
-    "report_to",
-    "tracker_project_name",
-    "push_to_hub",
-    "hub_model_id",
-    "hub_private_repo",
-    "validation_at_start",
-    "max_skipped_share",
-}
+# `train_data_dir` may have moved, and what it holds is compared; of `max_train_steps`, on which the default of
+# `lr_warmup_steps` depends, `warn_of_length` warns.
+FREE = set(
+    "output_dir train_data_dir resume_from_checkpoint overwrite_output_dir max_train_steps lr_warmup_steps "
+    "checkpointing_steps checkpoints_total_limit validation_steps num_validation_images dataloader_num_workers cache_dir "
+    "report_to tracker_project_name push_to_hub hub_model_id hub_private_repo validation_at_start "
+    "max_skipped_share".split()
+)
 
 
 def prepare_folder(accelerator: Accelerator, flags: dict[str, Any]) -> str | None:
@@ -105,11 +92,7 @@ def clear(output_dir: str) -> None:
 
 
 def compare(manifest: dict[str, Any], flags: dict[str, Any], num_processes: int) -> None:
-    """Compare the settings that a checkpoint was saved under with those of now.
-
-    Raises:
-        ValueError: if one of them differs on which weights depend.
-    """
+    """Raise a ValueError if a checkpoint was saved under other settings, of those on which weights depend."""
     stored, now = manifest["settings"], {**flags}
     if now["resolution"] is None:
         del now["resolution"]  # the base's own, not known yet
@@ -154,16 +137,7 @@ def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[d
     """
     path, outcome = Path(output_dir, LOG), [[]]
     if accelerator.is_main_process and path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        outcome[0] = [one for one in map(_record, lines) if one is not None and 0 < step >= one["step"]]
+        outcome[0] = [one for one in read_records(path) if one and "step" in one and 0 < step >= one["step"]]
         write_text(path, "".join(json.dumps(record) + "\n" for record in outcome[0]))
     broadcast_object_list(outcome)
     return outcome[0]
-
-
-def _record(line: str) -> dict[str, float] | None:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) and "step" in record else None

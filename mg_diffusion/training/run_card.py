@@ -2,7 +2,6 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import ModelCardData
 
@@ -135,17 +134,12 @@ def figures_table(run: Run) -> str:
 def settings_table(run: Run) -> str:
     """The flags that differ from their defaults. Places on the machine of the run are left out or cut to a name."""
     defaults = defaults_of(run.config["stage"], is_fine_tuning=bool(run.config.get("init_from")))
-    told = {
-        name: value
-        for name, value in sorted(run.config.items())
-        if name not in PLACES | ABOUT_ITSELF and value != defaults.get(name)
-    }
-    return table(["flag", "value"], [[f"`--{name}`", _public(value)] for name, value in told.items()])
-
-
-def _public(value: Any) -> str:
-    is_place = isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists())
-    return Path(value).name if is_place else str(value)
+    rows = []
+    for name, value in sorted(run.config.items()):
+        if name not in PLACES | ABOUT_ITSELF and value != defaults.get(name):
+            is_place = isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists())
+            rows.append([f"`--{name}`", Path(value).name if is_place else str(value)])
+    return table(["flag", "value"], rows)
 
 
 def environment_table(run: Run) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import STAGES
+from .disk import read_records
 
 
 @dataclass
@@ -67,9 +68,8 @@ def read_run(output_dir: str | Path) -> Run:
     environment = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     steps: dict[int, dict[str, float]] = {}
     sessions, damaged = [], []
-    for number, line in enumerate((folder / "log.jsonl").read_text(encoding="utf-8").splitlines(), 1):
+    for number, record in enumerate(read_records(folder / "log.jsonl"), 1):
         try:
-            record = json.loads(line)
             step = int(record.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError):
             damaged.append(number)

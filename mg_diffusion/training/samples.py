@@ -4,12 +4,13 @@ Three kinds of samples supervise separate control:
 
 - *photo*: the references are the picture itself or another part of it. Each view has already destroyed what the other
   granularities could learn from it.
-- *composite*: the exact triple of three photographs (`composer`).
+- *composite*: the exact triple of three photographs (`crossings`).
 - *rendered*: the exact triple of three procedural pictures (`renderer`), with any texture.
 
 Sample `i` of a run is a function of (seed, i) alone, so that a resumed run sees exactly what it would have seen.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,7 @@ from mg_diffusion.encoder.structure import nearest_turn
 from mg_diffusion.encoder.texture import draw_tiles, texture_view
 from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 
-from .composer import add_texture
-from .crossings import Crossings
+from .crossings import Crossings, add_texture
 from .dropout import random_mask, random_presence
 from .fingerprints import picture_fingerprint
 from .pictures import Pictures
@@ -37,6 +37,7 @@ KINDS = ("photo", "composite", "rendered")
 CONTEXT_SHARE = 0.8  # of edits without references; the others teach the base model, which guidance starts from
 
 
+@dataclass(eq=False)
 class SampleStream(Dataset):
     """Sample `i` of a run.
 
@@ -50,25 +51,18 @@ class SampleStream(Dataset):
             be cached.
     """
 
-    def __init__(
-        self,
-        pool: ViewPool,
-        crossings: dict[str, Crossings],
-        captions: list[str],
-        length: int,
-        seed: int,
-        shares: dict[str, float],
-        num_tiles: int,
-        text_dropout: float = 0.3,
-        augment: bool = True,
-        images: torch.Tensor | None = None,
-        is_inpainting: bool = True,
-        is_repeated: bool = False,
-    ):
-        self.pool, self.crossings, self.captions = pool, crossings, captions
-        self.length, self.seed, self.shares = length, seed, shares
-        self.text_dropout, self.num_tiles, self.augment = text_dropout, num_tiles, augment
-        self.images, self.is_inpainting, self.is_repeated = images, is_inpainting, is_repeated
+    pool: ViewPool
+    crossings: dict[str, Crossings]
+    captions: list[str]
+    length: int
+    seed: int
+    shares: dict[str, float]
+    num_tiles: int
+    text_dropout: float = 0.3
+    augment: bool = True
+    images: torch.Tensor | None = None
+    is_inpainting: bool = True
+    is_repeated: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -89,9 +83,8 @@ class SampleStream(Dataset):
         present = random_presence(rng, kind) if self.augment else np.ones(3, bool)
         sample["present"] = torch.from_numpy(present)
         # What is learned without any reference is to go on with what lies around a hole.
-        sample["mask"] = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if present.any() else 0.2)
-        if not self.is_inpainting:
-            sample["mask"] = torch.ones_like(sample["mask"])
+        mask = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if present.any() else 0.2)
+        sample["mask"] = mask if self.is_inpainting else torch.ones_like(mask)
         sample["sketch"], sample["has_sketch"] = torch.zeros_like(sample["image"]), torch.tensor(False)
         if not present.any() and sample["mask"].mean() < 0.95 and rng.random() < CONTEXT_SHARE:
             sample |= self._context(sample["image"], sample["mask"], rng)
@@ -192,16 +185,17 @@ class SampleStream(Dataset):
         return self.augment and rng.random() < 0.5
 
     def _texture(self, item: int, flip: bool, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        maps = {name: getattr(self.pool, name)[item].float() for name in ("normalized", "weight", "detail")}
-        if flip:
-            maps = {name: value.flip(-1) for name, value in maps.items()}
+        maps = self._maps(item, flip, "normalized", "weight", "detail")
         generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
         detail, weight = maps.pop("detail").unsqueeze(0), maps["weight"].unsqueeze(0)
         tiles = draw_tiles(detail, weight, self.num_tiles, generator)[0]
         return {**maps, "contrast": self.pool.contrast[item].float(), "tiles": tiles}
 
     def _shape(self, item: int, flip: bool) -> dict[str, torch.Tensor]:
-        maps = {name: getattr(self.pool, name)[item].float() for name in ("edges", "structure")}
+        return self._maps(item, flip, "edges", "structure")
+
+    def _maps(self, item: int, flip: bool, *names: str) -> dict[str, torch.Tensor]:
+        maps = {name: getattr(self.pool, name)[item].float() for name in names}
         return {name: value.flip(-1) if flip else value for name, value in maps.items()}
 
 

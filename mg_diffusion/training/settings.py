@@ -1,16 +1,15 @@
 """What the flags tell a run, in parts. A stage reads its flags into them; all else gets the part it needs."""
 
-from argparse import Namespace
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Values of the flags that its fields are named as."""
+    """Values of the flags that its fields are named as, of all of them or of another part."""
 
     @classmethod
-    def of(cls, args: Namespace) -> Self:
+    def of(cls, args: Any) -> Self:
         return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})
 
 
@@ -70,11 +69,7 @@ class Batches(Settings):
     seed: int
 
     def samples(self, num_processes: int) -> int:
-        """How many samples all processes read together before they accumulate or step.
-
-        Raises:
-            ValueError: if `--split_batches` cannot share a batch among the processes equally.
-        """
+        """How many samples all processes read at once; a ValueError if they cannot share a batch equally."""
         if not self.split_batches:
             return self.train_batch_size * num_processes
         if self.train_batch_size % num_processes:
@@ -116,11 +111,7 @@ class Steps(Settings):
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What the loop is told.
-
-    Attributes:
-        flags: all of them, which checkpoints keep so that a resumed run can compare.
-    """
+    """What the loop is told; `flags` are all of them, which checkpoints keep so that a resumed run can compare."""
 
     batches: Batches
     optimization: Optimization
@@ -128,7 +119,7 @@ class RunSettings:
     flags: dict[str, Any]
 
     @classmethod
-    def of(cls, args: Namespace) -> Self:
+    def of(cls, args: Any) -> Self:
         return cls(Batches.of(args), Optimization.of(args), Steps.of(args), {**vars(args)})
 
     @property

@@ -44,11 +44,7 @@ class Skipped:
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def check(self, share: float, limit: float, place: str, report: Path | None) -> None:
-        """Refuse data of which too much is skipped.
-
-        Raises:
-            ValueError: if `share`, that of the skipped among all files, is above `limit`.
-        """
+        """Raise a ValueError if `share`, that of the skipped among all files, is above `limit`."""
         if share <= limit:
             return
         names = ", ".join(repr(file["name"]) for file in self.files[:5]) + (", ..." if len(self) > 5 else "")

@@ -19,6 +19,8 @@ from datasets.utils.file_utils import xopen
 
 from mg_diffusion.decoding import DOCUMENTS, Unusable
 
+from .settings import Settings
+
 
 SHARDS = (".tar", ".tar.gz", ".tgz")
 METADATA = tuple(ImageFolder.METADATA_FILENAMES)
@@ -38,11 +40,7 @@ class Row(NamedTuple):
 
 @contextmanager
 def open_image(image: dict[str, Any] | None) -> Iterator[BinaryIO]:
-    """The file of a row's picture.
-
-    Raises:
-        Unusable: if there is none, or it cannot be opened.
-    """
+    """The file of a row's picture; `Unusable` if there is none, or it cannot be opened."""
     if image is None or image["bytes"] is None and not image["path"]:
         raise Unusable("no picture", "the row has none")
     try:
@@ -60,7 +58,7 @@ def causes(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Settings):
     """A data set by the flags that name it; exactly one of `train_data_dir` and `dataset_name` is given."""
 
     train_data_dir: str | None = None
@@ -89,11 +87,7 @@ class Source:
 
     @cached_property
     def listed(self) -> dict[str, DataFilesList]:
-        """All files of each split.
-
-        Raises:
-            ValueError: if nothing can be read.
-        """
+        """All files of each split; a ValueError if nothing can be read."""
         try:
             return {str(split): files for split, files in self.builder.config.data_files.items()}
         except READING_ERRORS as error:
@@ -101,11 +95,7 @@ class Source:
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
-        """Files of each split, without those that `datasets` would ignore or stumble over.
-
-        Raises:
-            ValueError: if nothing can be read, or a shard breaks off.
-        """
+        """Files of each split, without those `datasets` would stumble over; a ValueError if a shard breaks off."""
         if self.dataset_name:
             return self.listed
         read = {
@@ -131,9 +121,7 @@ class Source:
         return path.replace(root, "") if root else path
 
     def open(self, split: str, is_streamed: bool = False) -> "Split":
-        """Raises:
-        ValueError: if there is no such split, or it lacks a column.
-        """
+        """The split of a name; a ValueError if there is none, or it lacks a column."""
         if split not in self.splits:
             found = ", ".join(map(repr, self.splits))
             raise ValueError(f"No split {split!r} of pictures can be read from {self}: it has {found}.")
@@ -209,11 +197,7 @@ class Split:
         return {image["path"] for column in columns for image in data[column] if image}
 
     def rows(self) -> Iterator[Row]:
-        """All rows in their order.
-
-        Raises:
-            ValueError: if they cannot be read.
-        """
+        """All rows in their order; a ValueError if they cannot be read."""
         try:
             for index, record in enumerate(self.data):
                 yield self.row(record, f"row {index}")
@@ -221,29 +205,20 @@ class Split:
             raise ValueError(f"{self} cannot be read on: {causes(error)}") from error
 
     def row(self, record: dict[str, Any], place: str) -> Row:
-        """Args:
-            record: as the data holds it.
-            place: what to call it where it has no name.
-
-        Raises:
-            ValueError: if the caption is no text.
-        """
+        """A record of the data, called `place` where it has no name; a ValueError if the caption is no text."""
         image = record[self.image]
         name = self.source.relative(image["path"]) if image and image["path"] else place
         if record.get("__url__"):
             name = f"{self.source.relative(record['__url__'])}/{name}"
-        return Row(name, image, self._caption(record, name))
-
-    def _caption(self, record: dict[str, Any], name: str) -> str:
         if self.caption is None:
-            return ""
+            return Row(name, image, "")
         column, _, key = self.caption.partition(".")
         value = record[self.caption] if self.caption in record else (record[column] or {}).get(key)
         if value is not None and not isinstance(value, str):
             raise ValueError(f"--caption_column {self.caption!r} must hold text, in {name!r} it holds {value!r:.80}.")
-        return value or ""
+        return Row(name, image, value or "")
 
-    def strays(self) -> Iterator[tuple[str, str, str]]:
+    def strays(self) -> Iterator[dict[str, str]]:
         """Name, reason and detail of what lies in the folder of the split and is not read as a picture or shard of it.
 
         Hidden files and folders, metadata, readmes, licenses and credits are none.
@@ -258,8 +233,8 @@ class Split:
             for name in [*named_alike, *sorted(files)]:
                 path = os.path.join(folder, name)
                 if not (name.startswith(".") or name.lower().startswith(DOCUMENTS) or name in METADATA):
-                    if reason := self._why_not(path, path in read):
-                        yield self.source.relative(path), *reason
+                    if why := self._why_not(path, path in read):
+                        yield {"name": self.source.relative(path), "reason": why[0], "detail": why[1]}
 
     def _why_not(self, path: str, is_read: bool) -> tuple[str, str] | None:
         if is_read:

@@ -61,11 +61,7 @@ def write_configuration(accelerator: Accelerator, args: Namespace) -> None:
 
 
 def check_processes(accelerator: Accelerator, mixed_precision: str) -> None:
-    """Refuse processes that do not know of each other, or that cannot compute as asked.
-
-    Raises:
-        ValueError: if more processes were started than accelerate joined, or for float16 on a CPU.
-    """
+    """Raise a ValueError if more processes were started than accelerate joined, or for float16 on a CPU."""
     if mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("--mixed_precision fp16 needs a GPU, and this is a CPU; give bf16 or no.")
     started = int(os.environ.get("WORLD_SIZE", 1))

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -30,15 +30,12 @@ class Stop:
                     self.former[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
+    def __exit__(self, *error: object) -> None:
         while self.former:
             signal.signal(*self.former.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._restore()
+        self.__exit__()
         self.name = signal.Signals(number).name
         if os.getpid() == self.process:  # workers that load data inherit the handler, and go on until told otherwise
             os.write(2, f"\n{self.name}: the run saves after this step. A second one ends it at once.\n".encode())

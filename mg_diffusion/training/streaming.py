@@ -8,7 +8,7 @@ process and `k`, so that sample `i` of a run still is one of (seed, `i`), and a 
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset
 
+from .disk import read_records
 from .fingerprints import picture_fingerprint
-from .pictures import REPORT, Limits, Pictures, account, limits_of, read_rows, source_of
+from .pictures import REPORT, Limits, Pictures, account, limits_of, read_rows
 from .settings import Data, RunSettings
 from .skipping import Skipped
-from .sources import READING_ERRORS, Row, Split, causes
+from .sources import READING_ERRORS, Row, Source, Split, causes
 
 
+@dataclass
 class Windows:
     """Windows of the part of a stream that one process of a run gets, by their number.
 
@@ -40,28 +42,24 @@ class Windows:
             or where the notes are of other data or settings, it does.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        limits: Limits,
-        size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        folder: str | Path | None = None,
-    ):
-        self.split, self.limits, self.size, self.seed = split, limits, size, seed
-        self.rank, self.world = rank, world
-        self.notes = Path(folder, f"stream-{rank}.jsonl") if folder else None
-        identity = repr([split.source, split.source.version(split.name), split.name, size, seed, rank, world])
+    split: Split
+    limits: Limits
+    size: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    folder: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        self.notes = Path(self.folder, f"stream-{self.rank}.jsonl") if self.folder else None
+        source, name = self.split.source, self.split.name
+        identity = repr([source, source.version(name), name, self.size, self.seed, self.rank, self.world])
         self.key = hashlib.sha256(identity.encode()).hexdigest()[:16]
         self.next = 0  # the window that begins where the stream stands
         self._begin_pass(0)
 
     def __getitem__(self, window: int) -> Pictures:
-        """Raises:
-        ValueError: if too much of the window is skipped, or the stream cannot be read.
-        """
+        """The pictures of a window; a ValueError if too much of it is skipped, or the stream cannot be read."""
         self._seek(window)
         skipped = Skipped({"split": self.split.name, "window": window})
         pictures = read_rows(self._window(), self.limits, self.seed, skipped)
@@ -70,8 +68,13 @@ class Windows:
 
     def _seek(self, window: int) -> None:
         """Stand where a window begins."""
-        if window != self.next:
-            self._go_to(self._nearest_note(window))
+        if window != self.next:  # from the last one that is known to begin at or before it
+            earlier = [note for note in self.noted if note["window"] <= window]
+            note = max(
+                earlier, key=lambda note: note["window"], default={"window": 0, "pass": 0, "row": 0, "state": None}
+            )
+            self._begin_pass(note["pass"], note["row"], note["state"])
+            self.next = note["window"]
         while self.next < window:
             for _ in self._window():
                 pass
@@ -125,27 +128,11 @@ class Windows:
     @cached_property
     def noted(self) -> list[dict[str, Any]]:
         """The notes of this stream."""
-        if not self.notes or not self.notes.exists():
-            return []
-        lines = []
-        for line in self.notes.read_text("utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:  # cut off where a run ended
-                continue
-        return [line for line in lines if line["key"] == self.key]
-
-    def _nearest_note(self, window: int) -> dict[str, Any]:
-        """The last window that is known to begin at or before `window`."""
-        first = {"window": 0, "pass": 0, "row": 0, "state": None}
-        earlier = [line for line in self.noted if line["window"] <= window]
-        return max([first, *earlier], key=lambda line: line["window"])
-
-    def _go_to(self, note: dict[str, Any]) -> None:
-        self._begin_pass(note["pass"], note["row"], note["state"])
-        self.next = note["window"]
+        lines = read_records(self.notes) if self.notes else []
+        return [line for line in lines if line and line["key"] == self.key]
 
 
+@dataclass(eq=False)
 class StreamedSamples(Dataset):
     """Sample `i` of a run, drawn from the window that the process which gets it has then.
 
@@ -157,20 +144,15 @@ class StreamedSamples(Dataset):
         fingerprint: of as much of the data as tells whether a resumed run has the same.
     """
 
-    def __init__(
-        self,
-        windows: Windows,
-        make: Callable[[Pictures], Dataset],
-        per_window: int,
-        length: int,
-        batch_size: int,
-        world: int,
-        fingerprint: str | None = None,
-    ):
-        self.windows, self.make, self.per_window, self.length = windows, make, per_window, length
-        self.batch_size, self.world, self.fingerprint = batch_size, world, fingerprint
-        self.window: int | None = None
-        self.samples: Dataset | None = None
+    windows: Windows
+    make: Callable[[Pictures], Dataset]
+    per_window: int
+    length: int
+    batch_size: int
+    world: int
+    fingerprint: str | None = None
+    window: int | None = field(default=None, init=False)
+    samples: Dataset | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return self.length
@@ -199,7 +181,7 @@ def samples_of(
         return make(pictures, length)
     report = folder / REPORT
     limits = replace(limits_of(data), report=report.with_stem(f"{report.stem}-{rank}") if rank else report)
-    split = source_of(data).open("train", is_streamed=True)
+    split = Source.of(data).open("train", is_streamed=True)
     windows = Windows(split, limits, data.streaming_window, data.seed, rank, world, folder)
     per_window = data.streaming_window * data.samples_per_picture
     fingerprint = picture_fingerprint(pictures.whole, pictures.captions)

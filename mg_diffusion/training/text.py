@@ -4,6 +4,7 @@ What it makes is a base without any of our parts: a stock miniature for stage `a
 """
 
 from argparse import Namespace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,24 +18,23 @@ from .dropout import random_mask
 from .fitting import HeldOut, fit
 from .models import PARTS, TextModel
 from .objective import Objective
-from .pictures import Pictures, PictureSamples, load_splits
+from .pictures import PictureSamples, load_splits
 from .settings import Data, RunSettings
 from .starting import start
 from .streaming import samples_of
 
 
+@dataclass(eq=False)
 class TextSamples(PictureSamples):
     """Sample `i`: a picture, its caption, and what of it is repainted."""
 
-    def __init__(self, pictures: Pictures, length: int, seed: int, text_dropout: float = 0.1, augment: bool = True):
-        super().__init__(pictures, length, seed)
-        self.text_dropout, self.augment = text_dropout, augment
+    augment: bool = True
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, index])
         picture = int(rng.integers(len(self.pictures)))
         part = self.pictures.crop if self.augment and rng.random() < 0.5 else self.pictures.whole
-        flip, drop = rng.random() < 0.5, rng.random() < self.text_dropout
+        flip, drop = rng.random() < 0.5, rng.random() < 0.1  # of the captions are left out
         image = part[picture].float() / 127.5 - 1
         return {
             "image": image.flip(-1) if self.augment and flip else image,
@@ -60,8 +60,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
     model.requires_grad_(True).to(memory_format=torch.channels_last)
     components["vae"].to(accelerator.device)
     samples = samples_of(settings, data, pictures, partial(TextSamples, seed=args.seed, augment=args.augment))
-    objective, held_out = TextObjective(components, args.snr_gamma), None
-    if others is not None:
-        held_out = HeldOut(others, TextSamples(others, data.num_validation_images, 1, augment=False), objective)
+    objective = TextObjective(components, args.snr_gamma)
+    held_out = others and HeldOut(others, TextSamples(others, data.num_validation_images, 1, False), objective)
     export = partial(export_weights, components)
     return fit(accelerator, settings, model, objective, samples, held_out, MGPipeline(**components), export)

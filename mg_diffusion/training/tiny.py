@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 import torch
+from diffusers.utils import make_image_grid, numpy_to_pil
 
 from mg_diffusion.pipelines import MGPipeline
 
@@ -33,11 +35,7 @@ def draw_pictures(folder: Path, count: int = 8, size: int = 64) -> None:
 
 
 def check_learning(losses: list[float]) -> tuple[float, float]:
-    """The first loss and the mean of the last three, which must be half of it or less.
-
-    Raises:
-        ValueError: if the loss did not halve.
-    """
+    """The first loss and the mean of the last three; a ValueError if that is not half of it or less."""
     first, last = losses[0], float(np.mean(losses[1:][-3:] or losses))
     if not last <= 0.5 * first:
         raise ValueError(
@@ -68,13 +66,6 @@ def count_returned(pictures: np.ndarray, made: np.ndarray) -> int:
     return int((errors.argmin(1) == np.arange(len(made))).sum())
 
 
-def save_comparison(pictures: np.ndarray, made: np.ndarray, path: Path) -> None:
-    """The pictures above their reproductions, enlarged fourfold."""
-    rows = np.concatenate([np.concatenate(list(row), 1) for row in (pictures, made)], 0)
-    image = PIL.Image.fromarray((rows * 255).round().astype(np.uint8))
-    image.resize((4 * image.width, 4 * image.height), PIL.Image.Resampling.NEAREST).save(path)
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", default="outputs/train-tiny")
@@ -96,7 +87,8 @@ def main(arguments: list[str] | None = None) -> None:
     switches = ("--no-augment", "--no-validation_at_start", "--overwrite_output_dir")
     records = run(parse_args(["base", *switches, *(f"--{name}={value}" for name, value in flags.items())]))
     pictures, made = reproduce(folder / "weights", folder / "data")
-    save_comparison(pictures, made, folder / "overfitted.png")
+    grid = make_image_grid(numpy_to_pil(np.concatenate([pictures, made])), 2, len(made))
+    PIL.ImageOps.scale(grid, 4, PIL.Image.Resampling.NEAREST).save(folder / "overfitted.png")
     print(f"{folder / 'overfitted.png'}: the pictures above what their own references make of noise")
     print(f"{count_returned(pictures, made)} of {len(made)} come out nearest to themselves")
     try:

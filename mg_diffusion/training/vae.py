@@ -60,12 +60,6 @@ def build_vae(latent_channels: int, widths: Sequence[int], resolution: int) -> A
     )
 
 
-@torch.no_grad()
-def measure_scaling_factor(vae: AutoencoderKL, images: torch.Tensor) -> float:
-    """1 / deviation of the latents, so that the denoiser sees data of unit deviation (Rombach et al. 2022)."""
-    return 1.0 / vae.encode(images).latent_dist.sample().std().item()
-
-
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. `weights/` in `args.output_dir` is what `--vae` of stage base takes."""
     accelerator, settings, data = start(args), RunSettings.of(args), Data.of(args)
@@ -96,9 +90,11 @@ def run(args: Namespace) -> list[dict[str, float]]:
             PIL.Image.fromarray(grid).save(Path(args.output_dir, f"grid-{step:06d}.png"))
         return {"val_psnr": float((-10 * torch.log10(mse)).mean()), "val_loss": float(mse.mean())}
 
+    @torch.no_grad()
     def export(folder: Path) -> None:
         images = pictures.whole[:256].float().to(accelerator.device) / 127.5 - 1
-        vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
+        # By it the denoiser sees data of unit deviation (Rombach et al. 2022).
+        vae.register_to_config(scaling_factor=1.0 / vae.encode(images).latent_dist.sample().std().item())
         vae.save_pretrained(folder)
 
     samples = samples_of(settings, data, pictures, partial(VaeSamples, seed=args.seed))

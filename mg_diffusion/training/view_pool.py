@@ -12,7 +12,7 @@ from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 
-from . import composer, crossings, renderer
+from . import crossings, renderer
 from .caching import Tensors, cached
 from .crossings import Crossings, cross_photos, cross_rendered, render_pictures
 from .fingerprints import code_fingerprint, picture_fingerprint
@@ -74,7 +74,7 @@ def build_pool(
         is_window: whether the pictures are a window of a stream; then only what is rendered is stored.
     """
     size, offset, crossed = pictures.whole.shape[2], 2 * len(pictures), {}
-    code = code_fingerprint(build_pool, composer, crossings, renderer, MGAdapter, MGEncoder)
+    code = code_fingerprint(build_pool, crossings, renderer, MGAdapter, MGEncoder)
     settings = [code, json.dumps([size, seed, is_turned])]
     folder, identity = (None, []) if is_window or not cache_dir else (cache_dir, [*settings, str(num_crossings)])
     if folder:  # what is not stored needs no name
@@ -101,8 +101,8 @@ def build_pool(
 
 
 def _pack(pool: ViewPool, crossed: Crossings | None) -> Tensors:
-    parts = {"pool": pool, **({} if crossed is None else {"crossings": crossed})}
-    return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in vars(tensors).items()}
+    parts = {"pool": vars(pool), "crossings": vars(crossed) if crossed else {}}
+    return {f"{part}.{name}": value for part, tensors in parts.items() for name, value in tensors.items()}
 
 
 def _unpack(tensors: Tensors) -> tuple[ViewPool, Crossings | None]:

@@ -12,7 +12,7 @@ from mg_diffusion.training.settings import Settings
 
 ALL = sorted({name for parser in stages().values() for name in flags_of(parser)})
 FIELDS = {field.name for part in Settings.__subclasses__() for field in fields(part)}
-PARTS = r"(self\.)?(settings|data|supervision|steps|now)(\.\w+)?"  # what parts are called
+PARTS = r"(self\.)?(settings|data|source|supervision|steps|now)(\.\w+)?"  # what parts are called
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def used(repository):
     """Names that are read of `args`, of a part of the settings or of all `flags`, by the files that do."""
     found = {}
     for path in (repository / "mg_diffusion" / "training").glob("*.py"):
-        parts = PARTS + ("|self" if path.name == "settings.py" else "")
+        parts = PARTS + ("|self" if path.name in ("settings.py", "sources.py") else "")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(getattr(node, "ctx", None), ast.Load) or path.name == "arguments.py":
                 continue  # checked is not used

@@ -17,8 +17,7 @@ from mg_diffusion.modeling_mg_adapter import lay_palette, turn_colors
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.training import renderer
 from mg_diffusion.training.caching import cached
-from mg_diffusion.training.composer import add_texture
-from mg_diffusion.training.crossings import assign_colors, cross_rendered, render_pictures
+from mg_diffusion.training.crossings import add_texture, assign_colors, cross_rendered, render_pictures
 from mg_diffusion.training.dropout import random_mask, random_presence
 from mg_diffusion.training.renderer import render_palette, render_regions
 from mg_diffusion.training.samples import SampleStream, views_of

@@ -5,7 +5,7 @@ import torch
 
 from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training import renderer
-from mg_diffusion.training.composer import add_texture, flatten_regions, lab_to_rgb
+from mg_diffusion.training.crossings import add_texture, flatten_regions, lab_to_rgb
 
 
 def test_flattening_removes_grain_and_keeps_borders():
