@@ -14,6 +14,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
 from ..features import Features, as_lists
 from .components import bare, check_components, check_counts, default_size
@@ -238,6 +239,23 @@ class Sampling:
             call.conditioning = self.prepare_conditioning(call)
         if call.conditioning is None:
             call.contrasts = {}
+
+    def encode_vae_image(
+        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
+    ) -> torch.Tensor:
+        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
+        dtype = self.vae.dtype
+        image = image.to(self._execution_device, dtype)
+        repeats = count // image.shape[0]
+        with self.vae_in_float32(torch.float16, torch.bfloat16):
+            image = image.to(self.vae.dtype)
+            if isinstance(generator, list):
+                image = image.repeat_interleave(repeats, dim=0)
+                pairs = zip(image.split(1), generator, strict=True)
+                latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
+            else:
+                latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
+        return self.vae.config.scaling_factor * latents.to(dtype)
 
     # -- 3. denoise ---------------------------------------------------------------------------------------------------
     def denoise(self, call: Call) -> None:

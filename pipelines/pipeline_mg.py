@@ -8,13 +8,7 @@ from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.loaders import (
-    FromSingleFileMixin,
-    IPAdapterMixin,
-    StableDiffusionLoraLoaderMixin,
-    TextualInversionLoaderMixin,
-)
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from .source_only import SENTENCE  # noqa: F401 (first of all)
 
@@ -51,17 +45,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class MGPipeline(
-    FromNoise,
-    OfStableDiffusion,
-    Steered,
-    DiffusionPipeline,
-    StableDiffusionMixin,
-    TextualInversionLoaderMixin,
-    StableDiffusionLoraLoaderMixin,
-    IPAdapterMixin,
-    FromSingleFileMixin,
-):
+class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
     """Generation steered by the color, texture and shape of reference images, with or without text.
 
     Without references, or at strength 0, this is exactly the base model.

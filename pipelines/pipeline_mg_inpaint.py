@@ -11,13 +11,7 @@ from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.loaders import (
-    FromSingleFileMixin,
-    IPAdapterMixin,
-    StableDiffusionLoraLoaderMixin,
-    TextualInversionLoaderMixin,
-)
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from .source_only import SENTENCE  # noqa: F401 (first of all)
 
@@ -50,17 +44,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class MGInpaintPipeline(
-    Editing,
-    OfStableDiffusion,
-    Steered,
-    DiffusionPipeline,
-    StableDiffusionMixin,
-    TextualInversionLoaderMixin,
-    StableDiffusionLoraLoaderMixin,
-    IPAdapterMixin,
-    FromSingleFileMixin,
-):
+class MGInpaintPipeline(Editing, Steered, OfStableDiffusion, DiffusionPipeline):
     """Editing inside a mask, steered by the color, texture and shape of reference images, with or without text.
 
     Without references, or at strength 0, this is exactly the base model.

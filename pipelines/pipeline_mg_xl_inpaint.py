@@ -11,13 +11,7 @@ from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
-from diffusers.loaders import (
-    FromSingleFileMixin,
-    IPAdapterMixin,
-    StableDiffusionXLLoraLoaderMixin,
-    TextualInversionLoaderMixin,
-)
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from .source_only import SENTENCE  # noqa: F401 (first of all)
 
@@ -56,17 +50,7 @@ EXAMPLE_DOC_STRING = """
 """
 
 
-class MGXLInpaintPipeline(
-    Editing,
-    OfStableDiffusionXL,
-    Steered,
-    DiffusionPipeline,
-    StableDiffusionMixin,
-    TextualInversionLoaderMixin,
-    StableDiffusionXLLoraLoaderMixin,
-    IPAdapterMixin,
-    FromSingleFileMixin,
-):
+class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeline):
     """Editing inside a mask with SDXL, steered by the color, texture and shape of reference images.
 
     Without references, or at strength 0, this is exactly the base model.

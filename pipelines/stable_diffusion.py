@@ -7,14 +7,27 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
+from diffusers.loaders import (
+    FromSingleFileMixin,
+    IPAdapterMixin,
+    StableDiffusionLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from .conditioning import lora_scaled
 from .prompts import Prompts, listed
 
 
-class OfStableDiffusion(Prompts):
+class OfStableDiffusion(
+    Prompts,
+    StableDiffusionMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    IPAdapterMixin,
+    FromSingleFileMixin,
+):
     """What a call hands over for Stable Diffusion 1 and 2."""
 
     model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
@@ -87,6 +100,10 @@ class OfStableDiffusion(Prompts):
         """What the UNet reads beside the text."""
         return {}
 
+    def vae_in_float32(self, *dtypes: torch.dtype) -> contextlib.AbstractContextManager:
+        """The VAE as it is: these do not overflow in half precision."""
+        return contextlib.nullcontext()
+
     def feature_guidance_precision(self, call: Any) -> contextlib.AbstractContextManager:
         """The VAE as it is."""
         return contextlib.nullcontext()
@@ -136,20 +153,6 @@ class OfStableDiffusion(Prompts):
         # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
         dtype = embeds[0].dtype if self.unet is None else self.unet.dtype
         return tuple(None if each is None else each.to(dtype) for each in embeds)
-
-    def encode_vae_image(
-        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
-    ) -> torch.Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
-        image = image.to(self._execution_device, self.vae.dtype)
-        repeats = count // image.shape[0]
-        if isinstance(generator, list):
-            image = image.repeat_interleave(repeats, dim=0)
-            pairs = zip(image.split(1), generator, strict=True)
-            latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
-        else:
-            latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
-        return self.vae.config.scaling_factor * latents
 
     def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin, StableDiffusionXLPipeline, UNet2DConditionModel
 from diffusers.image_processor import VaeImageProcessor
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
+from diffusers.loaders import (
+    FromSingleFileMixin,
+    IPAdapterMixin,
+    StableDiffusionXLLoraLoaderMixin,
+    TextualInversionLoaderMixin,
+)
+from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from transformers import (
     CLIPImageProcessor,
     CLIPTextModel,
@@ -20,7 +26,14 @@ from transformers import (
 from .prompts import Prompts, listed
 
 
-class OfStableDiffusionXL(Prompts):
+class OfStableDiffusionXL(
+    Prompts,
+    StableDiffusionMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionXLLoraLoaderMixin,
+    IPAdapterMixin,
+    FromSingleFileMixin,
+):
     """What a call hands over for Stable Diffusion XL."""
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
@@ -254,23 +267,6 @@ class OfStableDiffusionXL(Prompts):
             yield
         finally:
             self.vae.to(before)
-
-    def encode_vae_image(
-        self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
-    ) -> torch.Tensor:
-        """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
-        dtype = self.vae.dtype
-        image = image.to(self._execution_device, dtype)
-        repeats = count // image.shape[0]
-        with self.vae_in_float32(torch.float16, torch.bfloat16):
-            image = image.to(self.vae.dtype)
-            if isinstance(generator, list):
-                image = image.repeat_interleave(repeats, dim=0)
-                pairs = zip(image.split(1), generator, strict=True)
-                latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
-            else:
-                latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
-        return self.vae.config.scaling_factor * latents.to(dtype)
 
     def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
         """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""

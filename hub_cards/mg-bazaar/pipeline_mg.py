@@ -849,6 +849,23 @@ def _define():
             if call.conditioning is None:
                 call.contrasts = {}
 
+        def encode_vae_image(
+            self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
+        ) -> torch.Tensor:
+            """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
+            dtype = self.vae.dtype
+            image = image.to(self._execution_device, dtype)
+            repeats = count // image.shape[0]
+            with self.vae_in_float32(torch.float16, torch.bfloat16):
+                image = image.to(self.vae.dtype)
+                if isinstance(generator, list):
+                    image = image.repeat_interleave(repeats, dim=0)
+                    pairs = zip(image.split(1), generator, strict=True)
+                    latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
+                else:
+                    latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
+            return self.vae.config.scaling_factor * latents.to(dtype)
+
         # -- 3. denoise ---------------------------------------------------------------------------------------------------
         def denoise(self, call: Call) -> None:
             """The loop over the timesteps, from `call.latents` to `call.latents`."""
@@ -1196,7 +1213,14 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.stable_diffusion
     # -----------------------------------------------------------------------------------------------------------------
-    class OfStableDiffusion(Prompts):
+    class OfStableDiffusion(
+        Prompts,
+        StableDiffusionMixin,
+        TextualInversionLoaderMixin,
+        StableDiffusionLoraLoaderMixin,
+        IPAdapterMixin,
+        FromSingleFileMixin,
+    ):
         """What a call hands over for Stable Diffusion 1 and 2."""
 
         model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
@@ -1269,6 +1293,10 @@ def _define():
             """What the UNet reads beside the text."""
             return {}
 
+        def vae_in_float32(self, *dtypes: torch.dtype) -> contextlib.AbstractContextManager:
+            """The VAE as it is: these do not overflow in half precision."""
+            return contextlib.nullcontext()
+
         def feature_guidance_precision(self, call: Any) -> contextlib.AbstractContextManager:
             """The VAE as it is."""
             return contextlib.nullcontext()
@@ -1318,20 +1346,6 @@ def _define():
             # transformers loads a text encoder in the type of its file, diffusers everything else in float32.
             dtype = embeds[0].dtype if self.unet is None else self.unet.dtype
             return tuple(None if each is None else each.to(dtype) for each in embeds)
-
-        def encode_vae_image(
-            self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
-        ) -> torch.Tensor:
-            """Images (B, 3, H, W) in [-1, 1] to scaled latents (count, C, h, w), each image `count / B` times in a row."""
-            image = image.to(self._execution_device, self.vae.dtype)
-            repeats = count // image.shape[0]
-            if isinstance(generator, list):
-                image = image.repeat_interleave(repeats, dim=0)
-                pairs = zip(image.split(1), generator, strict=True)
-                latents = torch.cat([retrieve_latents(self.vae.encode(one), own) for one, own in pairs])
-            else:
-                latents = retrieve_latents(self.vae.encode(image), generator).repeat_interleave(repeats, dim=0)
-            return self.vae.config.scaling_factor * latents
 
         def decode_latents(self, latents: torch.Tensor, generator: Any = None) -> torch.Tensor:
             """Latents (B, C, h, w) to images (B, 3, H, W) in about [-1, 1]."""
@@ -1829,17 +1843,7 @@ def _define():
 """
 
 
-    class MGPipeline(
-        FromNoise,
-        OfStableDiffusion,
-        Steered,
-        DiffusionPipeline,
-        StableDiffusionMixin,
-        TextualInversionLoaderMixin,
-        StableDiffusionLoraLoaderMixin,
-        IPAdapterMixin,
-        FromSingleFileMixin,
-    ):
+    class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
         """Generation steered by the color, texture and shape of reference images, with or without text.
 
     Without references, or at strength 0, this is exactly the base model.

@@ -950,22 +950,16 @@ def _define():
                 f"as those of Stable Diffusion 1, 2 and XL; this one has {len(layers)} cross-attention layers and "
                 f"{sorted(kinds)}."
                 )
-            channels, strides = [], []
-            for level, (kind, width) in enumerate(
-                zip(unet.config.down_block_types, unet.config.block_out_channels, strict=True)
-            ):
-                # A CrossAttnDownBlock2D adds its residual before it downsamples, a DownBlock2D after.
-                is_last = level == len(unet.config.block_out_channels) - 1
-                after = not kind.startswith("CrossAttn") and not is_last
-                channels.append(width)
-                strides.append(2 ** (level + after))
+            # A CrossAttnDownBlock2D adds its residual before it downsamples, a DownBlock2D after; the last one does not.
+            kinds, last = unet.config.down_block_types, len(unet.config.down_block_types) - 1
+            after = [kind == "DownBlock2D" and level < last for level, kind in enumerate(kinds)]
             arguments = {
                 "granularities": tuple(sizes),
                 "vector_sizes": sizes,
                 "map_channels": encoder.map_channels,
                 "attention_layers": layers,
-                "block_channels": tuple(channels),
-                "block_strides": tuple(strides),
+                "block_channels": tuple(unet.config.block_out_channels),
+                "block_strides": tuple(2 ** (level + is_after) for level, is_after in enumerate(after)),
                 "map_stride": max(1, encoder.config.sample_size // (native or encoder.config.sample_size)),
             }
             return cls(**{**arguments, **config})
