@@ -1880,9 +1880,7 @@ class MGPipeline(
     _saved_together = ("pipeline_mg", "pipeline_mg_inpaint")  # so that one repository serves both tasks
 
     @torch.no_grad()
-    @documented(
-        EXAMPLE_DOC_STRING,
-    )
+    @documented(EXAMPLE_DOC_STRING)
     def __call__(
         self,
         prompt: str | list[str] | None = None,

@@ -484,7 +484,7 @@ def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | 
             continue
         own = common | {name: parts for name, parts, _ in chosen if parts is not None}
         if {"color", "shape"} <= set(own):
-            painted = [region for name, _, region in chosen if name != "texture"]
+            painted = [region for name, _, region in chosen if name in ("color", "shape")]
             area = math.prod(painted, start=torch.ones_like(share))
             given = own["color"].get("area")
             if given is not None:
@@ -946,22 +946,16 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
                 f"as those of Stable Diffusion 1, 2 and XL; this one has {len(layers)} cross-attention layers and "
                 f"{sorted(kinds)}."
             )
-        channels, strides = [], []
-        for level, (kind, width) in enumerate(
-            zip(unet.config.down_block_types, unet.config.block_out_channels, strict=True)
-        ):
-            # A CrossAttnDownBlock2D adds its residual before it downsamples, a DownBlock2D after.
-            is_last = level == len(unet.config.block_out_channels) - 1
-            after = not kind.startswith("CrossAttn") and not is_last
-            channels.append(width)
-            strides.append(2 ** (level + after))
+        # A CrossAttnDownBlock2D adds its residual before it downsamples, a DownBlock2D after; the last one does not.
+        kinds, last = unet.config.down_block_types, len(unet.config.down_block_types) - 1
+        after = [kind == "DownBlock2D" and level < last for level, kind in enumerate(kinds)]
         arguments = {
             "granularities": tuple(sizes),
             "vector_sizes": sizes,
             "map_channels": encoder.map_channels,
             "attention_layers": layers,
-            "block_channels": tuple(channels),
-            "block_strides": tuple(strides),
+            "block_channels": tuple(unet.config.block_out_channels),
+            "block_strides": tuple(2 ** (level + is_after) for level, is_after in enumerate(after)),
             "map_stride": max(1, encoder.config.sample_size // (native or encoder.config.sample_size)),
         }
         return cls(**{**arguments, **config})

@@ -11,26 +11,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.autoencoders.vae import DecoderOutput, IdentityDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # mg_diffusion.modeling_autoencoder_haar
 # ---------------------------------------------------------------------------------------------------------------------
-class DeterministicLatents:
-    """A distribution of one point, so that `encode(x).latent_dist.sample(generator)` reads as for any VAE."""
-
-    def __init__(self, latents: torch.Tensor):
-        self.latents = latents
-
-    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        return self.latents
-
-    def mode(self) -> torch.Tensor:
-        return self.latents
-
-
 class AutoencoderHaar(ModelMixin, ConfigMixin):
     """Images (B, 3, H, W) in [-1, 1] <-> latents (B, 12, H/2, W/2); H and W must be even.
 
@@ -77,7 +64,7 @@ class AutoencoderHaar(ModelMixin, ConfigMixin):
                 f"AutoencoderHaar.encode expects images of shape (batch, 3, even height, even width), got "
                 f"{tuple(x.shape)}. Resize or pad them to an even size."
             )
-        posterior = DeterministicLatents(F.conv2d(x, self.analysis.to(x), stride=2))
+        posterior = IdentityDistribution(F.conv2d(x, self.analysis.to(x), stride=2))
         return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
     def decode(self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None):
