@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from diffusers.utils.torch_utils import randn_tensor
 from torch.utils.data import default_collate
 
@@ -18,12 +17,11 @@ from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
-from .caching import CachedCrossings, CachedText, Tensors, cached, latents_of, text_of
-from .fingerprints import code_fingerprint, model_fingerprint, picture_fingerprint
+from .caching import CachedCrossings, CachedText, Tensors, cache_base, text_of
 from .fitting import HeldOut, fit
 from .models import BASE, ConditionedUNet
 from .objective import Objective
-from .pictures import Pictures, load_splits
+from .pictures import load_splits
 from .samples import build_samples, views_of
 from .settings import Data, RunSettings, Supervision
 from .starting import start, write_configuration
@@ -141,18 +139,6 @@ def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, st
     pipeline.register_modules(mg_encoder=encoder, mg_adapter=adapter)
     pipeline.check_components()
     return pipeline
-
-
-def cache_base(pipeline: Any, pictures: Pictures, folder: str, accelerator: Accelerator) -> dict[str, Any]:
-    """What the base makes of pictures and captions, as `AdapterObjective` takes it."""
-    images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
-    identity = [code_fingerprint(cached, type(vae)), model_fingerprint(vae), picture_fingerprint(images)]
-    with accelerator.main_process_first():
-        latents = cached(folder, "latents", identity, lambda: latents_of(vae, images, accelerator.device))
-        return {
-            "cached_latents": latents,
-            "cached_text": CachedText(folder, pipeline, pictures.captions, accelerator.device),
-        }
 
 
 def run(args: Namespace) -> list[dict[str, float]]:

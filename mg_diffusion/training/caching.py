@@ -1,22 +1,61 @@
-"""What always comes out alike, kept on disk: views of pictures, their latents, embeddings of captions."""
+"""What always comes out alike, kept on disk by fingerprints: views of pictures, their latents, embeddings of captions."""
 
 import hashlib
+import inspect
+import json
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import numpy as np
 import torch
+import transformers
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
-from .fingerprints import code_fingerprint, model_fingerprint
+from mg_diffusion.bundling import bundle_of
 
 
 Tensors = dict[str, torch.Tensor]
+
+
+def picture_fingerprint(pictures: torch.Tensor, captions: Sequence[str] = ()) -> str:
+    """Of pictures, uint8 of any shape, and their captions."""
+    digest = hashlib.sha256(json.dumps([list(pictures.shape), list(captions)]).encode())
+    digest.update(pictures.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def model_fingerprint(model: nn.Module) -> str:
+    """Of a model's configuration and type, and of some numbers of each of its weights."""
+    config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
+    config.pop("_name_or_path", None)
+    digest = hashlib.sha256(json.dumps([config, str(model.dtype)], sort_keys=True, default=str).encode())
+    for name, value in sorted(model.state_dict().items()):
+        numbers = value.flatten()[:: max(1, value.numel() // 64)].tolist()
+        digest.update(f"{name} {tuple(value.shape)} {numbers}".encode())
+    return digest.hexdigest()
+
+
+def code_fingerprint(*parts: Any) -> str:
+    """Of the code that something is made with.
+
+    Args:
+        parts: modules, classes or functions; each stands for the whole file that it is written in, a class of ours for all
+            the files that it is shipped of.
+    """
+    versions = [library.__version__ for library in (torch, np, diffusers, transformers)]
+    sources = set()
+    for part in map(inspect.unwrap, parts):
+        is_ours = inspect.isclass(part) and part.__module__.startswith("mg_diffusion.")
+        sources.add(bundle_of(part) if is_ours else Path(inspect.getsourcefile(part)).read_text(encoding="utf-8"))
+    return hashlib.sha256("\n".join([str(versions), *sorted(sources)]).encode()).hexdigest()
 
 
 def cached(folder: str | Path | None, kind: str, identity: Sequence[str], make: Callable[[], Tensors]) -> Tensors:
@@ -110,3 +149,15 @@ class CachedText:
     def __call__(self, captions: Sequence[str], device: torch.device) -> Tensors:
         places = torch.tensor([self.rows[caption] for caption in captions])
         return {name: value[places].to(device) for name, value in self.tensors.items()}
+
+
+def cache_base(pipeline: Any, pictures: Any, folder: str, accelerator: Accelerator) -> dict[str, Any]:
+    """What the base makes of pictures and captions, as the objective of stage `adapter` takes it."""
+    images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
+    identity = [code_fingerprint(cached, type(vae)), model_fingerprint(vae), picture_fingerprint(images)]
+    with accelerator.main_process_first():
+        latents = cached(folder, "latents", identity, lambda: latents_of(vae, images, accelerator.device))
+        return {
+            "cached_latents": latents,
+            "cached_text": CachedText(folder, pipeline, pictures.captions, accelerator.device),
+        }

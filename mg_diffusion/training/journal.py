@@ -174,9 +174,7 @@ def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: floa
     now = settings.optimization
     precision = f" or --mixed_precision no (now {now.mixed_precision})" if now.mixed_precision != "no" else ""
     saved = good_checkpoints(settings.output_dir)
-    where = (
-        f"The last checkpoint, {str(saved[-1])!r}, was saved before." if saved else "No checkpoint was saved before."
-    )
+    where = f"The last checkpoint, {str(saved[-1])!r}, was" if saved else "No checkpoint was"
     # A resumed run must have the settings that it had.
     ways = (
         f"train anew with a lower --learning_rate (now {now.learning_rate:g}), a longer --lr_warmup_steps (now "
@@ -185,8 +183,8 @@ def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: floa
     flag = STARTED_FROM.get(settings.stage)
     ways += f"; from its weights, in another folder: --{flag} {settings.output_dir}/weights" if saved and flag else ""
     raise ValueError(
-        f"The {what} at step {step}. Training stopped; this step did not reach the weights. {where} The same flags would "
-        f"come to the same point again. Ways out: {ways}."
+        f"The {what} at step {step}. Training stopped; this step did not reach the weights. {where} saved before. The "
+        f"same flags would come to the same point again. Ways out: {ways}."
     )
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, Unusable, decode
 
-from .fingerprints import picture_fingerprint
+from .caching import picture_fingerprint
 from .settings import Data
 from .skipping import Skipped
 from .sources import Row, Source, open_image

@@ -144,12 +144,11 @@ def settings_table(run: Run) -> str:
 
 def environment_table(run: Run) -> str:
     """Hardware and versions."""
-    rows = []
-    if "device" in run.environment:
-        count = run.environment["processes"]
-        rows = [["hardware", run.environment["device"] if count == 1 else f"{count} x {run.environment['device']}"]]
-        rows += [[name, version] for name, version in run.environment["versions"].items()]
-    return table(["", ""], rows) if rows else "Versions and hardware were not recorded."
+    if "device" not in run.environment:
+        return "Versions and hardware were not recorded."
+    count, device = run.environment["processes"], run.environment["device"]
+    versions = [[name, version] for name, version in run.environment["versions"].items()]
+    return table(["", ""], [["hardware", device if count == 1 else f"{count} x {device}"], *versions])
 
 
 def card(run: Run) -> str:

@@ -25,9 +25,9 @@ from mg_diffusion.encoder.structure import nearest_turn
 from mg_diffusion.encoder.texture import draw_tiles, texture_view
 from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 
+from .caching import picture_fingerprint
 from .crossings import Crossings, add_texture
 from .dropout import random_mask, random_presence
-from .fingerprints import picture_fingerprint
 from .pictures import Pictures
 from .settings import Supervision
 from .view_pool import ViewPool, build_pool

@@ -28,9 +28,8 @@ class Skipped:
 
     def __str__(self) -> str:
         """Such as "3 damaged, 1 too small"."""
-        return ", ".join(
-            f"{count} {reason}" for reason, count in Counter(f["reason"] for f in self.files).most_common()
-        )
+        counts = Counter(file["reason"] for file in self.files).most_common()
+        return ", ".join(f"{count} {reason}" for reason, count in counts)
 
     def report(self, path: Path) -> None:
         """Name the files in a report of JSON lines, in place of what it says of this part."""

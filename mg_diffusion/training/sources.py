@@ -98,9 +98,8 @@ class Source(Settings):
         """Files of each split, without those `datasets` would stumble over; a ValueError if a shard breaks off."""
         if self.dataset_name:
             return self.listed
-        read = {
-            split: [name for name in files if _is_read(name, self.builder)] for split, files in self.listed.items()
-        }
+        listed = self.listed.items()
+        read = {split: [name for name in files if _is_read(name, self.builder)] for split, files in listed}
         shards = [name for files in read.values() for name in files if name.endswith(".tar")]
         if cut := [self.relative(name) for name in shards if not _is_whole(name)]:
             raise ValueError(
@@ -229,8 +228,7 @@ class Split:
         root = os.path.commonpath([os.path.dirname(name) for name in self.source.listed[self.name]])
         for folder, folders, files in os.walk(root):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-            named_alike = [name for name in folders if _is_picture(name)]
-            for name in [*named_alike, *sorted(files)]:
+            for name in [*filter(_is_picture, folders), *sorted(files)]:
                 path = os.path.join(folder, name)
                 if not (name.startswith(".") or name.lower().startswith(DOCUMENTS) or name in METADATA):
                     if why := self._why_not(path, path in read):

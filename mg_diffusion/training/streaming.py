@@ -19,8 +19,8 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset
 
+from .caching import picture_fingerprint
 from .disk import read_records
-from .fingerprints import picture_fingerprint
 from .pictures import REPORT, Limits, Pictures, account, limits_of, read_rows
 from .settings import Data, RunSettings
 from .skipping import Skipped

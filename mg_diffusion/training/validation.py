@@ -45,10 +45,8 @@ def validation_loss(objective: Any, model: torch.nn.Module, stream: Any, device:
     Every sample counts once in every bucket, at one of its timesteps in turn (`bucket_timesteps`). What else is drawn,
     such as latents, is drawn from a fixed seed, so that two runs, or two steps of one, differ by their weights alone.
     """
-    starts = range(0, len(stream), BATCH)
-    batches = [
-        objective.collate([stream[i] for i in range(start, min(start + BATCH, len(stream)))]) for start in starts
-    ]
+    starts, places = range(0, len(stream), BATCH), range(len(stream))
+    batches = [objective.collate([stream[i] for i in places[start : start + BATCH]]) for start in starts]
     losses = {}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         for bucket, (name, timesteps) in enumerate(bucket_timesteps(len(objective.alphas)).items()):
@@ -90,11 +88,8 @@ def save_grid(pipeline: Any, pictures: Pictures, path: Path, columns: int = 8) -
     rows, results = {}, {"caption alone": ()}
     if pipeline.mg_adapter is not None:
         rows = {f"{name}\nreference": shifted[name] for name in GRANULARITIES}
-        results = {
-            "all three": GRANULARITIES,
-            **{f"{name}\nand caption": (name,) for name in GRANULARITIES},
-            **results,
-        }
+        alone = {f"{name}\nand caption": (name,) for name in GRANULARITIES}
+        results = {"all three": GRANULARITIES, **alone, **results}
     for label, names in results.items():
         captions = None if names == GRANULARITIES else pictures.captions
         references = {name: [[picture] for picture in shifted[name]] for name in names}

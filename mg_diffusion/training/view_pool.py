@@ -13,9 +13,8 @@ from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 from . import crossings, renderer
-from .caching import Tensors, cached
+from .caching import Tensors, cached, code_fingerprint, picture_fingerprint
 from .crossings import Crossings, cross_photos, cross_rendered, render_pictures
-from .fingerprints import code_fingerprint, picture_fingerprint
 from .pictures import Pictures
 
 

@@ -20,12 +20,13 @@ from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.caching import (
     CachedCrossings,
     cached,
+    code_fingerprint,
     distribution_of,
     latents_of,
+    model_fingerprint,
     text_of,
 )
 from mg_diffusion.training.checkpoints import read_manifest, write_manifest
-from mg_diffusion.training.fingerprints import code_fingerprint, model_fingerprint
 from mg_diffusion.training.models import ConditionedUNet
 from mg_diffusion.training.samples import SampleStream
 from mg_diffusion.training.trained_parts import TRAINED
@@ -260,7 +261,7 @@ def test_a_run_with_kept_latents_asks_the_base_once(whole, arguments, tmp_path, 
     def fail(*_):
         raise AssertionError("asked again")
 
-    monkeypatch.setattr("mg_diffusion.training.adapter.latents_of", fail)
+    monkeypatch.setattr("mg_diffusion.training.caching.latents_of", fail)
     run(arguments(tmp_path / "other", "--cache_latents", **kept))
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kept").iterdir()} == files
     one, other = (load_file(tmp_path / name / "checkpoint-1" / TRAINED) for name in ("one", "other"))

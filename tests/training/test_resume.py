@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.training.arguments import parse_args
+from mg_diffusion.training.caching import picture_fingerprint
 from mg_diffusion.training.checkpoints import (
     checkpoints,
     damage,
@@ -33,7 +34,6 @@ from mg_diffusion.training.checkpoints import (
     writing,
 )
 from mg_diffusion.training.disk import WriteError, is_full, lock, replacing, tidy
-from mg_diffusion.training.fingerprints import picture_fingerprint
 from mg_diffusion.training.journal import Journal, Meter
 from mg_diffusion.training.loop import train
 from mg_diffusion.training.resuming import FREE, compare, compare_data, continue_log
