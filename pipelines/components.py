@@ -42,3 +42,8 @@ def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: 
     native = unet.config.sample_size
     native = (native, native) if isinstance(native, int) else native
     return native[0] * factor if height is None else height, native[1] * factor if width is None else width
+
+
+def scale_factor(vae: Any) -> int:
+    """Pixels per latent cell; 8 where there is no VAE, as in diffusers."""
+    return 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)

@@ -19,7 +19,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..features import as_lists
-from .components import bare, check_components, check_counts, default_size
+from .components import bare, check_components, check_counts, default_size, scale_factor
 from .modular_guider import MultiGranularityGuidance  # noqa: F401 (a guider is looked up beside its blocks)
 from .modular_inputs import (
     GUIDER,
@@ -43,11 +43,6 @@ from .references import count_samples
 
 # What `ip_hidden_states` takes, and residuals of the down blocks; `None` is the bare UNet.
 UNetConditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None] | None
-
-
-def vae_scale_factor(vae: torch.nn.Module) -> int:
-    """Pixels per latent cell."""
-    return 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
@@ -77,7 +72,7 @@ class MGInputStep(ModularPipelineBlocks):
         self.check_components(components)
         self.check_references(components, given)
         given.batch_size = self.check_prompts(components, given)
-        factor = vae_scale_factor(components.vae)
+        factor = scale_factor(components.vae)
         given.height, given.width = default_size(components.unet, factor, given.height, given.width)
         self.check_sizes(given, factor)
         if components.mg_adapter is not None:
@@ -153,7 +148,7 @@ class MGReferenceEncoderStep(ModularPipelineBlocks):
         given = self.get_block_state(state)
         given.reference_embeds = {}
         if given.reference_image:
-            factor = vae_scale_factor(components.vae)
+            factor = scale_factor(components.vae)
             size = components.mg_adapter.map_size(given.height // factor, given.width // factor)
             given.reference_embeds = components.mg_encoder.encode(given.reference_image, size, given.batch_size)
         self.set_block_state(state, given)
@@ -220,7 +215,7 @@ class MGPrepareLatentsStep(ModularPipelineBlocks):
             components._execution_device,
         )
         scheduler.set_timesteps(given.num_inference_steps, device=device)
-        given.timesteps, factor = scheduler.timesteps, vae_scale_factor(vae)
+        given.timesteps, factor = scheduler.timesteps, scale_factor(vae)
         count = given.batch_size * given.num_images_per_prompt
         shape = (count, vae.config.latent_channels, given.height // factor, given.width // factor)
         noise = randn_tensor(shape, generator=given.generator, device=device, dtype=unet.dtype)

@@ -67,7 +67,7 @@ class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
             neither way of use.
     """
 
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+    _callback_tensor_inputs = OfStableDiffusion.tensor_inputs
     _saved_together = ("pipeline_mg", "pipeline_mg_inpaint")  # so that one repository serves both tasks
 
     @torch.no_grad()

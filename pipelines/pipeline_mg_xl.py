@@ -69,7 +69,7 @@ class MGXLPipeline(FromNoise, Steered, OfStableDiffusionXL, DiffusionPipeline):
             way of use, or the UNet is not one of SDXL's base model (a refiner is refused).
     """
 
-    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "add_text_embeds", "add_time_ids"]
+    _callback_tensor_inputs = OfStableDiffusionXL.tensor_inputs
     _saved_together = ("pipeline_mg_xl", "pipeline_mg_xl_inpaint")  # so that one repository serves both tasks
 
     @torch.no_grad()

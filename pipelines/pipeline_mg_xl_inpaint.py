@@ -74,15 +74,7 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
             way of use, or the UNet is not one of SDXL's base model (a refiner is refused).
     """
 
-    _callback_tensor_inputs = [
-        "latents",
-        "prompt_embeds",
-        "negative_prompt_embeds",
-        "add_text_embeds",
-        "add_time_ids",
-        "mask",
-        "masked_image_latents",
-    ]
+    _callback_tensor_inputs = [*OfStableDiffusionXL.tensor_inputs, "mask", "masked_image_latents"]
     _saved_together = ("pipeline_mg_xl", "pipeline_mg_xl_inpaint")  # so that one repository serves both tasks
 
     @torch.no_grad()
@@ -162,17 +154,16 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
         """Repaint the white part of `mask_image`.
 
         Without `height` and `width` the edit is computed at the UNet's native size, brought back to the size of
-        `image` and pasted into it. With `padding_mask_crop` only the surroundings of the mask are computed. With
-        `height` or `width` and no `padding_mask_crop`, image and mask are brought to that size first, which is then
-        the size of the result; a pixel of the smaller mask is white if any pixel under it was.
+        `image` and pasted into it; with `padding_mask_crop` only the surroundings of the mask are computed. With
+        `height` or `width` alone, image and mask are brought to that size first, which is then the size of the
+        result; a pixel of the smaller mask is white if any pixel under it was.
 
         Args:
         Examples:
 
         Returns:
             `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the
-            attribution, if asked for). Outside the mask they equal `image` bit for bit (after resizing, where `height`
-            or `width` asked for it).
+            attribution, if asked for). Outside the mask they equal `image` (at the size asked for) bit for bit.
 
         Raises:
             ValueError: for arguments that cannot work, before anything is computed; the message says what to do.

@@ -16,6 +16,7 @@ from diffusers.loaders import (
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from .components import scale_factor
 from .conditioning import lora_scaled
 from .prompts import Prompts, listed
 
@@ -30,6 +31,7 @@ class OfStableDiffusion(
 ):
     """What a call hands over for Stable Diffusion 1 and 2."""
 
+    tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
     model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
     _optional_components = [
         "text_encoder",
@@ -70,7 +72,7 @@ class OfStableDiffusion(
                 f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
             )
         self.check_components()
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.vae_scale_factor = scale_factor(vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
     def check_text(self, given: SimpleNamespace, batch_size: int, size: tuple[int, int]) -> None:

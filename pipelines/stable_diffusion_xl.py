@@ -23,6 +23,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from .components import scale_factor
 from .prompts import Prompts, listed
 
 
@@ -36,6 +37,13 @@ class OfStableDiffusionXL(
 ):
     """What a call hands over for Stable Diffusion XL."""
 
+    tensor_inputs = [
+        "latents",
+        "prompt_embeds",
+        "negative_prompt_embeds",
+        "add_text_embeds",
+        "add_time_ids",
+    ]  # what a callback may replace
     model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
     _optional_components = [
         "text_encoder",
@@ -80,7 +88,7 @@ class OfStableDiffusionXL(
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.check_components()
         self.check_xl_components()
-        self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+        self.vae_scale_factor = scale_factor(vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
     def check_xl_components(self) -> None:

@@ -200,6 +200,11 @@ def _define():
         native = (native, native) if isinstance(native, int) else native
         return native[0] * factor if height is None else height, native[1] * factor if width is None else width
 
+
+    def scale_factor(vae: Any) -> int:
+        """Pixels per latent cell; 8 where there is no VAE, as in diffusers."""
+        return 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.references
     # -----------------------------------------------------------------------------------------------------------------
@@ -1223,6 +1228,7 @@ def _define():
     ):
         """What a call hands over for Stable Diffusion 1 and 2."""
 
+        tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
         model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
         _optional_components = [
             "text_encoder",
@@ -1263,7 +1269,7 @@ def _define():
                 f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
                 )
             self.check_components()
-            self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+            self.vae_scale_factor = scale_factor(vae)
             self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
         def check_text(self, given: SimpleNamespace, batch_size: int, size: tuple[int, int]) -> None:
@@ -1865,7 +1871,7 @@ def _define():
             neither way of use.
     """
 
-        _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]
+        _callback_tensor_inputs = OfStableDiffusion.tensor_inputs
         _saved_together = ("pipeline_mg", "pipeline_mg_inpaint")  # so that one repository serves both tasks
 
         @torch.no_grad()

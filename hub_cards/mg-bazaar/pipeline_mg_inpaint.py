@@ -206,6 +206,11 @@ def _define():
         native = (native, native) if isinstance(native, int) else native
         return native[0] * factor if height is None else height, native[1] * factor if width is None else width
 
+
+    def scale_factor(vae: Any) -> int:
+        """Pixels per latent cell; 8 where there is no VAE, as in diffusers."""
+        return 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.references
     # -----------------------------------------------------------------------------------------------------------------
@@ -1704,6 +1709,7 @@ def _define():
     ):
         """What a call hands over for Stable Diffusion 1 and 2."""
 
+        tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
         model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
         _optional_components = [
             "text_encoder",
@@ -1744,7 +1750,7 @@ def _define():
                 f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
                 )
             self.check_components()
-            self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 8
+            self.vae_scale_factor = scale_factor(vae)
             self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
         def check_text(self, given: SimpleNamespace, batch_size: int, size: tuple[int, int]) -> None:
@@ -2342,7 +2348,7 @@ def _define():
             neither way of use.
     """
 
-        _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "mask", "masked_image_latents"]
+        _callback_tensor_inputs = [*OfStableDiffusion.tensor_inputs, "mask", "masked_image_latents"]
         _saved_together = ("pipeline_mg", "pipeline_mg_inpaint")  # so that one repository serves both tasks
 
         @torch.no_grad()
@@ -2406,17 +2412,16 @@ def _define():
             """Repaint the white part of `mask_image`.
 
         Without `height` and `width` the edit is computed at the UNet's native size, brought back to the size of
-        `image` and pasted into it. With `padding_mask_crop` only the surroundings of the mask are computed. With
-        `height` or `width` and no `padding_mask_crop`, image and mask are brought to that size first, which is then
-        the size of the result; a pixel of the smaller mask is white if any pixel under it was.
+        `image` and pasted into it; with `padding_mask_crop` only the surroundings of the mask are computed. With
+        `height` or `width` alone, image and mask are brought to that size first, which is then the size of the
+        result; a pixel of the smaller mask is white if any pixel under it was.
 
         Args:
         Examples:
 
         Returns:
             `MultiGranularityPipelineOutput` with `images`, or a tuple that starts with them (and ends with the
-            attribution, if asked for). Outside the mask they equal `image` bit for bit (after resizing, where `height`
-            or `width` asked for it).
+            attribution, if asked for). Outside the mask they equal `image` (at the size asked for) bit for bit.
 
         Raises:
             ValueError: for arguments that cannot work, before anything is computed; the message says what to do.
