@@ -1,6 +1,4 @@
 """MGPipeline: pictures from noise, steered by the color, texture and shape of reference images, with or without text.
-
-What ships is one file, bundled from this one and the modules it needs (`mg_diffusion.bundling`).
 """
 
 from collections.abc import Callable

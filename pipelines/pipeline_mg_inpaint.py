@@ -2,8 +2,6 @@
 
 Every pixel outside the mask comes back bit for bit. Full masks are generation; a source picture as its own shape
 reference, with color or texture from elsewhere, is recoloring or retexturing.
-
-What ships is one file, bundled from this one and the modules it needs (`mg_diffusion.bundling`).
 """
 
 from collections.abc import Callable

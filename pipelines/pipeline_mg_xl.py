@@ -1,6 +1,4 @@
 """MGXLPipeline: `MGPipeline` for SDXL, with its two text encoders, pooled text and sizes.
-
-What ships is one file, bundled from this one and the modules it needs (`mg_diffusion.bundling`).
 """
 
 from collections.abc import Callable
