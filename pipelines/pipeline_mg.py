@@ -1,5 +1,4 @@
-"""MGPipeline: pictures from noise, steered by the color, texture and shape of reference images, with or without text.
-"""
+"""MGPipeline: pictures from noise, steered by the color, texture and shape of reference images, with or without text."""
 
 from collections.abc import Callable
 from typing import Any

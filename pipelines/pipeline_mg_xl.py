@@ -1,5 +1,4 @@
-"""MGXLPipeline: `MGPipeline` for SDXL, with its two text encoders, pooled text and sizes.
-"""
+"""MGXLPipeline: `MGPipeline` for SDXL, with its two text encoders, pooled text and sizes."""
 
 from collections.abc import Callable
 from typing import Any

@@ -21,85 +21,6 @@ TITLES = {
 }
 STEERED = " steered by the color, texture and shape of reference images"
 
-USE = {
-    "vae": """```python
-from diffusers import AutoencoderKL
-
-vae = AutoencoderKL.from_pretrained("{place}")
-```
-
-Stage `base` of the training takes it: `--vae`.""",
-    "base": """```python
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True)
-references = {{"color": ["#c81e1e:2", "#f5deb3"], "texture": "texture.png", "shape": "shape.png"}}
-image = pipe("a caption", reference_image=references).images[0]
-```
-
-`trust_remote_code` runs the pipeline's files in this repository; no other package is needed.""",
-    "text": """```python
-from diffusers import DiffusionPipeline
-
-pipe = DiffusionPipeline.from_pretrained("{place}", trust_remote_code=True)
-image = pipe("a caption").images[0]
-```""",
-    "adapter": """```python
-from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.pipelines import pipeline_class
-
-base, adapter = "{base}", "{place}"
-parts = {{
-    "mg_encoder": MGEncoder.from_pretrained(adapter, subfolder="mg_encoder"),
-    "mg_adapter": MGAdapter.from_pretrained(adapter, subfolder="mg_adapter"),
-}}
-pipe = pipeline_class(base).from_pretrained(base, **parts)
-references = {{"color": ["#c81e1e:2", "#f5deb3"], "texture": "texture.png", "shape": "shape.png"}}
-image = pipe("a caption", reference_image=references).images[0]
-```
-
-The weights are encoder and adapter alone. `mg-diffusion export --base {base} --adapter {place} -o my-model` makes a
-repository of both that loads without this package.""",
-}
-
-BODY = """
-# {title}
-
-Trained with MG-Diffusion (`pip install mg-diffusion`), stage `{stage}`, at {resolution} px: {steps:,} steps, {samples:,}
-samples{duration}. This card was written by the run.
-
-## Use
-
-{use}
-
-## What it reached
-
-![Losses and the norm of the gradient over the steps](curves.png)
-
-{figures}
-
-{grid}
-
-These are losses, not measures of quality. `mg-diffusion bench` measures how well references are followed.
-
-## Training
-
-{environment}
-
-Flags that differ from their defaults:
-
-{settings}
-
-## Limits
-
-- It knows pictures like those it was trained on, at {resolution} px.
-- Whether it repeats training pictures was not examined.
-
-## Licenses
-
-To be filled in by who publishes this: the license of the training pictures and whom to credit for them, the license of
-the model that training started from, if there was one, and the license of these weights (`license` in the front matter).
-"""
 GRID = """![Held-out pictures and what the model makes of them](grid.png)
 
 {rows}"""
@@ -113,6 +34,10 @@ BUCKET_NOTE = (
     f"Validation loss of held-out samples with fixed noise, in {BUCKETS} buckets of timesteps; each sample is measured "
     f"once a bucket, at one of its {TIMESTEPS_PER_BUCKET} fixed timesteps in turn. High timesteps are noise, low ones detail."
 )
+
+
+def template(name: str) -> str:
+    return Path(__file__).with_name("templates").joinpath(f"{name}.md").read_text(encoding="utf-8")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -164,7 +89,7 @@ def card(run: Run) -> str:
     place = (config.get("push_to_hub") and config["hub_model_id"]) or "path/to/weights"
     grids = sorted(run.folder.glob("grid-*.png"))
     duration = f", {timedelta(seconds=round(run.seconds))} h" if run.seconds else ""
-    return f"---\n{data.to_yaml()}\n---\n" + BODY.format(
+    return f"---\n{data.to_yaml()}\n---\n" + template("run_card").format(
         title=title,
         stage=config["stage"] + (" --text_only" if run.kind == "text" else ""),
         resolution=config["resolution"],
