@@ -116,6 +116,7 @@ def test_wheel_holds_code_and_default_model(wheel, project, repository):
         "mg_diffusion/mg_bench/lines.toml",
         "mg_diffusion/model_card/templates/model_card.md",
         "mg_diffusion/model_card/timed.toml",
+        "mg_diffusion/training/templates/run_card.md",
         "mg_diffusion/pipelines/pipeline_mg.py",
     } <= names
     assert "mg_diffusion/embedded/model_index.json" in names

@@ -96,7 +96,7 @@ def card(run: Run) -> str:
         steps=max(run.steps),
         samples=run.samples,
         duration=duration,
-        use=USE[run.kind].format(place=place, base=base or "path/to/the/base"),
+        use=template(f"use_{run.kind}").removesuffix("\n").format(place=place, base=base or "path/to/the/base"),
         figures=figures_table(run),
         grid=GRID.format(rows=GRID_ROWS.get(run.kind, GRID_ROWS["base"])) if grids else "No grid was drawn.",
         environment=environment_table(run),
