@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from string import Template
 
 from huggingface_hub import ModelCardData
 
@@ -96,7 +97,7 @@ def card(run: Run) -> str:
         steps=max(run.steps),
         samples=run.samples,
         duration=duration,
-        use=template(f"use_{run.kind}").removesuffix("\n").format(place=place, base=base or "path/to/the/base"),
+        use=Template(template(f"use_{run.kind}")).substitute(place=place, base=base or "path/to/the/base").rstrip(),
         figures=figures_table(run),
         grid=GRID.format(rows=GRID_ROWS.get(run.kind, GRID_ROWS["base"])) if grids else "No grid was drawn.",
         environment=environment_table(run),
