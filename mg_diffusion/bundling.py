@@ -8,13 +8,25 @@ transformers makes its modeling files out of modular ones.
 import ast
 import builtins
 import importlib.util
+import symtable
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 
-RESERVED = {*dir(builtins), "_define", "_name", "_value", "_source", "_file"}  # by builtins and the template
-CONTAINERS = ("dict", "list", "set", "defaultdict", "deque", "Counter", "OrderedDict")
+RESERVED = {*dir(builtins), "_define", "_name", "_value", "_source", "_file", "_part"}  # by builtins and the template
+CONTAINERS = (
+    "dict",
+    "list",
+    "set",
+    "deque",
+    "Counter",
+    "count",
+    "cycle",
+    "local",
+    "Lock",
+)  # and what ends in Dict, ...
+FILLING = ("add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update")
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 ASSIGNMENTS = (ast.Assign, ast.AnnAssign)
@@ -41,6 +53,9 @@ for _name, _value in _define().items():
     _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
     if isinstance(_value, type):
         _value._shipped_source = _source
+        for _part in vars(_value).values():
+            if isinstance(_part, type):
+                _part.__qualname__ = _part.__qualname__.removeprefix("_define.<locals>.")
 """
 
 
@@ -102,7 +117,7 @@ class Bundle:
     def _add(self, module: str) -> str:
         """Take in a module after those it needs; returns its docstring."""
         spec = importlib.util.find_spec(module)
-        source = Path(spec.origin).read_text(encoding="utf-8")
+        source = Path(spec.origin).read_text(encoding="utf-8-sig")
         tree, lines = ast.parse(source), source.split("\n")
         self.bodies[module] = ""  # known from now on, even to a module that imports it back
         self._refuse_what_cannot_be_bundled(module, tree)
@@ -129,6 +144,11 @@ class Bundle:
             *_bound_names(tree),
             *(a.asname or a.name for n in heads for a in getattr(n, "names", ())),
         }
+        ambiguous = list(_ambiguous_in_classes(symtable.symtable(source, module, "exec"), self.provided[module]))
+        if ambiguous:
+            raise ValueError(
+                f"{module} binds {ambiguous} in a class that reads it from outside, too. Rename one of them."
+            )
         del self.bodies[module]  # to the end: behind what it needs
         self.bodies[module] = "\n".join(lines[first:]).strip("\n")
         is_documented = ast.get_docstring(tree) is not None
@@ -155,6 +175,7 @@ class Bundle:
 
     def _refuse_what_cannot_be_bundled(self, module: str, tree: ast.Module) -> None:
         top = set(tree.body)
+        constants = set(_bound_names(ast.Module([node for node in tree.body if isinstance(node, ASSIGNMENTS)], [])))
         for node in ast.walk(tree):
             reason = None
             if isinstance(node, ast.ImportFrom) and node.level:
@@ -168,8 +189,8 @@ class Bundle:
                 reason = "cannot stand inside of a function, where the bundle has all it imports; name what is needed"
             elif isinstance(node, ast.Name) and node.id in ("__name__", "__file__", "__package__", "__spec__"):
                 reason = "is another one in a bundle"
-            elif isinstance(node, ast.ClassDef) and (own := _read_and_bound_in_class(node)):
-                reason = f"binds {sorted(own)} and reads it from outside; inside of a function that fails"
+            elif _fills(node, constants):
+                reason = "fills a constant of the module, which two versions in one process would not share"
             elif isinstance(node, IMPORTS) and self.root in _roots(node):
                 why = "by its name, which is not installed where the bundle runs; import relatively"
                 reason = f"imports {self.root} {why}"
@@ -205,20 +226,30 @@ def _is_state(node: ast.stmt) -> bool:
     if not isinstance(node, ASSIGNMENTS):
         return not (_is_docstring(node) or isinstance(node, (*IMPORTS, *DEFINITIONS)))
     value, targets = node.value, node.targets if isinstance(node, ast.Assign) else [node.target]
-    is_container = isinstance(value, ast.Call) and ast.unparse(value.func).rpartition(".")[2] in CONTAINERS
+    called = ast.unparse(value.func).rpartition(".")[2] if isinstance(value, ast.Call) else ""
+    is_container = called in CONTAINERS or called.lower().endswith(("dict", "dictionary", "set"))
     is_empty = isinstance(value, (ast.List, ast.Dict)) and not getattr(value, "elts", getattr(value, "keys", None))
     is_part = any(isinstance(target, (ast.Subscript, ast.Attribute)) for target in targets)
     return is_container or is_empty or is_part or any(isinstance(one, ast.NamedExpr) for one in ast.walk(node))
 
 
-def _read_and_bound_in_class(node: ast.ClassDef) -> set[str]:
-    """Names that the body of a class binds and reads while it runs, such as in `f = staticmethod(f)` after no `def f`."""
-    read, bound = set(), set()
-    for statement in node.body:
-        if isinstance(statement, ASSIGNMENTS) and statement.value is not None:
-            read |= {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)} - bound
-        bound |= set(_bound_names(ast.Module([statement], [])))
-    return read & bound
+def _fills(node: ast.AST, constants: set[str]) -> bool:
+    """Whether an expression changes a container that is a constant of its module."""
+    target = None
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        target = node.value
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in FILLING:
+        target = node.func.value
+    return isinstance(target, ast.Name) and target.id in constants
+
+
+def _ambiguous_in_classes(table: symtable.SymbolTable, outside: set[str]) -> Iterator[str]:
+    """Names that the body of a class binds and reads while they are bound outside, too: inside of a function it fails."""
+    for child in table.get_children():
+        if child.get_type() == "class":
+            names = (s.get_name() for s in child.get_symbols() if s.is_assigned() and s.is_referenced())
+            yield from (f"{child.get_name()}.{name}" for name in names if name in outside)
+        yield from _ambiguous_in_classes(child, outside)
 
 
 def _indented(code: str) -> str:

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable
 
 
-INDENT = {"initial_indent": " " * 12, "subsequent_indent": " " * 16, "break_on_hyphens": False}
+INDENT = {"initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_on_hyphens": False}
 # By argument, or by several that belong together.
 ARGUMENTS = {
     "prompt": 'one or several; `None` is "" where there is a text encoder.',
@@ -24,7 +24,8 @@ ARGUMENTS = {
     "height, width": "in pixels; by default the UNet's native size.",
     "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
     "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
-    "num_inference_steps": "number of denoising steps (at strength 1); `timesteps` or `sigmas` set them one by one.",
+    "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
+        scheduler takes it.""",
     "guidance_scale": "how far to go beyond the prediction without prompt and references; 1 is off.",
     "negative_prompt": "what to steer away from; one for all prompts or one for each.",
     "negative_prompt_2": "for the second text encoder, `negative_prompt` by default.",
@@ -90,18 +91,19 @@ def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
     """
 
     def fill(function: Callable) -> Callable:
+        if function.__doc__ is None:  # `python -OO`
+            return function
         names = list(inspect.signature(function).parameters)
-        written = []
         known = {name for key in ARGUMENTS for name in key.split(", ")}
+        written = []
         for key, meaning in {**ARGUMENTS, **{name: own[name] for name in own.keys() - known}}.items():
             given = [name for name in key.split(", ") if name in names]
             if given:
                 entry = f"{', '.join(given)}: {own.get(given[0], meaning)}"
-                written.append((names.index(given[0]), textwrap.fill(" ".join(entry.split()), 119, **INDENT)))
-        text = "\n".join(line for _, line in sorted(written))
-        function.__doc__ = function.__doc__.replace("        Args:\n", f"        Args:\n{text}\n").replace(
-            "        Examples:\n", example.lstrip("\n")
-        )
+                written.append((names.index(given[0]), textwrap.fill(" ".join(entry.split()), 111, **INDENT)))
+        arguments = "\n".join(line for _, line in sorted(written))
+        function.__doc__ = inspect.cleandoc(function.__doc__).replace("Args:\n", f"Args:\n{arguments}\n", 1)
+        function.__doc__ = function.__doc__.replace("Examples:\n", textwrap.dedent(example).lstrip("\n"), 1)
         return function
 
     return fill

@@ -92,6 +92,9 @@ def test_a_bundle_runs_like_its_modules(package, tmp_path):
 
             def of(self, x):
                 return double(x) + triple(x) + math.floor(LIMIT)
+
+            class Inner:
+                """Inside."""
         ''',
         other="import math\n\n\ndef double(x):\n    return 2 * math.ceil(x)\n",
         deep="from .other import double\n\n\ndef triple(x):\n    return double(x) + x\n",
@@ -102,7 +105,8 @@ def test_a_bundle_runs_like_its_modules(package, tmp_path):
     assert alone.Kind().of(2) == kind().of(2) == 13 and alone.Kind.__doc__ == kind.__doc__
     assert text.count("def double") == text.count("import math") == 1
     assert "3.2" in text.splitlines()[0] and alone.__doc__ == 'What it is for: \\d, "quotes" and more.'
-    assert type(pickle.loads(pickle.dumps(alone.Kind()))) is alone.Kind
+    for inside in (alone.Kind, alone.Kind.Inner):
+        assert type(pickle.loads(pickle.dumps(inside()))) is inside
     sys.modules.pop("alone")
 
 
@@ -133,7 +137,23 @@ def test_a_bundle_runs_like_its_modules(package, tmp_path):
         ("from .other import f", "from __future__ import annotations\ndef f(): pass", "cannot stand inside"),
         ("from .other import f", "from math import *\ndef f(): pass", "cannot stand inside"),
         ("from .other import f", "def f(): return __file__", "is another one in a bundle"),
-        ("from .other import f", "N = 1\nclass A:\n    N = N\ndef f(): pass", "binds .'N'. and reads it"),
+        (
+            "from .other import f",
+            "N = 1\nclass A:\n    N = N\ndef f(): pass",
+            "binds .'A.N'. in a class that reads it",
+        ),
+        (
+            "from .other import f",
+            "x = 1\nclass A:\n    def f(self, y=x): pass\n    x = 2\ndef f(): pass",
+            "binds .'A.x'.",
+        ),
+        ("from .other import f", "T = {1: 2}\ndef f():\n    T[3] = 4", "fills a constant of the module"),
+        ("from .other import f", "T = [1]\ndef f():\n    T.append(4)", "fills a constant of the module"),
+        (
+            "from .other import f",
+            "import weakref\nT = weakref.WeakKeyDictionary()\ndef f(): pass",
+            "neither an import",
+        ),
         (
             "from .other import f",
             "T = {1: 2}\nT[3] = 4\ndef f(): pass",

@@ -36,7 +36,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.arguments
     # -----------------------------------------------------------------------------------------------------------------
-    INDENT = {"initial_indent": " " * 12, "subsequent_indent": " " * 16, "break_on_hyphens": False}
+    INDENT = {"initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_on_hyphens": False}
     # By argument, or by several that belong together.
     ARGUMENTS = {
         "prompt": 'one or several; `None` is "" where there is a text encoder.',
@@ -55,7 +55,8 @@ def _define():
         "height, width": "in pixels; by default the UNet's native size.",
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
         "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
-        "num_inference_steps": "number of denoising steps (at strength 1); `timesteps` or `sigmas` set them one by one.",
+        "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
+        scheduler takes it.""",
         "guidance_scale": "how far to go beyond the prediction without prompt and references; 1 is off.",
         "negative_prompt": "what to steer away from; one for all prompts or one for each.",
         "negative_prompt_2": "for the second text encoder, `negative_prompt` by default.",
@@ -121,18 +122,19 @@ def _define():
     """
 
         def fill(function: Callable) -> Callable:
+            if function.__doc__ is None:  # `python -OO`
+                return function
             names = list(inspect.signature(function).parameters)
-            written = []
             known = {name for key in ARGUMENTS for name in key.split(", ")}
+            written = []
             for key, meaning in {**ARGUMENTS, **{name: own[name] for name in own.keys() - known}}.items():
                 given = [name for name in key.split(", ") if name in names]
                 if given:
                     entry = f"{', '.join(given)}: {own.get(given[0], meaning)}"
-                    written.append((names.index(given[0]), textwrap.fill(" ".join(entry.split()), 119, **INDENT)))
-            text = "\n".join(line for _, line in sorted(written))
-            function.__doc__ = function.__doc__.replace("        Args:\n", f"        Args:\n{text}\n").replace(
-                "        Examples:\n", example.lstrip("\n")
-            )
+                    written.append((names.index(given[0]), textwrap.fill(" ".join(entry.split()), 111, **INDENT)))
+            arguments = "\n".join(line for _, line in sorted(written))
+            function.__doc__ = inspect.cleandoc(function.__doc__).replace("Args:\n", f"Args:\n{arguments}\n", 1)
+            function.__doc__ = function.__doc__.replace("Examples:\n", textwrap.dedent(example).lstrip("\n"), 1)
             return function
 
         return fill
@@ -1945,3 +1947,6 @@ for _name, _value in _define().items():
     _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
     if isinstance(_value, type):
         _value._shipped_source = _source
+        for _part in vars(_value).values():
+            if isinstance(_part, type):
+                _part.__qualname__ = _part.__qualname__.removeprefix("_define.<locals>.")

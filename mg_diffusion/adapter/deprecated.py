@@ -27,7 +27,8 @@ class DeprecatedNames:
     def vary(self, features: Any, batch_size: int, generator: Any = None, drawn: Any = None) -> FeatureSet:
         _warn("vary", "`draw_variation` and `apply_variation`")
         own = _one_of_each(features)
-        return apply_variation(own, batch_size, drawn or draw_variation(own, batch_size, generator))
+        drawn = draw_variation(own, batch_size, generator) if drawn is None else drawn
+        return apply_variation(own, batch_size, drawn)
 
     def condition_apart(
         self, unet: Any, features: Any, strengths: torch.Tensor, latent_size: Any, fusion_scale: Any = 1.0

@@ -1,6 +1,7 @@
 """MGPipeline: what it computes, against the stock pipeline where there is one."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from diffusers import EulerDiscreteScheduler, HeunDiscreteScheduler, StableDiffu
 from diffusers.callbacks import SDCFGCutoffCallback
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
+from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline, MGXLInpaintPipeline, MGXLPipeline
 
 from .tiny import SIZE, picture, references, seeded
 
@@ -687,3 +688,14 @@ def test_embeds_of_text_serve_without_its_encoder(make):
     without = MGPipeline(**{**pipeline.components, "text_encoder": None, "tokenizer": None})
     found = run(without, None, prompt_embeds=prompt, negative_prompt_embeds=negative, reference_image=references())
     torch.testing.assert_close(found, run(pipeline, reference_image=references()))
+
+
+@pytest.mark.parametrize("kind", [MGPipeline, MGInpaintPipeline, MGXLPipeline, MGXLInpaintPipeline])
+def test_every_argument_is_documented(kind):
+    text = kind.__call__.__doc__
+    entries = re.findall(
+        r"^    ((?:\w+, )*\w+): ", text.partition("Args:\n")[2].partition("Examples:")[0], re.MULTILINE
+    )
+    documented = [name for entry in entries for name in entry.split(", ")]
+    assert sorted(documented) == sorted(set(inspect.signature(kind.__call__).parameters) - {"self"})
+    assert ">>> pipe(" in text.replace("= pipe(", ">>> pipe(") and "Returns:" in text and "Raises:" in text

@@ -734,7 +734,8 @@ def _define():
         def vary(self, features: Any, batch_size: int, generator: Any = None, drawn: Any = None) -> FeatureSet:
             _warn("vary", "`draw_variation` and `apply_variation`")
             own = _one_of_each(features)
-            return apply_variation(own, batch_size, drawn or draw_variation(own, batch_size, generator))
+            drawn = draw_variation(own, batch_size, generator) if drawn is None else drawn
+            return apply_variation(own, batch_size, drawn)
 
         def condition_apart(
             self, unet: Any, features: Any, strengths: torch.Tensor, latent_size: Any, fusion_scale: Any = 1.0
@@ -1265,3 +1266,6 @@ for _name, _value in _define().items():
     _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
     if isinstance(_value, type):
         _value._shipped_source = _source
+        for _part in vars(_value).values():
+            if isinstance(_part, type):
+                _part.__qualname__ = _part.__qualname__.removeprefix("_define.<locals>.")

@@ -1615,3 +1615,6 @@ for _name, _value in _define().items():
     _value.__qualname__ = _name  # as at the top of a module, so that it can be pickled
     if isinstance(_value, type):
         _value._shipped_source = _source
+        for _part in vars(_value).values():
+            if isinstance(_part, type):
+                _part.__qualname__ = _part.__qualname__.removeprefix("_define.<locals>.")
