@@ -151,10 +151,9 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
     ) -> MultiGranularityPipelineOutput | tuple:
         """Repaint the white part of `mask_image`.
 
-        Without `height` and `width` the edit is computed at the UNet's native size, brought back to the size of
-        `image` and pasted into it; with `padding_mask_crop` only the surroundings of the mask are computed. With
-        `height` or `width` alone, image and mask are brought to that size first, which is then the size of the
-        result; a pixel of the smaller mask is white if any pixel under it was.
+        Without `height` and `width` the edit is computed at the UNet's native size, brought back to that of `image` and
+        pasted into it. With one of them and no `padding_mask_crop`, image and mask are brought to that size first, which
+        is then that of the result; a pixel of the smaller mask is white if any pixel under it was.
 
         Args:
         Examples:
