@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, READABLE_PIXELS
 
+from .detail_flags import DETAIL_AT_LEAST, add_detail, check_detail
 from .trackers import PACKAGES, chosen_trackers
 
 
-STAGES = ("vae", "base", "adapter")
+STAGES = ("vae", "base", "adapter", "detail")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 # The smallest value that means something; `None` stands for "not given".
 AT_LEAST = {
@@ -36,6 +37,7 @@ AT_LEAST = {
     "streaming_window": 1,
     "samples_per_picture": 1,
     "lora_rank": 1,
+    **DETAIL_AT_LEAST,
 }
 ABOVE_ZERO = ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma")
 STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
@@ -80,7 +82,7 @@ def build_parser(is_fine_tuning: bool = False) -> argparse.ArgumentParser:
 
 def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
     _add_common(parser)
-    {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter}[stage](parser)
+    {"vae": _add_vae, "base": _add_base, "adapter": _add_adapter, "detail": add_detail}[stage](parser)
 
 
 def defaults_of(stage: str, is_fine_tuning: bool = False) -> dict[str, object]:
@@ -295,7 +297,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in OF_REFERENCES if args.stage == "base" and args.text_only else ():
         if name in given:
             parser.error(f"--{name} contradicts --text_only, which trains without references")
-    if args.stage != "vae" and not getattr(args, "text_only", False):
+    if hasattr(args, "composite_share") and not getattr(args, "text_only", False):
         shares = args.composite_share, args.rendered_share
         if min(shares) < 0 or sum(shares) > 1:
             parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")
@@ -303,6 +305,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
     _check_data(parser, args)
+    if args.stage == "detail":
+        check_detail(parser, args, given)
     text_width = getattr(args, "text_width", None)
     if text_width is not None and (text_width < 4 or text_width % 4):
         parser.error(f"--text_width must be a multiple of 4, got {text_width}")
