@@ -180,14 +180,16 @@ def paint_octaves(
         )
     for octave in range(octaves):
         height, width = smaller.shape[2:]
-
-        def shrunk(maps: torch.Tensor | float, factor: int = 2) -> torch.Tensor:
-            maps = torch.as_tensor(maps).to(smaller)
-            size = (height * factor, width * factor)
-            return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
-
-        scales = shrunk(canvas_scale, 1), shrunk(sketch_scale, 1)
-        conditions = condition(smaller, shrunk(canvas), scales[0], shrunk(sketch), scales[1])
+        scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
+        laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
+        pairs = (part for pair in zip(laid, scales, strict=True) for part in pair)
         level = levels[min(octave, len(levels) - 1)]
-        smaller = paint_octave(unet, scheduler, conditions, level, num_inference_steps, generator).clamp(-1, 1)
+        smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
+        smaller = smaller.clamp(-1, 1)
     return smaller
+
+
+def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
+    maps = torch.as_tensor(maps).to(like)
+    return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")

@@ -6,6 +6,7 @@ larger part of the same data set begins with the chunks of a smaller one.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -138,9 +139,7 @@ def build_rows(
         for number, start in enumerate(tqdm(range(0, len(rgb), CHUNK), desc=f"laying out {kind}", mininterval=5)):
             some = rgb[start : start + CHUNK]
             identity = [code, kind, pixels_of(some), str([side, crossings_a_photo, seed, number])]
-            found.append(
-                keep(cache_dir, f"detail-{kind}", identity, lambda some=some: make(some, 1000 * number + seed))
-            )
+            found.append(keep(cache_dir, f"detail-{kind}", identity, partial(make, some, 1000 * number + seed)))
         return found
 
     laid = chunks_of(
