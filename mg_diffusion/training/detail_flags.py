@@ -32,5 +32,7 @@ def check_detail(parser: argparse.ArgumentParser, args: argparse.Namespace, give
         parser.error(
             f"--crop_size must be a multiple of 16 and at most half of --resolution {args.resolution}, got {args.crop_size}"
         )
+    if args.materials_dir and args.resolution < 64:
+        parser.error(f"--materials_dir needs --resolution of at least 64, got {args.resolution}")
     if args.streaming:
         parser.error("--streaming contradicts stage detail, which lays out all its pictures before it begins")

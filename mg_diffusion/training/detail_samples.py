@@ -90,7 +90,7 @@ class DetailStream(Dataset):
             plain = lab_to_rgb(layers.plain) * 2 - 1
         maps = [F.avg_pool2d(one, factor) if factor > 1 else one for one in (picture, plain, layers.told, sketch)]
         hole = torch.ones(1, cells, cells) if rng.random() > HOLE_SHARE else random_mask(rng, cells, whole=0)
-        level = 0.0 if rng.random() < FAULTLESS_SHARE else LARGEST_LEVEL * rng.random() ** 1.5
+        level = 0.0 if rng.random() < FAULTLESS_SHARE else LARGEST_LEVEL * rng.random() ** 2
         smaller = faulty(rng, *(F.avg_pool2d(one, 2) for one in maps[:2]), hole, level)
         sample = {
             "image": maps[0],
