@@ -93,6 +93,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. `weights/` in `args.output_dir` is a `UNet2DModel`."""
     accelerator = start(args)
     pictures, held_out = load_splits(args)
+    if args.init_from:
+        unet = UNet2DModel.from_pretrained(args.init_from)
+    else:
+        unet = build_detail_unet(args.block_out_channels, args.layers_per_block, args.crop_size // 2)
     materials = None
     if args.materials_dir:
         limits = replace(limits_of(args), size=args.resolution // 2, report=None)
@@ -101,10 +105,6 @@ def run(args: Namespace) -> list[dict[str, float]]:
     share = args.num_crossings / len(pictures)
     rows = build_rows(pictures.whole, materials, share, args.seed, args.cache_dir)
     stream = DetailStream(rows, args.crop_size, length, args.seed)
-    if args.init_from:
-        unet = UNet2DModel.from_pretrained(args.init_from)
-    else:
-        unet = build_detail_unet(args.block_out_channels, args.layers_per_block, args.crop_size // 2)
     objective = DetailObjective(args.snr_gamma)
     held = None
     if held_out is not None:
@@ -115,7 +115,8 @@ def run(args: Namespace) -> list[dict[str, float]]:
         if held is None:
             return {}
         unet.eval()
-        losses = validation_loss(objective, unet, held, accelerator.device)
+        with torch.no_grad(), accelerator.autocast():
+            losses = validation_loss(objective, unet, held, accelerator.device)
         with gathered(unet):
             if accelerator.is_main_process:
                 save_sheet(unet, held, Path(args.output_dir, f"grid-{step:06d}.png"))
