@@ -17,7 +17,7 @@ WITH_DEMO := $(VENV)/.demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-upstream test-quantization quality fix-copies train-tiny clean
+.PHONY: help run demo test test-upstream test-quantization quality bundles modular train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -43,8 +43,11 @@ quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
-fix-copies: $(INSTALLED)  ## rewrite what pipelines/*.py copy from each other from its source
-	$(PY) -m tests.pipelines.fix_copies
+bundles: $(INSTALLED)  ## write the code in hub_cards/mg-bazaar anew from its source
+	$(PY) -c "from mg_diffusion.bundling import refresh; refresh('hub_cards/mg-bazaar')"
+
+modular: $(INSTALLED)  ## write hub_cards/mg-bazaar-modular beside its card, from hub_cards/mg-bazaar
+	$(PY) -m mg_diffusion.export_modular hub_cards/mg-bazaar hub_cards/mg-bazaar-modular
 
 train-tiny: $(INSTALLED)  ## train a very small model for a few steps, to see that training works
 	$(PY) -m mg_diffusion.training.tiny

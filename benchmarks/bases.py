@@ -9,7 +9,6 @@ import gc
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.recipe import prepare_output, replacing, versions
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.recipe import prepare_output, save_json, versions
 
-from .speed import GRANULARITIES, step_inputs
+from .speed import step_inputs
 
 
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
@@ -160,8 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.collect()
         print(name, json.dumps(found[name]), flush=True)
     result = {"bases": found, "settings": {"side": options.side, "dtype": "bfloat16", "versions": versions()}}
-    with replacing(output) as part:
-        Path(part).write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_json(result, output)
     print(table(found))
     return 0
 

@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,16 +24,16 @@ from scipy.stats import spearmanr
 
 from benchmarks.speed import medians
 from mg_diffusion import MGInpaintPipeline, MGPipeline
-from mg_diffusion.bench.methods import PipelineMethod
-from mg_diffusion.bench.pools import read_pool
 from mg_diffusion.evaluation.control import pairwise_control, random_triples, write_json
 from mg_diffusion.evaluation.intervals import interval
 from mg_diffusion.evaluation.metrics import color_distance, describe, distances
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
+from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.recipe import prepare_output, versions
 
 
-GRANULARITIES = ("color", "texture", "shape")
 DEFAULT_OUTPUT = "hub_cards/mg-bazaar/control_surface.json"
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 BINS = 6  # of each channel of the RGB histograms
@@ -78,8 +79,8 @@ def crossed(
     """What a method makes of triples of pictures, each with its place as seed."""
 
     def make(places: Sequence[int]) -> list[np.ndarray]:
-        lent = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
-        return method.generate(seeds=list(places), scales=scales, **lent)
+        references = {key: [pool[triples[place][key]] for place in places] for key in GRANULARITIES}
+        return method.generate(seeds=list(places), scales=scales, **references)
 
     return batches(make, len(triples))
 
@@ -195,26 +196,37 @@ SECTIONS: dict[str, Callable[[Any, Sequence[np.ndarray], argparse.Namespace], An
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def build_parser(description: str, count: int, counted: str, output: str) -> argparse.ArgumentParser:
+    """The flags of a benchmark that makes pictures of photographs."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", required=True, metavar="FOLDER", help="photographs the model was not trained on")
     parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
-    parser.add_argument(
-        "--count", type=int, default=100, help="triples; regions and edits take half of it; default: 100"
-    )
+    parser.add_argument("--count", type=int, default=count, help=f"{counted}; default: {count}")
+    parser.add_argument("--output", default=output, metavar="FILE.json")
+    return parser
+
+
+def read_inputs(options: argparse.Namespace) -> tuple[Path, Any, list[np.ndarray], dict[str, Any]]:
+    """Of the flags of `build_parser`: the output, the pipeline, the photographs and the settings."""
+    output = prepare_output(options.output, ".json")
+    pipe = load_pipeline(MGPipeline, options.model)
+    pipe.set_progress_bar_config(disable=True)
+    pool = read_pool(options.data, None, pipe.unet.config.sample_size * pipe.vae_scale_factor).pictures
+    settings = {"count": options.count, "model": model_name(options.model), "versions": versions()}
+    return output, pipe, pool, settings
+
+
+def main(arguments: list[str] | None = None) -> None:
+    counted = "triples; regions and edits take half of it"
+    parser = build_parser(__doc__.splitlines()[0], 100, counted, DEFAULT_OUTPUT)
     parser.add_argument("--repeats", type=int, default=7, help="of the times; default: 7")
     parser.add_argument(
         "--sections", nargs="+", choices=SECTIONS, metavar="NAME", help=f"only these: {', '.join(SECTIONS)}"
     )
-    parser.add_argument("--output", default=DEFAULT_OUTPUT, metavar="FILE.json")
     options = parser.parse_args(arguments)
     quiet()
     try:
-        output = prepare_output(options.output, ".json")
-        pipe = load_pipeline(MGPipeline, options.model)
-        pipe.set_progress_bar_config(disable=True)
-        pool = read_pool(options.data, None, pipe.unet.config.sample_size * pipe.vae_scale_factor).pictures
-        settings = {"count": options.count, "model": model_name(options.model), "versions": versions()}
+        output, pipe, pool, settings = read_inputs(options)
         # Sections that are not asked for keep what an earlier run with the same settings wrote.
         earlier = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
         kept = earlier if earlier.get("settings") == settings else {}

@@ -1,11 +1,10 @@
 """Many visitors of the demo's page at once: `python -m benchmarks.demo_load`; figures for docs/demo.md.
 
-A server is started. Clients upload references, ask for pictures, edits, sweeps, explanations and cards, wait for them
+A server is started. Clients upload references, ask for pictures, edits, sweeps, explanations and granularity cards, wait for them
 and take them home, one after the other. A request ends well, is refused with a message, or has failed.
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -27,7 +26,7 @@ import httpx
 import PIL.Image
 import torch
 
-from mg_diffusion.recipe import replacing
+from mg_diffusion.recipe import save_json
 
 
 OUTPUT = Path(__file__).parent / "results" / "demo_load.json"
@@ -39,9 +38,6 @@ MORE = {"sweep": {"columns": 3, "across": "shape"}, "make_card": {"granularity":
 Record = dict[str, Any]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Visitors
-# ---------------------------------------------------------------------------------------------------------------------
 def draw_files(folder: Path) -> dict[str, str]:
     """The pictures that visitors bring along."""
     from demo.references import reference, scene
@@ -79,9 +75,9 @@ class Visitor:
         from gradio_client import handle_file
 
         wanted = ("texture_picture", "shape_picture", *(("photo", "mask") if kind == "edit" else ()))
-        lent = {name: handle_file(self.files[name]) for name in wanted}
-        lent |= {"color_palette": "#023047, #219ebc:2, #8ecae6", "seed": self.chance.randrange(1000)}
-        self.client.predict(**lent, steps=self.steps, **MORE.get(kind, {}), api_name=f"/{kind}")
+        given = {name: handle_file(self.files[name]) for name in wanted}
+        given |= {"color_palette": "#023047, #219ebc:2, #8ecae6", "seed": self.chance.randrange(1000)}
+        self.client.predict(**given, steps=self.steps, **MORE.get(kind, {}), api_name=f"/{kind}")
 
     def record(self, kind: str) -> Record:
         """How it went: `kind`, `seconds`, `outcome` ("done", "refused" or "failed") and `message`."""
@@ -148,9 +144,6 @@ class Watch(threading.Thread):
                 time.sleep(1)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The server, and the figures
-# ---------------------------------------------------------------------------------------------------------------------
 @contextmanager
 def serving(log: Path, **options: Any) -> Iterator[tuple[str, subprocess.Popen]]:
     """The page in a process of its own, when it answers: its address and the process.
@@ -277,8 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     result = measure(options)
-    with replacing(options.output) as part:
-        part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_json(result, options.output)
     print(table(result))
     for message, count in result["messages"].items():
         print(f"{count} x {message}")

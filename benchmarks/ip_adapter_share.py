@@ -7,7 +7,6 @@ part alone changes it by a: `size` is |a| / |c|, and `explained` 1 - |c - a|^2 /
 nothing. Both are means over the triples.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mg_diffusion import MGPipeline
-from mg_diffusion.bench.pools import read_pool
 from mg_diffusion.evaluation.control import random_triples, write_json
-from mg_diffusion.loading import load_pipeline, model_name, quiet
-from mg_diffusion.recipe import prepare_output, versions
+from mg_diffusion.loading import quiet
+
+from .control_surface import build_parser, read_inputs
 
 
 STEPS = 20
@@ -105,19 +103,10 @@ def measure(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="photographs the model was not trained on")
-    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
-    parser.add_argument("--count", type=int, default=16, help="triples; default: 16")
-    parser.add_argument("--output", default=DEFAULT_OUTPUT, metavar="FILE.json")
-    options = parser.parse_args(arguments)
+    options = build_parser(__doc__.splitlines()[0], 16, "triples", DEFAULT_OUTPUT).parse_args(arguments)
     quiet()
     try:
-        output = prepare_output(options.output, ".json")
-        pipe = load_pipeline(MGPipeline, options.model)
-        pipe.set_progress_bar_config(disable=True)
-        pool = read_pool(options.data, None, pipe.unet.config.sample_size * pipe.vae_scale_factor).pictures
-        settings = {"count": options.count, "model": model_name(options.model), "versions": versions()}
+        output, pipe, pool, settings = read_inputs(options)
         write_json(output, {"settings": settings, **measure(pipe, pool, options.count)})
         print(output.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

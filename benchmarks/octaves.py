@@ -22,18 +22,15 @@ from diffusers import UNet2DModel
 from skimage.color import rgb2lab
 
 from mg_diffusion import MGPipeline
-from mg_diffusion.bench.pools import read_pool
+from mg_diffusion.adapter.quilting import lay_tiles
+from mg_diffusion.adapter.sketch import lay_palette, turn_colors
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.structure import nearest_turn
+from mg_diffusion.encoder.texture import draw_tiles, texture_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 from mg_diffusion.evaluation.metrics import describe, distances
 from mg_diffusion.evaluation.squeezenet import load_squeezenet, pooled_features
-from mg_diffusion.modeling_mg_adapter import lay_palette, lay_tiles, turn_colors
-from mg_diffusion.modeling_mg_encoder import (
-    draw_tiles,
-    edge_preserving_smooth,
-    nearest_turn,
-    rgb_to_lab,
-    shape_view,
-    texture_view,
-)
+from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.octaves import LEVELS, STEPS, paint_octaves
 from mg_diffusion.training.composer import add_texture, flatten_regions, lab_to_rgb
 from mg_diffusion.training.detail_pool import NUM_TILES, colors_of

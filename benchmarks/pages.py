@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
 from .demo_load import table as demo_load_table
@@ -23,7 +25,6 @@ TRAINING = PAGE.with_name("training.md")
 FINE_TUNING_PAGE = PAGE.with_name("fine-tuning.md")
 DEMO_PAGE = PAGE.with_name("demo.md")
 BASELINES = Path(__file__).resolve().parents[1] / "hub_cards" / "mg-bazaar" / "baselines"
-SCORES = ("color", "texture", "shape")
 
 
 def read(place: Path) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def read(place: Path) -> dict[str, Any]:
 def scores(found: dict[str, Any], track: str) -> list[float]:
     """Own reference nearest of 32 for color, texture and shape, and all three; in percent."""
     method = found[track]["method"]
-    return [100 * method["top1"][name]["mean"] for name in SCORES] + [100 * method["joint"]["mean"]]
+    return [100 * method["top1"][name]["mean"] for name in GRANULARITIES] + [100 * method["joint"]["mean"]]
 
 
 def share_table() -> str:
@@ -84,11 +85,7 @@ def blocks_of(place: Path) -> dict[str, str]:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
     if place == DEMO_PAGE:
         return {"load": demo_load_table(read(DEMO_LOAD))}
-    return {
-        "bases": bases_table(read(RESULTS / "bases.json")["bases"]),
-        "share": share_table(),
-        "speed": speed_text(),
-    }
+    return {"bases": bases_table(read(RESULTS / "bases.json")["bases"]), "share": share_table(), "speed": speed_text()}
 
 
 def rewritten(page: str, place: Path = PAGE) -> str:

@@ -17,8 +17,9 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from mg_diffusion import MGAdapter, MGEncoder
+from mg_diffusion.granularities import GRANULARITIES
 
-from .speed import GRANULARITIES, pictures
+from .speed import pictures
 
 
 IP_TOKENS = 16  # of IP-Adapter Plus
@@ -56,7 +57,7 @@ def ours(unet: UNet2DConditionModel, call: Callable[..., Any], inputs: dict[str,
 
     def once() -> Any:
         features = encoder.encode(references, size=adapter.map_size(side, side))
-        return adapter.condition(unet, adapter.vary(features, 2), strengths, (side, side))
+        return adapter.assemble_conditioning(unet, features, strengths, (side, side)).at_step()
 
     folded, residuals = once()
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mg_diffusion.recipe import prepare_output, replacing, versions
+from mg_diffusion.recipe import prepare_output, save_json, versions
 
 from .bases import build_unet, count
 from .peers import PEERS, Peer
@@ -56,11 +56,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     times = medians({name: peer.step for name, peer in peers.items()}, options.repeats, unet.device, around)
     once = medians({name: peer.once for name, peer in peers.items()}, max(1, options.repeats // 2), unet.device)
     return {
-        name: {
-            "step_ms": times[name],
-            "once_ms": once[name],
-            "parameters": sum(count(part) for part in peer.parts),
-        }
+        name: {"step_ms": times[name], "once_ms": once[name], "parameters": sum(count(part) for part in peer.parts)}
         for name, peer in peers.items()
     }
 
@@ -184,10 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {"device": device, "side": options.side, "compiled": options.compile, "repeats": options.repeats}
     settings |= {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "versions": versions()}
     settings["dtype"] = "bfloat16" if options.device == "cuda" else "float32"
-    with replacing(output) as part:
-        Path(part).write_text(
-            json.dumps({"methods": found, "settings": settings}, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+    save_json({"methods": found, "settings": settings}, output)
     plot(found, output.with_suffix(".png"))
     print(table(found))
     return 0

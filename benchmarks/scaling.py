@@ -16,7 +16,7 @@ from typing import Any
 import accelerate
 import torch
 
-from mg_diffusion.recipe import replacing
+from mg_diffusion.recipe import save_json
 
 
 OUTPUT = Path(__file__).parent / "results" / "scaling.json"
@@ -82,8 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings |= {"torch": torch.__version__, "accelerate": accelerate.__version__, "flags": more}
     result = {"runs": runs, "settings": settings}
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(options.output) as part:
-        part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_json(result, options.output)
     print(table(result))
     return 0
 

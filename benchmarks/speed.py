@@ -6,7 +6,6 @@ is the median over repeats in which the things compared take turns, so that a sl
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import resource
@@ -20,11 +19,11 @@ import numpy as np
 import PIL.Image
 import torch
 
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
-from mg_diffusion.recipe import prepare_output, replacing, versions
+from mg_diffusion.recipe import prepare_output, save_json, versions
 
 
-GRANULARITIES = ("color", "texture", "shape")
 SIDES = (64, 128, 256, 512)
 DEFAULT_OUTPUT = "hub_cards/mg-bazaar/speed.json"
 
@@ -118,7 +117,7 @@ def measure(pipe: Any, repeats: int) -> dict[str, Any]:
         "step_conditioned": conditioned,
         "step_attention_only": lambda: conditioned(residual=False),
         "step_residuals_only": lambda: conditioned(attend=False),
-        "condition_once": lambda: adapter.condition(unet, adapter.vary(features, 1), strengths, latent_size),
+        "condition_once": lambda: adapter.assemble_conditioning(unet, features, strengths, latent_size),
     }
     for side in SIDES:
         references = pictures(side)
@@ -194,8 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "versions": versions(),
             },
         }
-        with replacing(output) as part:
-            part.write_text(json.dumps(result, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_json(result, output)
         print(table(result))
         print(output)
     except (ValueError, OSError) as error:

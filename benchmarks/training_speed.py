@@ -36,7 +36,7 @@ from diffusers import (
 )
 from transformers import CLIPTextModelWithProjection
 
-from mg_diffusion.recipe import prepare_output, replacing, versions
+from mg_diffusion.recipe import prepare_output, save_json, versions
 from mg_diffusion.training.models import build_text_encoder, build_tokenizer
 from mg_diffusion.training.renderer import render
 
@@ -55,10 +55,7 @@ LABELS = {
     "adapter_xl": "stage `adapter`, Stable Diffusion XL",
 }
 PEER_OF = {"adapter": "controlnet", "adapter_xl": "t2i_adapter"}
-SCRIPTS = {
-    "controlnet": "controlnet/train_controlnet.py",
-    "t2i_adapter": "t2i_adapter/train_t2i_adapter_sdxl.py",
-}
+SCRIPTS = {"controlnet": "controlnet/train_controlnet.py", "t2i_adapter": "t2i_adapter/train_t2i_adapter_sdxl.py"}
 
 
 def write_pictures(folder: Path) -> list[str]:
@@ -293,9 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings |= {name: getattr(options, name) for name in ("steps", "repeats", "mixed_precision")}
     settings |= {"device": f"{platform.machine()} CPU", "threads": torch.get_num_threads(), "versions": versions()}
     found = summary(runs)
-    with replacing(place) as part:
-        written = json.dumps({"methods": found, "settings": settings}, indent=2, sort_keys=True)
-        Path(part).write_text(written + "\n", encoding="utf-8")
+    save_json({"methods": found, "settings": settings}, place)
     print(table(found))
     return 0
 

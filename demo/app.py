@@ -12,7 +12,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from demo import links
-from demo.about import ABOUT, card_of
+from demo.about import ABOUT, model_card_of
 from demo.inference import Studio
 from demo.limits import Gate
 from demo.page.cards import Cards
@@ -77,7 +77,7 @@ class Page:
                 with self.draw_tab("about"):
                     gr.Markdown(ABOUT)
                     with gr.Accordion("The model card", open=False):
-                        gr.Markdown(card_of(self.studio.models.card_text()), elem_id="model-card")
+                        gr.Markdown(model_card_of(self.studio.models.model_card()), elem_id="model-card")
 
     def draw_tab(self, name: str) -> gr.Tab:
         tab = gr.Tab(name.capitalize(), id=name)

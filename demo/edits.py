@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import PIL.ImageChops
-import PIL.ImageFilter
 import PIL.ImageOps
 
-from demo import uploads
-from demo.lent import DAMAGED, from_text, lossless, to_text
+from demo import layout, uploads
+from demo.checked_references import DAMAGED, from_text, lossless, to_text
 from demo.settings import MAX_ADDED, MAX_FEATHER, choice, whole
-from mg_diffusion import edits as named
+from mg_diffusion.edits import SIDES, named_edit
 
 
-SIDES = ("left", "top", "right", "bottom")
 # What an edit does; whether it reads the mask: "needed", "optional" or "unused".
 ACTIONS = {
     "repaint": ("the mask is painted anew from the references; what none gives is lent by the surroundings", "needed"),
@@ -50,17 +48,9 @@ def show_mask(photo: PIL.Image.Image, mask: PIL.Image.Image | None, side: int = 
     """The picture with what will be repainted hatched and outlined, and a sentence about it."""
     if mask is None:
         return PIL.ImageOps.contain(photo, (side, side)), "No mask yet: paint one, or upload one."
-    small = PIL.ImageOps.contain(photo, (side, side))
-    pixels, large = np.array(small), mask.resize(small.size, PIL.Image.Resampling.NEAREST)
-    white = np.asarray(large) > 0
-    y, x = np.mgrid[: small.height, : small.width]
-    edge = white & (np.asarray(large.filter(PIL.ImageFilter.MinFilter(5))) == 0)
-    pixels[white] = (0.6 * pixels[white] + 0.4 * 255).astype(np.uint8)
-    pixels[(white & ((x + y) % 12 < 2)) | edge] = 20
+    hatched = layout.with_mask(PIL.ImageOps.contain(photo, (side, side)), mask)
     share = (np.asarray(mask) > 0).mean()
-    return PIL.Image.fromarray(
-        pixels
-    ), f"Hatched is repainted: {share:.0%} of the picture. All else stays bit for bit."
+    return hatched, f"Hatched is repainted: {share:.0%} of the picture. All else stays bit for bit."
 
 
 @dataclass(frozen=True)
@@ -110,18 +100,9 @@ class Edit:
         def call(reference_image: dict[str, Any] | None, **options: Any) -> PIL.Image.Image:
             if self.action == "repaint":
                 made = pipe(image=self.photo, mask_image=self.mask, reference_image=reference_image, **options).images
-            elif self.action in ("recolor", "retexture"):
-                made = getattr(named, self.action)(
-                    pipe, self.photo, reference_image[min(wanted)], self.mask, **options
-                )
-            elif self.action == "reshape":
-                made = named.reshape(pipe, self.photo, self.mask, **reference_image, **options)
-            elif self.action == "remove":
-                made = named.remove(pipe, self.photo, self.mask, **options)
-            elif self.action == "variation":
-                made = named.variation(pipe, self.photo, **options)
             else:
-                made = named.outpaint(pipe, self.photo, *self.added, **options)
+                references = reference_image or {}
+                made = named_edit(self.action, pipe, self.photo, self.mask, references, self.added, **options)
             return made[0]
 
         return call

@@ -1,4 +1,4 @@
-"""What the demo does, without its page: pictures, edits, sweeps, explanations and cards from checked inputs.
+"""What the demo does, without its page: pictures, edits, sweeps, explanations and granularity cards from checked inputs.
 
     studio = Studio()
     given = {"color": {"palette": "#023047, #219ebc"}, "shape": {"picture": "leaf.png"}}
@@ -19,20 +19,21 @@ import PIL.Image
 import torch
 
 from demo import sheets, uploads, views
+from demo.checked_references import CheckedReference
 from demo.edits import Edit
-from demo.jobs import Job, Report
-from demo.lent import Lent
+from demo.jobs import Job
 from demo.models import Loaded, Models
 from demo.nearness import as_table, nearness
 from demo.safety import Check, hold_back
-from demo.settings import GRANULARITIES, MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
+from demo.settings import MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
 from demo.shelf import Shelf
 from mg_diffusion.attribution import draw_attribution
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import save_png
 
 
 Given = dict[str, dict[str, Any]]
-References = dict[str, list[Lent]]
+References = dict[str, list[CheckedReference]]
 SHOWN = 192  # pixels on a side of what is drawn over or labeled
 
 
@@ -55,7 +56,7 @@ class Axis:
 
 
 class Studio:
-    """One model at work; jobs wait for each other.
+    """One model at work; jobs wait for each other. Those that make pictures take `report` and `is_stopped` of `Job`.
 
     Args:
         models: which there are; shelf: where results lie; check: of a deployer, see `demo.safety`.
@@ -71,30 +72,30 @@ class Studio:
         read = {name: self.read_slot(name, given.get(name) or {}, loaded) for name in GRANULARITIES}
         return {name: row for name, row in read.items() if row}
 
-    def read_slot(self, name: str, slot: dict[str, Any], loaded: Loaded) -> list[Lent]:
+    def read_slot(self, name: str, slot: dict[str, Any], loaded: Loaded) -> list[CheckedReference]:
         row = []
         if slot.get("picture"):
             content = uploads.file_bytes(slot["picture"])
-            row.append(Lent("picture", uploads.read_reference(content, f"The {name} reference")))
+            row.append(CheckedReference("picture", uploads.read_reference(content, f"The {name} reference")))
         colors = uploads.read_palette(slot.get("palette") or "")
         if colors:
             choice(name, "A palette's granularity", ("color",))
-            row.append(Lent("palette", colors))
+            row.append(CheckedReference("palette", colors))
         if slot.get("card"):
-            uploads.check_card(slot["card"], name, loaded.pipe.mg_encoder, loaded.cards[name])
-            row.append(Lent("card", uploads.file_bytes(slot["card"])))
+            uploads.check_card(slot["card"], name, loaded.pipe.mg_encoder, loaded.card_shapes[name])
+            row.append(CheckedReference("card", uploads.file_bytes(slot["card"])))
         return row
 
-    def lend(self, lent: Lent) -> Any:
-        """A reference as pipelines take it: a card is a path there."""
-        if lent.kind != "card":
-            return lent.value
+    def argument(self, reference: CheckedReference) -> Any:
+        """A reference as pipelines take it: a granularity card is a path there."""
+        if reference.kind != "card":
+            return reference.value
         path = self.shelf.new("card.safetensors")
-        path.write_bytes(lent.value)
+        path.write_bytes(reference.value)
         return str(path)
 
-    def lend_all(self, references: References) -> dict[str, list[Any]]:
-        return {name: [self.lend(one) for one in row] for name, row in references.items()}
+    def arguments(self, references: References) -> dict[str, list[Any]]:
+        return {name: [self.argument(one) for one in row] for name, row in references.items()}
 
     def see(self, name: str, slot: dict[str, Any], model: str | None = None) -> PIL.Image.Image | None:
         """What one granularity sees of what is given for it; `None` if nothing is."""
@@ -103,7 +104,7 @@ class Studio:
         if not row:
             return None
         return views.see(
-            loaded.pipe.mg_encoder, name, [self.lend(one) for one in row], loaded.pipe.default_size(None, None)
+            loaded.pipe.mg_encoder, name, [self.argument(one) for one in row], loaded.pipe.default_size(None, None)
         )
 
     # -- pictures -----------------------------------------------------------------------------------------------------
@@ -143,36 +144,23 @@ class Studio:
         """A result as a PNG file with its recipe, if the safety checks let it pass."""
         hold_back([self.check, loaded.checker], [image], settings.prompt)
         path, profile = self.shelf.new(f"{name}.png"), more.pop("profile", None)
-        lent = {name: [one.recipe(settings.keep) for one in row] for name, row in references.items()}
-        recipe = {"command": "demo.generate", "model": loaded.name, **settings.recipe, "references": lent, **more}
+        recorded = {name: [one.recipe(settings.keep) for one in row] for name, row in references.items()}
+        recipe = {"command": "demo.generate", "model": loaded.name, **settings.recipe, "references": recorded, **more}
         save_png(image, path, recipe, profile)
         return path
 
-    def generate(
-        self,
-        given: Given,
-        settings: Settings,
-        model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
-    ) -> list[Path]:
+    def generate(self, given: Given, settings: Settings, model: str | None = None, **watch: Any) -> list[Path]:
         """Pictures from references and a prompt, one for each seed from `settings.seed` on."""
         loaded = self.models.get(model)
         references = self.read(given, loaded)
-        lent, job, paths = self.lend_all(references), Job(settings.count, report, is_stopped), []
+        arguments, job, paths = self.arguments(references), Job(settings.count, **watch), []
         for seed in range(settings.seed, settings.seed + settings.count):
-            image = self.run(loaded.pipe, lent, settings, seed, job).images[0]
+            image = self.run(loaded.pipe, arguments, settings, seed, job).images[0]
             paths.append(self.save(image, f"seed-{seed}", loaded, settings, references, seed=seed))
         return paths
 
     def edit(
-        self,
-        given: Given,
-        settings: Settings,
-        edit: Edit,
-        model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        self, given: Given, settings: Settings, edit: Edit, model: str | None = None, **watch: Any
     ) -> tuple[PIL.Image.Image, Path, int]:
         """An edit of a picture.
 
@@ -182,8 +170,8 @@ class Studio:
         loaded = self.models.get(model)
         references = self.read(given, loaded)
         call = edit.call_of(loaded.inpaint, set(references))
-        lent, job = self.lend_all(references), Job(1, report, is_stopped)
-        image = self.run(call, lent, settings, settings.seed, job, mask_feather=edit.feather)
+        arguments, job = self.arguments(references), Job(1, **watch)
+        image = self.run(call, arguments, settings, settings.seed, job, mask_feather=edit.feather)
         more = {"command": "demo.edit", "seed": settings.seed, "edit": edit.recipe(settings.keep)}
         path = self.save(image, edit.action, loaded, settings, references, **more, profile=edit.profile)
         return edit.before(image.size), path, edit.count_outside(image)
@@ -196,8 +184,7 @@ class Studio:
         across: Axis,
         down: Axis | None = None,
         model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        **watch: Any,
     ) -> tuple[Path, list[tuple[Path, str]]]:
         """A strip or a grid in which one or two strengths change and all else stays, seed included.
 
@@ -214,14 +201,14 @@ class Studio:
                 raise ValueError(
                     f"There is no {axis.granularity} reference whose strength could be swept. Give one first."
                 )
-        lent, rows = self.lend_all(references), [None] if down is None else down.values
-        job = Job(len(rows) * across.count, report, is_stopped)
+        arguments, rows = self.arguments(references), [None] if down is None else down.values
+        job = Job(len(rows) * across.count, **watch)
         made, images = [], []
         for second in rows:
             for first in across.values:
                 scales = {**settings.scales, across.granularity: first}
                 scales |= {} if down is None else {down.granularity: second}
-                image = self.run(loaded.pipe, lent, settings, settings.seed, job, scales).images[0]
+                image = self.run(loaded.pipe, arguments, settings, settings.seed, job, scales).images[0]
                 caption = ", ".join(f"{axis.granularity} {scales[axis.granularity]:g}" for axis in axes)
                 name = caption.replace(", ", "-").replace(" ", "-")
                 more = {"seed": settings.seed, "granularity_scale": scales}
@@ -233,30 +220,25 @@ class Studio:
         return path, made
 
     def explain(
-        self,
-        given: Given,
-        settings: Settings,
-        model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        self, given: Given, settings: Settings, model: str | None = None, **watch: Any
     ) -> tuple[Path, Path, str]:
         """A picture, where and when each reference moved it, and how near it is to each of them (markdown)."""
         loaded = self.models.get(model)
         references = self.read(given, loaded)
         if not references:
             raise ValueError("There is no reference to explain. Give at least one.")
-        lent, job = self.lend_all(references), Job(1, report, is_stopped)
-        made = self.run(loaded.pipe, lent, settings, settings.seed, job, return_attribution=True)
+        arguments, job = self.arguments(references), Job(1, **watch)
+        made = self.run(loaded.pipe, arguments, settings, settings.seed, job, return_attribution=True)
         path = self.save(made.images[0], "explained", loaded, settings, references, seed=settings.seed)
         drawn = self.shelf.new("attribution.png")
         shown = made.images[0].resize((SHOWN, SHOWN), PIL.Image.Resampling.LANCZOS)
         recipe = {"command": "demo.explain", "model": loaded.name, "seed": settings.seed}
         save_png(draw_attribution(shown, made.attribution), drawn, recipe)
-        return path, drawn, as_table(nearness(loaded.pipe.mg_encoder, made.images[0], lent))
+        return path, drawn, as_table(nearness(loaded.pipe.mg_encoder, made.images[0], arguments))
 
-    # -- cards --------------------------------------------------------------------------------------------------------
+    # -- granularity cards --------------------------------------------------------------------------------------------
     def make_card(self, name: str, slot: dict[str, Any], model: str | None = None) -> Path:
-        """A card of what is given for a granularity: one picture or one palette."""
+        """A granularity card of what is given for a granularity: one picture or one palette."""
         loaded = self.models.get(model)
         row = self.read_slot(choice(name, "The granularity", GRANULARITIES), slot, loaded)
         if len(row) != 1 or row[0].kind == "card":
@@ -273,10 +255,9 @@ class Studio:
         given: Given,
         settings: Settings,
         model: str | None = None,
-        report: Report | None = None,
-        is_stopped: Callable[[], bool] | None = None,
+        **watch: Any,
     ) -> tuple[PIL.Image.Image, Path]:
-        """Two cards of a granularity in the place of its reference.
+        """Two granularity cards in the place of its reference.
 
         Args:
             share: of the second card, from 0 to 1.
@@ -293,9 +274,9 @@ class Studio:
         weighted = [(one, weight) for one, weight in zip(rows, (1 - share, share), strict=True) if weight > 0]
         others = {key: slot for key, slot in given.items() if key != name}
         references = self.read(others, loaded)
-        mixed = [{"image": self.lend(one), "weight": weight} for one, weight in weighted]
+        mixed = [{"image": self.argument(one), "weight": weight} for one, weight in weighted]
         seen = views.see(loaded.pipe.mg_encoder, name, mixed, loaded.pipe.default_size(None, None))
-        lent, job = {**self.lend_all(references), name: mixed}, Job(1, report, is_stopped)
-        image = self.run(loaded.pipe, lent, settings, settings.seed, job).images[0]
+        arguments, job = {**self.arguments(references), name: mixed}, Job(1, **watch)
+        image = self.run(loaded.pipe, arguments, settings, settings.seed, job).images[0]
         more = {"command": "demo.mix", "seed": settings.seed, "mixed": {"granularity": name, "share": share}}
         return seen, self.save(image, "mix", loaded, settings, {**references, name: rows}, **more)

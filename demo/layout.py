@@ -59,12 +59,11 @@ def framed(image: PIL.Image.Image, margin: int) -> PIL.Image.Image:
     return result
 
 
-def with_mask(image: PIL.Image.Image, mask: PIL.Image.Image, side: int) -> PIL.Image.Image:
-    """A square picture at another size, its mask outlined and hatched."""
-    pixels = np.array(scaled(image, side))
-    large = mask.resize((side, side), PIL.Image.Resampling.NEAREST)
+def with_mask(image: PIL.Image.Image, mask: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture with its mask, of any size, outlined and hatched."""
+    pixels, large = np.array(image), mask.resize(image.size, PIL.Image.Resampling.NEAREST)
     white = np.asarray(large) > 0
-    y, x = np.mgrid[:side, :side]
+    y, x = np.mgrid[: image.height, : image.width]
     hatch = white & ((x + y) % 12 < 2)
     edge = white & (np.asarray(large.filter(PIL.ImageFilter.MinFilter(5))) == 0)
     pixels[white] = (0.6 * pixels[white] + 0.4 * 255).astype(np.uint8)

@@ -11,19 +11,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from demo.references import DRAWN_TEXTURES, PALETTES, SHAPE_COLORS
-from demo.settings import (
-    GRANULARITIES,
-    MAX_GUIDANCE,
-    MAX_SCALE,
-    MAX_SEED,
-    MAX_STEPS,
-    Settings,
-    choice,
-    number,
-    start_guidance,
-    whole,
-)
+from demo.settings import MAX_GUIDANCE, MAX_SCALE, MAX_SEED, MAX_STEPS, Settings, choice, number, start_guidance, whole
 from demo.uploads import read_palette
+from mg_diffusion.granularities import GRANULARITIES
 
 
 EXAMPLES = {"color": tuple(PALETTES), "texture": tuple(DRAWN_TEXTURES), "shape": tuple(SHAPE_COLORS)}

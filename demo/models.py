@@ -13,7 +13,7 @@ from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
 from demo.safety import Check, checker_of
-from demo.settings import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import EMBEDDED_NAME, embedded_model, load_pipeline, quiet
 
 
@@ -37,12 +37,12 @@ def shown_name(model: str) -> str:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model, its pipelines over the same components, and what a card of its encoder holds."""
+    """A model, its pipelines over the same components, and what a granularity card of its encoder holds."""
 
     name: str
     pipe: Any
     inpaint: Any
-    cards: dict[str, dict[str, tuple[int, ...]]]  # granularity -> shapes by name
+    card_shapes: dict[str, dict[str, tuple[int, ...]]]  # granularity -> shapes by name
     checker: Check | None
 
 
@@ -58,7 +58,7 @@ class Models:
     def names(self) -> list[str]:
         return list(self.places)
 
-    def card_text(self) -> str:
+    def model_card(self) -> str:
         """The README of the default model, where its folder holds one."""
         readme = Path(folder_of(self.places[self.names[0]]), "README.md")
         return readme.read_text(encoding="utf-8") if readme.is_file() else ""
@@ -106,7 +106,7 @@ def load(name: str, place: str) -> Loaded:
 
 
 def blank_cards(encoder: Any) -> dict[str, dict[str, tuple[int, ...]]]:
-    """The shapes of what this encoder keeps, read from cards of a gray picture."""
+    """The shapes of what this encoder keeps, read from granularity cards of a gray picture."""
     gray, shapes = PIL.Image.new("RGB", (64, 64), "#808080"), {}
     with tempfile.TemporaryDirectory() as folder:
         for name in GRANULARITIES:

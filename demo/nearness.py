@@ -6,6 +6,8 @@ import numpy as np
 import PIL.Image
 import torch
 
+from mg_diffusion.granularities import GRANULARITIES
+
 
 def nearness(encoder: Any, image: PIL.Image.Image, references: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
     """Distances by `MGEncoder.feature_distances`, {granularity of the reference: {attribute: distance}}; 0 is equal.
@@ -22,7 +24,7 @@ def nearness(encoder: Any, image: PIL.Image.Image, references: dict[str, list[An
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().to(encoder.device) / 255
     found = {}
     for name, row in references.items():
-        attributes = ("color", "texture", "shape") if all(isinstance(one, PIL.Image.Image) for one in row) else (name,)
+        attributes = GRANULARITIES if all(isinstance(one, PIL.Image.Image) for one in row) else (name,)
         features = encoder.encode({attribute: row for attribute in attributes}, size)
         distances = encoder.feature_distances(pixels, encoder.guidance_targets(features, size))
         found[name] = {attribute: float(value[0]) for attribute, value in distances.items()}
@@ -33,15 +35,14 @@ def as_table(found: dict[str, dict[str, float]]) -> str:
     """In markdown; the nearest reference of each attribute is bold."""
     if not found:
         return "There is no reference to compare with: give pictures or a palette."
-    attributes = ("color", "texture", "shape")
     nearest = {}
-    for attribute in attributes:
+    for attribute in GRANULARITIES:
         known = {name: row[attribute] for name, row in found.items() if attribute in row}
         nearest[attribute] = min(known, key=known.get) if known else None
-    lines = ["| distance in | " + " | ".join(attributes) + " |", "|-|-|-|-|"]
+    lines = ["| distance in | " + " | ".join(GRANULARITIES) + " |", "|-|-|-|-|"]
     for name, row in found.items():
         cells = []
-        for attribute in attributes:
+        for attribute in GRANULARITIES:
             text = _short(row[attribute]) if attribute in row else "no picture"
             cells.append(f"**{text}**" if nearest[attribute] == name and len(found) > 1 else text)
         lines.append(f"| to the {name} reference | " + " | ".join(cells) + " |")

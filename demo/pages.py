@@ -73,7 +73,7 @@ def regions(pipe: Any) -> list[PIL.Image.Image]:
 
 
 def cards(pipe: Any) -> list[PIL.Image.Image]:
-    """From one texture card to another."""
+    """From one granularity card of texture to another."""
     others = {"color": reference("sea"), "shape": reference("shirt")}
     with tempfile.TemporaryDirectory() as folder:
         one, other = (str(Path(folder, f"{name}.safetensors")) for name in ("brick", "weave"))

@@ -8,10 +8,11 @@ from typing import Any
 import PIL.Image
 
 from demo import uploads
+from demo.checked_references import DAMAGED, read_reference
 from demo.edits import Edit, restore_edit
-from demo.lent import DAMAGED, read_lent
-from demo.settings import GRANULARITIES, GUIDANCE, Settings, choice, number, shown
+from demo.settings import GUIDANCE, Settings, choice, number, shown
 from demo.shelf import Shelf
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import KEY, versions
 
 
@@ -107,28 +108,28 @@ def restore_slot(recipe: dict[str, Any], name: str, shelf: Shelf, notes: list[st
         raise ValueError(DAMAGED)
     slot: dict[str, Any] = {}
     for entry in row[:3]:
-        lent = read_lent(entry, name)
-        if lent is None:
+        reference = read_reference(entry, name)
+        if reference is None:
             named = entry.get("file")
             notes.append(f"The {name} reference{f' ({shown(named, 60)})' if named else ''} must be given again.")
-        elif lent.kind == "palette":
-            slot["palette"] = ", ".join(lent.value)
-        elif lent.kind == "picture":
+        elif reference.kind == "palette":
+            slot["palette"] = ", ".join(reference.value)
+        elif reference.kind == "picture":
             slot["picture"] = str(shelf.new(f"{name}.png"))
-            lent.value.save(slot["picture"])
+            reference.value.save(slot["picture"])
         elif "card" in slot:  # of a mix
             slot["other_card"] = str(shelf.new(f"{name}-2.safetensors"))
             with open(slot["other_card"], "wb") as file:
-                file.write(lent.value)
+                file.write(reference.value)
         else:
             slot["card"] = str(shelf.new(f"{name}.safetensors"))
             with open(slot["card"], "wb") as file:
-                file.write(lent.value)
+                file.write(reference.value)
     return slot
 
 
 def restore_mix(recipe: Any, given: dict[str, dict[str, Any]]) -> tuple[str, float, str, str] | None:
-    """Which cards were mixed; they are taken out of `given`. `None` if they did not travel along."""
+    """Which granularity cards were mixed; they are taken out of `given`. `None` if they did not travel along."""
     if not isinstance(recipe, dict):
         raise ValueError(DAMAGED)
     name = choice(recipe.get("granularity"), "What was mixed", GRANULARITIES)

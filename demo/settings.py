@@ -5,8 +5,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from mg_diffusion.granularities import GRANULARITIES
 
-GRANULARITIES = ("color", "texture", "shape")
+
 MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 4, 300, 2**31 - 1
 MAX_SWEEP, MAX_FEATHER, MAX_ADDED, MAX_GUIDANCE = 7, 64, 512, 15.0
 GUIDANCE = 1.5  # as the pipelines have it

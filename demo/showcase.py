@@ -18,11 +18,11 @@ import torch
 
 from demo import layout
 from demo.references import SIDE, photograph, picture, reference
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import load_pipeline, model_name, quiet
 from mg_diffusion.recipe import prepare_output, save_png
 
 
-GRANULARITIES = ("color", "texture", "shape")
 Triple = dict[str, str]  # granularity -> name of a reference
 
 TRIPLES: list[Triple] = [
@@ -58,9 +58,6 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Pictures
-# ---------------------------------------------------------------------------------------------------------------------
 def generate(pipe: Any, triples: Sequence[Triple], steps: int) -> list[PIL.Image.Image]:
     """One picture for each triple, all from the same noise, several at a time."""
     images = []
@@ -106,9 +103,6 @@ def count_outside(image: PIL.Image.Image, mask: PIL.Image.Image, edited: Sequenc
     return sum(int(((np.asarray(one) != np.asarray(image)).any(2) & outside).sum()) for one in edited)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Sections
-# ---------------------------------------------------------------------------------------------------------------------
 def heading(title: str, subtitle: str) -> PIL.Image.Image:
     return layout.below([layout.label(title, 24), layout.label(subtitle, 15, layout.FAINT)], gap=0)
 
@@ -149,7 +143,7 @@ def draw_edits(
     image: PIL.Image.Image, mask: PIL.Image.Image, triples: Sequence[Triple], edited: Sequence[PIL.Image.Image]
 ) -> PIL.Image.Image:
     """The photograph with its mask, then each result under its references."""
-    columns = [layout.with_mask(image, mask, PHOTO)]
+    columns = [layout.with_mask(layout.scaled(image, PHOTO), mask)]
     for triple, result in zip(triples, edited, strict=True):
         above = layout.beside([thumbnails([triple[name]], TINY) for name in GRANULARITIES])
         columns.append(layout.below([above, layout.scaled(result, PHOTO)], gap=4, align=0.5))
@@ -167,8 +161,7 @@ def make_showcase(pipe: Any, inpaint: Any, steps: int) -> tuple[PIL.Image.Image,
     size = made[0].width
     sections = [
         heading(
-            "Color, texture and shape, each from another reference",
-            f"no prompt, {steps} steps; {size} px, enlarged",
+            "Color, texture and shape, each from another reference", f"no prompt, {steps} steps; {size} px, enlarged"
         ),
         draw_triples(TRIPLES, made),
         heading("One reference changes, the others stay", "the changing reference is above each picture; same seed"),

@@ -10,7 +10,7 @@ APP = "from demo.app import main\n\n\nmain([])\n"
 
 
 def write_space(folder: Path) -> Path:
-    """The page, its card, its requirements and the file that starts it.
+    """The page, the README.md that the Hub shows, its requirements and the file that starts it.
 
     Raises:
         ValueError: if the folder holds anything.

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 from safetensors import SafetensorError, safe_open
 
 from demo.settings import shown
+from mg_diffusion.pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
 
 
 MAX_BYTES = 20 * 2**20  # of an uploaded file
@@ -46,15 +46,8 @@ def decode(content: bytes, what: str, max_pixels: int) -> PIL.Image.Image:
     Args:
         content: of the file; what: how messages name it; max_pixels: counted before anything is decoded.
     """
-    try:
-        opened = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
-    except PIL.Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{what} has too many pixels; at most {max_pixels / 1e6:.0f} million are accepted."
-        ) from error
-    except Exception as error:  # decoders of damaged files raise errors of any type
-        raise ValueError(f"{what} cannot be read as a picture. Accepted are {', '.join(FORMATS)} files.") from error
-    with opened:
+
+    def check(opened: PIL.Image.Image) -> None:
         width, height = opened.size
         if width * height > max_pixels:
             raise ValueError(
@@ -66,23 +59,26 @@ def decode(content: bytes, what: str, max_pixels: int) -> PIL.Image.Image:
                 f"{what} has {width} x {height} pixels; each side must have at least {MIN_SIDE}, and none more than "
                 f"{MAX_ASPECT:.0f} times the other. Crop it."
             )
-        try:
-            opened.load()
-            image = PIL.ImageOps.exif_transpose(opened)
-        except Exception as error:
-            raise ValueError(f"{what} is damaged: it breaks off or holds errors. Save it anew.") from error
-    return image
+
+    try:
+        return read_upright(io.BytesIO(content), check, FORMATS)
+    except UnreadablePicture as error:
+        sentences = {
+            "too large": f"{what} has too many pixels; at most {max_pixels / 1e6:.0f} million are accepted.",
+            "foreign": f"{what} cannot be read as a picture. Accepted are {', '.join(FORMATS)} files.",
+            "damaged": f"{what} is damaged: it breaks off or holds errors. Save it anew.",
+        }
+        raise ValueError(sentences[error.reason]) from error
 
 
 def as_rgb(image: PIL.Image.Image, what: str) -> PIL.Image.Image:
     """The pixels of a picture in RGB and nothing else; transparency and unusual modes are refused."""
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
-            raise ValueError(f"{what} has transparent parts, whose color nobody knows. Save it on a background.")
-    if image.mode not in ("RGB", "RGBA", "L", "P", "1"):
-        raise ValueError(f"{what} is stored as {image.mode}. Save it as an ordinary RGB picture.")
-    return PIL.Image.fromarray(np.asarray(image.convert("RGB")))  # a copy that carries no metadata along
+    rgb = opaque_rgb(
+        image,
+        f"{what} has transparent parts, whose color nobody knows. Save it on a background.",
+        f"{what} is stored as {image.mode}. Save it as an ordinary RGB picture.",
+    )
+    return PIL.Image.fromarray(np.asarray(rgb))  # a copy that carries no metadata along
 
 
 def read_reference(content: bytes, what: str) -> PIL.Image.Image:
@@ -106,7 +102,7 @@ def read_mask(content: bytes, size: tuple[int, int]) -> PIL.Image.Image:
         size: (width, height) of the picture it belongs to.
     """
     mask = decode(content, "The mask", MAX_EDIT_PIXELS)
-    if "A" in mask.getbands() and mask.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+    if "A" in mask.getbands() and is_transparent(mask):
         raise ValueError("The mask has transparent parts. Save it in black and white; white is repainted.")
     if mask.size != size:
         raise ValueError(
@@ -145,7 +141,7 @@ def check_card(path: str | os.PathLike, granularity: str, encoder: Any, blank: d
     """Check all of a granularity card, which must be of this granularity and made by this encoder.
 
     Args:
-        blank: what a card of this encoder holds: shapes by name. Sides of maps may differ, up to four times the area.
+        blank: what a granularity card of this encoder holds: shapes by name. Sides of maps may differ, up to four times the area.
     """
     file_bytes(path, MAX_CARD_BYTES)
     try:

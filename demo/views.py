@@ -16,10 +16,10 @@ def see(encoder: Any, granularity: str, references: list[Any], size: tuple[int, 
     """A picture of the features of references, `SIDE` pixels on a side.
 
     Args:
-        references: of one granularity, as for `MGEncoder.encode`: pictures, palettes, paths of cards; averaged.
+        references: of one granularity, as for `MGEncoder.encode`: pictures, palettes, paths of granularity cards; averaged.
         size: (height, width) of the pictures that the model makes.
     """
-    features = encoder.encode({granularity: references}, size)[granularity]
+    (features,) = encoder.encode({granularity: references}, size)[granularity]
     if granularity == "color":
         return swatch(palette_of(features["palette"][0].float().cpu().numpy()))
     if granularity == "texture":

@@ -5,6 +5,7 @@ from typing import Any
 # `ModelMixin` must be visible here: diffusers looks it up in the module that `model_index.json` names.
 from diffusers import ModelMixin
 
+from . import bundling  # noqa: F401 (what saves a class of ours looks for it, see `shipping`)
 from .modeling_autoencoder_haar import AutoencoderHaar
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder

@@ -4,7 +4,8 @@ import warnings
 from typing import BinaryIO
 
 import PIL.Image
-import PIL.ImageOps
+
+from .pictures import UnreadablePicture, read_upright
 
 
 # EPS, WMF and the like are programs that draw, not pictures; nobody photographs in the rest.
@@ -40,25 +41,25 @@ def decode(file: BinaryIO, min_side: int, max_pixels: int = MAX_PIXELS) -> PIL.I
         raise Unusable("empty", "0 bytes")
     file.seek(0)
     with warnings.catch_warnings(action="ignore"):  # of PIL, about what is judged here
+        PIL.Image.init()
         try:
-            image = _open(file)
-            _check_header(image, min_side, max_pixels)
-            image.load()
-            return _to_rgb(PIL.ImageOps.exif_transpose(image))
+            formats = [name for name in FORMATS if name in PIL.Image.OPEN]
+            return _to_rgb(read_upright(file, lambda image: _check_header(image, min_side, max_pixels), formats))
         except (Unusable, MemoryError):
             raise
         except Exception as error:  # PIL's readers raise whatever a damaged file makes them stumble over
-            raise Unusable("damaged", f"{type(error).__name__}: {error}") from error
+            cause = error.__cause__ if isinstance(error, UnreadablePicture) else error
+            if isinstance(cause, MemoryError):
+                raise cause from None
+            raise _why(cause) from cause
 
 
-def _open(file: BinaryIO) -> PIL.Image.Image:
-    PIL.Image.init()
-    try:
-        return PIL.Image.open(file, formats=[name for name in FORMATS if name in PIL.Image.OPEN])
-    except PIL.UnidentifiedImageError as error:
-        raise Unusable("not an image", f"none of {', '.join(FORMATS)}") from error
-    except PIL.Image.DecompressionBombError as error:
-        raise Unusable("too many pixels", str(error)) from error
+def _why(error: BaseException) -> Unusable:
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return Unusable("not an image", f"none of {', '.join(FORMATS)}")
+    if isinstance(error, PIL.Image.DecompressionBombError):
+        return Unusable("too many pixels", str(error))
+    return Unusable("damaged", f"{type(error).__name__}: {error}")
 
 
 def _check_header(image: PIL.Image.Image, min_side: int, max_pixels: int) -> None:

@@ -10,13 +10,17 @@ Every one returns a list of PIL images in which no pixel outside the mask differ
 what else it is given on to the pipeline (`generator`, `num_images_per_prompt`, `feature_guidance_scale`, ...).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import PIL.Image
 import PIL.ImageOps
 
+from .granularities import GRANULARITIES
+
 
 Picture = Any  # a PIL image or a path
+SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
 
 
 def recolor(
@@ -28,11 +32,7 @@ def recolor(
         color: a color reference, picture or palette.
         mask_image: white is recolored; everything if not given.
     """
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask_image)
-    references = {"color": color, "texture": {"image": image, "mask": mask}, "shape": image}
-    return _edited(pipe, image, mask, references, options)
+    return _exchanged(pipe, image, mask_image, {"color": color}, options)
 
 
 def retexture(
@@ -44,11 +44,7 @@ def retexture(
         texture: a texture reference.
         mask_image: white is retextured; everything if not given.
     """
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask_image)
-    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
-    return _edited(pipe, image, mask, references, options)
+    return _exchanged(pipe, image, mask_image, {"texture": texture}, options)
 
 
 def reshape(
@@ -95,7 +91,7 @@ def remove(pipe: Any, image: Picture, mask_image: Picture, **options: Any) -> li
 def variation(pipe: Any, image: Picture, **options: Any) -> list[PIL.Image.Image]:
     """Another picture of the same colors, texture and shape; how near, `granularity_scale` says."""
     image = _opened(image)
-    return _edited(pipe, image, _mask_of(image, None), dict.fromkeys(("color", "texture", "shape"), image), options)
+    return _edited(pipe, image, _mask_of(image, None), dict.fromkeys(GRANULARITIES, image), options)
 
 
 def outpaint(
@@ -121,20 +117,40 @@ def outpaint(
     return _edited(pipe, PIL.ImageOps.expand(image, added), mask, None, options)
 
 
+def named_edit(
+    name: str,
+    pipe: Any,
+    image: Picture,
+    mask: Picture | None,
+    references: dict[str, Any],
+    added: Sequence[int],
+    **options: Any,
+) -> list[PIL.Image.Image]:
+    """The edit of this name, with what it takes of a mask, of references and of pixels added on each of `SIDES`."""
+    if name in ("recolor", "retexture"):
+        edit, reference = (recolor, "color") if name == "recolor" else (retexture, "texture")
+        return edit(pipe, image, references[reference], mask, **options)
+    if name == "reshape":
+        return reshape(pipe, image, mask, **references, **options)
+    if name == "remove":
+        return remove(pipe, image, mask, **options)
+    return variation(pipe, image, **options) if name == "variation" else outpaint(pipe, image, *added, **options)
+
+
 def _as_list(reference: Any) -> list[Any]:
     return list(reference) if isinstance(reference, (list, tuple)) else [reference]
 
 
 def _opened(image: Picture) -> PIL.Image.Image:
     """A picture in RGB, upright; what has no well-defined color is refused, as by the pipeline."""
-    from .pipelines.pipeline_mg_inpaint import opaque_rgb, upright  # with it comes most of diffusers
+    from .pipelines.pictures import list_images  # with it comes most of diffusers
 
-    return opaque_rgb(upright(image, "image"))
+    return list_images(image)[0]
 
 
 def _mask_of(image: PIL.Image.Image, mask: Picture | None) -> PIL.Image.Image:
     """A mask in black and white; all white if none is given."""
-    from .pipelines.pipeline_mg_inpaint import upright
+    from .pipelines.pictures import upright
 
     if mask is None:
         return PIL.Image.new("L", image.size, 255)
@@ -156,6 +172,17 @@ def _check_whole(options: dict[str, Any]) -> None:
             "This edit takes its shape from the whole picture and cannot compute a part alone: leave `padding_mask_crop` "
             "out, or crop picture and mask first."
         )
+
+
+def _exchanged(
+    pipe: Any, image: Picture, mask: Picture | None, given: dict[str, Any], options: dict[str, Any]
+) -> list[PIL.Image.Image]:
+    """The picture with one attribute of another: the others are its own, color and texture those of what is masked."""
+    _check_whole(options)
+    image = _opened(image)
+    mask = _mask_of(image, mask)
+    masked = {"image": image, "mask": mask}
+    return _edited(pipe, image, mask, {"color": masked, "texture": masked, "shape": image} | given, options)
 
 
 def _edited(

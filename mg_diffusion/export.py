@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .cards import PLACES
+from .model_card import PLACES
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder
 from .pipelines import MGPipeline, pipeline_class

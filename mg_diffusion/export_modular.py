@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .pipelines.modular_mg import MGBlocks
+from .shipping import shippable_source
 
 
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -42,10 +43,7 @@ def _read_index(source: Path, target: Path) -> dict[str, Any]:
 def _export_component(source: Path, target: Path, library: str, kind: str, weights: bool) -> bool:
     """Copy the folder of one component; whether its class comes with it, as remote code."""
     shutil.copytree(
-        source,
-        target,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("__pycache__", *(() if weights else WEIGHTS)),
+        source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", *(() if weights else WEIGHTS))
     )
     if library in ("diffusers", "transformers"):
         return False
@@ -92,8 +90,8 @@ def export_modular(source: str | Path, target: str | Path, repo_id: str | None =
         modular[name] = [None, None, {"type_hint": hint, **place}]
     _write(target / "modular_model_index.json", modular)
     blocks.save_pretrained(target)
-    code = Path(inspect.getsourcefile(type(blocks)))
-    shutil.copyfile(code, target / code.name)
+    code = Path(inspect.getsourcefile(type(blocks))).name
+    (target / code).write_text(shippable_source(type(blocks)), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:

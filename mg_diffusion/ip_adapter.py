@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from .features import Features
 from .modeling_mg_adapter import MGAdapter, TokenProjection
 from .modeling_mg_encoder import MGEncoder
 
@@ -149,17 +150,18 @@ def image_embeds(
     return [torch.cat([_embed(encoder, name, row) for row in rows]) for name in names]
 
 
-def _embed(encoder: MGEncoder, name: str, features: dict[str, Any]) -> torch.Tensor:
+def _embed(encoder: MGEncoder, name: str, features: Features) -> torch.Tensor:
     """(1, 1, size + 1): the normalised vector and a 1, or zeros."""
     size = encoder.vector_sizes[name]
     if name not in features:
         return torch.zeros(1, 1, size + 1, dtype=encoder.dtype, device=encoder.device)
-    if isinstance(features[name], list):
+    parts = features[name][0]
+    if "region" in parts:
         raise ValueError(
             f"A {name} reference has a region, which an embed cannot say. Leave it out, and give the pipeline a mask: "
             f'cross_attention_kwargs={{"ip_adapter_masks": [...]}}.'
         )
-    vector = F.layer_norm(features[name]["vector"], (size,))
+    vector = F.layer_norm(parts["vector"], (size,))
     return F.pad(vector, (0, 1), value=1.0).unsqueeze(1)
 
 

@@ -42,11 +42,7 @@ def model_name(model: str | None) -> str:
 
 
 def load_pipeline(
-    kind: type[DiffusionPipeline],
-    model: str | None = None,
-    *,
-    trust_remote_code: bool = False,
-    device: str = "auto",
+    kind: type[DiffusionPipeline], model: str | None = None, *, trust_remote_code: bool = False, device: str = "auto"
 ) -> DiffusionPipeline:
     """A pipeline of the class `kind`.
 

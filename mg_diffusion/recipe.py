@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,12 @@ def save_png(image: PIL.Image.Image, path: Place, recipe: dict[str, Any], icc_pr
     text.add_text(KEY, json.dumps({**recipe, "versions": versions()}, sort_keys=True))
     with replacing(path) as part:
         image.save(part, format="PNG", pnginfo=text, icc_profile=icc_profile)
+
+
+def save_json(result: Mapping[str, Any], path: Place) -> None:
+    """Write figures with sorted keys, so that two runs can be compared line by line; `path` is replaced in one step."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(result, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_recipe(path: Place) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Modular Diffusers: the parts of `MGPipeline` as blocks over a stock `UNet2DConditionModel`, and a guider.
 
-This file is self-contained: it is copied into exported modular repositories and loaded from there as remote code.
-`MGAdapter` and `MGEncoder` do the work; guidance is the guider's, ours or one of diffusers.
+What ships is one file, bundled from this one and the modules it needs (`mg_diffusion.bundling`). `MGAdapter` and `MGEncoder` do the work; guidance is the guider's, ours or one of diffusers.
 """
 
 import contextlib
@@ -9,211 +8,45 @@ from typing import Any
 
 import torch
 from diffusers import (
-    BaseGuidance,
-    ComponentSpec,
-    DDIMScheduler,
     InputParam,
     LoopSequentialPipelineBlocks,
     ModularPipelineBlocks,
     OutputParam,
     SequentialPipelineBlocks,
     StableDiffusionPipeline,
-    UNet2DConditionModel,
 )
-from diffusers.configuration_utils import FrozenDict, register_to_config
-from diffusers.guiders.guider_utils import GuiderOutput
-from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 from diffusers.utils.torch_utils import randn_tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+
+from .components import bare, check_components, check_counts, default_size
+from .modular_guider import MultiGranularityGuidance  # noqa: F401 (a guider is looked up beside its blocks)
+from .modular_inputs import (
+    GUIDER,
+    IMAGE_PROCESSOR,
+    MG_ADAPTER,
+    MG_ENCODER,
+    SCHEDULER,
+    TEXT_ENCODER,
+    TOKENIZER,
+    UNET,
+    VAE,
+    batch_size_input,
+    generator_input,
+    per_prompt_input,
+    prompt_inputs,
+    reference_input,
+    scale_input,
+)
+from .references import count_samples
 
 
-# Of a granularity whose references have regions, a list of them.
-Features = dict[str, dict[str, torch.Tensor] | list[dict[str, torch.Tensor]]]
 # What `ip_hidden_states` takes, and residuals of the down blocks; `None` is the bare UNet.
-Conditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None] | None
-
-
-# Copied from pipelines.pipeline_mg.retrieve_latents
-def retrieve_latents(encoded: Any, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Latents of what a VAE's `encode` returns: a sample of its distribution, or its only point."""
-    return encoded.latent_dist.sample(generator) if hasattr(encoded, "latent_dist") else encoded.latents
-
-
-# Copied from pipelines.pipeline_mg.count_samples
-def count_samples(reference: Any) -> int:
-    """How many samples a reference is given for: a list of lists holds one list per sample, all else serves every one.
-
-    A list of hex colors is one palette, not a list of references.
-    """
-
-    def is_list_of_references(entry: Any) -> bool:
-        is_palette = isinstance(entry, (list, tuple)) and all(isinstance(x, str) and x.startswith("#") for x in entry)
-        return isinstance(entry, (list, tuple)) and not is_palette
-
-    is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
-    return len(reference) if is_nested else 1
-
-
-def bare(unet: torch.nn.Module) -> torch.nn.Module:
-    """The UNet itself where `torch.compile` wrapped it."""
-    return getattr(unet, "_orig_mod", unet)
+Conditioned = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor] | None] | None
 
 
 def vae_scale_factor(vae: torch.nn.Module) -> int:
     """Pixels per latent cell."""
     return 2 ** (len(vae.config.block_out_channels) - 1)
-
-
-# -- guidance ---------------------------------------------------------------------------------------------------------
-class MultiGranularityGuidance(BaseGuidance):
-    """Classifier-free guidance, and guidance by each granularity on its own.
-
-    guided = uncond + s (cond - uncond) + sum over granularities of s_g (cond - cond without g): composed guidance (Liu
-    et al., arXiv 2206.01714; InstructPix2Pix, Brooks et al., arXiv 2211.09800) over the references' granularities.
-
-    Args:
-        guidance_scale: how far to go beyond the prediction without prompt and references; 1 is off.
-        granularity_guidance: by granularity, how far to go beyond the prediction without its reference; 0 is off. Each
-            one that is on costs one more run of the UNet in each step.
-        start, stop: fractions of the run between which there is any guidance.
-        enabled: whether there is any guidance at all.
-
-    Raises:
-        ValueError: for scales that are no finite numbers, or of a granularity below 0.
-    """
-
-    _input_predictions = ["pred_cond", "pred_uncond"]  # and "pred_without_..." for each granularity
-
-    @register_to_config
-    def __init__(
-        self,
-        guidance_scale: float = 1.5,
-        granularity_guidance: dict[str, float] | None = None,
-        start: float = 0.0,
-        stop: float = 1.0,
-        enabled: bool = True,
-    ):
-        super().__init__(start, stop, enabled)
-        if not isinstance(granularity_guidance, (dict, type(None))):
-            raise ValueError(
-                f'`granularity_guidance` is a dict such as {{"color": 1.0}}, got {type(granularity_guidance).__name__}.'
-            )
-        scales = {f"granularity_guidance[{name!r}]": scale for name, scale in (granularity_guidance or {}).items()}
-        for name, scale in {"guidance_scale": guidance_scale, **scales}.items():
-            is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-            if not is_number or not 0 <= scale < float("inf"):
-                raise ValueError(f"`{name}` must be a finite number of at least 0, got {scale!r}.")
-        self.guidance_scale = guidance_scale
-        self.contrasts = {name: scale for name, scale in (granularity_guidance or {}).items() if scale > 0}
-
-    def _predictions(self) -> list[tuple[int, str]]:
-        """Which predictions a step needs: place in the tuples of `prepare_inputs`, and argument of `forward`."""
-        needed = [(0, "pred_cond")]
-        if not self._is_on():
-            return needed
-        if self.guidance_scale > 1:
-            needed.append((1, "pred_uncond"))
-        return needed + [(place, f"pred_without_{name}") for place, name in enumerate(self.contrasts, start=2)]
-
-    def _is_on(self) -> bool:
-        if not self._enabled or self._num_inference_steps is None:
-            return self._enabled
-        first, end = (int(share * self._num_inference_steps) for share in (self._start, self._stop))
-        return first <= self._step < end
-
-    def prepare_inputs(self, data: dict[str, Any]) -> list:
-        """Inputs of each prediction.
-
-        Args:
-            data: tensors, which are the same for all predictions, and tuples (conditional, unconditional, then without
-                each granularity of `contrasts`).
-        """
-        return [self._prepare_batch(data, place, name) for place, name in self._predictions()]
-
-    def prepare_inputs_from_block_state(self, data: Any, input_fields: dict[str, str | tuple[str, ...]]) -> list:
-        """As `prepare_inputs`, with names of what `data` holds."""
-        return [
-            self._prepare_batch_from_block_state(input_fields, data, place, name)
-            for place, name in self._predictions()
-        ]
-
-    def forward(
-        self, pred_cond: torch.Tensor, pred_uncond: torch.Tensor | None = None, **without: torch.Tensor
-    ) -> GuiderOutput:
-        """Predictions (B, C, h, w), those without a granularity as `pred_without_<granularity>`, to a guided one."""
-        guided = pred_cond
-        if pred_uncond is not None:
-            guided = pred_uncond + self.guidance_scale * (pred_cond - pred_uncond)
-        for name, pred in without.items():
-            guided = guided + self.contrasts[name.removeprefix("pred_without_")] * (pred_cond - pred)
-        return GuiderOutput(pred=guided, pred_cond=pred_cond, pred_uncond=pred_uncond)
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether the prediction that models were last prepared for is any but the unconditional one."""
-        return self._count_prepared > 0 and self._predictions()[self._count_prepared - 1][1] != "pred_uncond"
-
-    @property
-    def num_conditions(self) -> int:
-        return len(self._predictions())
-
-
-# -- components and inputs that several blocks name -------------------------------------------------------------------
-# Without a type hint where the class may come with the repository: then `AutoModel` finds it.
-TEXT_ENCODER = ComponentSpec("text_encoder", CLIPTextModel)
-TOKENIZER = ComponentSpec("tokenizer", CLIPTokenizer)
-UNET = ComponentSpec("unet", UNet2DConditionModel)
-VAE = ComponentSpec("vae")
-SCHEDULER = ComponentSpec("scheduler", DDIMScheduler)
-MG_ENCODER = ComponentSpec("mg_encoder")
-MG_ADAPTER = ComponentSpec("mg_adapter")
-GUIDER = ComponentSpec(
-    "guider",
-    MultiGranularityGuidance,
-    config=FrozenDict({"guidance_scale": 1.5}),
-    default_creation_method="from_config",
-)
-IMAGE_PROCESSOR = ComponentSpec("image_processor", VaeImageProcessor, default_creation_method="from_config")
-
-
-def batch_size_input() -> InputParam:
-    return InputParam("batch_size", int, required=True, description="number of prompts")
-
-
-def per_prompt_input() -> InputParam:
-    return InputParam("num_images_per_prompt", int, default=1, description="pictures for each prompt")
-
-
-def generator_input() -> InputParam:
-    return InputParam(
-        "generator",
-        torch.Generator | list[torch.Generator],
-        description="random numbers to draw from; a list holds one for each picture",
-    )
-
-
-def prompt_inputs() -> list[InputParam]:
-    return [
-        InputParam("prompt", str | list[str], description="one or several; `None` is empty"),
-        InputParam("negative_prompt", str | list[str], description="what to steer away from"),
-    ]
-
-
-def reference_input() -> InputParam:
-    return InputParam(
-        "reference_image",
-        dict,
-        description='{"color": ..., "texture": ..., "shape": ...}, each optional, as in `MGPipeline`',
-    )
-
-
-def scale_input() -> InputParam:
-    return InputParam(
-        "granularity_scale",
-        float | dict,
-        default=1.0,
-        description="strength of the references, for all or by granularity; 0 is off, 1 as trained",
-    )
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
@@ -243,10 +76,8 @@ class MGInputStep(ModularPipelineBlocks):
         self.check_components(components)
         self.check_references(components, given)
         given.batch_size = self.check_prompts(components, given)
-        native, factor = components.unet.config.sample_size, vae_scale_factor(components.vae)
-        native = (native, native) if isinstance(native, int) else native
-        given.height = native[0] * factor if given.height is None else given.height
-        given.width = native[1] * factor if given.width is None else given.width
+        factor = vae_scale_factor(components.vae)
+        given.height, given.width = default_size(components.unet, factor, given.height, given.width)
         self.check_sizes(given, factor)
         if components.mg_adapter is not None:
             components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
@@ -261,16 +92,7 @@ class MGInputStep(ModularPipelineBlocks):
                 f"The components {missing} are not loaded. Call `load_components(trust_remote_code=True)` on a repository "
                 f"with weights, or `update_components(**MGPipeline.from_pretrained(...).components)`."
             )
-        found, latent = components.unet.config.in_channels, components.vae.config.latent_channels
-        if found not in (latent, 2 * latent + 1):
-            raise ValueError(
-                f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and masked "
-                f"image latents), because the VAE has {latent} latent channels; this one takes {found}."
-            )
-        if components.mg_adapter is not None:
-            components.mg_adapter.check_unet(bare(components.unet))
-            if components.mg_encoder is not None:
-                components.mg_adapter.check_encoder(components.mg_encoder)
+        check_components(components.unet, components.vae, components.mg_encoder, components.mg_adapter)
 
     def check_references(self, components: Any, given: Any) -> None:
         """Raise a ValueError for references of another type, or without the components they need."""
@@ -310,17 +132,7 @@ class MGInputStep(ModularPipelineBlocks):
         for name in ("height", "width"):
             if given[name] <= 0 or given[name] % factor:
                 raise ValueError(f"`{name}` must be a positive multiple of {factor}, got {given[name]}.")
-        if not isinstance(given.num_images_per_prompt, int) or given.num_images_per_prompt < 1:
-            raise ValueError(
-                f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}."
-            )
-        count = given.batch_size * given.num_images_per_prompt
-        if isinstance(given.generator, list) and len(given.generator) != count:
-            raise ValueError(
-                f"A list of generators needs one for each of the {count} images, got {len(given.generator)}."
-            )
-        if given.output_type not in ("pil", "np", "pt", "latent"):
-            raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
+        check_counts(given, given.batch_size)
 
 
 class MGReferenceEncoderStep(ModularPipelineBlocks):
@@ -460,60 +272,22 @@ class MGConditioningStep(ModularPipelineBlocks):
                 )
         given.conditioning = (None,) * (2 + len(left_out))
         if given.reference_embeds:
-            conditional, *others = self.fuse(components, given, [None, *left_out])
-            given.conditioning = (conditional, None, *others)
+            adapter, strengths = components.mg_adapter, given.granularity_scale
+            strengths = adapter.strengths(strengths, given.batch_size)
+            conditioning = adapter.assemble_conditioning(
+                bare(components.unet),
+                given.reference_embeds,
+                strengths.repeat_interleave(given.num_images_per_prompt, dim=0),
+                tuple(given.latents.shape[2:]),
+                given.fusion_scale,
+                contrasts=[(name, None) for name in left_out],
+                generator=given.generator,
+            )
+            if conditioning is not None:
+                *others, conditional = conditioning.split(len(given.latents))
+                given.conditioning = (conditional, None, *others)
         self.set_block_state(state, given)
         return components, state
-
-    def fuse(self, components: Any, given: Any, left_out: list[str | None]) -> list[Conditioning]:
-        """What the UNet gets beside the text with one granularity left out, or, for `None`, with all of them."""
-        adapter, unet, count = components.mg_adapter, bare(components.unet), len(given.latents)
-        names, latent_size = list(adapter.config.granularities), tuple(given.latents.shape[2:])
-        strengths = adapter.strengths(given.granularity_scale, given.batch_size)
-        strengths = strengths.repeat_interleave(given.num_images_per_prompt, dim=0)
-        sets, shares = adapter.in_regions(self.per_picture(given.reference_embeds, count, adapter))
-
-        def variant(own: Features, name: str | None) -> tuple[Features, torch.Tensor]:
-            own = {key: parts for key, parts in own.items() if key != name}
-            return own, (strengths * torch.tensor([key in own for key in names])).to(adapter.device)
-
-        variants = [[variant(own, name) for own in sets] for name in left_out]
-        if not any(strength.any() for row in variants for _, strength in row):
-            return [None] * len(left_out)  # before anything is drawn
-        drawn = adapter.draw({name: parts for own in sets for name, parts in own.items()}, count, given.generator)
-        fused = []
-        for row in variants:
-            apart = [
-                adapter.condition_apart(
-                    unet, adapter.vary(own, count, drawn=drawn), strength, latent_size, given.fusion_scale
-                )
-                for own, strength in row
-            ]
-            folded, residuals = adapter.join_regions(apart, shares, latent_size)
-            fused.append(self.as_input(folded, adapter.add_residuals(residuals), given.latents))
-        return fused
-
-    @staticmethod
-    def per_picture(features: Features, count: int, adapter: torch.nn.Module) -> Features:
-        """One row for each picture, or a single row for all, where the adapter is."""
-
-        def rows(parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            repeats = {key: 1 if len(value) == 1 else count // len(value) for key, value in parts.items()}
-            moved = {key: value.to(adapter.device, adapter.dtype) for key, value in parts.items()}
-            return {key: value.repeat_interleave(repeats[key], dim=0) for key, value in moved.items()}
-
-        return {
-            name: [rows(part) for part in parts] if isinstance(parts, list) else rows(parts)
-            for name, parts in features.items()
-        }
-
-    @staticmethod
-    def as_input(
-        folded: dict[str, tuple[torch.Tensor, ...]], residuals: list[torch.Tensor] | None, latents: torch.Tensor
-    ) -> Conditioning:
-        """Where the UNet computes, in its type."""
-        folded = {layer: tuple(part.to(latents) for part in parts) for layer, parts in folded.items()}
-        return folded, None if residuals is None else [residual.to(latents) for residual in residuals]
 
 
 class MGLoopDenoiser(ModularPipelineBlocks):
@@ -558,7 +332,7 @@ class MGLoopDenoiser(ModularPipelineBlocks):
         model_input: torch.Tensor,
         t: torch.Tensor,
         text: torch.Tensor,
-        conditioning: Conditioning,
+        conditioning: Conditioned,
     ) -> torch.Tensor:
         """One run of the UNet: (pictures, C, h, w)."""
         folded, residuals = (None, None) if conditioning is None else conditioning

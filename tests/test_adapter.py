@@ -11,15 +11,12 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.modeling_mg_adapter import (
-    down_block_sizes,
-    effective_weight,
-    lay_palette,
-    lay_tiles,
-    parse_strengths,
-    random_turns,
-    turn_colors,
-)
+from mg_diffusion.adapter.attention import effective_weight
+from mg_diffusion.adapter.layers import down_block_sizes
+from mg_diffusion.adapter.quilting import lay_tiles
+from mg_diffusion.adapter.sketch import lay_palette, random_turns, turn_colors
+from mg_diffusion.adapter.strengths import parse_strengths
+from mg_diffusion.adapter.variation import apply_variation, draw_variation
 
 
 NAMES = ("color", "texture", "shape")
@@ -100,6 +97,10 @@ def encode(encoder, adapter, names=NAMES, batch=1, size=SIZE):
     return encoder.encode({name: references[name] for name in names}, adapter.map_size(*size), batch)
 
 
+def one_of_each(features):
+    return {name: parts for name, (parts,) in features.items()}
+
+
 def inputs(unet, batch=1, size=SIZE):
     generator = torch.Generator().manual_seed(5)
     sample = torch.randn(batch, unet.config.in_channels, *size, generator=generator)
@@ -164,7 +165,7 @@ def test_every_sample_has_its_own_references_and_strengths(unet, encoder, adapte
     strengths = torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.5, 0.0], [0.3, 1.0, 1.0]])
     together = steer(unet, adapter, features, strengths)
     for row in range(3):
-        own = {name: {key: value[row : row + 1] for key, value in f.items()} for name, f in features.items()}
+        own = {name: [{key: value[row : row + 1] for key, value in f.items()}] for name, (f,) in features.items()}
         attention, residuals = adapter.condition(unet, own, strengths[row : row + 1], SIZE)
         sample, step, text = (x[row : row + 1] if torch.is_tensor(x) else x for x in inputs(unet, 3))
         extra = {"cross_attention_kwargs": {"ip_hidden_states": attention}}
@@ -175,7 +176,7 @@ def test_every_sample_has_its_own_references_and_strengths(unet, encoder, adapte
 
 def test_shared_references_equal_repeated_ones(unet, encoder, adapter):
     shared = encode(encoder, adapter)
-    repeated = {name: {key: torch.cat([value] * 2) for key, value in f.items()} for name, f in shared.items()}
+    repeated = {name: [{key: torch.cat([value] * 2) for key, value in f.items()}] for name, (f,) in shared.items()}
     strengths = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.0, 2.0]])
     one, other = (steer(unet, adapter, features, strengths) for features in (shared, repeated))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
@@ -279,26 +280,25 @@ def test_folded_values_and_residuals_are_linear_in_strength(unet, encoder, adapt
 def test_a_step_with_factors_is_one_with_the_product_as_strength(unet, encoder, adapter):
     features, factors = encode(encoder, adapter, batch=2), torch.tensor([0.5, 0.25, 2.0])
     strengths = torch.tensor([[1.0, 0.7, 0.3], [0.2, 1.0, 1.0]])
-    apart = adapter.condition_apart(unet, features, strengths, SIZE)
-    found, expected = (
-        adapter.at_step(*apart, factors),
-        adapter.condition(unet, features, strengths * factors, SIZE),
-    )
+    every = torch.stack([factors, torch.ones(3)])
+    conditioning = adapter.assemble_conditioning(unet, features, strengths, SIZE, factors=every, is_settled=True)
+    found, expected = conditioning.at_step(0), adapter.condition(unet, features, strengths * factors, SIZE)
     with adapter.attach(unet):
         torch.testing.assert_close(run(unet, 2, *found), run(unet, 2, *expected), atol=1e-5, rtol=1e-4)
-        same = run(unet, 2, *adapter.at_step(*apart, torch.ones(3)))
+        same = run(unet, 2, *conditioning.at_step(1))
         assert torch.equal(same, run(unet, 2, *adapter.condition(unet, features, strengths, SIZE)))
 
 
 @torch.no_grad()
 def test_factors_of_zero_are_the_base(unet, encoder, adapter):
-    apart = adapter.condition_apart(unet, encode(encoder, adapter), torch.ones(1, 3), SIZE)
+    off, on = torch.zeros(1, 3), torch.ones(1, 3)
+    features = encode(encoder, adapter)
+    conditioning = adapter.assemble_conditioning(unet, features, on, SIZE, factors=off, is_settled=True)
     with adapter.attach(unet):
-        steered = run(unet, 1, *adapter.at_step(*apart, torch.zeros(3)))
+        steered = run(unet, 1, *conditioning.at_step(0))
     torch.testing.assert_close(steered, run(unet), atol=1e-6, rtol=0)
-    folded, residuals = adapter.at_step(
-        *adapter.condition_apart(unet, encode(encoder, adapter, ["color"]), torch.ones(1, 3), SIZE), torch.ones(3)
-    )
+    color = encode(encoder, adapter, ["color"])
+    folded, residuals = adapter.assemble_conditioning(unet, color, on, SIZE, factors=on, is_settled=True).at_step(0)
     assert residuals is None and folded
 
 
@@ -360,7 +360,8 @@ def test_alpha_zero_is_fusion_scale_zero_and_alpha_mixes(unet, encoder):
 
 def test_fusion_lets_a_present_granularity_change_another(unet, encoder, adapter):
     features = encode(encoder, adapter)
-    other = {**features, "color": {**features["color"], "vector": features["color"]["vector"].flip(1)}}
+    (color,) = features["color"]
+    other = {**features, "color": [{**color, "vector": color["vector"].flip(1)}]}
     for scale, changes in ((1.0, True), (0.0, False)):
         one, two = (adapter(f, torch.ones(1, 3), SIZE, scale)[0][:, 1:] for f in (features, other))
         assert (not torch.equal(one, two)) is changes
@@ -374,7 +375,7 @@ def test_an_absent_granularity_does_not_influence_the_others(unet, encoder, adap
     rows = [NAMES.index(name) for name in present]
     strengths = torch.tensor([[float(name != absent) for name in NAMES]])
     changed = copy.copy(features)
-    changed[absent] = {key: torch.randn_like(value) for key, value in features[absent].items()}
+    changed[absent] = [{key: torch.randn_like(value) for key, value in features[absent][0].items()}]
     missing = {name: features[name] for name in present}
     with torch.set_grad_enabled(gradients):
         results = [adapter(f, strengths, SIZE) for f in (features, changed, missing)]
@@ -397,6 +398,22 @@ def test_rows_of_a_batch_with_different_granularities_do_not_mix(unet, encoder, 
             torch.testing.assert_close(residual[row], expected[0], rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
+def test_names_of_before_work_and_warn(unet, encoder, adapter):
+    features, strengths = encode(encoder, adapter), torch.ones(1, 3)
+    with pytest.warns(FutureWarning, match="goes with the next version"):
+        varied = adapter.vary(features, 1, drawn=adapter.draw(features, 1, torch.Generator().manual_seed(1)))
+        sets, shares = adapter.in_regions({name: [parts] for name, parts in varied.items()})
+        apart = adapter.condition_apart(unet, {name: [parts] for name, parts in sets[0].items()}, strengths, SIZE)
+        found = adapter.at_step(*adapter.join_regions([apart], shares, SIZE), torch.ones(3))
+        total = adapter.add_residuals(apart[1])
+    expected = adapter.assemble_conditioning(
+        unet, features, strengths, SIZE, generator=torch.Generator().manual_seed(1)
+    ).at_step()
+    torch.testing.assert_close([*found[1], *total], [*expected[1], *expected[1]])
+    torch.testing.assert_close(dict(found[0]), dict(expected[0]))
+
+
 # -- residuals ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [(8, 8), (12, 20), (9, 15)])
 def test_residuals_have_the_sizes_the_unet_adds_them_at(any_unet, encoder, size):
@@ -411,9 +428,9 @@ def test_residuals_have_the_sizes_the_unet_adds_them_at(any_unet, encoder, size)
 
 
 def test_what_references_leave_open_is_drawn_for_each_sample(encoder, adapter):
-    features = encode(encoder, adapter)
+    features = one_of_each(encode(encoder, adapter))
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2, 1)]
-    varied = adapter.vary(features, 3, generators)
+    varied = apply_variation(features, 3, draw_variation(features, 3, generators))
     structure, tiles = features["shape"]["structure"], features["texture"]["tiles"]
     found = varied["shape"]["structure"]
     assert torch.equal(found[0], found[2]) and (found[0] - found[1]).abs().max() > 0.1
@@ -429,9 +446,12 @@ def test_what_references_leave_open_is_drawn_for_each_sample(encoder, adapter):
 
 
 def test_tiles_lie_alike_whether_or_not_there_is_a_color(encoder, adapter):
-    features = encode(encoder, adapter)
+    features = one_of_each(encode(encoder, adapter))
     without = {name: parts for name, parts in features.items() if name != "color"}
-    one, other = (adapter.vary(given, 2, torch.Generator().manual_seed(3)) for given in (features, without))
+    one, other = (
+        apply_variation(given, 2, draw_variation(given, 2, torch.Generator().manual_seed(3)))
+        for given in (features, without)
+    )
     assert torch.equal(one["texture"]["tiles"], other["texture"]["tiles"])
     assert torch.equal(other["shape"]["structure"], features["shape"]["structure"])
 
@@ -671,7 +691,7 @@ def test_half_precision_steers_like_full(encoder):
     features = encode(encoder, adapter)
     expected = steer(unet, adapter, features, torch.ones(1, 3))
     unet, adapter = unet.to(torch.bfloat16), adapter.to(torch.bfloat16)
-    half = {name: {key: value.bfloat16() for key, value in f.items()} for name, f in features.items()}
+    half = {name: [{key: value.bfloat16() for key, value in f.items()}] for name, (f,) in features.items()}
     attention, residuals = adapter.condition(unet, half, torch.ones(1, 3), SIZE)
     assert all(tensor.dtype == torch.bfloat16 for pair in attention.values() for tensor in pair)
     extra = {"cross_attention_kwargs": {"ip_hidden_states": attention}}

@@ -120,8 +120,8 @@ def test_variation_is_another_picture_of_the_same_kind(pipe, photos):
         one, other = edits.variation(pipe, photo, num_images_per_prompt=2, generator=seeded(), **QUICK)
         assert np.abs(pixels(one) - pixels(other)).mean() > 0.01 and np.abs(pixels(one) - pixels(photo)).mean() > 0.02
         for made in (one, other):
-            apart = {entry: color_distance(pixels(made), pixels(photos[entry])) for entry in PHOTOS}
-            assert min(apart, key=apart.get) == name
+            distances = {entry: color_distance(pixels(made), pixels(photos[entry])) for entry in PHOTOS}
+            assert min(distances, key=distances.get) == name
 
 
 def test_outpaint_keeps_the_picture_and_goes_on_with_its_colors(pipe, photos):
@@ -131,8 +131,8 @@ def test_outpaint_keeps_the_picture_and_goes_on_with_its_colors(pipe, photos):
         assert np.array_equal(pixels(made)[:, 16:-16], pixels(photo))
         added = np.concatenate([pixels(made)[:, :16], pixels(made)[:, -16:]], 1)
         edges = {entry: np.concatenate([pixels(p)[:, :8], pixels(p)[:, -8:]], 1) for entry, p in photos.items()}
-        apart = {entry: color_distance(added, edge) for entry, edge in edges.items()}
-        assert min(apart, key=apart.get) == name
+        distances = {entry: color_distance(added, edge) for entry, edge in edges.items()}
+        assert min(distances, key=distances.get) == name
 
 
 @pytest.mark.parametrize(

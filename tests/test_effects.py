@@ -20,20 +20,20 @@ def pixels(name: str) -> np.ndarray:
 
 @pytest.mark.parametrize("place, name", enumerate(("color", "texture", "shape")))
 def test_more_strength_is_more_likeness(shipped, place, name):
-    apart = np.zeros(len(STRENGTHS))
+    found = np.zeros(len(STRENGTHS))
     for triple in TRIPLES:
-        lent = dict(zip(("color", "texture", "shape"), map(pixels, triple), strict=True))
+        references = dict(zip(("color", "texture", "shape"), map(pixels, triple), strict=True))
         images = shipped(
             [""] * len(STRENGTHS),
-            reference_image=lent,
+            reference_image=references,
             granularity_scale={name: STRENGTHS.tolist()},
             generator=[torch.Generator().manual_seed(0) for _ in STRENGTHS],
             num_inference_steps=8,
             output_type="np",
         ).images
         own = describe(pixels(triple[place]))
-        apart += [distances(describe(image), own)[name] for image in images]
-    assert spearmanr(STRENGTHS, apart).statistic <= -0.9
+        found += [distances(describe(image), own)[name] for image in images]
+    assert spearmanr(STRENGTHS, found).statistic <= -0.9
 
 
 def test_context_brings_an_edit_nearer_to_its_surroundings(shipped):
@@ -43,7 +43,7 @@ def test_context_brings_an_edit_nearer_to_its_surroundings(shipped):
     hole, ring = far < 12, (far >= 12) & (far < 20)
     images = [pixels(name).astype(np.float32) for name in ("coffee", "cat", "rocket", "astronaut")]
 
-    def apart(scale: float) -> float:
+    def distance(scale: float) -> float:
         options = {"num_inference_steps": 8, "generator": torch.Generator().manual_seed(0), "output_type": "np"}
         masks = [hole.astype(np.float32)] * len(images)
         made = inpaint(image=images, mask_image=masks, context_scale=scale, **options).images
@@ -53,4 +53,4 @@ def test_context_brings_an_edit_nearer_to_its_surroundings(shipped):
         chosen = image[where]
         return chosen[: len(chosen) // 16 * 16].reshape(16, -1, 3)
 
-    assert apart(1.0) < 0.8 * apart(0.0)
+    assert distance(1.0) < 0.8 * distance(0.0)

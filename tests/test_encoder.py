@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGEncoder
-from mg_diffusion.modeling_mg_encoder import grow_into, rgb_to_lab
+from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training.renderer import render
 
 
@@ -46,32 +47,33 @@ def picture(seed, size=64):
 def assert_same(features, expected, **tolerance):
     assert features.keys() == expected.keys()
     for name in features:
-        assert features[name].keys() == expected[name].keys()
-        for key, value in features[name].items():
-            torch.testing.assert_close(value, expected[name][key], **(tolerance or {"rtol": 0, "atol": 0}))
+        ((found,), (wanted,)) = features[name], expected[name]
+        assert found.keys() == wanted.keys()
+        for key, value in found.items():
+            torch.testing.assert_close(value, wanted[key], **(tolerance or {"rtol": 0, "atol": 0}))
 
 
 # -- features ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("size", [(32, 32), (64, 64), (48, 80)])
 def test_features_have_the_documented_names_and_shapes(encoder, size):
     features = encoder.encode(dict.fromkeys(ALL, picture(1)), size)
-    assert {name: set(value) for name, value in features.items()} == {
+    assert {name: set(value) for name, (value,) in features.items()} == {
         "color": {"vector", "palette"},
         "texture": {"vector", "tiles"},
         "shape": {"vector", "map_0", "map_1", "structure"},
     }
-    assert features["color"]["palette"].shape == (1, 256, 3)
-    assert features["shape"]["structure"].shape == (1, 3, *size)
-    assert features["color"]["vector"].shape == (1, 245 + 8)
-    assert features["texture"]["vector"].shape == (1, 343 + 2 * 8)
-    assert features["texture"]["tiles"].shape == (1, 6, 24, 24)
-    assert features["shape"]["vector"].shape == (1, 4 * 12)
-    assert features["shape"]["map_0"].shape == (1, 8, size[0] // 2, size[1] // 2)
-    assert features["shape"]["map_1"].shape == (1, 12, size[0] // 4, size[1] // 4)
-    assert encoder.vector_sizes == {name: features[name]["vector"].shape[1] for name in ALL}
+    assert features["color"][0]["palette"].shape == (1, 256, 3)
+    assert features["shape"][0]["structure"].shape == (1, 3, *size)
+    assert features["color"][0]["vector"].shape == (1, 245 + 8)
+    assert features["texture"][0]["vector"].shape == (1, 343 + 2 * 8)
+    assert features["texture"][0]["tiles"].shape == (1, 6, 24, 24)
+    assert features["shape"][0]["vector"].shape == (1, 4 * 12)
+    assert features["shape"][0]["map_0"].shape == (1, 8, size[0] // 2, size[1] // 2)
+    assert features["shape"][0]["map_1"].shape == (1, 12, size[0] // 4, size[1] // 4)
+    assert encoder.vector_sizes == {name: features[name][0]["vector"].shape[1] for name in ALL}
     assert encoder.map_channels == (8, 12)
     assert all(
-        torch.isfinite(value).all() and not value.requires_grad for f in features.values() for value in f.values()
+        torch.isfinite(value).all() and not value.requires_grad for (f,) in features.values() for value in f.values()
     )
 
 
@@ -95,14 +97,14 @@ def test_another_backbone_may_read_shape():
     backbone = {"model_type": "resnet", "num_channels": 1, "embedding_size": 8, "hidden_sizes": [8, 16]}
     backbone |= {"depths": [1, 1], "layer_type": "basic", "out_features": ["stage1", "stage2"]}
     encoder = tiny_encoder(shape_backbone=backbone)
-    features = encoder.encode({"shape": picture(1)}, SIZE)["shape"]
+    features = encoder.encode({"shape": picture(1)}, SIZE)["shape"][0]
     assert encoder.map_channels == (8, 16) and features["vector"].shape == (1, 64)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 5, 12])
 def test_the_backbone_takes_as_much_of_the_shape_view_as_it_has_channels(channels):
     encoder = tiny_encoder(shape_backbone={**BACKBONE, "num_channels": channels})
-    assert encoder.encode({"shape": picture(1)}, SIZE)["shape"]["map_0"].shape[2:] == (16, 16)
+    assert encoder.encode({"shape": picture(1)}, SIZE)["shape"][0]["map_0"].shape[2:] == (16, 16)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 13])
@@ -142,7 +144,7 @@ def test_references_of_any_size_are_brought_to_the_working_size(encoder, size):
 
 def test_features_hardly_depend_on_the_resolution_of_the_reference(encoder):
     small, large, other = picture(2), picture(2).repeat(3, 0).repeat(3, 1), picture(3)
-    one, same, far = (encoder.encode({"color": x}, SIZE)["color"]["vector"] for x in (small, large, other))
+    one, same, far = (encoder.encode({"color": x}, SIZE)["color"][0]["vector"] for x in (small, large, other))
     assert (same - one).norm() < 0.1 * (far - one).norm()
 
 
@@ -153,34 +155,34 @@ def test_half_precision_features_are_finite_and_close(encoder, dtype, content):
     half = tiny_encoder().to(dtype).encode(dict.fromkeys(ALL, reference), SIZE)
     full = encoder.encode(dict.fromkeys(ALL, reference), SIZE)
     for name in ALL:
-        for key, value in half[name].items():
+        for key, value in half[name][0].items():
             assert value.dtype == dtype and torch.isfinite(value).all(), (name, key)
             if content == "textured":
-                assert (value.float() - full[name][key]).norm() < 0.05 * full[name][key].norm(), (name, key)
+                assert (value.float() - full[name][0][key]).norm() < 0.05 * full[name][0][key].norm(), (name, key)
 
 
 # -- several references ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ALL)
 def test_a_list_is_averaged_by_weight(encoder, name):
     a, b = picture(5), picture(6)
-    one, other = (encoder.encode({name: x}, SIZE)[name] for x in (a, b))
-    mixed = encoder.encode({name: [{"image": a, "weight": 2}, {"image": b, "weight": 1}]}, SIZE)[name]
+    one, other = (encoder.encode({name: x}, SIZE)[name][0] for x in (a, b))
+    mixed = encoder.encode({name: [{"image": a, "weight": 2}, {"image": b, "weight": 1}]}, SIZE)[name][0]
     for key in mixed.keys() - {"tiles", "palette"}:
         torch.testing.assert_close(mixed[key], (2 * one[key] + other[key]) / 3)
 
 
 def test_colors_of_several_references_are_shared_out_by_weight(encoder):
     references = [{"image": np.full((64, 64, 3), 0.8), "weight": 3}, ["#202020"]]
-    palette = encoder.encode({"color": references}, SIZE)["color"]["palette"]
+    palette = encoder.encode({"color": references}, SIZE)["color"][0]["palette"]
     assert palette.shape == (1, 256, 3) and (palette[0, :, 0] > 50).sum() == 192
 
 
 @pytest.mark.parametrize("weights", [(2, 1), (1, 1), (1, 5), (1, 1000)])
 def test_tiles_are_shared_out_by_weight_and_never_blended(encoder, weights):
     pictures = [picture(5), picture(6)]
-    own = [encoder.encode({"texture": x}, SIZE)["texture"]["tiles"][0] for x in pictures]
+    own = [encoder.encode({"texture": x}, SIZE)["texture"][0]["tiles"][0] for x in pictures]
     references = [{"image": x, "weight": w} for x, w in zip(pictures, weights, strict=True)]
-    tiles = encoder.encode({"texture": references}, SIZE)["texture"]["tiles"]
+    tiles = encoder.encode({"texture": references}, SIZE)["texture"][0]["tiles"]
     assert tiles.shape == (1, 6, 24, 24)
     owners = [[any(torch.equal(tile, one) for one in tiles_of) for tiles_of in own] for tile in tiles[0]]
     assert all(sum(owner) == 1 for owner in owners)
@@ -193,14 +195,14 @@ def test_a_list_of_lists_gives_every_sample_its_own(encoder):
     rows = encoder.encode(references, SIZE, batch_size=2)
     for row, reference in enumerate(([a], [b, c])):
         alone = encoder.encode(dict.fromkeys(ALL, reference), SIZE)
-        assert_same({name: {k: v[row : row + 1] for k, v in rows[name].items()} for name in ALL}, alone)
+        assert_same({name: [{k: v[row : row + 1] for k, v in rows[name][0].items()}] for name in ALL}, alone)
 
 
 def test_a_list_of_palettes_is_averaged_and_a_list_of_lists_of_palettes_is_per_sample(encoder):
     red, blue = ["#cc2211"], ["#1122cc:2", "#2244ff"]
-    one, other = (encoder.encode({"color": x}, SIZE)["color"]["vector"] for x in (red, blue))
-    torch.testing.assert_close(encoder.encode({"color": [red, blue]}, SIZE)["color"]["vector"], (one + other) / 2)
-    rows = encoder.encode({"color": [[red], [blue]]}, SIZE, batch_size=2)["color"]["vector"]
+    one, other = (encoder.encode({"color": x}, SIZE)["color"][0]["vector"] for x in (red, blue))
+    torch.testing.assert_close(encoder.encode({"color": [red, blue]}, SIZE)["color"][0]["vector"], (one + other) / 2)
+    rows = encoder.encode({"color": [[red], [blue]]}, SIZE, batch_size=2)["color"][0]["vector"]
     torch.testing.assert_close(rows, torch.cat([one, other]))
 
 
@@ -208,7 +210,7 @@ def test_a_palette_has_the_features_of_a_picture_of_its_colors(encoder):
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:48], picture[48:] = (0xDD, 0x33, 0x22), (0x11, 0x88, 0x66)
     from_picture, exact, reordered, other = (
-        encoder.encode({"color": x}, SIZE)["color"]["vector"]
+        encoder.encode({"color": x}, SIZE)["color"][0]["vector"]
         for x in (picture, ["#dd3322:3", "#118866"], ["#118866:0.5", "#DD3322:1.5"], ["#3344aa"])
     )
     assert (exact - from_picture).norm() < 0.15 * (other - from_picture).norm()
@@ -223,8 +225,8 @@ def test_a_mask_borrows_from_its_part_only(encoder, name):
     mask[:, :64] = True
     changed = both.copy()
     changed[:, 100:] = picture(10)[:, 36:]
-    with_mask, after = (encoder.encode({name: {"image": x, "mask": mask}}, SIZE)[name] for x in (both, changed))
-    whole, whole_after = (encoder.encode({name: x}, SIZE)[name] for x in (both, changed))
+    with_mask, after = (encoder.encode({name: {"image": x, "mask": mask}}, SIZE)[name][0] for x in (both, changed))
+    whole, whole_after = (encoder.encode({name: x}, SIZE)[name][0] for x in (both, changed))
     change = (after["vector"] - with_mask["vector"]).norm()
     assert change < 0.1 * (whole_after["vector"] - whole["vector"]).norm()
 
@@ -356,17 +358,17 @@ def test_context_features_are_those_of_the_known_part():
         torch.where(hole > 0, 1 - image, image), hole, ["color", "texture", "shape"], (24, 24)
     )
     for name in found:
-        for key in found[name]:
-            torch.testing.assert_close(found[name][key], other[name][key], msg=f"{name} {key}")
+        for key in found[name][0]:
+            torch.testing.assert_close(found[name][0][key], other[name][0][key], msg=f"{name} {key}")
     mask = {"image": grow_into(image, hole)[1], "mask": hole[1] < 0.5}
     torch.testing.assert_close(
-        encoder.encode({"color": mask}, (24, 24))["color"]["vector"], found["color"]["vector"][1:]
+        encoder.encode({"color": mask}, (24, 24))["color"][0]["vector"], found["color"][0]["vector"][1:]
     )
     filled = F.interpolate(grow_into(image, hole), size=(24, 24), mode="bilinear", antialias=True)
-    torch.testing.assert_close(found["shape"]["sketch"], rgb_to_lab(filled))
-    with_another_palette = encoder.encode_context(image, hole, ["texture", "shape"], (24, 24))["shape"]
+    torch.testing.assert_close(found["shape"][0]["sketch"], rgb_to_lab(filled))
+    with_another_palette = encoder.encode_context(image, hole, ["texture", "shape"], (24, 24))["shape"][0]
     assert "sketch" not in with_another_palette
-    torch.testing.assert_close(with_another_palette["turn"], found["shape"]["turn"])
+    torch.testing.assert_close(with_another_palette["turn"], found["shape"][0]["turn"])
     turn = with_another_palette["turn"]
     torch.testing.assert_close(turn @ turn.transpose(1, 2), torch.eye(3).expand(2, -1, -1), atol=1e-4, rtol=0)
     assert set(encoder.encode_context(image, hole, ["color"], (24, 24))) == {"color"}

@@ -119,7 +119,7 @@ def finished(model, tmp_path):
 
 def test_before_and_after_are_judged_alike(finished, tmp_path, monkeypatch):
     from benchmarks.fine_tuning import measure
-    from mg_diffusion.bench.sections import Sizes
+    from mg_diffusion.mg_bench.sections import Sizes
 
     sizes = Sizes(rendered_pool=32, synthetic_triples=4, synthetic_seeds=1, photographic_triples=4, edits=2)
     monkeypatch.setattr(measure, "FULL", sizes)

@@ -10,11 +10,9 @@ from tiny_repository import SIZE, draw
 
 from mg_diffusion import MGEncoder, MGPipeline
 from mg_diffusion.cli import main
-from mg_diffusion.modeling_mg_encoder import read_card
+from mg_diffusion.encoder.granularity_cards import read_card
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import describe_file
-
-
-NAMES = ("color", "texture", "shape")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +50,9 @@ def generate(pipe, references, **options):
     return made.images[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRANULARITIES)
 def test_a_card_gives_the_output_of_its_picture_bit_for_bit(pipe, files, card, name):
-    others = {other: files[1] for other in NAMES if other != name}
+    others = {other: files[1] for other in GRANULARITIES if other != name}
     of_picture = generate(pipe, {**others, name: files[0]})
     assert np.array_equal(generate(pipe, {**others, name: card(name)}), of_picture)
     assert not np.array_equal(generate(pipe, {**others, name: files[2]}), of_picture)
@@ -76,12 +74,14 @@ def test_a_palette_and_a_masked_picture_can_be_kept(pipe, files, card):
     assert np.array_equal(generate(pipe, {"color": card("color", masked)}), generate(pipe, {"color": masked}))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", GRANULARITIES)
 def test_two_cards_mix_by_weight(pipe, files, card, name):
     encoder, size = pipe.mg_encoder, (SIZE, SIZE)
     one, other = card(name), card(name, files[1], file="other.safetensors")
-    mixed = encoder.encode({name: [{"image": one, "weight": 1}, {"image": other, "weight": 3}]}, size)[name]["vector"]
-    ends = [encoder.encode({name: path}, size)[name]["vector"] for path in (one, other)]
+    mixed = encoder.encode({name: [{"image": one, "weight": 1}, {"image": other, "weight": 3}]}, size)[name][0][
+        "vector"
+    ]
+    ends = [encoder.encode({name: path}, size)[name][0]["vector"] for path in (one, other)]
     torch.testing.assert_close(mixed, 0.25 * ends[0] + 0.75 * ends[1], atol=1e-5, rtol=1e-4)
 
 
@@ -134,7 +134,7 @@ def test_what_is_no_fitting_card_is_refused(pipe, files, card, tmp_path):
         pipe.mg_encoder.save_card(tmp_path / "nosuch" / "a.safetensors", "color", files[0])
     assert torch.equal(
         *(
-            encode({"color": one}, (SIZE, SIZE))["color"]["vector"]
+            encode({"color": one}, (SIZE, SIZE))["color"][0]["vector"]
             for one in (card("color"), {"image": card("color"), "mask": None})
         )
     )

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("mg_diffusion", "pipelines", "demo")
 OURS = {"mg_diffusion", "pipelines", "demo", "hub_cards", "tests"}
-SELF_CONTAINED = set(sys.stdlib_module_names) | {
+OUTSIDE = set(sys.stdlib_module_names) | {
     "torch",
     "numpy",
     "PIL",
@@ -22,16 +22,22 @@ SELF_CONTAINED = set(sys.stdlib_module_names) | {
     "safetensors",
     "huggingface_hub",
 }
+GRANULARITIES = r"mg_diffusion\.granularities"  # a tuple of words, for everyone
+# What bundles hold besides models and pipelines: small modules that both may need.
+SHARED = r"mg_diffusion\.(features|granularities|pictures|shipping)"
+MODELS = r"mg_diffusion\.(modeling_\w+|model_files|encoder|adapter)"
 TRAINING_NEEDS = (
-    r"mg_diffusion\.modeling_\w+",
+    SHARED,
+    MODELS,
+    r"mg_diffusion\.bundling",
     r"mg_diffusion\.training",
     r"mg_diffusion\.pipelines",
     r"mg_diffusion\.export",
-    r"mg_diffusion\.cards",
+    r"mg_diffusion\.model_card",
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
 )
-DATA_NEEDS = (r"mg_diffusion\.data", r"mg_diffusion\.bench\.flags", r"mg_diffusion\.decoding")
+DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 
@@ -54,22 +60,28 @@ def within(name: str, *packages: str) -> bool:
     return any(re.fullmatch(rf"{package}(\..+)?", name) for package in packages)
 
 
-def is_self_contained(path: str) -> bool:
-    return re.fullmatch(r"mg_diffusion/modeling_\w+\.py|pipelines/(?!__init__)\w+\.py", path) is not None
+def is_model(path: str) -> bool:
+    """Whether a file is bundled with a model, or with models and pipelines."""
+    return within(path.removesuffix(".py").replace("/", "."), MODELS, SHARED)
+
+
+def is_pipeline(path: str) -> bool:
+    return re.fullmatch(r"pipelines/(?!__init__)\w+\.py", path) is not None
 
 
 def is_public(name: str) -> bool:
     """Ours, without an underscore, and a modelling class by way of `mg_diffusion`; or not ours at all."""
     private = any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
-    return root_of(name) not in OURS or not (private or within(name, r"mg_diffusion\.modeling_\w+"))
+    return root_of(name) not in OURS or not (private or within(name, MODELS))
 
 
 ARROWS = (
-    Arrow("self-contained", is_self_contained, lambda n: root_of(n) in SELF_CONTAINED),
+    Arrow("models", is_model, lambda n: root_of(n) in OUTSIDE or within(n, MODELS, SHARED)),
+    Arrow("pipelines", is_pipeline, lambda n: root_of(n) in OUTSIDE or within(n, r"mg_diffusion\.pipelines", SHARED)),
     Arrow(
         "evaluation",
         lambda path: path.startswith("mg_diffusion/evaluation/") and path != EVALUATION_ENTRY,
-        lambda n: root_of(n) not in OURS or within(n, r"mg_diffusion\.evaluation"),
+        lambda n: root_of(n) not in OURS or within(n, r"mg_diffusion\.evaluation", GRANULARITIES),
     ),
     Arrow(
         "training",
@@ -81,10 +93,10 @@ ARROWS = (
         lambda path: path.startswith("mg_diffusion/data/"),
         lambda n: root_of(n) != "torch" and (root_of(n) not in OURS or within(n, *DATA_NEEDS)),
     ),
-    Arrow("public names", lambda path: path == "mg_diffusion/cli.py" or path.startswith("demo/"), is_public),
+    Arrow("public names", lambda path: path.startswith(("mg_diffusion/cli/", "demo/")), is_public),
     Arrow(
         "not cli",
-        lambda path: path not in ("mg_diffusion/cli.py", EVALUATION_ENTRY),
+        lambda path: not path.startswith("mg_diffusion/cli/") and path != EVALUATION_ENTRY,
         lambda n: not within(n, r"mg_diffusion\.cli"),
     ),
     Arrow("not demo", lambda path: not path.startswith("demo/"), lambda n: root_of(n) != "demo"),
@@ -152,11 +164,12 @@ def test_arrow_governs_a_file(arrow):
 @pytest.mark.parametrize(
     ("name", "path", "source"),
     [
-        ("self-contained", "mg_diffusion/modeling_x.py", "import einops"),
-        ("self-contained", "mg_diffusion/modeling_x.py", "from .cards import card"),
-        ("self-contained", "mg_diffusion/modeling_x.py", "def f():\n    import cv2"),
-        ("self-contained", "pipelines/pipeline_x.py", "from mg_diffusion import A"),
-        ("self-contained", "pipelines/pipeline_x.py", "from . import pipeline_mg"),
+        ("models", "mg_diffusion/modeling_x.py", "import einops"),
+        ("models", "mg_diffusion/encoder/x.py", "from ..model_card import main"),
+        ("models", "mg_diffusion/adapter/x.py", "from ..pipelines.call import Call"),
+        ("models", "mg_diffusion/modeling_x.py", "def f():\n    import cv2"),
+        ("pipelines", "pipelines/pipeline_x.py", "from mg_diffusion import A"),
+        ("pipelines", "pipelines/x.py", "from ..modeling_mg_adapter import MGAdapter"),
         ("evaluation", "mg_diffusion/evaluation/x.py", "from mg_diffusion import A"),
         ("evaluation", "mg_diffusion/evaluation/x.py", "from ..export import save"),
         ("evaluation", "mg_diffusion/evaluation/x.py", "import pipelines.pipeline_mg"),
@@ -165,11 +178,11 @@ def test_arrow_governs_a_file(arrow):
         ("training", "mg_diffusion/training/x.py", "from mg_diffusion import *"),
         ("data", "mg_diffusion/data/x.py", "from ..training.pictures import load_pictures"),
         ("data", "mg_diffusion/data/x.py", "import torch"),
-        ("public names", "mg_diffusion/cli.py", "from mg_diffusion.export import _write"),
+        ("public names", "mg_diffusion/cli/x.py", "from mg_diffusion.export import _write"),
         ("public names", "demo/inference.py", "from mg_diffusion.modeling_mg_encoder import MGEncoder"),
         ("not cli", "mg_diffusion/__init__.py", "from .cli import main"),
         ("not cli", "demo/inference.py", "from mg_diffusion import cli"),
-        ("not demo", "mg_diffusion/cli.py", "import demo.app as app"),
+        ("not demo", "mg_diffusion/cli/x.py", "import demo.app as app"),
         ("installed name of pipelines", "demo/inference.py", "from pipelines import MGPipeline"),
         ("accelerate", "mg_diffusion/export.py", "from accelerate.utils import set_seed"),
         ("work without the page", "demo/inference.py", "from demo.page.values import path_of"),
@@ -196,15 +209,16 @@ def test_every_arrow_has_a_violation_above():
         ("pipelines/__init__.py", "from .pipeline_mg import MGPipeline"),
         ("pipelines/pipeline_x.py", "from diffusers import DiffusionPipeline\nfrom transformers import CLIPTextModel"),
         ("mg_diffusion/evaluation/x.py", "import skimage\nfrom .scores import psnr\nfrom . import scores"),
+        ("mg_diffusion/evaluation/x.py", "from ..granularities import GRANULARITIES"),
         (
             "mg_diffusion/training/x.py",
             "import accelerate\nfrom ..modeling_mg_encoder import MGEncoder\nfrom . import ema",
         ),
         ("mg_diffusion/training/deep/x.py", "from ...export import save_repository\nfrom ..data import loader"),
-        ("mg_diffusion/data/x.py", "from ..bench.flags import whole\nfrom .sources import SOURCES"),
+        ("mg_diffusion/data/x.py", "from ..mg_bench.flags import whole\nfrom .sources import SOURCES"),
         (
-            "mg_diffusion/cli.py",
-            "from . import MGEncoder, __version__\nfrom .evaluation import score\nfrom torch import _C",
+            "mg_diffusion/cli/x.py",
+            "from .. import MGEncoder, __version__\nfrom ..evaluation import score\nfrom torch import _C",
         ),
         (
             "demo/page/edit.py",

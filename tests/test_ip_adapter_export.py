@@ -69,25 +69,27 @@ def assert_same_but_not_the_base(found, expected, base):
 @pytest.mark.parametrize("given", [NAMES, ("texture",)], ids=["all", "one of three"])
 def test_stock_pipeline_equals_ours(ours, tmp_path, guidance_scale, given):
     pipe = ours()
-    lent = {name: reference for name, reference in references().items() if name in given}
-    expected = run(pipe, reference_image=lent, granularity_scale=STRENGTHS, guidance_scale=guidance_scale)
+    reference_image = {name: reference for name, reference in references().items() if name in given}
+    expected = run(pipe, reference_image=reference_image, granularity_scale=STRENGTHS, guidance_scale=guidance_scale)
     other = stock(pipe, tmp_path)
-    embeds = image_embeds(pipe.mg_encoder, lent, MAP, guidance=guidance_scale > 1)
+    embeds = image_embeds(pipe.mg_encoder, reference_image, MAP, guidance=guidance_scale > 1)
     found = run(other, ip_adapter_image_embeds=embeds, guidance_scale=guidance_scale)
     assert_same_but_not_the_base(found, expected, run(pipe, guidance_scale=guidance_scale))
 
 
 def test_all_prompts_of_a_call_have_the_same_references(ours, tmp_path):
-    pipe, prompts, lent = ours(), ["a red flower", "a blue flower"], {"texture": [picture(1), picture(2)]}
-    expected = run(pipe, prompts, reference_image=lent, granularity_scale=STRENGTHS)
-    found = run(stock(pipe, tmp_path), prompts, ip_adapter_image_embeds=image_embeds(pipe.mg_encoder, lent, MAP))
+    pipe, prompts, reference_image = ours(), ["a red flower", "a blue flower"], {"texture": [picture(1), picture(2)]}
+    expected = run(pipe, prompts, reference_image=reference_image, granularity_scale=STRENGTHS)
+    found = run(
+        stock(pipe, tmp_path), prompts, ip_adapter_image_embeds=image_embeds(pipe.mg_encoder, reference_image, MAP)
+    )
     assert_same_but_not_the_base(found, expected, run(pipe, prompts))
 
 
 def test_one_granularity_may_be_loaded_alone(ours, tmp_path):
-    pipe, lent = ours(), {"shape": picture(4)}
-    expected = run(pipe, reference_image=lent)
-    embeds = image_embeds(pipe.mg_encoder, lent, MAP, granularities=("shape",))
+    pipe, reference_image = ours(), {"shape": picture(4)}
+    expected = run(pipe, reference_image=reference_image)
+    embeds = image_embeds(pipe.mg_encoder, reference_image, MAP, granularities=("shape",))
     found = run(stock(pipe, tmp_path, names=("shape",)), ip_adapter_image_embeds=embeds)
     assert_same_but_not_the_base(found, expected, run(pipe))
 
@@ -99,10 +101,10 @@ def edit(pipe, side, **options):
 
 
 def test_stock_inpainting_with_nine_channels_equals_ours(ours, tmp_path):
-    pipe, lent = ours(MGInpaintPipeline, is_inpainting=True), references()
-    expected = edit(pipe, 16, reference_image=lent, granularity_scale=STRENGTHS, context_scale=0.0)
+    pipe, reference_image = ours(MGInpaintPipeline, is_inpainting=True), references()
+    expected = edit(pipe, 16, reference_image=reference_image, granularity_scale=STRENGTHS, context_scale=0.0)
     other = stock(pipe, tmp_path, StableDiffusionInpaintPipeline)
-    found = edit(other, 16, ip_adapter_image_embeds=image_embeds(pipe.mg_encoder, lent, MAP))
+    found = edit(other, 16, ip_adapter_image_embeds=image_embeds(pipe.mg_encoder, reference_image, MAP))
     assert_same_but_not_the_base(found, expected, edit(pipe, 16, context_scale=0.0))
 
 

@@ -108,7 +108,13 @@ def test_direct_dependencies_are_pinned_with_torch_first(project, repository):
 def test_wheel_holds_code_and_default_model(wheel, project, repository):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"mg_diffusion/__init__.py", "mg_diffusion/cli.py", "mg_diffusion/pipelines/pipeline_mg.py"} <= names
+    assert {
+        "mg_diffusion/__init__.py",
+        "mg_diffusion/cli/__init__.py",
+        "mg_diffusion/data/sources.toml",
+        "mg_diffusion/model_card/templates/model_card.md",
+        "mg_diffusion/pipelines/pipeline_mg.py",
+    } <= names
     assert "mg_diffusion/embedded/model_index.json" in names
     assert {f"mg_diffusion/embedded/{file}" for file in embedded_files(repository)} <= names
     assert not [name for name in names if name.endswith(".pyc")]

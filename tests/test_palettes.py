@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 
 from mg_diffusion import MGEncoder
-from mg_diffusion.cli import parse_reference
+from mg_diffusion.cli.references import parse_reference
 from mg_diffusion.palettes import extract_palette
 from mg_diffusion.training.renderer import render
 
@@ -48,14 +48,14 @@ def test_a_palette_stands_for_its_picture(encoder):
     """As a color reference it is nearer to its own picture than to any of seven others."""
     pictures = [render(seed, seed + 20, seed + 40, size=64).astype(np.float32) for seed in range(8)]
     of_pictures, of_palettes = (
-        [encoder.encode({"color": one}, (32, 32))["color"]["palette"][0] for one in references]
+        [encoder.encode({"color": one}, (32, 32))["color"][0]["palette"][0] for one in references]
         for references in (pictures, [extract_palette(encoder, picture, 6) for picture in pictures])
     )
     for place, palette in enumerate(of_palettes):
-        apart = [
+        distances = [
             (palette.sort(0).values.mean(0) - other.sort(0).values.mean(0)).norm().item() for other in of_pictures
         ]
-        assert int(np.argmin(apart)) == place
+        assert int(np.argmin(distances)) == place
 
 
 @pytest.mark.parametrize("count", [0, 257])
@@ -66,4 +66,4 @@ def test_counts_out_of_range_are_refused(encoder, count):
 
 def test_the_command_line_takes_what_it_prints(encoder):
     palette = extract_palette(encoder, render(1, 2, 3, size=64).astype(np.float32))
-    assert parse_reference("color", ",".join(palette)).given == palette
+    assert parse_reference("color", ",".join(palette)).value == palette

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mg_diffusion import MGEncoder
-from mg_diffusion import modeling_mg_encoder as module
-from mg_diffusion.modeling_mg_encoder import is_palette, parse_palette, read_image, read_mask
+from mg_diffusion.encoder import reading as module
+from mg_diffusion.encoder.reading import read_image, read_mask
+from mg_diffusion.encoder.references import is_palette, parse_palette
 
 
 @pytest.fixture(scope="module")
@@ -373,6 +374,6 @@ def test_every_form_of_a_reference_is_encoded_alike(encoder, rgb, tmp_path, form
     }[form]()
     expected = encoder.encode({"color": gray, "texture": gray}, (32, 32))
     found = encoder.encode({"color": reference, "texture": reference}, (32, 32))
-    for name, features in expected.items():
+    for name, (features,) in expected.items():
         for key, value in features.items():
-            torch.testing.assert_close(found[name][key], value)
+            torch.testing.assert_close(found[name][0][key], value)

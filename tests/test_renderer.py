@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mg_diffusion.modeling_mg_encoder import rgb_to_lab
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training.renderer import compose, lab_to_rgb, render, render_palette, render_regions, render_texture
 
 
@@ -31,8 +31,8 @@ def test_factors_have_the_documented_ranges(seed):
     regions, texture, palette = render_regions(seed, 48), render_texture(seed, 0, 48), render_palette(seed)
     assert regions.shape == (48, 48) and regions.min() >= 0 and regions.max() <= 3 and len(np.unique(regions)) > 1
     assert texture.mean() == pytest.approx(0, abs=1e-6) and texture.std() == pytest.approx(1, abs=1e-4)
-    apart = np.linalg.norm(palette[:, None] - palette[None], axis=-1)
-    assert palette.shape == (4, 3) and apart[~np.eye(4, dtype=bool)].min() > 28
+    distances = np.linalg.norm(palette[:, None] - palette[None], axis=-1)
+    assert palette.shape == (4, 3) and distances[~np.eye(4, dtype=bool)].min() > 28
 
 
 @pytest.mark.parametrize("seed", [9, 12, 5, 6, 1, 3, 0])  # one for each kind of texture

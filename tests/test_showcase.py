@@ -117,6 +117,6 @@ def test_pictures_are_put_together():
 def test_the_mask_is_drawn_only_where_it_is():
     image, mask = flat("#336699", 32, 32), PIL.Image.new("L", (32, 32))
     mask.paste(255, (8, 8, 24, 24))
-    drawn = np.asarray(layout.with_mask(image, mask, 64))
+    drawn = np.asarray(layout.with_mask(layout.scaled(image, 64), mask))
     changed = (drawn != np.asarray(layout.scaled(image, 64))).any(2)
     assert changed[16:48, 16:48].all() and changed.sum() == 32 * 32

@@ -8,24 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from mg_diffusion.modeling_mg_encoder import (
-    ColorBranch,
-    TextureBranch,
-    color_view,
-    di_zenzo_gradient,
-    draw_palette,
-    draw_tiles,
-    edge_preserving_smooth,
-    gaussian_blur,
-    region_fields,
-    rgb_to_lab,
-    shape_view,
-    texture_view,
-)
+from mg_diffusion.encoder.color import ColorBranch, color_view, draw_palette
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.structure import region_fields
+from mg_diffusion.encoder.texture import TextureBranch, draw_tiles, texture_view
+from mg_diffusion.encoder.views import di_zenzo_gradient, edge_preserving_smooth, gaussian_blur, rgb_to_lab
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 
-GRANULARITIES = ("color", "texture", "shape")
 PAIRS = 40
 
 

@@ -1,6 +1,5 @@
 """A folder like that of the embedded default, with a very small untrained model of the same classes in it."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,7 @@ SIZE = 32  # pixels
 
 def save_tiny_repository(folder: Path) -> Path:
     torch.manual_seed(0)
-    flags = Namespace(vae=None, resolution=SIZE, block_out_channels=[16, 32], text_width=32)
-    components = build_components(flags, ["a red flower", "a green apple", "knitted wool"])
+    components = build_components(["a red flower", "a green apple", "knitted wool"], SIZE, [16, 32], 32)
     for parameter in components["mg_adapter"].parameters():
         if not parameter.any():  # a new adapter does nothing; here the references have to matter
             torch.nn.init.normal_(parameter, std=0.2)

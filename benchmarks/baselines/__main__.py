@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from mg_diffusion.bench.command import run as run_bench
-from mg_diffusion.bench.flags import add_bench_flags, whole
-from mg_diffusion.bench.methods import Method
 from mg_diffusion.evaluation.squeezenet import load_squeezenet
 from mg_diffusion.loading import embedded_model
+from mg_diffusion.mg_bench.command import run as run_bench
+from mg_diffusion.mg_bench.flags import add_bench_flags, whole
+from mg_diffusion.mg_bench.methods import Method
 from mg_diffusion.recipe import prepare_output
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.base import load_components

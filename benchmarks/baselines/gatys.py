@@ -10,6 +10,7 @@ from skimage.exposure import match_histograms
 from tqdm.auto import tqdm
 
 from mg_diffusion.evaluation.squeezenet import SqueezeNet
+from mg_diffusion.mg_bench.methods import Pictures, References
 
 
 STEPS = 80
@@ -32,11 +33,7 @@ class GatysMethod:
         self.progress = tqdm(desc="pictures", unit="", delay=1)  # an error that comes first has its line to itself
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Pictures
     ) -> list[np.ndarray]:
         if scales or set(references) != {"color", "texture", "shape"}:
             raise ValueError("Gatys' method takes all three references and has no strengths; leave out `response`.")
@@ -50,11 +47,7 @@ class GatysMethod:
         return [(picture + difference).clip(0, 1) for picture, difference in moved]
 
     def edit(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray],
-        references: Mapping[str, Sequence[np.ndarray]],
-        seeds: Sequence[int],
+        self, images: Pictures, masks: Pictures, references: References, seeds: Sequence[int]
     ) -> list[np.ndarray]:
         raise ValueError("Gatys' method does not edit; leave out the sections `editing_...`.")
 
@@ -66,8 +59,8 @@ class GatysMethod:
         optimizer = torch.optim.Adam([pixels], lr=LEARNING_RATE)
         for _ in range(STEPS):
             found = self._features(pixels)
-            apart = sum((gram(found[name]) - style[name]).square().sum((1, 2)).mean() for name in STYLE)
-            loss = (found[CONTENT] - content).square().mean() + STYLE_WEIGHT * apart
+            style_loss = sum((gram(found[name]) - style[name]).square().sum((1, 2)).mean() for name in STYLE)
+            loss = (found[CONTENT] - content).square().mean() + STYLE_WEIGHT * style_loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -92,5 +85,5 @@ def _with_moments_of(target: torch.Tensor, luminance: torch.Tensor) -> torch.Ten
     return (luminance - mean) / deviation.clamp(min=1e-3) * wanted + other
 
 
-def _luminance(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+def _luminance(pictures: Pictures) -> torch.Tensor:
     return torch.from_numpy(np.stack([rgb2gray(picture) for picture in pictures])).float().unsqueeze(1)

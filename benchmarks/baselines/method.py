@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from .networks import GRANULARITIES, Baseline, IPAdapterStyle
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.mg_bench.methods import Pictures, References
+
+from .networks import Baseline, IPAdapterStyle
 
 
 class BaselineMethod:
@@ -33,22 +36,14 @@ class BaselineMethod:
             self.text = text_encoder(tokens.input_ids).last_hidden_state
 
     def generate(
-        self,
-        *,
-        seeds: Sequence[int],
-        scales: Mapping[str, float] | None = None,
-        **references: Sequence[np.ndarray],
+        self, *, seeds: Sequence[int], scales: Mapping[str, float] | None = None, **references: Pictures
     ) -> list[np.ndarray]:
         side = np.shape(next(iter(references.values()))[0])[:2]
         images, masks = torch.zeros(len(seeds), 3, *side), torch.ones(len(seeds), 1, *side)
         return self._sample(images, masks, references, scales or {}, seeds)
 
     def edit(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray],
-        references: Mapping[str, Sequence[np.ndarray]],
-        seeds: Sequence[int],
+        self, images: Pictures, masks: Pictures, references: References, seeds: Sequence[int]
     ) -> list[np.ndarray]:
         holes = torch.from_numpy(np.stack(masks)).float().unsqueeze(1)
         made = self._sample(_batch(images), holes, references, {}, seeds)
@@ -62,7 +57,7 @@ class BaselineMethod:
         self,
         images: torch.Tensor,
         masks: torch.Tensor,
-        references: Mapping[str, Sequence[np.ndarray]],
+        references: References,
         scales: Mapping[str, float],
         seeds: Sequence[int],
     ) -> list[np.ndarray]:
@@ -94,5 +89,5 @@ class BaselineMethod:
         return list((decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy())
 
 
-def _batch(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+def _batch(pictures: Pictures) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures)).float().permute(0, 3, 1, 2).contiguous()

@@ -16,8 +16,9 @@ from diffusers.models.embeddings import IPAdapterPlusImageProjection, MultiIPAda
 from torch import nn
 from transformers import AutoBackbone, AutoConfig
 
+from mg_diffusion.granularities import GRANULARITIES
 
-GRANULARITIES = ("color", "texture", "shape")
+
 NUM_TOKENS = 8  # for each reference, as many as our adapter has
 CANNY = (100, 200)  # thresholds of OpenCV's examples, which T2I-Adapter and ControlNet use as well
 PALETTE_SIDE = 8  # T2I-Adapter's color condition is the picture reduced so far

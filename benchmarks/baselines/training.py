@@ -14,14 +14,19 @@ import numpy as np
 import torch
 
 from mg_diffusion import MGAdapter, MGEncoder
-from mg_diffusion.training.adapter import trained_state
-from mg_diffusion.training.base import Objective, export_weights, fit, load_components
-from mg_diffusion.training.loop import run_length, start
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.training.base import export_weights, load_components
+from mg_diffusion.training.fitting import fit
 from mg_diffusion.training.models import TrainedModel
+from mg_diffusion.training.objective import Objective
 from mg_diffusion.training.pictures import load_splits
-from mg_diffusion.training.supervision import SampleStream, build_pool
+from mg_diffusion.training.samples import SampleStream
+from mg_diffusion.training.settings import Data, RunSettings, Supervision
+from mg_diffusion.training.starting import start
+from mg_diffusion.training.trained_parts import trained_state
+from mg_diffusion.training.view_pool import build_pool
 
-from .networks import BASELINES, GRANULARITIES, Baseline
+from .networks import BASELINES, Baseline
 
 
 OURS = "mg_adapter"
@@ -67,16 +72,9 @@ class BaselineModel(torch.nn.Module):
 class BaselineObjective(Objective):
     """Our loss, for a model that reads pictures."""
 
-    def predict(
-        self,
-        model: torch.nn.Module,
-        batch: dict[str, Any],
-        unet_input: torch.Tensor,
-        timesteps: torch.Tensor,
-        fusion_scale: float | torch.Tensor,
-    ) -> torch.Tensor:
+    def conditions(self, batch: dict[str, Any], fusion_scale: float | torch.Tensor) -> tuple[Any, ...]:
         references = {name: batch[f"{name}_rgb"] for name in GRANULARITIES}
-        return model(unet_input, timesteps, batch["input_ids"], references, batch["present"])
+        return batch["input_ids"], references, batch["present"]
 
 
 def build(method: str, components: dict[str, Any]) -> torch.nn.Module:
@@ -100,20 +98,19 @@ def run(args: Namespace) -> list[dict[str, float]]:
     """Train `args.method` on the frozen base `args.init_from`; weights go to `weights/` in `args.output_dir`."""
     if args.streaming:
         raise ValueError("Baselines are compared on the same pictures: give --train_data_dir without --streaming.")
-    accelerator = start(args)
-    pictures, _ = load_splits(args)
+    accelerator, settings, supervision = start(args), RunSettings.of(args), Supervision.of(args)
+    pictures, _ = load_splits(Data.of(args))
     components = load_components(args.init_from)
     components["vae"].to(accelerator.device)
     is_ours = args.method == OURS
     model = build(args.method, components).to(memory_format=torch.channels_last)
     objective = (Objective if is_ours else BaselineObjective)(components, args.snr_gamma)
-    pool, bases = build_pool(
+    pool, crossings = build_pool(
         pictures, args.num_crossings, args.num_rendered, args.seed, args.cache_dir, is_turned=is_ours
     )
-    shares = {"composite": args.composite_share, "rendered": args.rendered_share}
-    tiles = components["mg_encoder"].config.num_tiles
+    length, tiles = settings.num_samples(accelerator.num_processes), components["mg_encoder"].config.num_tiles
     stream = (SampleStream if is_ours else ReferenceStream)(
-        pool, bases, pictures.captions, run_length(accelerator, args), args.seed, shares, tiles
+        pool, crossings, pictures.captions, length, args.seed, supervision.shares, tiles
     )
 
     def export(folder: Path) -> None:
@@ -122,4 +119,4 @@ def run(args: Namespace) -> list[dict[str, float]]:
         else:
             torch.save({name: value.cpu() for name, value in trained_state(model).items()}, folder / WEIGHTS)
 
-    return fit(accelerator, args, model, objective, stream, None, None, export)
+    return fit(accelerator, settings, model, objective, stream, None, None, export)

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mg_diffusion.evaluation.control import write_json
-from mg_diffusion.recipe import prepare_output, replacing, save_png, versions
+from mg_diffusion.recipe import prepare_output, replacing, save_json, save_png, versions
 
 from .pictures import draw_folder
 
@@ -20,14 +19,13 @@ DEFAULT_OUTPUT = "benchmarks/results/fine_tuning.json"
 
 
 def measure(options: argparse.Namespace) -> None:
-    from mg_diffusion.bench.sections import QUICK
+    from mg_diffusion.mg_bench.sections import QUICK
 
     from .measure import FULL, draw_curves, measure
 
     output = prepare_output(options.output, ".json")
     found, grid = measure([Path(run) for run in options.runs], QUICK if options.quick else FULL)
-    with replacing(output) as part:
-        write_json(part, {**found, "versions": versions()})
+    save_json({**found, "versions": versions()}, output)
     save_png(grid, output.with_suffix(".png"), {"command": "benchmarks.fine_tuning", "data": found["data"]})
     with replacing(output.with_name(f"{output.stem}_curves.png")) as part:
         draw_curves(found).savefig(part, dpi=110, format="png")

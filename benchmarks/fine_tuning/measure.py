@@ -11,10 +11,12 @@ import PIL.Image
 import torch
 from matplotlib.figure import Figure  # not pyplot, which keeps figures alive and looks for a screen
 
-from mg_diffusion.bench.drawing import picture_grid
-from mg_diffusion.bench.methods import PipelineMethod
-from mg_diffusion.bench.pools import read_pool, rendered_pool
-from mg_diffusion.bench.sections import (
+from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.loading import EMBEDDED_NAME, load_pipeline
+from mg_diffusion.mg_bench.drawing import picture_grid
+from mg_diffusion.mg_bench.methods import PipelineMethod
+from mg_diffusion.mg_bench.pools import read_pool, rendered_pool
+from mg_diffusion.mg_bench.sections import (
     Bench,
     Sizes,
     editing_fidelity,
@@ -22,12 +24,13 @@ from mg_diffusion.bench.sections import (
     retrieval_photographic,
     retrieval_synthetic,
 )
-from mg_diffusion.evaluation.metrics import GRANULARITIES
-from mg_diffusion.loading import EMBEDDED_NAME, load_pipeline
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
-from mg_diffusion.training.base import Objective, held_out_samples, load_components
+from mg_diffusion.training.base import load_components
 from mg_diffusion.training.models import TrainedModel
+from mg_diffusion.training.objective import Objective
 from mg_diffusion.training.pictures import load_splits
+from mg_diffusion.training.samples import build_samples
+from mg_diffusion.training.settings import Data, Supervision
 from mg_diffusion.training.validation import validation_loss
 
 
@@ -57,9 +60,10 @@ def read_run(run: Path) -> tuple[Namespace, list[dict[str, float]]]:
 def held_out_loss(model: str, args: Namespace) -> dict[str, float]:
     """The validation loss of a run with the flags `args` and the weights of `model`."""
     components = load_components(model)
-    _, held_out = load_splits(args, held_out_seed=1)
-    trained = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
-    samples = held_out_samples(args, held_out, components["mg_encoder"].config.num_tiles)
+    _, held_out = load_splits(Data.of(args), held_out_seed=1)
+    trained = TrainedModel.of(components)
+    supervision, tiles = Supervision.of(args).held_out(len(held_out)), components["mg_encoder"].config.num_tiles
+    samples = build_samples(held_out, args.num_validation_images, supervision, tiles)
     is_low = args.mixed_precision == "bf16"
     with components["mg_adapter"].attach(components["unet"]), torch.autocast("cpu", torch.bfloat16, enabled=is_low):
         objective = Objective(components, args.snr_gamma)

@@ -8,7 +8,7 @@ from demo.page.parts import LIGHT, PRIVATE, RAW, buttons, card_file, result_file
 from demo.page.shared import Shared
 from demo.page.values import asked, named, path_of, slot_of, told
 from demo.page.work import Work
-from demo.settings import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 
 
 class Cards:
@@ -37,20 +37,20 @@ class Cards:
         self.mixed_file = result_file("Download: holds its recipe", "mixed-file")
 
     def make_card(self, granularity: str, **values: Any) -> str:
-        """A card of the reference of a granularity."""
+        """A granularity card of the reference of a granularity."""
         if granularity not in GRANULARITIES:
             raise ValueError(f"A card is of one of {', '.join(GRANULARITIES)}.")
         return str(self.work.studio.make_card(granularity, slot_of(granularity, values), values.get("model")))
 
     def use_card(self, granularity: str, card: Any) -> list[Any]:
-        """The card that was made in its slot, in place of what is there."""
+        """The granularity card that was made in its slot, in place of what is there."""
         path = path_of(card)
         if path is None:
             raise ValueError("There is no card yet. Make one first.")
         return self.shared.with_card(granularity, path)
 
     def mix(self, request: gr.Request, **values: Any) -> tuple[Any, str, str]:
-        """Two cards of a granularity in the place of its reference."""
+        """Two granularity cards in the place of its reference."""
         given, settings, model = asked(values)
         cards = (path_of(values.get("first_card")), path_of(values.get("second_card")))
         mixed = (values.get("granularity"), cards, values.get("share"))

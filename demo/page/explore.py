@@ -8,7 +8,8 @@ from demo.inference import Axis
 from demo.page.parts import buttons, result_file, shown_picture
 from demo.page.values import asked
 from demo.page.work import Work
-from demo.settings import GRANULARITIES, MAX_SCALE, MAX_SWEEP
+from demo.settings import MAX_SCALE, MAX_SWEEP
+from mg_diffusion.granularities import GRANULARITIES
 
 
 EXPLAIN = """\

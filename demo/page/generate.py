@@ -9,8 +9,9 @@ from demo.page.parts import PRIVATE, RAW, buttons, result_file
 from demo.page.shared import Shared
 from demo.page.values import Values, asked, told
 from demo.page.work import Work
-from demo.settings import GRANULARITIES, MAX_COUNT, choice
+from demo.settings import MAX_COUNT, choice
 from demo.uploads import read_palette
+from mg_diffusion.granularities import GRANULARITIES
 
 
 class Generate:

@@ -24,14 +24,7 @@ def asked_picture(label: str, name: str, alt: str, **options: Any) -> gr.Image:
     """Where a visitor gives a picture; it arrives as the file that it is."""
     options = {"sources": ["upload", "clipboard"], **options}
     return gr.Image(
-        label=label,
-        type="filepath",
-        image_mode=None,
-        format="png",
-        buttons=[],
-        alt_text=alt,
-        elem_id=name,
-        **options,
+        label=label, type="filepath", image_mode=None, format="png", buttons=[], alt_text=alt, elem_id=name, **options
     )
 
 

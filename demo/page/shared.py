@@ -9,7 +9,8 @@ from demo import links
 from demo.inference import Studio
 from demo.page.parts import PRIVATE
 from demo.page.slots import Slot, example_values, slot_values
-from demo.settings import GRANULARITIES, MAX_GUIDANCE, MAX_STEPS, start_guidance
+from demo.settings import MAX_GUIDANCE, MAX_STEPS, start_guidance
+from mg_diffusion.granularities import GRANULARITIES
 
 
 class Shared:
@@ -102,7 +103,7 @@ class Shared:
         return [*values, found.model or self.studio.models.names[0]]
 
     def with_card(self, granularity: str, path: str) -> list[Any]:
-        """Values of `references`: a card in place of what is there."""
+        """Values of `references`: a granularity card in place of what is there."""
         values = []
         for slot in self.slots:
             mine = [*slot_values(slot.name, {"card": path}, 1.0)[:-1], gr.skip()]

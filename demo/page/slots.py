@@ -131,7 +131,7 @@ class Slot:
 
 
 def kinds_of(slot: dict[str, Any]) -> str:
-    """What is not plain to see: that something comes from a card, or is averaged."""
+    """What is not plain to see: that something comes from a granularity card, or is averaged."""
     kinds = [f"a {kind}" for kind in ("picture", "palette", "card") if slot.get(kind)]
     if len(kinds) > 1:
         return f"The average of {', '.join(kinds[:-1])} and {kinds[-1]}."

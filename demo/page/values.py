@@ -15,7 +15,8 @@ from typing import Any
 import gradio as gr
 
 from demo.jobs import Stopped
-from demo.settings import GRANULARITIES, Settings
+from demo.settings import Settings
+from mg_diffusion.granularities import GRANULARITIES
 
 
 Values = dict[str, Any]

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import PIL.ImageOps
 from tqdm import tqdm
+
+from mg_diffusion.pictures import centered_square, read_upright
 
 from .archives import check_archive, contents_digest, default_cache, fetch, members
 from .selections import SELECTIONS, TEXTS, Entry, left_out
@@ -24,12 +25,8 @@ QUALITY = 85  # of WebP
 
 def square(data: bytes, resolution: int) -> PIL.Image.Image:
     """The centered square of an encoded picture, (resolution, resolution) in RGB."""
-    with PIL.Image.open(io.BytesIO(data)) as opened:
-        image = PIL.ImageOps.exif_transpose(opened).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    cut = image.crop((left, top, left + side, top + side))
-    return cut.resize((resolution, resolution), PIL.Image.Resampling.LANCZOS)
+    image = read_upright(io.BytesIO(data)).convert("RGB")
+    return centered_square(image, resolution, PIL.Image.Resampling.LANCZOS)
 
 
 def read_index(path: Path) -> tuple[list[str], dict[str, bytes]]:

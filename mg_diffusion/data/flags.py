@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..bench.flags import whole
+from ..mg_bench.flags import whole
 
 
 SIDES = (16, 512)  # pixels; the sources have 240 to 500

@@ -12,10 +12,7 @@ from .pictures import SUFFIXES
 
 
 # The names that the imagefolder loader of `datasets` takes for a split, as far as training reads them.
-SPLITS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-}
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev")}
 METADATA = ("metadata.jsonl", "metadata.csv")
 
 

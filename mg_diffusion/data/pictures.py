@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import PIL.Image
-import PIL.ImageOps
 
 from mg_diffusion.decoding import Unusable, decode
+from mg_diffusion.pictures import read_upright, upright_size
 
 from .faces import FaceDetector
 from .fingerprints import Fingerprint, fingerprint
@@ -54,11 +54,12 @@ def mode_of(image: PIL.Image.Image) -> str:
 def look(path: str, detector: FaceDetector | None = None) -> Picture:
     """Read what a report needs of a file for which `why_skipped` finds no reason."""
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    with PIL.Image.open(path) as image:
-        mode, size = mode_of(image), image.size
-        if image.getexif().get(0x0112, 1) >= 5:  # Orientation: the sensor lay on its side
-            size = size[::-1]
+    header = {}
+
+    def note(image: PIL.Image.Image) -> None:
+        header.update(mode=mode_of(image), size=upright_size(image))
         image.draft("RGB", DRAFT)
-        image = PIL.ImageOps.exif_transpose(image)
-        image = image.convert("RGB")
-    return Picture(size, mode, digest, fingerprint(image), None if detector is None else detector.count(image))
+
+    image = read_upright(path, note).convert("RGB")
+    faces = None if detector is None else detector.count(image)
+    return Picture(**header, sha256=digest, fingerprint=fingerprint(image), faces=faces)

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 from skimage.color import lab2rgb, rgb2lab
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .intervals import interval, stream
-from .metrics import GRANULARITIES, Descriptor, describe, distances
+from .metrics import Descriptor, Pictures, describe, distances
 
 
 Triple = Mapping[str, int]  # {"color": i, "texture": j, "shape": k}: three different places in the pool
-Generate = Callable[..., Sequence[np.ndarray]]
+Generate = Callable[..., Pictures]
 
 
 def random_triples(n: int, pool_size: int, seed: int) -> list[dict[str, int]]:
@@ -32,7 +34,7 @@ def random_triples(n: int, pool_size: int, seed: int) -> list[dict[str, int]]:
 
 def measure_control(
     generate: Generate,
-    pool: Sequence[np.ndarray],
+    pool: Pictures,
     triples: Sequence[Triple],
     *,
     outputs_per_triple: int = 1,
@@ -140,7 +142,7 @@ def write_json(path: str | Path, result: Mapping) -> None:
 
 
 def _generate_all(
-    generate: Generate, pool: Sequence[np.ndarray], jobs: Sequence[Triple], batch_size: int, seed: int
+    generate: Generate, pool: Pictures, jobs: Sequence[Triple], batch_size: int, seed: int
 ) -> list[Descriptor]:
     outputs = []
     for start in range(0, len(jobs), batch_size):
@@ -156,7 +158,7 @@ def _generate_all(
 
 
 def _reference_lines(
-    pool: Sequence[np.ndarray], described: Sequence[Descriptor], jobs: Sequence[Triple], seed: int
+    pool: Pictures, described: Sequence[Descriptor], jobs: Sequence[Triple], seed: int
 ) -> dict[str, list[Descriptor]]:
     """The outputs of methods anyone could run: what the figures of a real method have to be held against."""
     places = stream(seed, "random picture").integers(len(pool), size=len(jobs))

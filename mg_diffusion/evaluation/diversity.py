@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from .intervals import N_BOOT, interval
+from .metrics import Pictures
 from .quality import Extract, extracted
 
 
 def diversity(
-    outputs_by_references: Sequence[Sequence[np.ndarray]],
-    real: Sequence[np.ndarray],
+    outputs_by_references: Sequence[Pictures],
+    real: Pictures,
     features: Extract,
     *,
     n_boot: int = N_BOOT,

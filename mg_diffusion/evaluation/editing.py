@@ -14,13 +14,10 @@ from skimage.restoration import inpaint_biharmonic
 
 from .intervals import N_BOOT, interval, interval_of
 from .masks import check_masks
-from .metrics import _checked
+from .metrics import Pictures, _checked
 
 
-Edit = Callable[
-    [Sequence[np.ndarray], Sequence[np.ndarray], Mapping[str, Sequence[np.ndarray]], Sequence[int]],
-    Sequence[np.ndarray],
-]
+Edit = Callable[[Pictures, Pictures, Mapping[str, Pictures], Sequence[int]], Pictures]
 
 GRAY = 128 / 255  # what stands in a hole whose content is known
 PSNR_CAP = 60.0  # dB: rounding to 8 bits alone costs as much (59 dB), so more says nothing
@@ -29,13 +26,7 @@ INPAINT_RADIUS = 3  # pixels; of OpenCV's methods, the value of its own examples
 
 
 def measure_fidelity(
-    edit: Edit,
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    *,
-    batch_size: int = 16,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
+    edit: Edit, images: Pictures, masks: Pictures, *, batch_size: int = 16, n_boot: int = N_BOOT, seed: int = 0
 ) -> dict:
     """Repaint holes whose content is known, without references, next to classical methods scored by the same code.
 
@@ -83,12 +74,7 @@ def measure_fidelity(
 
 
 def edit_all(
-    edit: Edit,
-    images: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    references: Mapping[str, Sequence[np.ndarray]],
-    batch_size: int,
-    seed: int,
+    edit: Edit, images: Pictures, masks: Pictures, references: Mapping[str, Pictures], batch_size: int, seed: int
 ) -> list[np.ndarray]:
     """What `edit` makes of all pictures, a batch at a time and checked; each gets its own seed, counting up.
 
@@ -122,9 +108,7 @@ def in_8_bits(picture: np.ndarray) -> np.ndarray:
     return _to_bytes(_checked(picture)) / 255
 
 
-def exactness(
-    sources: Sequence[np.ndarray], outputs: Sequence[np.ndarray], masks: Sequence[np.ndarray]
-) -> dict[str, float]:
+def exactness(sources: Pictures, outputs: Pictures, masks: Pictures) -> dict[str, float]:
     """What differs outside the masks after rounding to 8 bits: "pixels" and their "share" of those outside. Must be 0."""
     differing = [
         (_to_bytes(source) != _to_bytes(output)).any(-1)[~mask]
@@ -159,9 +143,7 @@ def masked_ssim(truth: np.ndarray, output: np.ndarray, mask: np.ndarray) -> floa
     return float(similarity[mask].mean())
 
 
-def _fidelity_figures(
-    images: Sequence[np.ndarray], outputs: Sequence[np.ndarray], masks: Sequence[np.ndarray], n_boot: int, seed: int
-) -> dict:
+def _fidelity_figures(images: Pictures, outputs: Pictures, masks: Pictures, n_boot: int, seed: int) -> dict:
     trios = list(zip(images, outputs, masks, strict=True))
     jumps = np.array([[boundary_jump(out, mask), boundary_jump(image, mask)] for image, out, mask in trios])
     return {
@@ -182,9 +164,7 @@ def _biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return inpaint_biharmonic(image, mask, channel_axis=-1).clip(0, 1)
 
 
-def _opencv_lines(
-    images: Sequence[np.ndarray], masks: Sequence[np.ndarray]
-) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
+def _opencv_lines(images: Pictures, masks: Pictures) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
     """Telea 2004 (fast marching) and Bertalmio et al. 2001 (Navier-Stokes); or no lines, and why."""
     try:
         import cv2

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .control import Triple, _check, chance, pairwise_control
 from .editing import Edit, edit_all, exactness, in_8_bits
 from .intervals import N_BOOT, stream
 from .masks import centered_hole
-from .metrics import GRANULARITIES, Descriptor, color_features, describe, shape_features, texture_features
+from .metrics import Descriptor, Pictures, color_features, describe, shape_features, texture_features
 
 
 def random_edits(n: int, pool_size: int, seed: int) -> list[dict[str, int]]:
@@ -25,7 +27,7 @@ def random_edits(n: int, pool_size: int, seed: int) -> list[dict[str, int]]:
 
 def measure_hole_control(
     edit: Edit,
-    pool: Sequence[np.ndarray],
+    pool: Pictures,
     edits: Sequence[Mapping[str, int]],
     *,
     granularities: Sequence[str] = GRANULARITIES,
@@ -102,7 +104,7 @@ def _only(found: Mapping, granularities: Sequence[str]) -> dict:
     return {**kept, "joint": found["joint"]} if set(granularities) == set(GRANULARITIES) else kept
 
 
-def _check_edits(edits: Sequence[Mapping[str, int]], granularities: Sequence[str], pool: Sequence[np.ndarray]) -> None:
+def _check_edits(edits: Sequence[Mapping[str, int]], granularities: Sequence[str], pool: Pictures) -> None:
     known = set(granularities) <= set(GRANULARITIES) and len(set(granularities)) == len(granularities)
     if not known or not granularities:
         raise ValueError(f"expected some of the granularities {GRANULARITIES}, each once, got {tuple(granularities)}.")

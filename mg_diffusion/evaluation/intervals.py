@@ -31,8 +31,8 @@ def interval_of(
 ) -> dict[str, float]:
     """Any statistic of rows (n, ...) and its percentile bootstrap interval over rows, under "mean", "low", "high"."""
     rng = stream(seed, "bootstrap")
-    draws = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(n_boot)]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    resamples = [statistic(rows[rng.integers(len(rows), size=len(rows))]) for _ in range(n_boot)]
+    low, high = np.percentile(resamples, [2.5, 97.5])
     return {"mean": float(statistic(rows)), "low": float(low), "high": float(high)}
 
 

@@ -9,9 +9,11 @@ from functools import partial
 
 import numpy as np
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .control import Generate, Triple, _check, _generate_all, reinhard_transfer
 from .intervals import N_BOOT, interval_of, stream
-from .metrics import GRANULARITIES, Descriptor, describe, distances
+from .metrics import Descriptor, Pictures, describe, distances
 
 
 Case = tuple[Triple, Triple]  # what the base picture is made from, and what its references are swapped for
@@ -33,7 +35,7 @@ def random_cases(n: int, pool_size: int, seed: int) -> list[tuple[dict[str, int]
 
 def leakage_matrix(
     generate: Generate,
-    pool: Sequence[np.ndarray],
+    pool: Pictures,
     cases: Sequence[Case],
     *,
     batch_size: int = 16,
@@ -66,9 +68,9 @@ def leakage_matrix(
     }
     if oracle is not None:
         makers["oracle"] = lambda jobs, first: [describe(oracle(job, first + at)) for at, job in enumerate(jobs)]
-    apart = _apart(pool, cases)
+    between = _reference_distances(pool, cases)
     lines = {
-        name: leakage_figures(_movement(make, cases, seed), apart, n_boot=n_boot, seed=seed)
+        name: leakage_figures(_movement(make, cases, seed), between, n_boot=n_boot, seed=seed)
         for name, make in makers.items()
     }
     return {
@@ -78,7 +80,7 @@ def leakage_matrix(
     }
 
 
-def leakage_figures(moved: np.ndarray, apart: np.ndarray, *, n_boot: int = N_BOOT, seed: int = 0) -> dict:
+def leakage_figures(moved: np.ndarray, between: np.ndarray, *, n_boot: int = N_BOOT, seed: int = 0) -> dict:
     """Movements as shares of what they could be, in three ways, each a "matrix" with its "dominance".
 
     A share is a ratio of means over cases. The mean of the ratios of the cases would give the most weight to cases
@@ -87,7 +89,7 @@ def leakage_figures(moved: np.ndarray, apart: np.ndarray, *, n_boot: int = N_BOO
 
     Args:
         moved: (cases, swaps, attributes), distances from the base picture in the order of `SWAPS`, `GRANULARITIES`.
-        apart: (cases, attributes), distances between the two references of an attribute.
+        between: (cases, attributes), distances between the two references of an attribute.
 
     Returns figures {"mean", "low", "high"} (95 % bootstrap interval over cases) in "matrix"[swap][attribute] and in
         "dominance", the mean of the diagonal minus the mean of the six other cells of the granularities' rows:
@@ -99,7 +101,7 @@ def leakage_figures(moved: np.ndarray, apart: np.ndarray, *, n_boot: int = N_BOO
         Where there is nothing to divide by (swapping everything moves no more than nothing, or than another seed does),
         a share is 0: what does not follow its references does not control separately either.
     """
-    rows = np.concatenate([moved, apart[:, None]], axis=1)  # one array, so that they are drawn together
+    rows = np.concatenate([moved, between[:, None]], axis=1)  # one array, so that they are drawn together
     figure = partial(interval_of, rows=rows, n_boot=n_boot, seed=seed)
     return {
         name: {
@@ -129,15 +131,18 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 # Name -> the swaps that say something in it, and how mean movements (swaps, attributes) become shares.
 NORMALIZATIONS: Mapping[str, tuple[tuple[str, ...], Callable[[np.ndarray, np.ndarray], np.ndarray]]] = {
-    "by_everything": ((*GRANULARITIES, "seed"), lambda moved, apart: _share(moved, moved[EVERYTHING])),
-    "above_floor": (GRANULARITIES, lambda moved, apart: _share(moved - moved[SEED], moved[EVERYTHING] - moved[SEED])),
-    "by_references": (SWAPS, lambda moved, apart: _share(moved, apart)),
+    "by_everything": ((*GRANULARITIES, "seed"), lambda moved, between: _share(moved, moved[EVERYTHING])),
+    "above_floor": (
+        GRANULARITIES,
+        lambda moved, between: _share(moved - moved[SEED], moved[EVERYTHING] - moved[SEED]),
+    ),
+    "by_references": (SWAPS, lambda moved, between: _share(moved, between)),
 }
 
 
 def _shares(name: str, rows: np.ndarray) -> np.ndarray:
-    *moved, apart = rows.mean(0)
-    return NORMALIZATIONS[name][1](np.stack(moved), apart)
+    *moved, between = rows.mean(0)
+    return NORMALIZATIONS[name][1](np.stack(moved), between)
 
 
 def _cell(name: str, row: int, column: int, rows: np.ndarray) -> float:
@@ -161,7 +166,7 @@ def _movement(make: Make, cases: Sequence[Case], seed: int) -> np.ndarray:
     return np.array(moved).swapaxes(0, 1)
 
 
-def _apart(pool: Sequence[np.ndarray], cases: Sequence[Case]) -> np.ndarray:
+def _reference_distances(pool: Pictures, cases: Sequence[Case]) -> np.ndarray:
     """Distances (cases, attributes) between the two references of each attribute."""
     described = {place: describe(pool[place]) for case in cases for triple in case for place in triple.values()}
     found = [[distances(described[a[name]], described[b[name]])[name] for name in GRANULARITIES] for a, b in cases]

@@ -1,13 +1,13 @@
 """Where to repaint: reproducible random masks, and a hole of known place. Masks are (H, W) bool, True is repainted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 from skimage.draw import line
 
 from .intervals import stream
-from .metrics import MIN_SIDE
+from .metrics import MIN_SIDE, Pictures
 
 
 AREA = (0.1, 0.4)  # of a random mask, as a share of the picture
@@ -40,7 +40,7 @@ def centered_hole(size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarra
     return box, mask
 
 
-def check_masks(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> None:
+def check_masks(images: Pictures, masks: Pictures) -> None:
     """Raise a ValueError unless there is a mask of booleans for each picture, of its size, neither empty nor full."""
     if len(images) != len(masks) or not len(images):
         raise ValueError(

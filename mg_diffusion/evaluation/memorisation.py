@@ -1,6 +1,5 @@
 """Do samples lie nearer to training pictures than pictures do that were never trained on?"""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from skimage.color import rgb2lab
 
 from .intervals import N_BOOT, stream
+from .metrics import Pictures
 from .quality import Extract, extracted, name_of
 from .squeezenet import BATCH_SIZE, pixel_batches
 
@@ -27,9 +27,9 @@ class Nearest:
 
 
 def memorisation_audit(
-    samples: Sequence[np.ndarray],
-    train: Sequence[np.ndarray],
-    held_out: Sequence[np.ndarray],
+    samples: Pictures,
+    train: Pictures,
+    held_out: Pictures,
     *,
     features: Extract | None = None,
     side: int = 16,
@@ -79,7 +79,7 @@ def memorisation_audit(
     return {**result, "settings": {**settings, "bootstrap": n_boot, "seed": seed}}
 
 
-def small_lab(pictures: Sequence[np.ndarray], side: int = 16) -> np.ndarray:
+def small_lab(pictures: Pictures, side: int = 16) -> np.ndarray:
     """Lab colors of pictures averaged down to `side` by `side`: (N, 3 * side * side).
 
     Scaled so that the Euclidean distance of two rows is the root mean square of Delta-E over their pixels.
@@ -91,7 +91,7 @@ def small_lab(pictures: Sequence[np.ndarray], side: int = 16) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def _rows(extract: Extract, pictures: Sequence[np.ndarray], chunk: int, *, flip: bool = False) -> np.ndarray:
+def _rows(extract: Extract, pictures: Pictures, chunk: int, *, flip: bool = False) -> np.ndarray:
     """Features (N, D) float32, of `chunk` pictures at a time."""
     rows = []
     for start in range(0, len(pictures), chunk):
@@ -100,7 +100,7 @@ def _rows(extract: Extract, pictures: Sequence[np.ndarray], chunk: int, *, flip:
     return np.concatenate(rows)
 
 
-def _nearest(extract: Extract, pictures: Sequence[np.ndarray], train: np.ndarray, chunk: int) -> Nearest:
+def _nearest(extract: Extract, pictures: Pictures, train: np.ndarray, chunk: int) -> Nearest:
     """The nearest of the training rows (T, D) to each picture or to its mirror image."""
     found = [_nearest_rows(_rows(extract, pictures, chunk, flip=flip), train, chunk) for flip in (False, True)]
     (plain, plain_place), (mirrored, mirrored_place) = found
@@ -124,8 +124,8 @@ def _nearest_rows(rows: np.ndarray, train: np.ndarray, chunk: int) -> tuple[np.n
 
 def _auc_interval(samples: np.ndarray, held_out: np.ndarray, n_boot: int, seed: int) -> dict[str, float]:
     rng = stream(seed, "memorisation")
-    draws = [_auc(rng.choice(samples, len(samples)), rng.choice(held_out, len(held_out))) for _ in range(n_boot)]
-    low, high = np.percentile(draws, [2.5, 97.5])
+    resamples = [_auc(rng.choice(samples, len(samples)), rng.choice(held_out, len(held_out))) for _ in range(n_boot)]
+    low, high = np.percentile(resamples, [2.5, 97.5])
     return {"mean": _auc(samples, held_out), "low": float(low), "high": float(high)}
 
 

@@ -8,6 +8,7 @@ To compare one picture with many, `describe` each picture once and call `distanc
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from skimage.restoration import denoise_tv_chambolle
 from skimage.transform import resize
 
 
-GRANULARITIES = ("color", "texture", "shape")
+Pictures = Sequence[np.ndarray]
 MIN_SIDE = 16
 
 N_PROJECTIONS = 48

@@ -5,7 +5,7 @@ of weights. A distance is named after its features and compares only with distan
 number of pictures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 
 from .intervals import stream
+from .metrics import Pictures
 from .squeezenet import BATCH_SIZE, load_squeezenet, pixel_batches, pooled_features
 
 
-N_HALVES = 200  # fewer draws than elsewhere: each takes a singular value decomposition
+N_HALVES = 200  # fewer resamples than elsewhere: each takes a singular value decomposition
 N_PROJECTIONS = 128
 INCEPTION_SIDE = 299
 FEWEST = 4  # pictures of a set: a half of it still has a covariance
 
-Extract = Callable[[Sequence[np.ndarray]], np.ndarray]
+Extract = Callable[[Pictures], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Features:
     name: str
     extract: Extract
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    def __call__(self, pictures: Pictures) -> np.ndarray:
         return self.extract(pictures)
 
 
 def image_quality(
-    samples: Sequence[np.ndarray],
-    real_a: Sequence[np.ndarray],
-    real_b: Sequence[np.ndarray],
-    reconstructions: Sequence[np.ndarray] | None,
+    samples: Pictures,
+    real_a: Pictures,
+    real_b: Pictures,
+    reconstructions: Pictures | None,
     features: Extract,
     *,
     n_boot: int = N_HALVES,
@@ -133,7 +134,7 @@ def load_features(path: str | Path) -> Features:
     )
 
 
-def extracted(features: Extract, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def extracted(features: Extract, pictures: Pictures) -> np.ndarray:
     """What `features` returns for the pictures, as (N, D) float64, or a ValueError if it is not that."""
     rows = np.asarray(features(pictures), np.float64)
     if rows.ndim != 2 or len(rows) != len(pictures) or not np.isfinite(rows).all():
@@ -164,12 +165,12 @@ def _interval(
     # that every draw lies above the distance it is meant to surround. Halves drawn without replacement have no repeats,
     # and a mean over half of the rows strays from that over all as far as the latter from the truth (the delete-half
     # jackknife: Shao and Wu 1989, "A general theory for jackknife variance estimation"). What halves do overstate, the
-    # bias of fewer rows, is taken out by centering the draws on the distance between all rows. Between sets from one
+    # bias of fewer rows, is taken out by centering the resamples on the distance between all rows. Between sets from one
     # distribution, where distances are no longer linear in means, such an interval is wider than it need be.
     rng = stream(seed, "halves")
     value = statistic(a, b)
-    draws = np.array([statistic(_half(a, rng), _half(b, rng)) for _ in range(n_boot)])
-    low, high = np.percentile(value + draws - draws.mean(), [2.5, 97.5])
+    resamples = np.array([statistic(_half(a, rng), _half(b, rng)) for _ in range(n_boot)])
+    low, high = np.percentile(value + resamples - resamples.mean(), [2.5, 97.5])
     return {"mean": value, "low": float(low), "high": float(high)}
 
 
@@ -177,7 +178,7 @@ def _half(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return rows[rng.choice(len(rows), len(rows) // 2, replace=False)]
 
 
-def _drawn(pictures: Sequence[np.ndarray], n: int, seed: int, name: str) -> list[np.ndarray]:
+def _drawn(pictures: Pictures, n: int, seed: int, name: str) -> list[np.ndarray]:
     """`n` of the pictures, in their order."""
     places = stream(seed, f"{name} drawn").choice(len(pictures), n, replace=False)
     return [pictures[place] for place in np.sort(places)]
@@ -229,7 +230,7 @@ def _load_inception(path: str | Path) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def _inception_features(net: torch.nn.Module, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def _inception_features(net: torch.nn.Module, pictures: Pictures) -> np.ndarray:
     """(N, 2048) from pictures resized bilinearly, with anti-aliasing, to the 299 pixels the network was trained on."""
     rows = []
     for pixels in pixel_batches(pictures, BATCH_SIZE):
@@ -238,7 +239,7 @@ def _inception_features(net: torch.nn.Module, pictures: Sequence[np.ndarray]) ->
     return np.concatenate(rows)
 
 
-def _check_sets(sets: dict[str, Sequence[np.ndarray]]) -> None:
+def _check_sets(sets: dict[str, Pictures]) -> None:
     for name, pictures in sets.items():
         if len(pictures) < FEWEST:
             raise ValueError(f"expected at least {FEWEST} pictures in each set, got {len(pictures)} as {name}.")

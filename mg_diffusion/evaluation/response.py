@@ -9,17 +9,19 @@ from functools import cache, partial
 import numpy as np
 from scipy.stats import spearmanr
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .control import Triple, _check, _generate_all
 from .intervals import N_BOOT, interval
-from .metrics import GRANULARITIES, describe, distances
+from .metrics import Pictures, describe, distances
 
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 
 
 def slider_response(
-    generate: Callable[..., Sequence[np.ndarray]],
-    pool: Sequence[np.ndarray],
+    generate: Callable[..., Pictures],
+    pool: Pictures,
     triples: Sequence[Triple],
     *,
     strengths: Sequence[float] = STRENGTHS,

@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
         from .base import run
     try:
         run(args)
-        finish(args)
+        finish(args.output_dir, args.hub_model_id if args.push_to_hub else None)
     except (ValueError, WriteError) as error:
         sys.exit(f"error: {error}")
 

@@ -5,31 +5,30 @@ parts alone.
 """
 
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from diffusers.utils.torch_utils import randn_tensor
-from safetensors.torch import load_file, save_file
 from torch.utils.data import default_collate
 
 from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
 
-from .base import BASE, Objective, fit
-from .keeping import KeptCrossings, KeptText, Tensors, code_of, fingerprint, keep, latents_of, pixels_of, text_of
-from .loop import run_length, start, write_configuration
-from .models import ConditionedUNet
+from .caching import CachedCrossings, CachedText, Tensors, cached, latents_of, text_of
+from .fingerprints import code_fingerprint, model_fingerprint, picture_fingerprint
+from .fitting import HeldOut, fit
+from .models import BASE, ConditionedUNet
+from .objective import Objective
 from .pictures import Pictures, load_splits
+from .samples import build_samples, views_of
+from .settings import Data, RunSettings, Supervision
+from .starting import start, write_configuration
 from .streaming import samples_of
-from .supervision import SampleStream, build_pool, views_of
-
-
-TRAINED = "trained.safetensors"  # in a checkpoint
+from .trained_parts import checkpoint_trained_parts
 
 
 class AdapterObjective(Objective):
@@ -39,8 +38,8 @@ class AdapterObjective(Objective):
         pipeline: of the base.
         resolution: side in pixels of the pictures to paint.
         view_size: side of the pictures that the encoder sees; crossed pictures are made at it.
-        kept_latents: from `latents_of`, of all photographs.
-        kept_text: embeddings of all captions.
+        cached_latents: from `latents_of`, of all photographs.
+        cached_text: embeddings of all captions.
     """
 
     def __init__(
@@ -49,12 +48,12 @@ class AdapterObjective(Objective):
         snr_gamma: float,
         resolution: int,
         view_size: int,
-        kept_latents: Tensors | None = None,
-        kept_text: KeptText | None = None,
+        cached_latents: Tensors | None = None,
+        cached_text: CachedText | None = None,
     ):
         super().__init__(pipeline.components, snr_gamma)
-        self.pipeline, self.kept_latents, self.kept_text = pipeline, kept_latents, kept_text
-        self.kept_crossings = KeptCrossings(self.vae)
+        self.pipeline, self.cached_latents, self.cached_text = pipeline, cached_latents, cached_text
+        self.cached_crossings = CachedCrossings(self.vae)
         self.resolution, self.is_enlarged = resolution, resolution > view_size
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -62,7 +61,7 @@ class AdapterObjective(Objective):
         return {**default_collate(samples), "captions": captions}
 
     def clean_latents(self, batch: dict[str, Any], generators: list[torch.Generator] | None = None) -> torch.Tensor:
-        if self.kept_latents is None:
+        if self.cached_latents is None:
             return self.latents(batch["image"], generators)
 
         def own(rows: torch.Tensor) -> list[torch.Generator] | None:
@@ -75,16 +74,16 @@ class AdapterObjective(Objective):
             clean[is_new] = self.latents(batch["image"][is_new], own(is_new))
         if is_photo.any():
             place = batch["item"][is_photo].cpu(), batch["is_flipped"][is_photo].long().cpu()
-            kept = {name: value[place] for name, value in self.kept_latents.items()}
-            clean[is_photo] = self.sample(kept, own(is_photo), clean)
+            found = {name: value[place] for name, value in self.cached_latents.items()}
+            clean[is_photo] = self.sample(found, own(is_photo), clean)
         if is_crossing.any():
-            kept = self.kept_crossings(batch["crossing"][is_crossing].tolist(), batch["image"][is_crossing])
-            clean[is_crossing] = self.sample(kept, own(is_crossing), clean)
+            found = self.cached_crossings(batch["crossing"][is_crossing].tolist(), batch["image"][is_crossing])
+            clean[is_crossing] = self.sample(found, own(is_crossing), clean)
         return clean
 
-    def sample(self, kept: Tensors, generators: list[torch.Generator] | None, like: torch.Tensor) -> torch.Tensor:
-        """Latents (N, C, h, w) of the distributions that were kept."""
-        mean, deviation = kept["mean"].to(like), kept["deviation"].to(like)
+    def sample(self, found: Tensors, generators: list[torch.Generator] | None, like: torch.Tensor) -> torch.Tensor:
+        """Latents (N, C, h, w) drawn from cached distributions."""
+        mean, deviation = found["mean"].to(like), found["deviation"].to(like)
         noise = randn_tensor(mean.shape, generator=generators, device=mean.device)
         return (mean + deviation * noise) * self.vae.config.scaling_factor
 
@@ -96,52 +95,29 @@ class AdapterObjective(Objective):
         half = len(self.alphas) // 2
         return torch.where(batch["item"] < 0, half + drawn // 2, drawn)
 
-    def predict(
-        self,
-        model: torch.nn.Module,
-        batch: dict[str, Any],
-        unet_input: torch.Tensor,
-        timesteps: torch.Tensor,
-        fusion_scale: float | torch.Tensor,
-    ) -> torch.Tensor:
-        device = unet_input.device
-        if self.kept_text is None:
-            found = text_of(self.pipeline, batch["captions"], device)
-        else:
-            found = self.kept_text(batch["captions"], device)
-        return model(
-            unet_input.to(self.pipeline.unet.dtype),
-            timesteps,
-            found["text"].to(self.pipeline.unet.dtype),
-            views_of(batch),
-            batch["turn"],
-            batch["sketch"],
-            batch["has_sketch"],
-            batch["present"],
-            fusion_scale,
-            self.size_conditioning(found["pooled"]) if "pooled" in found else None,
-        )
+    def conditions(self, batch: dict[str, Any], fusion_scale: float | torch.Tensor) -> tuple[Any, ...]:
+        embed = self.cached_text or partial(text_of, self.pipeline)
+        found = embed(batch["captions"], batch["image"].device)
+        layout = (batch[name] for name in ("turn", "sketch", "has_sketch", "present"))
+        added = self.size_conditioning(found["pooled"]) if "pooled" in found else None
+        return found["text"].to(self.dtype), views_of(batch), *layout, fusion_scale, added
 
     def size_conditioning(self, pooled: torch.Tensor) -> Tensors:
         """What Stable Diffusion XL reads beside the text: pictures of the training size, not cropped."""
         side = float(self.resolution)
         time_ids = pooled.new_tensor([side, side, 0.0, 0.0, side, side]).repeat(len(pooled), 1)
-        return {
-            name: value.to(self.pipeline.unet.dtype)
-            for name, value in (("text_embeds", pooled), ("time_ids", time_ids))
-        }
+        return {"text_embeds": pooled.to(self.dtype), "time_ids": time_ids.to(self.dtype)}
 
 
-def load_pipeline(args: Namespace, dtype: torch.dtype) -> Any:
-    """The pipeline of the base, frozen, with a new encoder and adapter or those of `--mg_model_name_or_path`.
+def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, start_from: str | None = None) -> Any:
+    """The pipeline of the base at `place`, frozen, with a new encoder and adapter or those of `start_from`.
 
     Raises:
         ValueError: if the base or the adapter cannot be loaded, or do not fit each other.
     """
-    place, start_from = args.pretrained_model_name_or_path, args.mg_model_name_or_path
     try:
         pipeline = pipeline_class(place).from_pretrained(
-            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=args.variant
+            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=variant
         )
     except (OSError, ValueError) as error:
         raise ValueError(
@@ -170,54 +146,23 @@ def load_pipeline(args: Namespace, dtype: torch.dtype) -> Any:
     return pipeline
 
 
-def trained_state(model: torch.nn.Module) -> Tensors:
-    """What is trained, by name."""
-    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-
-
-def keep_the_base_out(accelerator: Accelerator) -> None:
-    """Let checkpoints hold what is trained, and not the base again and again; FSDP and DeepSpeed have their own format."""
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        return
-
-    def save(models: list[torch.nn.Module], weights: list[Any], folder: str) -> None:
-        for model in models:
-            if accelerator.is_main_process:
-                state = trained_state(accelerator.unwrap_model(model))
-                save_file({name: value.contiguous() for name, value in state.items()}, Path(folder, TRAINED))
-            weights.pop()
-
-    def load(models: list[torch.nn.Module], folder: str) -> None:
-        while models:
-            model = accelerator.unwrap_model(models.pop())
-            stored, own = load_file(Path(folder, TRAINED)), trained_state(model)
-            if stored.keys() != own.keys():
-                raise ValueError(
-                    f"{folder!r} is no checkpoint of such an adapter: other parameters are trained in it."
-                )
-            for name, value in own.items():
-                value.copy_(stored[name])
-
-    accelerator.register_save_state_pre_hook(save)
-    accelerator.register_load_state_pre_hook(load)
-
-
-def shrink(pictures: Pictures, size: int) -> Pictures:
-    """The same pictures at the encoder's size."""
-    if pictures.whole.shape[2] == size:
-        return pictures
-    whole, crop = (
-        F.interpolate(part.float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 255).round().byte()
-        for part in (pictures.whole, pictures.crop)
-    )
-    return Pictures(whole, crop, pictures.captions)
+def cache_base(pipeline: Any, pictures: Pictures, folder: str, accelerator: Accelerator) -> dict[str, Any]:
+    """What the base makes of pictures and captions, as `AdapterObjective` takes it."""
+    images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
+    identity = [code_fingerprint(cached, type(vae)), model_fingerprint(vae), picture_fingerprint(images)]
+    with accelerator.main_process_first():
+        latents = cached(folder, "latents", identity, lambda: latents_of(vae, images, accelerator.device))
+        return {
+            "cached_latents": latents,
+            "cached_text": CachedText(folder, pipeline, pictures.captions, accelerator.device),
+        }
 
 
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator = start(args)
     dtype = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.mixed_precision]
-    pipeline = load_pipeline(args, dtype)
+    pipeline = load_pipeline(args.pretrained_model_name_or_path, dtype, args.variant, args.mg_model_name_or_path)
     pipeline.to(accelerator.device)
     if args.resolution is None:
         args.resolution = pipeline.default_size(None, None)[0]
@@ -226,53 +171,29 @@ def run(args: Namespace) -> list[dict[str, float]]:
     model = ConditionedUNet(unet, encoder.requires_grad_(True), adapter.requires_grad_(True))
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
-    keep_the_base_out(accelerator)
+    checkpoint_trained_parts(accelerator)
 
-    pictures, held_out = load_splits(args, held_out_seed=1)
+    settings, data, supervision = RunSettings.of(args), Data.of(args), Supervision.of(args)
+    pictures, others = load_splits(data, held_out_seed=1)
     view_size = min(adapter.map_size(*[args.resolution // pipeline.vae_scale_factor] * 2))
-    kept: dict[str, Any] = {}
-    if args.cache_latents:
-        images, vae = torch.cat([pictures.whole, pictures.crop]), pipeline.vae
-        identity = [code_of(keep, type(vae)), fingerprint(vae), pixels_of(images)]
-        with accelerator.main_process_first():
-            kept["kept_latents"] = keep(
-                args.cache_dir, "latents", identity, lambda: latents_of(vae, images, accelerator.device)
-            )
-            kept["kept_text"] = KeptText(args.cache_dir, pipeline, pictures.captions, accelerator.device)
-    objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **kept)
-
-    def stream_of(
-        some: Pictures, crossings: int, rendered: int, seed: int, length: int, is_trained_on: bool
-    ) -> SampleStream:
-        is_passing = is_trained_on and args.streaming
-        pool, bases = build_pool(
-            shrink(some, view_size), crossings, rendered, seed, args.cache_dir, is_passing=is_passing
-        )
-        return SampleStream(
-            pool,
-            bases,
-            some.captions,
-            length,
-            seed,
-            {"composite": args.composite_share, "rendered": args.rendered_share},
-            encoder.config.num_tiles,
-            augment=is_trained_on and args.augment,
-            images=torch.cat([some.whole, some.crop]) if args.resolution != view_size else None,
-            is_inpainting=objective.is_inpainting,
-            is_settled=is_trained_on and args.cache_latents,  # held-out samples are alike in all runs
-        )
-
-    length = run_length(accelerator, args)
-    of_run = args.num_crossings, args.num_rendered, args.seed, length
-    stream = samples_of(args, pictures, lambda some: stream_of(some, *of_run, is_trained_on=True), length)
-    held = None
-    if held_out is not None:
-        count = args.num_validation_images
-        held_stream = stream_of(held_out, len(held_out), max(1, len(held_out) // 2), 1, count, is_trained_on=False)
-        held = held_out, held_stream, AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
+    caches = cache_base(pipeline, pictures, args.cache_dir, accelerator) if args.cache_latents else {}
+    objective = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size, **caches)
+    make = partial(
+        build_samples,
+        num_tiles=encoder.config.num_tiles,
+        view_size=view_size,
+        is_inpainting=objective.is_inpainting,
+    )
+    own = {"is_window": data.streaming, "is_repeated": args.cache_latents}
+    samples = samples_of(settings, data, pictures, partial(make, supervision=supervision, **own))
+    held_out = None
+    if others is not None:  # their samples are alike in all runs, so nothing of them is cached
+        scored_by = AdapterObjective(pipeline, args.snr_gamma, args.resolution, view_size)
+        count, own = data.num_validation_images, supervision.held_out(len(others))
+        held_out = HeldOut(others, make(others, count, supervision=own), scored_by)
 
     def export(folder: Path) -> None:
         for name, part in (("mg_encoder", encoder), ("mg_adapter", adapter)):
             part.save_pretrained(folder / name)
 
-    return fit(accelerator, args, model, objective, stream, held, pipeline, export)
+    return fit(accelerator, settings, model, objective, samples, held_out, pipeline, export)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, READABLE_PIXELS
 
-from .detail_flags import DETAIL_AT_LEAST, add_detail, check_detail
+from .detail_flags import add_detail, check_detail
 from .trackers import PACKAGES, chosen_trackers
 
 
@@ -15,29 +15,11 @@ STAGES = ("vae", "base", "adapter", "detail")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 # The smallest value that means something; `None` stands for "not given".
 AT_LEAST = {
-    "max_train_samples": 1,
-    "dataloader_num_workers": 0,
-    "train_batch_size": 1,
-    "max_train_steps": 1,
-    "gradient_accumulation_steps": 1,
-    "checkpointing_steps": 1,
-    "checkpoints_total_limit": 0,
-    "lr_warmup_steps": 0,
-    "validation_steps": 1,
-    "num_validation_images": 1,
-    "latent_channels": 1,
-    "seed": 0,
-    "adam_weight_decay": 0,
-    "kl_weight": 0,
-    "detail_weight": 0,
-    "num_crossings": 0,
-    "num_rendered": 0,
-    "min_image_size": 1,
-    "max_image_pixels": 1,
-    "streaming_window": 1,
-    "samples_per_picture": 1,
-    "lora_rank": 1,
-    **DETAIL_AT_LEAST,
+    1: "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps checkpointing_steps "
+    "validation_steps num_validation_images latent_channels min_image_size max_image_pixels streaming_window "
+    "samples_per_picture lora_rank layers_per_block".split(),
+    0: "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight detail_weight "
+    "num_crossings num_rendered".split(),
 }
 ABOVE_ZERO = ("learning_rate", "adam_epsilon", "max_grad_norm", "snr_gamma")
 STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
@@ -268,7 +250,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"--{name} contradicts --init_from: the pipeline to start from has its own")
         if not args.init_from and getattr(args, name) is None:
             setattr(args, name, default)
-    for name, least in AT_LEAST.items():
+    for name, least in ((name, least) for least, names in AT_LEAST.items() for name in names):
         value = getattr(args, name, None)
         if value is not None and not value >= least:
             parser.error(f"--{name} must be at least {least}, got {value}")

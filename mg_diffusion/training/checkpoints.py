@@ -5,7 +5,6 @@ import json
 import shutil
 import warnings
 import zlib
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,23 +99,23 @@ def writing(what: str, output_dir: str | Path) -> Iterator[None]:
         ) from error
 
 
-def save_checkpoint(accelerator: Accelerator, args: Namespace, step: int, data: str | None = None) -> None:
-    """Save the state of every rank aside, rename it, then remove what `args.checkpoints_total_limit` does not keep.
+def save_checkpoint(accelerator: Accelerator, flags: dict[str, Any], step: int, data: str | None = None) -> None:
+    """Save the state of every rank aside, rename it, then remove what `checkpoints_total_limit` does not keep.
 
     Args:
-        data: a fingerprint of the training data, kept with `args` for `resuming` to compare.
+        data: a fingerprint of the training data, kept with the flags for `resuming` to compare.
 
     Raises:
         WriteError: if the disk is full. What was written is removed, and the older checkpoints stay.
     """
-    output = Path(args.output_dir)
+    output = Path(flags["output_dir"])
     aside, final = output / f"unfinished-{step}", output / f"checkpoint-{step}"
     with writing(f"The checkpoint of step {step}", output):
         try:
             accelerator.save_state(str(aside), safe_serialization=True)
             accelerator.wait_for_everyone()
             if accelerator.is_main_process:
-                write_manifest(aside, step, accelerator.num_processes, vars(args), data)
+                write_manifest(aside, step, accelerator.num_processes, flags, data)
                 sync_all(aside)
                 shutil.rmtree(final, ignore_errors=True)  # there only if it is damaged
                 aside.rename(final)
@@ -125,7 +124,7 @@ def save_checkpoint(accelerator: Accelerator, args: Namespace, step: int, data: 
             shutil.rmtree(aside, ignore_errors=True)
             raise
     if accelerator.is_main_process:
-        remove_old(output, step, args.checkpoints_total_limit)
+        remove_old(output, step, flags["checkpoints_total_limit"])
     accelerator.wait_for_everyone()
 
 

@@ -7,7 +7,7 @@ shuffled texture tiles are laid over them. The result is a training target for c
 
 import torch
 
-from mg_diffusion.modeling_mg_encoder import edge_preserving_smooth
+from mg_diffusion.encoder.views import edge_preserving_smooth
 
 
 def flatten_regions(lab: torch.Tensor) -> torch.Tensor:

@@ -13,15 +13,17 @@ from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.octaves import HAAR_CHANNELS, build_detail_unet, condition, paint_octave, predict_cells, to_cells
 
-from .base import weight_of
 from .detail_pool import build_rows
-from .detail_samples import DetailStream
-from .draws import draw_each, generators_of
-from .loop import run_length, start, train
+from .detail_samples import DetailSamples
+from .loop import train
 from .models import build_scheduler
+from .objective import weight_of
 from .pictures import limits_of, load_pictures, load_splits
+from .seeding import generators_of, per_sample
+from .settings import Data, RunSettings
 from .sharding import gathered
 from .sources import Source
+from .starting import start
 from .validation import labeled_grid, validation_loss
 
 
@@ -54,7 +56,7 @@ class DetailObjective:
     def training_loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         generators, device = generators_of(batch), batch["image"].device
         count = len(self.alphas)
-        timesteps = draw_each(lambda g: torch.randint(0, count, (), generator=g), generators, device)
+        timesteps = per_sample(lambda g: torch.randint(0, count, (), generator=g), generators, device)
         noise = randn_tensor(self.latent_shape(batch["image"]), generator=generators, device=device)
         return self(model, batch, timesteps, noise).mean()
 
@@ -91,25 +93,24 @@ def save_sheet(unet: UNet2DModel, samples: Dataset, path: Path) -> None:
 
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. `weights/` in `args.output_dir` is a `UNet2DModel`."""
-    accelerator = start(args)
-    pictures, held_out = load_splits(args)
+    accelerator, settings, data = start(args), RunSettings.of(args), Data.of(args)
+    pictures, held_out = load_splits(data)
     if args.init_from:
         unet = UNet2DModel.from_pretrained(args.init_from)
     else:
         unet = build_detail_unet(args.block_out_channels, args.layers_per_block, args.crop_size // 2)
     materials = None
     if args.materials_dir:
-        limits = replace(limits_of(args), size=args.resolution // 2, report=None)
+        limits = replace(limits_of(data), size=args.resolution // 2, report=None)
         materials = load_pictures(Source(args.materials_dir), "train", limits, seed=args.seed).whole
-    length = run_length(accelerator, args)
     share = args.num_crossings / len(pictures)
     rows = build_rows(pictures.whole, materials, share, args.seed, args.cache_dir)
-    stream = DetailStream(rows, args.crop_size, length, args.seed)
+    samples = DetailSamples(rows, args.crop_size, settings.num_samples(accelerator.num_processes), args.seed)
     objective = DetailObjective(args.snr_gamma)
     held = None
     if held_out is not None:
         rows = build_rows(held_out.whole, None, share, args.seed, args.cache_dir)
-        held = DetailStream(rows, args.crop_size, 4 * len(held_out), seed=0)
+        held = DetailSamples(rows, args.crop_size, 4 * len(held_out), seed=0)
 
     def validate(step: int) -> dict[str, float]:
         if held is None:
@@ -123,6 +124,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
         unet.train()
         return losses
 
-    return train(
-        accelerator, args, unet, stream, objective.collate, objective.training_loss, validate, unet.save_pretrained
-    )
+    loss_of = objective.training_loss
+    return train(accelerator, settings, unet, samples, objective.collate, loss_of, validate, unet.save_pretrained)

@@ -3,9 +3,6 @@
 import argparse
 
 
-DETAIL_AT_LEAST = {"layers_per_block": 1}
-
-
 def add_detail(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("detail")
     materials = "folder like --train_data_dir with pictures that are nothing but texture, read at half of --resolution"

@@ -12,20 +12,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mg_diffusion.modeling_mg_adapter import MGAdapter, lay_palette, lay_tiles, turn_colors
-from mg_diffusion.modeling_mg_encoder import (
-    MGEncoder,
-    draw_tiles,
-    edge_preserving_smooth,
-    nearest_turn,
-    rgb_to_lab,
-    shape_view,
-    texture_view,
-)
+from mg_diffusion.adapter.quilting import lay_tiles
+from mg_diffusion.adapter.sketch import lay_palette, turn_colors
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.structure import nearest_turn
+from mg_diffusion.encoder.texture import draw_tiles, texture_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
+from mg_diffusion.modeling_mg_adapter import MGAdapter
+from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 from . import composer
+from .caching import Tensors, cached
 from .composer import flatten_regions, lab_to_rgb
-from .keeping import Tensors, code_of, keep, pixels_of
+from .fingerprints import code_fingerprint, picture_fingerprint
 
 
 CHUNK = 100  # pictures of a file
@@ -132,14 +131,14 @@ def build_rows(
     Args:
         photos: (N, 3, S, S) uint8; materials: (M, 3, s, s) uint8. Without materials the photographs' own texture is all.
     """
-    side, code = photos.shape[3], code_of(build_rows, composer, MGAdapter, MGEncoder)
+    side, code = photos.shape[3], code_fingerprint(build_rows, composer, MGAdapter, MGEncoder)
 
     def chunks_of(kind: str, rgb: torch.Tensor, make: Callable[[torch.Tensor, int], Tensors]) -> list[Tensors]:
         found = []
         for number, start in enumerate(tqdm(range(0, len(rgb), CHUNK), desc=f"laying out {kind}", mininterval=5)):
             some = rgb[start : start + CHUNK]
-            identity = [code, kind, pixels_of(some), str([side, crossings_a_photo, seed, number])]
-            found.append(keep(cache_dir, f"detail-{kind}", identity, partial(make, some, 1000 * number + seed)))
+            identity = [code, kind, picture_fingerprint(some), str([side, crossings_a_photo, seed, number])]
+            found.append(cached(cache_dir, f"detail-{kind}", identity, partial(make, some, 1000 * number + seed)))
         return found
 
     laid = chunks_of(

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from mg_diffusion.modeling_mg_encoder import gaussian_blur, rgb_to_lab
+from mg_diffusion.encoder.views import gaussian_blur, rgb_to_lab
 
 from .composer import lab_to_rgb
 from .detail_pool import Rows
-from .resuming import fingerprint_of
-from .supervision import random_mask
+from .dropout import random_mask
+from .fingerprints import picture_fingerprint
 
 
 SHARES = {"photo": 0.58, "covered": 0.24, "crossed": 0.18}
@@ -57,7 +57,7 @@ class Layers:
         return lab_to_rgb(lab) * 2 - 1
 
 
-class DetailStream(Dataset):
+class DetailSamples(Dataset):
     """Sample `i` of a run.
 
     Args:
@@ -71,7 +71,7 @@ class DetailStream(Dataset):
     @property
     def fingerprint(self) -> str:
         photo = self.rows["photo"]
-        return fingerprint_of(torch.stack([photo("rgb", item)[:, ::8, ::8] for item in range(len(photo))]), [])
+        return picture_fingerprint(torch.stack([photo("rgb", item)[:, ::8, ::8] for item in range(len(photo))]))
 
     def __len__(self) -> int:
         return self.length

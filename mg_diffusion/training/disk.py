@@ -69,11 +69,11 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-_held: dict[Path, int] = {}  # the folder that this process trains in
+_locked: dict[Path, int] = {}  # the folder that this process trains in
 
 
-def hold(folder: Path, patience: float = 10.0) -> None:
-    """Keep other processes out of a folder until this one ends, in whatever way, or holds another.
+def lock(folder: Path, patience: float = 10.0) -> None:
+    """Keep other processes out of a folder until this one ends, in whatever way, or locks another.
 
     `accelerate launch` that is ended by a signal may leave its process behind, which trains on.
 
@@ -81,12 +81,12 @@ def hold(folder: Path, patience: float = 10.0) -> None:
         patience: seconds to wait for what loads data for a killed process and notices late.
 
     Raises:
-        ValueError: if another process holds it. (Some network file systems do not know.)
+        ValueError: if another process has locked it. (Some network file systems do not know.)
     """
-    if folder.resolve() in _held:
+    if folder.resolve() in _locked:
         return
-    while _held:
-        os.close(_held.popitem()[1])
+    while _locked:
+        os.close(_locked.popitem()[1])
     handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + patience
     while True:
         try:
@@ -102,7 +102,7 @@ def hold(folder: Path, patience: float = 10.0) -> None:
         except OSError:
             pass  # a file system without locks
         break
-    _held[folder.resolve()] = handle
+    _locked[folder.resolve()] = handle
 
 
 def tidy(output_dir: Path) -> None:

@@ -1,6 +1,5 @@
 """`--push_to_hub`: whether a run may push is settled before anything is loaded; its weights are pushed at the end."""
 
-from argparse import Namespace
 from pathlib import Path
 
 from huggingface_hub import HfApi, is_offline_mode
@@ -10,8 +9,8 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFo
 FAILURES = (OSError, HTTPError)  # answers of the Hub are both; a connection that fails is one of them
 
 
-def create_repository(args: Namespace) -> str:
-    """Create the repository `--hub_model_id`, by default named as the output folder, if there is none; its full id.
+def create_repository(output_dir: str | Path, hub_model_id: str | None = None, is_private: bool = False) -> str:
+    """Create the repository `hub_model_id`, by default named as the output folder, if there is none; its full id.
 
     Raises:
         ValueError: if the Hub cannot be reached, nobody is logged in, or the repository may not be written.
@@ -20,11 +19,11 @@ def create_repository(args: Namespace) -> str:
         raise ValueError(
             "--push_to_hub needs the Hub, but HF_HUB_OFFLINE is set. Unset it, or push later: `hf upload`."
         )
-    name = args.hub_model_id or Path(args.output_dir).resolve().name
+    name = hub_model_id or Path(output_dir).resolve().name
     hub = HfApi()
     try:
         hub.whoami()  # or a wrong token would show only where the repository exists
-        return hub.create_repo(name, private=args.hub_private_repo or None, exist_ok=True).repo_id
+        return hub.create_repo(name, private=is_private or None, exist_ok=True).repo_id
     except LocalTokenNotFoundError as error:
         raise ValueError("--push_to_hub: nobody is logged in. Run `hf auth login`, or set HF_TOKEN.") from error
     except HFValidationError as error:
@@ -36,18 +35,17 @@ def create_repository(args: Namespace) -> str:
         ) from error
 
 
-def push(args: Namespace) -> str:
+def push(output_dir: str | Path, repo_id: str, message: str) -> str:
     """Upload `weights/` with all that lies there; the address of the commit.
 
     Raises:
         ValueError: if that fails; names the command that repeats it.
     """
-    weights = Path(args.output_dir, "weights")
-    message = f"Weights of {args.max_train_steps} steps of stage {args.stage}"
+    weights = Path(output_dir, "weights")
     try:
-        return HfApi().upload_folder(repo_id=args.hub_model_id, folder_path=weights, commit_message=message).commit_url
+        return HfApi().upload_folder(repo_id=repo_id, folder_path=weights, commit_message=message).commit_url
     except FAILURES as error:
         raise ValueError(
             f"The run is done and its weights are in {str(weights)!r}, but they could not be pushed: {error} "
-            f"Try again with `hf upload {args.hub_model_id} {weights}`."
+            f"Try again with `hf upload {repo_id} {weights}`."
         ) from error

@@ -6,7 +6,6 @@ import math
 import os
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,12 +16,13 @@ from accelerate import Accelerator
 from tqdm import tqdm
 from tqdm.std import EMA
 
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.loading import EMBEDDED_NAME
 
 from .checkpoints import good_checkpoints, writing
 from .disk import write_text
 from .resuming import LOG
-from .supervision import GRANULARITIES
+from .settings import RunSettings
 from .trackers import track_picture
 
 
@@ -42,11 +42,11 @@ class Journal:
         records: those of the run until it was interrupted, which the file holds already.
     """
 
-    def __init__(self, accelerator: Accelerator, args: Namespace, records: Sequence[dict[str, float]] = ()):
-        self.accelerator, self.folder = accelerator, Path(args.output_dir)
+    def __init__(self, accelerator: Accelerator, flags: dict[str, Any], records: Sequence[dict[str, float]] = ()):
+        self.accelerator, self.folder = accelerator, Path(flags["output_dir"])
         self.records = [*records]
         if accelerator.is_main_process:
-            text = json.dumps(environment(accelerator, args), indent=2, sort_keys=True)
+            text = json.dumps(environment(accelerator, flags), indent=2, sort_keys=True)
             with writing("The environment", self.folder):
                 write_text(self.folder / "environment.json", text + "\n")
 
@@ -69,12 +69,12 @@ class Journal:
             track_picture(self.accelerator.trackers, "grid", path, step)
 
 
-def environment(accelerator: Accelerator, args: Namespace) -> dict[str, Any]:
+def environment(accelerator: Accelerator, flags: dict[str, Any]) -> dict[str, Any]:
     """What a run's flags do not tell: versions, hardware, processes, and which model of the Hub it started from."""
     device = f"{os.cpu_count()} CPU cores"
     if accelerator.device.type == "cuda":
         device = torch.cuda.get_device_name(accelerator.device)
-    starts = [getattr(args, name, None) for name in ("pretrained_model_name_or_path", "init_from")]
+    starts = [flags.get(name) for name in ("pretrained_model_name_or_path", "init_from")]
     return {
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "device": device,
@@ -167,7 +167,7 @@ def health_line(record: dict[str, float]) -> str:
     return "; ".join([*parts, f"EMA distance {record['ema_distance']:.2%}", f"lr {record['lr']:.2e}"])
 
 
-def stop_at_non_finite(args: Namespace, step: int, loss: float, norm: float | None) -> None:
+def stop_at_non_finite(settings: RunSettings, step: int, loss: float, norm: float | None) -> None:
     """Refuse to train on what is no number, before it reaches the weights.
 
     Raises:
@@ -179,18 +179,21 @@ def stop_at_non_finite(args: Namespace, step: int, loss: float, norm: float | No
     if not wrong:
         return
     what = " and the ".join(f"{name} is {value}" for name, value in wrong.items())
-    precision = f" or --mixed_precision no (now {args.mixed_precision})" if args.mixed_precision != "no" else ""
-    saved = good_checkpoints(args.output_dir)
+    now = settings.optimization
+    precision = f" or --mixed_precision no (now {now.mixed_precision})" if now.mixed_precision != "no" else ""
+    saved = good_checkpoints(settings.output_dir)
     where = (
         f"The last checkpoint, {str(saved[-1])!r}, was saved before." if saved else "No checkpoint was saved before."
     )
     # A resumed run must have the settings that it had.
     ways = (
-        f"train anew with a lower --learning_rate (now {args.learning_rate:g}), a longer --lr_warmup_steps (now "
-        f"{args.lr_warmup_steps}), a smaller --max_grad_norm (now {args.max_grad_norm:g}){precision}"
+        f"train anew with a lower --learning_rate (now {now.learning_rate:g}), a longer --lr_warmup_steps (now "
+        f"{now.lr_warmup_steps}), a smaller --max_grad_norm (now {now.max_grad_norm:g}){precision}"
     )
-    if saved and args.stage in STARTED_FROM:
-        ways += f"; from its weights, in another folder: --{STARTED_FROM[args.stage]} {args.output_dir}/weights"
+    if saved and settings.stage in STARTED_FROM:
+        ways += (
+            f"; from its weights, in another folder: --{STARTED_FROM[settings.stage]} {settings.output_dir}/weights"
+        )
     raise ValueError(
         f"The {what} at step {step}. Training stopped; this step did not reach the weights. {where} The same flags would "
         f"come to the same point again. Ways out: {ways}."
@@ -211,10 +214,10 @@ class Progress:
     The time left assumes the mean speed since the start, which counts validation and saving as they come.
     """
 
-    def __init__(self, args: Namespace, step: int, is_shown: bool):
+    def __init__(self, stage: str, max_train_steps: int, step: int, is_shown: bool):
         self.loss, self.shown, self.health = EMA(smoothing=0.05), "", ""
         options = {"file": sys.stderr, "disable": not is_shown, "miniters": 1}
-        own = {"total": args.max_train_steps, "initial": step, "desc": args.stage, "smoothing": 0}
+        own = {"total": max_train_steps, "initial": step, "desc": stage, "smoothing": 0}
         self.is_terminal = sys.stderr.isatty()
         if self.is_terminal:
             text = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"

@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from mg_diffusion.pipelines import MGPipeline
 
-from .adapter import keep_the_base_out
+from .models import PARTS
+from .trained_parts import checkpoint_trained_parts
 
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2")
@@ -29,7 +30,7 @@ def add_lora(accelerator: Accelerator, model: torch.nn.Module, rank: int) -> Non
     model.unet.requires_grad_(False)
     model.text_encoder.requires_grad_(False)
     model.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)))
-    keep_the_base_out(accelerator)
+    checkpoint_trained_parts(accelerator)
 
 
 def export_lora(components: dict[str, Any], folder: str | Path) -> None:
@@ -40,7 +41,7 @@ def export_lora(components: dict[str, Any], folder: str | Path) -> None:
         unet_lora_layers=convert_state_dict_to_diffusers(get_peft_model_state_dict(unet)),
         unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
     )
-    for name in ("mg_encoder", "mg_adapter"):
+    for name in PARTS:
         components[name].save_pretrained(Path(folder, name))
 
 

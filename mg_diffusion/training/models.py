@@ -3,22 +3,24 @@
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
-from mg_diffusion.modeling_mg_adapter import MGAdapter, turn_colors
+from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 
 
 MAX_TOKENS = 24
+BASE = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+PARTS = ("mg_encoder", "mg_adapter")
 
 
 def learn_merges(captions: list[str], count: int) -> list[tuple[str, str]]:
@@ -88,7 +90,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModel:
     )
 
 
-def build_unet(latent_channels: int, sample_size: int, widths: list[int], text_width: int) -> UNet2DConditionModel:
+def build_unet(latent_channels: int, sample_size: int, widths: Sequence[int], text_width: int) -> UNet2DConditionModel:
     """A miniature Stable Diffusion UNet with inpainting channels: latents, mask, latents of the masked image.
 
     The first block attends only to text and references, not to itself: at full size self-attention would cost more
@@ -121,28 +123,35 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def build_components(args: Any, captions: list[str]) -> dict[str, Any]:
+def build_components(
+    captions: list[str], resolution: int, widths: Sequence[int], text_width: int, vae: str | None = None
+) -> dict[str, Any]:
     """New components of the embedded default; keys are those of `MGPipeline`.
 
+    Args:
+        captions: of which the vocabulary is made.
+        widths: of the levels of the UNet.
+        vae: folder of an `AutoencoderKL`; without it the Haar codec is used.
+
     Raises:
-        ValueError: if `args.vae` holds no `AutoencoderKL`.
+        ValueError: if `vae` holds none.
     """
     try:
-        vae = AutoencoderKL.from_pretrained(args.vae) if args.vae else AutoencoderHaar(sample_size=args.resolution)
+        codec = AutoencoderKL.from_pretrained(vae) if vae else AutoencoderHaar(sample_size=resolution)
     except OSError as error:
-        raise ValueError(f"No AutoencoderKL can be loaded from {args.vae!r} (--vae): {error}") from error
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        raise ValueError(f"No AutoencoderKL can be loaded from {vae!r} (--vae): {error}") from error
+    factor = 2 ** (len(codec.config.block_out_channels) - 1)
     tokenizer = build_tokenizer(captions)
-    unet = build_unet(vae.config.latent_channels, args.resolution // factor, args.block_out_channels, args.text_width)
-    encoder = MGEncoder(sample_size=args.resolution)
+    unet = build_unet(codec.config.latent_channels, resolution // factor, widths, text_width)
+    encoder = MGEncoder(sample_size=resolution)
     return {
-        "vae": vae.requires_grad_(False),
-        "text_encoder": build_text_encoder(tokenizer, args.text_width),
+        "vae": codec.requires_grad_(False),
+        "text_encoder": build_text_encoder(tokenizer, text_width),
         "tokenizer": tokenizer,
         "unet": unet,
         "scheduler": build_scheduler(),
         "mg_encoder": encoder,
-        "mg_adapter": MGAdapter.from_unet(unet, encoder, token_dim=args.text_width, map_stride=factor),
+        "mg_adapter": MGAdapter.from_unet(unet, encoder, token_dim=text_width, map_stride=factor),
     }
 
 
@@ -190,11 +199,7 @@ class ConditionedUNet(nn.Module):
             added: `added_cond_kwargs` of Stable Diffusion XL.
         """
         features = self.mg_encoder(views)
-        features["shape"]["structure"] = turn_colors(features["shape"]["structure"], turns)
-        size = self.mg_adapter.map_size(*unet_input.shape[2:])
-        laid = self.mg_adapter.sketch(features, size)
-        sketch = F.adaptive_avg_pool2d(sketch, size)
-        features["shape"]["sketch"] = torch.where(has_sketch.view(-1, 1, 1, 1), sketch, laid)
+        features["shape"][0] |= {"turn": turns, "sketch": sketch, "has_sketch": has_sketch}
         attention, residuals = self.mg_adapter.condition(
             self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
         )
@@ -204,8 +209,7 @@ class ConditionedUNet(nn.Module):
             text,
             added_cond_kwargs=added,
             cross_attention_kwargs={"ip_hidden_states": attention},
-            # A base in low precision does not take others.
-            down_intrablock_additional_residuals=[residual.to(self.unet.dtype) for residual in residuals],
+            down_intrablock_additional_residuals=residuals,
         ).sample
 
 
@@ -215,6 +219,11 @@ class TrainedModel(ConditionedUNet):
     def __init__(self, unet: nn.Module, text_encoder: nn.Module, mg_encoder: nn.Module, mg_adapter: nn.Module):
         super().__init__(unet, mg_encoder, mg_adapter)
         self.text_encoder = text_encoder
+
+    @classmethod
+    def of(cls, components: dict[str, Any]) -> Self:
+        """The module of the components of a pipeline."""
+        return cls(*(components[name] for name in ("unet", "text_encoder", *PARTS)))
 
     def forward(
         self, unet_input: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor, *rest: Any

@@ -1,8 +1,8 @@
 """What a run does between steps, with averaged weights in place: publish them, and judge them."""
 
 import contextlib
-from argparse import Namespace
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,37 +13,30 @@ from .averaging import Averaged
 from .checkpoints import save_checkpoint, writing
 from .disk import replacing
 from .journal import Journal, Progress
+from .settings import RunSettings
 from .sharding import gathered, reshard
 from .stopping import Stop
 
 
+@dataclass
 class Pauses:
     """What comes between steps. All processes take part; the first one writes.
 
-    Args:
+    Attributes:
         data: a fingerprint of the training data, for checkpoints.
         validate: step -> losses of held-out samples, also draws the grid of that step.
         export: writes inference weights to a folder.
     """
 
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        args: Namespace,
-        model: nn.Module,
-        averaged: Averaged,
-        journal: Journal,
-        progress: Progress,
-        data: str | None,
-        validate: Callable[[int], dict[str, float]],
-        export: Callable[[Path], None],
-    ):
-        self.accelerator, self.args, self.model, self.averaged = accelerator, args, model, averaged
-        self.journal, self.progress, self.data = journal, progress, data
-        self.validate, self.export = validate, export
-
-    def is_due(self, step: int, every: int) -> bool:
-        return step % every == 0 or step == self.args.max_train_steps
+    accelerator: Accelerator
+    settings: RunSettings
+    model: nn.Module
+    averaged: Averaged
+    journal: Journal
+    progress: Progress
+    data: str | None
+    validate: Callable[[int], dict[str, float]]
+    export: Callable[[Path], None]
 
     @contextlib.contextmanager
     def _averages(self) -> Iterator[None]:
@@ -60,8 +53,8 @@ class Pauses:
         """
         with self._averages(), gathered(self.model):
             if self.accelerator.is_main_process:
-                with writing("weights/", self.args.output_dir):
-                    with replacing(Path(self.args.output_dir, "weights")) as folder:
+                with writing("weights/", self.settings.output_dir):
+                    with replacing(Path(self.settings.output_dir, "weights")) as folder:
                         self.export(folder)
 
     def judge(self, step: int) -> None:
@@ -70,7 +63,7 @@ class Pauses:
         Raises:
             WriteError: if the disk is full.
         """
-        with writing("The results of the validation", self.args.output_dir), self._averages():
+        with writing("The results of the validation", self.settings.output_dir), self._averages():
             losses = self.validate(step)
         reshard(self.model)  # or the next step would compute with the averages
         if losses:
@@ -83,9 +76,8 @@ class Pauses:
         if step:
             self.publish()
         is_judged = any("val_loss" in record for record in self.journal.at(step))
-        if not is_judged and (
-            self.is_due(step, self.args.validation_steps) if step else self.args.validation_at_start
-        ):
+        steps = self.settings.steps
+        if not is_judged and (steps.is_due(step, steps.validation_steps) if step else steps.validation_at_start):
             self.judge(step)
 
     def after(self, step: int, stop: Stop) -> None:
@@ -95,14 +87,15 @@ class Pauses:
             WriteError: if the disk is full.
             SystemExit: after the checkpoint, if the run is told to stop.
         """
-        is_stopping = step < self.args.max_train_steps and stop.is_asked(self.accelerator)
-        is_saved = self.is_due(step, self.args.checkpointing_steps)
+        steps = self.settings.steps
+        is_stopping = step < steps.max_train_steps and stop.is_asked(self.accelerator)
+        is_saved = steps.is_due(step, steps.checkpointing_steps)
         if is_stopping or is_saved:
-            save_checkpoint(self.accelerator, self.args, step, self.data)
+            save_checkpoint(self.accelerator, self.settings.flags, step, self.data)
         if is_stopping:
             self.progress.close()  # before anything is said
             stop.leave(self.accelerator, step)
         if is_saved:
             self.publish()
-        if self.is_due(step, self.args.validation_steps):
+        if steps.is_due(step, steps.validation_steps):
             self.judge(step)

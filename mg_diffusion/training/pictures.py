@@ -1,7 +1,6 @@
 """Pictures of a data set, at the training size."""
 
 import zlib
-from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,15 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, Unusable, decode
 
+from .fingerprints import picture_fingerprint
+from .settings import Data
 from .skipping import Skipped
 from .sources import Row, Source, open_image
 
@@ -32,6 +35,30 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def resize(self, size: int) -> "Pictures":
+        """The same pictures at another size; themselves, if it is theirs."""
+        if self.whole.shape[2] == size:
+            return self
+        whole, crop = (
+            F.interpolate(part.float(), size=(size, size), mode="bicubic", antialias=True).clamp(0, 255).round().byte()
+            for part in (self.whole, self.crop)
+        )
+        return Pictures(whole, crop, self.captions)
+
+
+class PictureSamples(Dataset):
+    """Samples of a run that are drawn from its pictures; sample `i` is a function of (seed, i) alone."""
+
+    def __init__(self, pictures: Pictures, length: int, seed: int):
+        self.pictures, self.length, self.seed = pictures, length, seed
+
+    @property
+    def fingerprint(self) -> str:
+        return picture_fingerprint(self.pictures.whole, self.pictures.captions)
+
+    def __len__(self) -> int:
+        return self.length
 
 
 @dataclass(frozen=True)
@@ -161,35 +188,35 @@ def stream_pictures(source: Source, split: str, limits: Limits, count: int, seed
     return account(pictures, skipped, damaged / max(1, damaged + len(pictures or ())), str(found), limits)
 
 
-def source_of(args: Namespace) -> Source:
-    """The data set that a stage's flags name."""
+def source_of(data: Data) -> Source:
+    """The data set that is named."""
     return Source(
-        args.train_data_dir, args.dataset_name, args.dataset_config_name, args.image_column, args.caption_column
+        data.train_data_dir, data.dataset_name, data.dataset_config_name, data.image_column, data.caption_column
     )
 
 
-def limits_of(args: Namespace) -> Limits:
-    """What a stage's flags let be read; the first process of a run writes the report."""
-    report = Path(args.output_dir, REPORT) if PartialState().is_main_process else None
-    return Limits(args.resolution, args.min_image_size, args.max_image_pixels, args.max_skipped_share, report)
+def limits_of(data: Data) -> Limits:
+    """What of it may be read; the first process of a run writes the report."""
+    report = Path(data.output_dir, REPORT) if PartialState().is_main_process else None
+    return Limits(data.resolution, data.min_image_size, data.max_image_pixels, data.max_skipped_share, report)
 
 
-def load_splits(args: Namespace, held_out_seed: int = 0) -> tuple[Pictures, Pictures | None]:
-    """The training pictures a stage's flags name, and the held-out ones, `None` where there is no validation split.
+def load_splits(data: Data, held_out_seed: int = 0) -> tuple[Pictures, Pictures | None]:
+    """The training pictures, and the held-out ones, `None` where there is no validation split.
 
     Of a stream, the training pictures are its first ones, alike in every process: what a vocabulary is made of.
 
     Raises:
         ValueError: if pictures of a split that is there cannot be read.
     """
-    source, limits, seeds = source_of(args), limits_of(args), {"train": args.seed, "validation": held_out_seed}
-    counts = {"train": args.max_train_samples, "validation": args.num_validation_images}
-    if args.streaming:
-        counts["train"] = args.streaming_window
+    source, limits = source_of(data), limits_of(data)
 
-    def load(split: str) -> Pictures:
-        if args.streaming:
-            return stream_pictures(source, split, limits, counts[split], seeds[split])
-        return load_pictures(source, split, limits, max_samples=counts[split], seed=seeds[split])
+    def load(split: str, count: int | None, seed: int) -> Pictures:
+        if data.streaming:
+            return stream_pictures(source, split, limits, count, seed)
+        return load_pictures(source, split, limits, max_samples=count, seed=seed)
 
-    return load("train"), load("validation") if "validation" in source.splits else None
+    pictures = load("train", data.streaming_window if data.streaming else data.max_train_samples, data.seed)
+    if "validation" not in source.splits:
+        return pictures, None
+    return pictures, load("validation", data.num_validation_images, held_out_seed)

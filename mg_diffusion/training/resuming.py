@@ -1,20 +1,16 @@
 """Whether a run may begin in a folder, and whether what goes on there is the run that was interrupted."""
 
-import hashlib
 import json
 import shutil
 import warnings
-from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from .checkpoints import checkpoints, find, read_manifest, step_of
-from .disk import hold, tidy, write_text
+from .disk import lock, tidy, write_text
 
 
 LOG = "log.jsonl"
@@ -43,22 +39,23 @@ FREE = {
 }
 
 
-def prepare_folder(accelerator: Accelerator, args: Namespace) -> None:
+def prepare_folder(accelerator: Accelerator, flags: dict[str, Any]) -> str | None:
     """Find what the run goes on from and clear away what a killed one left; before anything is loaded or written.
 
-    `args.resume_from_checkpoint` is the path of a checkpoint afterwards, or `None`.
+    Returns:
+        The path of the checkpoint to go on from, or `None`.
 
     Raises:
         ValueError: if the folder holds a run that is not to be gone on with or overwritten, or another process trains in
             it, or see `find` and `compare`.
     """
     outcome: list[Any] = [None, None]
-    folder = Path(args.output_dir)
+    folder = Path(flags["output_dir"])
     if accelerator.is_main_process:  # the others must not look at a folder that this one changes
         try:
-            outcome[0] = _checkpoint_of(accelerator, args)
+            outcome[0] = _checkpoint_of(flags, accelerator.num_processes)
             folder.mkdir(parents=True, exist_ok=True)
-            hold(folder)
+            lock(folder)
             tidy(folder)
             if outcome[0] is None:  # now, because a new run writes its own reports before it clears the rest
                 for report in folder.glob("skipped*.jsonl"):
@@ -68,22 +65,23 @@ def prepare_folder(accelerator: Accelerator, args: Namespace) -> None:
     broadcast_object_list(outcome)
     if outcome[1] is not None:
         raise ValueError(outcome[1])
-    args.resume_from_checkpoint = outcome[0]
+    return outcome[0]
 
 
-def _checkpoint_of(accelerator: Accelerator, args: Namespace) -> str | None:
-    if args.resume_from_checkpoint is None and not args.overwrite_output_dir:
-        refuse_occupied(args.output_dir)
-    path = find(args.output_dir, args.resume_from_checkpoint)
+def _checkpoint_of(flags: dict[str, Any], num_processes: int) -> str | None:
+    output_dir, asked, length = (flags[name] for name in ("output_dir", "resume_from_checkpoint", "max_train_steps"))
+    if asked is None and not flags["overwrite_output_dir"]:
+        refuse_occupied(output_dir)
+    path = find(output_dir, asked)
     if path is None:
         return None
-    if step_of(path) > args.max_train_steps:
-        raise ValueError(f"{str(path)!r} is beyond --max_train_steps {args.max_train_steps}; give a larger number.")
-    if path.resolve().parent != Path(args.output_dir).resolve():
-        refuse_occupied(args.output_dir)
+    if step_of(path) > length:
+        raise ValueError(f"{str(path)!r} is beyond --max_train_steps {length}; give a larger number.")
+    if path.resolve().parent != Path(output_dir).resolve():
+        refuse_occupied(output_dir)
     manifest = read_manifest(path)
-    compare(manifest, args, accelerator.num_processes)
-    warn_of_length(manifest["settings"], args)
+    compare(manifest, flags, num_processes)
+    warn_of_length(manifest["settings"], flags)
     return str(path)
 
 
@@ -106,15 +104,15 @@ def clear(output_dir: str) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def compare(manifest: dict[str, Any], args: Namespace, num_processes: int) -> None:
+def compare(manifest: dict[str, Any], flags: dict[str, Any], num_processes: int) -> None:
     """Compare the settings that a checkpoint was saved under with those of now.
 
     Raises:
         ValueError: if one of them differs on which weights depend.
     """
-    stored, now = manifest["settings"], vars(args)
-    if args.resolution is None:
-        now = {name: value for name, value in now.items() if name != "resolution"}  # the base's own, not known yet
+    stored, now = manifest["settings"], {**flags}
+    if now["resolution"] is None:
+        del now["resolution"]  # the base's own, not known yet
     pairs = {f"--{name}": (stored[name], now[name]) for name in sorted(stored.keys() & now.keys() - FREE)}
     pairs["number of processes"] = manifest["num_processes"], num_processes
     changed = ", ".join(f"{name} {then} then, {value} now" for name, (then, value) in pairs.items() if then != value)
@@ -125,18 +123,14 @@ def compare(manifest: dict[str, Any], args: Namespace, num_processes: int) -> No
         )
 
 
-def warn_of_length(stored: dict[str, Any], args: Namespace) -> None:
+def warn_of_length(stored: dict[str, Any], flags: dict[str, Any]) -> None:
     """Warn if a run of another length or warm-up has other learning rates from here on."""
-    is_level = args.lr_scheduler in ("constant", "constant_with_warmup")
+    is_level = flags["lr_scheduler"] in ("constant", "constant_with_warmup")
     names = ["lr_warmup_steps"] if is_level else ["max_train_steps", "lr_warmup_steps"]
-    changed = [
-        f"--{name} was {stored[name]} and is {getattr(args, name)}"
-        for name in names
-        if stored[name] != getattr(args, name)
-    ]
+    changed = [f"--{n} was {stored[n]} and is {flags[n]}" for n in names if stored[n] != flags[n]]
     if changed:
         warnings.warn(
-            f"{', '.join(changed)}: --lr_scheduler {args.lr_scheduler} goes on as if it had been so from the beginning, and "
+            f"{', '.join(changed)}: --lr_scheduler {flags['lr_scheduler']} goes on as if it had been so from the beginning, and "
             f"the learning rate jumps.",
             stacklevel=2,
         )
@@ -150,13 +144,6 @@ def compare_data(manifest: dict[str, Any], data: str | None) -> None:
             "run goes on with them, but ends with other weights than it would have.",
             stacklevel=2,
         )
-
-
-def fingerprint_of(pictures: torch.Tensor, captions: Sequence[str]) -> str:
-    """Of training pictures, uint8 of any shape, and their captions."""
-    digest = hashlib.sha256(json.dumps([list(pictures.shape), list(captions)]).encode())
-    digest.update(pictures.contiguous().numpy())
-    return digest.hexdigest()
 
 
 def continue_log(accelerator: Accelerator, output_dir: str, step: int) -> list[dict[str, float]]:

@@ -7,7 +7,6 @@ process and `k`, so that sample `i` of a run still is one of (seed, `i`), and a 
 
 import hashlib
 import json
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -20,8 +19,9 @@ from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import Dataset
 
+from .fingerprints import picture_fingerprint
 from .pictures import REPORT, Limits, Pictures, account, limits_of, read_rows, source_of
-from .resuming import fingerprint_of
+from .settings import Data, RunSettings
 from .skipping import Skipped
 from .sources import READING_ERRORS, Row, Split, causes
 
@@ -185,15 +185,24 @@ class StreamedSamples(Dataset):
         return self.samples[index]
 
 
-def samples_of(args: Namespace, pictures: Pictures, make: Callable[[Pictures], Dataset], length: int) -> Dataset:
-    """The samples of a run: those of `pictures`, or with `--streaming`, where these are its first, of window after window."""
-    if not args.streaming:
-        return make(pictures)
-    rank, world, folder = PartialState().process_index, PartialState().num_processes, Path(args.output_dir)
+def samples_of(
+    settings: RunSettings, data: Data, pictures: Pictures, make: Callable[[Pictures, int], Dataset]
+) -> Dataset:
+    """The samples of a run: those of `pictures`, or with `--streaming`, where these are its first, of window after window.
+
+    Args:
+        make: (pictures, number of samples of the run) -> its samples, of these pictures.
+    """
+    rank, world, folder = PartialState().process_index, PartialState().num_processes, Path(settings.output_dir)
+    length, batch_size = settings.num_samples(world), settings.batches.train_batch_size
+    if not data.streaming:
+        return make(pictures, length)
     report = folder / REPORT
-    limits = replace(limits_of(args), report=report.with_stem(f"{report.stem}-{rank}") if rank else report)
-    split = source_of(args).open("train", is_streamed=True)
-    windows = Windows(split, limits, args.streaming_window, args.seed, rank, world, folder)
-    per_window = args.streaming_window * args.samples_per_picture
-    fingerprint = fingerprint_of(pictures.whole, pictures.captions)
-    return StreamedSamples(windows, make, per_window, length, args.train_batch_size, world, fingerprint)
+    limits = replace(limits_of(data), report=report.with_stem(f"{report.stem}-{rank}") if rank else report)
+    split = source_of(data).open("train", is_streamed=True)
+    windows = Windows(split, limits, data.streaming_window, data.seed, rank, world, folder)
+    per_window = data.streaming_window * data.samples_per_picture
+    fingerprint = picture_fingerprint(pictures.whole, pictures.captions)
+    return StreamedSamples(
+        windows, lambda some: make(some, length), per_window, length, batch_size, world, fingerprint
+    )

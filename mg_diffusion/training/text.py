@@ -9,32 +9,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from mg_diffusion.pipelines import MGPipeline
 
-from .base import Objective, export_weights, fit, load_base
-from .loop import run_length, start
-from .models import TextModel, build_components
-from .pictures import Pictures, load_splits
-from .resuming import fingerprint_of
+from .base import export_weights, load_base, new_components
+from .dropout import random_mask
+from .fitting import HeldOut, fit
+from .models import PARTS, TextModel
+from .objective import Objective
+from .pictures import Pictures, PictureSamples, load_splits
+from .settings import Data, RunSettings
+from .starting import start
 from .streaming import samples_of
-from .supervision import random_mask
 
 
-class TextStream(Dataset):
-    """Sample `i` of a run, a function of (seed, i) alone: a picture, its caption, and what of it is repainted."""
+class TextSamples(PictureSamples):
+    """Sample `i`: a picture, its caption, and what of it is repainted."""
 
     def __init__(self, pictures: Pictures, length: int, seed: int, text_dropout: float = 0.1, augment: bool = True):
-        self.pictures, self.length, self.seed = pictures, length, seed
+        super().__init__(pictures, length, seed)
         self.text_dropout, self.augment = text_dropout, augment
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self.pictures.whole, self.pictures.captions)
-
-    def __len__(self) -> int:
-        return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, index])
@@ -52,32 +46,22 @@ class TextStream(Dataset):
 class TextObjective(Objective):
     """The loss of stage `base`, for a model that reads captions only."""
 
-    def predict(
-        self,
-        model: torch.nn.Module,
-        batch: dict[str, Any],
-        unet_input: torch.Tensor,
-        timesteps: torch.Tensor,
-        fusion_scale: float | torch.Tensor,
-    ) -> torch.Tensor:
-        return model(unet_input, timesteps, batch["input_ids"])
+    def conditions(self, batch: dict[str, Any], fusion_scale: float | torch.Tensor) -> tuple[Any, ...]:
+        return (batch["input_ids"],)
 
 
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
-    accelerator = start(args)
-    pictures, held_out = load_splits(args, held_out_seed=1)
-    components = load_base(args.init_from) if args.init_from else build_components(args, pictures.captions)
-    components |= {"mg_encoder": None, "mg_adapter": None}
+    accelerator, settings, data = start(args), RunSettings.of(args), Data.of(args)
+    pictures, others = load_splits(data, held_out_seed=1)
+    components = load_base(args.init_from) if args.init_from else new_components(args, pictures.captions)
+    components |= dict.fromkeys(PARTS)
     model = TextModel(components["unet"], components["text_encoder"])
     model.requires_grad_(True).to(memory_format=torch.channels_last)
     components["vae"].to(accelerator.device)
-    length = run_length(accelerator, args)
-    stream = samples_of(args, pictures, lambda some: TextStream(some, length, args.seed, augment=args.augment), length)
-    objective = TextObjective(components, args.snr_gamma)
-    held = None
-    if held_out is not None:
-        held = held_out, TextStream(held_out, args.num_validation_images, 1, augment=False), objective
-    pipeline = MGPipeline(**components)
+    samples = samples_of(settings, data, pictures, partial(TextSamples, seed=args.seed, augment=args.augment))
+    objective, held_out = TextObjective(components, args.snr_gamma), None
+    if others is not None:
+        held_out = HeldOut(others, TextSamples(others, data.num_validation_images, 1, augment=False), objective)
     export = partial(export_weights, components)
-    return fit(accelerator, args, model, objective, stream, held, pipeline, export)
+    return fit(accelerator, settings, model, objective, samples, held_out, MGPipeline(**components), export)

@@ -82,34 +82,19 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     folder = Path(options.output_dir)
     draw_pictures(folder / "data")
-    steps = str(options.max_train_steps)
+    steps = options.max_train_steps
     # Pictures as they are, with all their references, so that so few steps can learn them by heart.
     flags = {
-        "--train_data_dir": str(folder / "data"),
-        "--output_dir": str(folder),
-        "--max_train_steps": steps,
-        "--checkpointing_steps": steps,
-        "--validation_steps": steps,
-        "--num_validation_images": "8",
-        "--train_batch_size": "8",
-        "--lr_warmup_steps": str(min(20, options.max_train_steps)),
-        "--num_crossings": "0",
-        "--num_rendered": "0",
-        "--composite_share": "0",
-        "--rendered_share": "0",
-        "--ema_decay": "0.99",
+        "train_data_dir": folder / "data",
+        "output_dir": folder,
+        **dict.fromkeys(("max_train_steps", "checkpointing_steps", "validation_steps"), steps),
+        **dict.fromkeys(("num_validation_images", "train_batch_size"), 8),
+        **dict.fromkeys(("num_crossings", "num_rendered", "composite_share", "rendered_share"), 0),
+        "lr_warmup_steps": min(20, steps),
+        "ema_decay": 0.99,
     }
-    records = run(
-        parse_args(
-            [
-                "base",
-                "--no-augment",
-                "--no-validation_at_start",
-                "--overwrite_output_dir",
-                *(part for pair in flags.items() for part in pair),
-            ]
-        )
-    )
+    switches = ("--no-augment", "--no-validation_at_start", "--overwrite_output_dir")
+    records = run(parse_args(["base", *switches, *(f"--{name}={value}" for name, value in flags.items())]))
     pictures, made = reproduce(folder / "weights", folder / "data")
     save_comparison(pictures, made, folder / "overfitted.png")
     print(f"{folder / 'overfitted.png'}: the pictures above what their own references make of noise")

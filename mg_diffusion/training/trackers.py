@@ -1,6 +1,5 @@
 """The trackers of accelerate that a run may report to: which are there, and what each of them is told."""
 
-from argparse import Namespace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,15 @@ def chosen_trackers(report_to: str | None) -> list[str]:
     return found
 
 
-def start_trackers(accelerator: Any, args: Namespace) -> None:
+def start_trackers(accelerator: Any, project: str, flags: dict[str, Any]) -> None:
     """Begin a run of each tracker, named as the output folder. A resumed run goes on in trackio's run of that name."""
-    name = Path(args.output_dir).resolve().name
-    plain = {key: value for key, value in vars(args).items() if isinstance(value, (int, float, str, bool))}
+    name = Path(flags["output_dir"]).resolve().name
+    plain = {key: value for key, value in flags.items() if isinstance(value, (int, float, str, bool))}
     options = {
-        "wandb": {"name": name, "dir": args.output_dir},
-        "trackio": {"name": name, "resume": "allow" if args.resume_from_checkpoint else "never", "embed": False},
+        "wandb": {"name": name, "dir": flags["output_dir"]},
+        "trackio": {"name": name, "resume": "allow" if flags["resume_from_checkpoint"] else "never", "embed": False},
     }
-    accelerator.init_trackers(args.tracker_project_name, config=plain, init_kwargs=options)
+    accelerator.init_trackers(project, config=plain, init_kwargs=options)
 
 
 def track_picture(trackers: list[Any], name: str, path: Path, step: int) -> None:

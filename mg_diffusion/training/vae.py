@@ -1,6 +1,8 @@
 """Stage `vae`: a small `AutoencoderKL`, for those who want smoother or smaller latents than the Haar codec's."""
 
 from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +11,21 @@ import PIL.Image
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 
-from .draws import generators_of
-from .loop import run_length, start, train
-from .pictures import Pictures, load_splits
-from .resuming import fingerprint_of
+from .loop import train
+from .pictures import PictureSamples, load_splits
+from .seeding import generators_of
+from .settings import Data, RunSettings
 from .sharding import gathered
+from .starting import start
 from .streaming import samples_of
 
 
-class PictureStream(Dataset):
-    """Item `i` of a run: a picture or part of it, perhaps flipped, as {"image": (3, S, S) in [-1, 1]}."""
-
-    def __init__(self, pictures: Pictures, length: int, seed: int):
-        self.pictures, self.length, self.seed = pictures, length, seed
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of(self.pictures.whole, self.pictures.captions)
-
-    def __len__(self) -> int:
-        return self.length
+class VaeSamples(PictureSamples):
+    """Sample `i`: a picture or part of it, perhaps flipped, as {"image": (3, S, S) in [-1, 1]}."""
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng([self.seed, index])
@@ -53,16 +46,16 @@ class ReconstructionModel(nn.Module):
         return self.vae.decode(posterior.sample(generators)).sample, posterior.kl()
 
 
-def build_vae(args: Namespace) -> AutoencoderKL:
-    levels = len(args.block_out_channels)
+def build_vae(latent_channels: int, widths: Sequence[int], resolution: int) -> AutoencoderKL:
+    levels = len(widths)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=tuple(args.block_out_channels),
+        block_out_channels=tuple(widths),
         layers_per_block=1,
-        latent_channels=args.latent_channels,
+        latent_channels=latent_channels,
         norm_num_groups=16,
-        sample_size=args.resolution,
+        sample_size=resolution,
         mid_block_add_attention=False,
     )
 
@@ -75,9 +68,9 @@ def measure_scaling_factor(vae: AutoencoderKL, images: torch.Tensor) -> float:
 
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. `weights/` in `args.output_dir` is what `--vae` of stage base takes."""
-    accelerator = start(args)
-    pictures, held_out = load_splits(args)
-    vae = build_vae(args)
+    accelerator, settings, data = start(args), RunSettings.of(args), Data.of(args)
+    pictures, held_out = load_splits(data)
+    vae = build_vae(args.latent_channels, args.block_out_channels, args.resolution)
     model = ReconstructionModel(vae)
     # The Haar details make the loss ask for texture, which plain L1 gives up first.
     haar = AutoencoderHaar(detail_gain=1.0).to(accelerator.device)
@@ -108,6 +101,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
         vae.register_to_config(scaling_factor=measure_scaling_factor(vae, images))
         vae.save_pretrained(folder)
 
-    length = run_length(accelerator, args)
-    stream = samples_of(args, pictures, lambda some: PictureStream(some, length, args.seed), length)
-    return train(accelerator, args, model, stream, default_collate, loss_of, validate, export)
+    samples = samples_of(settings, data, pictures, partial(VaeSamples, seed=args.seed))
+    return train(accelerator, settings, model, samples, default_collate, loss_of, validate, export)

@@ -10,8 +10,9 @@ import PIL.ImageFont
 import torch
 from accelerate.utils import send_to_device
 
+from mg_diffusion.granularities import GRANULARITIES
+
 from .pictures import Pictures
-from .supervision import GRANULARITIES
 
 
 BUCKETS = 5  # of equal width

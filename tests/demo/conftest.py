@@ -9,8 +9,9 @@ import pytest
 from demo import references
 from demo.inference import Studio
 from demo.models import Models
-from demo.settings import GRANULARITIES, Settings
+from demo.settings import Settings
 from demo.shelf import Shelf
+from mg_diffusion.granularities import GRANULARITIES
 
 
 def settings(**changes) -> Settings:

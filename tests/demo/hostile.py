@@ -27,7 +27,7 @@ from hostile_recipes import damaged, texts
 from hostile_requests import FORM, LISTS, addresses, bodies, lists, names, queries
 from hostile_words import BLOB, BLOBS, FIELDS, FILE_SLOTS, IMAGE, PLACES, TEXTS, VALUES, deep, outside, secret
 
-from demo.lent import to_text
+from demo.checked_references import to_text
 
 
 KINDS = (

@@ -7,7 +7,7 @@ import PIL.Image
 from hostile_files import SCRIPT, as_file, film, good_picture, picture, png, zeros
 from hostile_words import deep
 
-from demo.lent import to_text
+from demo.checked_references import to_text
 
 
 IMAGE = "<img src=//x.invalid>"

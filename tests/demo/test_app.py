@@ -22,7 +22,7 @@ def client(served, tmp_path_factory):
 
 
 @pytest.fixture
-def lent(uploads_folder) -> dict:
+def references(uploads_folder) -> dict:
     """References as a client gives them."""
     return {
         "color_palette": "#023047, #219ebc:2, #8ecae6",
@@ -37,20 +37,20 @@ def test_endpoints_have_names_and_documentation(client):
     assert names == {"/generate", "/edit", "/sweep", "/explain", "/make_card", "/mix"}
 
 
-def test_generate(client, lent):
-    gallery, files = client.predict(**lent, seed=4, count=2, api_name="/generate")
+def test_generate(client, references):
+    gallery, files = client.predict(**references, seed=4, count=2, api_name="/generate")
     assert [Path(file).name for file in files] == ["seed-4.png", "seed-5.png"] and len(gallery) == 2
     assert read_recipe(files[0])["seed"] == 4
     with PIL.Image.open(files[0]) as image:
         assert image.size == (64, 64)
 
 
-def test_edit_by_a_mask_from_a_file(client, lent, uploads_folder, tmp_path):
+def test_edit_by_a_mask_from_a_file(client, references, uploads_folder, tmp_path):
     mask = PIL.Image.new("L", (256, 256))
     mask.paste(255, (80, 130, 180, 220))
     (tmp_path / "mask.png").write_bytes(mask_file(mask))
     more = {"photo": handle_file(uploads_folder / "scene.png"), "mask": handle_file(tmp_path / "mask.png")}
-    compared, file, text = client.predict(**lent, **more, action="repaint", api_name="/edit")
+    compared, file, text = client.predict(**references, **more, action="repaint", api_name="/edit")
     assert "Pixels outside the mask that differ: 0." in text
     with PIL.Image.open(file) as made, PIL.Image.open(uploads_folder / "scene.png") as photo:
         assert made.size == (256, 256)
@@ -59,29 +59,31 @@ def test_edit_by_a_mask_from_a_file(client, lent, uploads_folder, tmp_path):
         assert PIL.Image.composite(black, made, mask).tobytes() == PIL.Image.composite(black, photo, mask).tobytes()
 
 
-def test_a_mask_that_is_not_read_is_told(client, lent, uploads_folder, tmp_path):
+def test_a_mask_that_is_not_read_is_told(client, references, uploads_folder, tmp_path):
     PIL.Image.new("L", (256, 256), 255).save(tmp_path / "mask.png")
     more = {"photo": handle_file(uploads_folder / "scene.png"), "mask": handle_file(tmp_path / "mask.png")}
-    text = client.predict(**lent, **more, action="variation", api_name="/edit")[2]
+    text = client.predict(**references, **more, action="variation", api_name="/edit")[2]
     assert text.endswith("Variation takes the whole picture; no mask is read.")
 
 
-def test_sweep_and_explain(client, lent):
-    sheet, _, made = client.predict(**lent, across="shape", columns=2, down="nothing", api_name="/sweep")
+def test_sweep_and_explain(client, references):
+    sheet, _, made = client.predict(**references, across="shape", columns=2, down="nothing", api_name="/sweep")
     assert len(made) == 2 and [entry["caption"] for entry in made] == ["shape 0", "shape 1.5"]
-    picture, maps, table = client.predict(**lent, api_name="/explain")
+    picture, maps, table = client.predict(**references, api_name="/explain")
     assert "| to the shape reference |" in table
     assert all(Path(file).is_file() for file in (sheet, picture, maps))
 
 
-def test_cards_are_made_used_and_mixed(client, lent):
-    card = client.predict(**lent, granularity="texture", api_name="/make_card")
+def test_cards_are_made_used_and_mixed(client, references):
+    card = client.predict(**references, granularity="texture", api_name="/make_card")
     assert Path(card).name == "texture.safetensors"
-    used = {**lent, "texture_picture": None, "texture_card": handle_file(card)}
+    used = {**references, "texture_picture": None, "texture_card": handle_file(card)}
     made = client.predict(**used, api_name="/generate")[1][0]
     assert "card" in read_recipe(made)["references"]["texture"][0]
     cards = {"first_card": handle_file(card), "second_card": handle_file(card)}
-    assert read_recipe(client.predict(**lent, **cards, granularity="texture", share=0.3, api_name="/mix")[2])["mixed"]
+    assert read_recipe(client.predict(**references, **cards, granularity="texture", share=0.3, api_name="/mix")[2])[
+        "mixed"
+    ]
 
 
 # -- what goes wrong --------------------------------------------------------------------------------------------------
@@ -99,35 +101,35 @@ def test_cards_are_made_used_and_mixed(client, lent):
         ({"seed": {"a": 1}}, "The seed must be a number"),
     ],
 )
-def test_bad_values_are_told(client, lent, changes, message):
+def test_bad_values_are_told(client, references, changes, message):
     with pytest.raises(Exception, match=message) as told:
-        client.predict(**{**lent, **changes}, api_name="/generate")
+        client.predict(**{**references, **changes}, api_name="/generate")
     assert "Traceback" not in str(told.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\nbroken", b"<svg/>"])
-def test_bad_files_are_told(client, lent, tmp_path, content):
+def test_bad_files_are_told(client, references, tmp_path, content):
     (tmp_path / "bad.png").write_bytes(content)
     for slot, message in (("shape_picture", "cannot be read as a picture"), ("shape_card", "card cannot be read")):
         with pytest.raises(Exception, match=message) as told:
-            client.predict(**{**lent, slot: handle_file(tmp_path / "bad.png")}, api_name="/generate")
+            client.predict(**{**references, slot: handle_file(tmp_path / "bad.png")}, api_name="/generate")
         assert "Traceback" not in str(told.value) and str(tmp_path) not in str(told.value)
 
 
-def test_what_nobody_foresaw_is_not_shown(client, lent, studio, monkeypatch):
+def test_what_nobody_foresaw_is_not_shown(client, references, studio, monkeypatch):
     def broken(*args, **options):
         raise RuntimeError("/secret/place")
 
     monkeypatch.setattr(studio, "generate", broken)
     with pytest.raises(Exception, match="Something went wrong on the server") as told:
-        client.predict(**lent, api_name="/generate")
+        client.predict(**references, api_name="/generate")
     assert "secret" not in str(told.value)
 
 
-def test_no_file_of_the_server_is_readable(served, client, lent, repository):
+def test_no_file_of_the_server_is_readable(served, client, references, repository):
     secret = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
     with pytest.raises(Exception) as told:  # noqa: B017 (gradio's own error, without words)
-        client.predict(**{**lent, "shape_picture": secret}, api_name="/generate")
+        client.predict(**{**references, "shape_picture": secret}, api_name="/generate")
     assert "root:" not in str(told.value)
     for path in ("/etc/passwd", f"{repository}/README.md", f"{repository}/demo/app.py", "../../etc/passwd"):
         assert httpx.get(f"{served}/gradio_api/file={path}").status_code in (403, 404)
@@ -205,9 +207,9 @@ def test_painted_layers_are_bounded(served, client):
     assert max(len(one.blob_storage) for one in kept) <= 16
 
 
-def test_the_page_answers_while_a_job_runs(served, client, lent):
+def test_the_page_answers_while_a_job_runs(served, client, references):
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        job = pool.submit(client.predict, **{**lent, "steps": 50}, api_name="/generate")
+        job = pool.submit(client.predict, **{**references, "steps": 50}, api_name="/generate")
         taken = []
         while not job.done() and len(taken) < 20:
             time.sleep(0.2)
@@ -221,7 +223,7 @@ def test_the_page_answers_while_a_job_runs(served, client, lent):
     assert len(taken) >= 3 and sorted(taken)[len(taken) // 2] < 1
 
 
-def test_a_safety_check_holds_results_back(client, lent, studio, monkeypatch):
+def test_a_safety_check_holds_results_back(client, references, studio, monkeypatch):
     asked = []
 
     def check(images, prompt):
@@ -230,5 +232,5 @@ def test_a_safety_check_holds_results_back(client, lent, studio, monkeypatch):
 
     monkeypatch.setattr(studio, "check", check)
     with pytest.raises(Exception, match="held the result back"):
-        client.predict(**lent, prompt="a leaf", api_name="/generate")
+        client.predict(**references, prompt="a leaf", api_name="/generate")
     assert asked == [((64, 64), "a leaf")]

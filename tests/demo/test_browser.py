@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from demo.settings import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import read_recipe
 
 

@@ -14,8 +14,9 @@ from demo.edits import ACTIONS, Edit, combine_masks, mask_file, show_mask
 from demo.inference import Axis, Studio
 from demo.jobs import Stopped
 from demo.restoring import restore
-from demo.settings import GRANULARITIES, start_guidance
+from demo.settings import start_guidance
 from demo.shelf import Shelf, StopSign
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import KEY, read_recipe
 
 

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from demo import links, uploads
-from demo.lent import Lent, read_lent
-from demo.settings import GRANULARITIES, MAX_SEED, Settings
+from demo.checked_references import CheckedReference, read_reference
+from demo.settings import MAX_SEED, Settings
+from mg_diffusion.granularities import GRANULARITIES
 
 
 def as_file(image: PIL.Image.Image, kind="PNG", **options) -> bytes:
@@ -131,7 +132,7 @@ def cards(loaded, tmp_path_factory):
 
 
 def check(path, name, loaded):
-    uploads.check_card(path, name, loaded.pipe.mg_encoder, loaded.cards[name])
+    uploads.check_card(path, name, loaded.pipe.mg_encoder, loaded.card_shapes[name])
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)
@@ -200,11 +201,11 @@ def test_what_is_no_card_is_refused(cards, loaded, tmp_path):
 
 
 def test_references_in_recipes_are_checked_like_uploads():
-    lent = Lent("picture", RED)
-    assert read_lent(lent.recipe(True), "color").value == RED
-    assert read_lent(lent.recipe(False), "color") is None
+    reference = CheckedReference("picture", RED)
+    assert read_reference(reference.recipe(True), "color").value == RED
+    assert read_reference(reference.recipe(False), "color") is None
     with pytest.raises(ValueError, match="cannot be read as a picture"):
-        read_lent({"picture": "aGVsbG8="}, "color")
+        read_reference({"picture": "aGVsbG8="}, "color")
 
 
 # -- settings and addresses -------------------------------------------------------------------------------------------

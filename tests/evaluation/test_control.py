@@ -12,7 +12,8 @@ from mg_diffusion.evaluation.control import (
     reinhard_transfer,
     write_json,
 )
-from mg_diffusion.evaluation.metrics import GRANULARITIES, color_distance, describe, shape_distance
+from mg_diffusion.evaluation.metrics import color_distance, describe, shape_distance
+from mg_diffusion.granularities import GRANULARITIES
 
 from . import render
 

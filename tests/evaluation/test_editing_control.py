@@ -6,7 +6,7 @@ import pytest
 from mg_diffusion.evaluation.control import write_json
 from mg_diffusion.evaluation.editing import in_8_bits
 from mg_diffusion.evaluation.editing_control import measure_hole_control, random_edits
-from mg_diffusion.evaluation.metrics import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 

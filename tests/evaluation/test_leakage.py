@@ -13,7 +13,7 @@ from mg_diffusion.evaluation.leakage import (
     leakage_matrix,
     random_cases,
 )
-from mg_diffusion.evaluation.metrics import GRANULARITIES
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 
@@ -57,10 +57,10 @@ def means(matrix: dict) -> np.ndarray:
     return np.array([[cell["mean"] for cell in row.values()] for row in matrix.values()])
 
 
-def figures(shares: np.ndarray, apart=(10.0, 0.3, 0.8), n: int = 6) -> dict:
+def figures(shares: np.ndarray, between=(10.0, 0.3, 0.8), n: int = 6) -> dict:
     """Of cases that all move the same shares (swaps, attributes) of a distance of their own between the references."""
-    apart = np.outer(np.linspace(0.5, 1.5, n), apart)
-    return leakage_figures(shares * apart[:, None], apart, n_boot=20)
+    between = np.outer(np.linspace(0.5, 1.5, n), between)
+    return leakage_figures(shares * between[:, None], between, n_boot=20)
 
 
 @pytest.mark.parametrize("name", ["by_everything", "by_references"])
@@ -207,10 +207,10 @@ def test_floor_is_subtracted_from_both_sides():
 
 
 def test_share_is_a_ratio_of_means_so_that_a_swap_of_likes_decides_nothing():
-    apart = np.array([[1.0] * 3, [0.001] * 3])
-    moved = IDEAL * apart[:, None]
+    between = np.array([[1.0] * 3, [0.001] * 3])
+    moved = IDEAL * between[:, None]
     moved[1, 0, 1] = 0.05  # fifty times what everything moves in this case
-    found = leakage_figures(moved, apart, n_boot=20)["by_everything"]["matrix"]
+    found = leakage_figures(moved, between, n_boot=20)["by_everything"]["matrix"]
     assert found["color"]["texture"]["mean"] == pytest.approx(0.05 / 1.001)
 
 

@@ -4,14 +4,8 @@ from scipy.stats import wasserstein_distance
 from skimage.color import lab2rgb, rgb2lab
 
 from mg_diffusion.evaluation import metrics
-from mg_diffusion.evaluation.metrics import (
-    GRANULARITIES,
-    color_distance,
-    describe,
-    distances,
-    shape_distance,
-    texture_distance,
-)
+from mg_diffusion.evaluation.metrics import color_distance, describe, distances, shape_distance, texture_distance
+from mg_diffusion.granularities import GRANULARITIES
 
 from . import DEVIATION, palette, pattern, regions, render
 

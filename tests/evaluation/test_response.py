@@ -5,8 +5,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from mg_diffusion.evaluation.control import random_triples, write_json
-from mg_diffusion.evaluation.metrics import GRANULARITIES
 from mg_diffusion.evaluation.response import STRENGTHS, response_figures, slider_response
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderTiny
 from mg_diffusion import MGPipeline
 from mg_diffusion.cli import main
 from mg_diffusion.evaluation.metrics import describe, distances
-from mg_diffusion.pipelines.pipeline_mg import unit_root_mean_square
+from mg_diffusion.pipelines.feature_guidance import unit_root_mean_square
 from mg_diffusion.recipe import read_recipe
 
 from .tiny import SIZE, picture, references, seeded

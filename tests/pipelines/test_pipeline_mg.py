@@ -331,17 +331,17 @@ def test_fusion_scale_changes_the_result_of_several_granularities(make):
 
 def test_conditioning_is_computed_once_and_references_are_read_once(make, monkeypatch):
     pipeline, calls = make(), []
-    for module, name in ((pipeline.mg_adapter, "condition_apart"), (pipeline.mg_encoder, "encode")):
+    for module, name in ((pipeline.mg_adapter, "fold"), (pipeline.mg_encoder, "encode")):
         original = getattr(module, name)
         monkeypatch.setattr(
             module, name, lambda *a, _f=original, _n=name, **k: (calls.append(_n), _f(*a, **k))[1], raising=False
         )
     run(pipeline, reference_image=references(), num_inference_steps=4)
-    assert sorted(calls) == ["condition_apart", "encode"]
+    assert sorted(calls) == ["encode", "fold"]
     calls.clear()
     schedule = {"color": (0.0, 0.5), "shape": [1.0, 0.3]}
     run(pipeline, reference_image=references(), num_inference_steps=4, granularity_schedule=schedule)
-    assert sorted(calls) == ["condition_apart"] * 2 + ["encode"]  # with color and without it
+    assert sorted(calls) == ["encode"] + ["fold"] * 2  # with color and without it
 
 
 def test_prompt_embeds_are_used_in_place_of_prompts(make):
@@ -584,7 +584,7 @@ EMBEDS = torch.zeros(1, 12, 32)
         ({"prompt": []}, "0 samples"),
         ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "3 samples"),
         ({"prompt": None, "prompt_embeds": EMBEDS, "negative_prompt_embeds": EMBEDS[:, :5]}, "same shape"),
-        ({"timesteps": [1], "sigmas": [1.0]}, "only one"),
+        ({"timesteps": [1], "sigmas": [1.0]}, "Only one of `timesteps` or `sigmas`"),
         ({"sigmas": [1.0]}, "does not support"),
     ],
 )

@@ -10,7 +10,7 @@ import torch
 from diffusers import StableDiffusionInpaintPipeline
 
 from mg_diffusion.pipelines import MGInpaintPipeline
-from mg_diffusion.pipelines.pipeline_mg_inpaint import feathered, list_masks
+from mg_diffusion.pipelines.pictures import feathered, list_masks
 
 from .tiny import SIZE, picture, references, seeded
 

@@ -9,8 +9,8 @@ from diffusers import DDIMScheduler, DiffusionPipeline, HeunDiscreteScheduler, S
 from diffusers.callbacks import SDXLCFGCutoffCallback
 from loading.worker import edit, sample
 
-from mg_diffusion import MGPipeline, MGXLInpaintPipeline, MGXLPipeline
-from mg_diffusion.modeling_mg_adapter import down_block_sizes
+from mg_diffusion import MGPipeline, MGXLInpaintPipeline, MGXLPipeline, modeling_mg_adapter
+from mg_diffusion.adapter.layers import down_block_sizes
 
 from .fresh import fresh_process
 from .tiny import SIZE, picture, references, seeded, tiny_unet, tiny_vae
@@ -351,10 +351,8 @@ def test_every_layer_gets_the_shares_of_its_own_resolution(make_xl, monkeypatch,
     for name, module in pipeline.unet.named_modules():
         if name.endswith("attn2"):
             module.register_forward_pre_hook(lambda _, args, name=name: positions.update({name: args[0].shape[1]}))
-    original = pipeline.mg_adapter.join_regions
-    monkeypatch.setattr(
-        pipeline.mg_adapter, "join_regions", lambda *a: (joined.append(original(*a)), joined[-1])[1], raising=False
-    )
+    original = modeling_mg_adapter.join_regions
+    monkeypatch.setattr(modeling_mg_adapter, "join_regions", lambda *a: (joined.append(original(*a)), joined[-1])[1])
     halves = [
         {"image": ["#ff0000"], "region": (0, 0, 0.5, 1)},
         {"image": ["#0000ff"], "region": (0.5, 0, 1, 1)},
@@ -365,7 +363,7 @@ def test_every_layer_gets_the_shares_of_its_own_resolution(make_xl, monkeypatch,
     assert len(positions) == 18
     left = (torch.arange(width) < width // 2).float().expand(1, 1, height, -1)
     for name, count in positions.items():
-        shares = joined[0][0][name][2]
+        shares = joined[0].attention[name][2]
         assert shares.shape == (1, count, 2)
         stride = 2 if name.startswith(("down_blocks.1", "up_blocks.1")) else 4
         expected = F.adaptive_avg_pool2d(left, down_block_sizes([stride], *size)[0])

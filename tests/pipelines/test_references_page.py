@@ -34,7 +34,7 @@ def arguments(name, column, given):
         "mask inside": {"reference_image": {name: {**fields, "mask": mask}}},
         "region": {"reference_image": {name: {**fields, "region": HALF}}},
         "palette": {"reference_image": {name: {**fields, "image": ["#123456", "#fedcba"]}}},
-        "card": {"reference_image": {name: fields}},
+        "granularity card": {"reference_image": {name: fields}},
         "schedule": {"granularity_schedule": {name: (0.0, 0.5)}},
         "guidance": {"granularity_guidance": {name: 1.0}},
         "negative": {"negative_reference_image": {name: picture(9)}},
@@ -47,10 +47,10 @@ def arguments(name, column, given):
 @pytest.mark.parametrize("row, column, cell", list(cells()), ids=lambda value: value[:24])
 def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
     name, _, how = row.partition(", ")
-    is_edit = how.startswith("lent")
+    is_edit = how == "from the surroundings of an edit"
     pipeline = (make_inpaint if is_edit else make)(is_inpainting=True)
     given = picture(7)
-    if how == "from a card" or column == "card":
+    if how == "from a granularity card" or column == "granularity card":
         pipeline.mg_encoder.save_card(tmp_path / "a.safetensors", name, given)
         given = str(tmp_path / "a.safetensors")
     if how == "in a region":
@@ -86,7 +86,7 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
     if column == "attribution":
         return
     assert made.shape == (1, SIZE, SIZE, 3)
-    without = call(reference_image=others) if column in ("palette", "card") else call(**plain)
+    without = call(reference_image=others) if column in ("palette", "granularity card") else call(**plain)
     assert not np.array_equal(made, without)
 
 

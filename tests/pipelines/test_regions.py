@@ -7,9 +7,10 @@ import PIL.Image
 import pytest
 import torch
 
+from mg_diffusion.adapter.regions import split_regions
 from mg_diffusion.cli import main
+from mg_diffusion.encoder.references import lay_into, read_region
 from mg_diffusion.evaluation.metrics import color_distance
-from mg_diffusion.modeling_mg_encoder import lay_into, read_region
 from mg_diffusion.recipe import read_recipe
 
 from .tiny import SIZE, picture, references, seeded
@@ -94,7 +95,7 @@ def test_regions_and_the_rest_share_every_place_out(make):
     assert len(parts) == 3
     torch.testing.assert_close(total, torch.ones_like(total))
     (only_left,) = encode(pipeline, {"color": entries[0]})["color"]
-    torch.testing.assert_close(only_left["vector"], encode(pipeline, {"color": picture(1)})["color"]["vector"])
+    torch.testing.assert_close(only_left["vector"], encode(pipeline, {"color": picture(1)})["color"][0]["vector"])
 
 
 def test_overlapping_regions_share_a_place_out_by_weight(make):
@@ -115,7 +116,7 @@ def test_every_combination_of_regions_is_a_set(make):
             "shape": picture(4),
         },
     )
-    sets, shares = pipeline.mg_adapter.in_regions(features)
+    sets, shares = split_regions(features)
     assert [sorted(one) for one in sets] == [["color", "shape", "texture"], ["color", "shape"]] * 2
     torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
     torch.testing.assert_close(shares.mean((2, 3)), torch.full((1, 4), 0.25))
@@ -124,8 +125,9 @@ def test_every_combination_of_regions_is_a_set(make):
 def test_no_regions_leave_features_as_they_are(make):
     pipeline = make()
     features = encode(pipeline, references())
-    sets, shares = pipeline.mg_adapter.in_regions(features)
-    assert sets == [features] and shares is None
+    sets, shares = split_regions(features)
+    (only,) = sets
+    assert shares is None and all([only[name]] == parts for name, parts in features.items())
 
 
 # -- pictures -----------------------------------------------------------------------------------------------------------
@@ -146,8 +148,8 @@ def test_the_same_reference_in_two_halves_is_the_reference(make):
 def test_where_no_region_is_the_base_model_is_left_alone(make):
     pipeline = make()
     features = encode(pipeline, {"color": {"image": picture(1), "region": LEFT}})
-    pipeline._guidance_scale, pipeline._cross_attention_kwargs = 1.0, None
-    folded, _ = pipeline.prepare_conditioning(features, torch.ones(1, 3), (SIZE // 2, SIZE // 2))
+    size = (SIZE // 2, SIZE // 2)
+    folded, _ = pipeline.mg_adapter.condition(pipeline.unet, features, torch.ones(1, 3), size)
     for layer in folded.values():
         (share,) = layer[2:]
         side = int(share.shape[1] ** 0.5)

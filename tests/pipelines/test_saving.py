@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from loading.worker import edit, sample
 
 from mg_diffusion import MGAdapter, MGEncoder
@@ -43,6 +44,22 @@ def test_nothing_saved_names_a_folder_of_this_machine(saved, tmp_path):
     MGPipeline.from_pretrained(folder).save_pretrained(tmp_path / "again")
     for path in (tmp_path / "again").rglob("*.json"):
         assert str(tmp_path) not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("place", ["pipelines", "pipelines/pipeline_mg.py", "pipelines/pipeline_mg_inpaint.py"])
+def test_source_is_no_custom_pipeline(make, repository, tmp_path, place):
+    pipeline = make()
+    base = {name: getattr(pipeline, name) for name in ("vae", "text_encoder", "tokenizer", "unet", "scheduler")}
+    extra = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    StableDiffusionPipeline(**base, **extra).save_pretrained(tmp_path / "base")
+    with pytest.raises(ImportError, match="source of a pipeline.*Give `custom_pipeline` a folder"):
+        DiffusionPipeline.from_pretrained(
+            tmp_path / "base",
+            custom_pipeline=str(repository / place),
+            trust_remote_code=True,
+            mg_encoder=None,
+            mg_adapter=None,
+        )
 
 
 def test_explicit_classes_load_an_exported_folder_without_remote_code(saved):

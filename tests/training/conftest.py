@@ -7,9 +7,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from mg_diffusion.training.crossings import Crossings
 from mg_diffusion.training.pictures import Pictures, load_pictures
-from mg_diffusion.training.supervision import Bases, ViewPool, build_pool
 from mg_diffusion.training.tiny import draw_pictures
+from mg_diffusion.training.view_pool import ViewPool, build_pool
 
 
 SIZE = 32  # the smallest side that training takes
@@ -29,8 +30,8 @@ def pictures(folder: Path) -> Pictures:
 
 
 @pytest.fixture(scope="session")
-def pool(pictures: Pictures) -> tuple[ViewPool, dict[str, Bases]]:
-    return build_pool(pictures, crossings=6, rendered=4, seed=0)
+def pool(pictures: Pictures) -> tuple[ViewPool, dict[str, Crossings]]:
+    return build_pool(pictures, num_crossings=6, num_rendered=4, seed=0)
 
 
 @pytest.fixture(scope="session")

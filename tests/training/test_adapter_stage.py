@@ -15,20 +15,20 @@ from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGAdapter, MGEncoder, MGPipeline
 from mg_diffusion.training import __main__ as command
-from mg_diffusion.training.adapter import TRAINED, AdapterObjective, load_pipeline, run
+from mg_diffusion.training.adapter import AdapterObjective, load_pipeline, run
 from mg_diffusion.training.arguments import parse_args
-from mg_diffusion.training.checkpoints import read_manifest, write_manifest
-from mg_diffusion.training.keeping import (
-    KeptCrossings,
-    code_of,
+from mg_diffusion.training.caching import (
+    CachedCrossings,
+    cached,
     distribution_of,
-    fingerprint,
-    keep,
     latents_of,
     text_of,
 )
+from mg_diffusion.training.checkpoints import read_manifest, write_manifest
+from mg_diffusion.training.fingerprints import code_fingerprint, model_fingerprint
 from mg_diffusion.training.models import ConditionedUNet
-from mg_diffusion.training.supervision import SampleStream
+from mg_diffusion.training.samples import SampleStream
+from mg_diffusion.training.trained_parts import TRAINED
 
 
 def save_base(folder, kind="epsilon", is_inpainting=False):
@@ -158,13 +158,17 @@ def test_training_goes_on_from_an_adapter_with_checkpointing_in_low_precision(wh
     name = "mg_adapter/diffusion_pytorch_model.safetensors"
     before, after = load_file(whole[0] / "weights" / name), load_file(tmp_path / "weights" / name)
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
-    pipeline = load_pipeline(args, torch.bfloat16)
+    pipeline = pipeline_of(args, torch.bfloat16)
     assert pipeline.unet.dtype == pipeline.vae.dtype == torch.bfloat16
     assert pipeline.mg_adapter.dtype == pipeline.mg_encoder.dtype == torch.float32
 
 
+def pipeline_of(args, dtype=torch.float32):
+    return load_pipeline(args.pretrained_model_name_or_path, dtype, args.variant, args.mg_model_name_or_path)
+
+
 def objective_and_batch(args, pool, pictures, **options):
-    pipeline = load_pipeline(args, torch.float32)
+    pipeline = pipeline_of(args)
     for parameter in pipeline.mg_adapter.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -199,7 +203,7 @@ def test_kept_latents_and_texts_are_those_of_the_base(arguments, pool, pictures,
     _, objective, batch = objective_and_batch(arguments(tmp_path), pool, pictures)
     images, cpu = torch.cat([pictures.whole, pictures.crop]), torch.device("cpu")
     kept = latents_of(objective.vae, images, cpu)
-    keeping = AdapterObjective(objective.pipeline, 5.0, 32, 32, kept_latents=kept)
+    keeping = AdapterObjective(objective.pipeline, 5.0, 32, 32, cached_latents=kept)
     kept["deviation"].zero_()
     clean = keeping.clean_latents(batch)
     is_photo = batch["item"] >= 0
@@ -212,7 +216,7 @@ def test_kept_latents_and_texts_are_those_of_the_base(arguments, pool, pictures,
 def test_kept_crossings_are_encoded_once_and_alone(arguments, pool, pictures, tmp_path, monkeypatch):
     _, objective, batch = objective_and_batch(arguments(tmp_path), pool, pictures)
     images = batch["image"]
-    keeping = KeptCrossings(objective.vae)
+    keeping = CachedCrossings(objective.vae)
     first = keeping([5, 2, 5], torch.stack([images[0], images[1], images[0]]))
     alone = distribution_of(objective.vae, images[1:2])
     assert all(torch.equal(first[name][1:2], alone[name]) for name in ("mean", "deviation"))
@@ -237,7 +241,7 @@ def test_a_run_that_keeps_crossings_resumes_bit_for_bit(arguments, tmp_path):
 def test_a_run_that_keeps_latents_is_validated_on_the_samples_of_one_that_does_not(
     arguments, folder, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mg_diffusion.training.base.save_grid", lambda *_: None)  # which takes time
+    monkeypatch.setattr("mg_diffusion.training.fitting.save_grid", lambda *_: None)  # which takes time
     options = {"train_data_dir": folder, "max_train_steps": 1, "num_validation_images": 4, "composite_share": 1}
     options |= {"rendered_share": 0, "cache_dir": tmp_path / "kept", "learning_rate": 1e-12}
     losses = []
@@ -272,26 +276,26 @@ def test_the_code_of_something_is_that_of_its_whole_file(tmp_path, monkeypatch):
     (tmp_path / "made_with.py").write_text("def make():\n    return 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("made_with")
-    before = code_of(keep, module.make)
-    assert code_of(module.make, latents_of) == before != code_of(keep)
+    before = code_fingerprint(cached, module.make)
+    assert code_fingerprint(module.make, latents_of) == before != code_fingerprint(cached)
     (tmp_path / "made_with.py").write_text("def make():\n    return 1\n# other\n")
-    assert code_of(keep, module.make) != before
+    assert code_fingerprint(cached, module.make) != before
 
 
 def test_other_weights_have_another_file(base, arguments, tmp_path):
-    vae = load_pipeline(arguments(tmp_path), torch.float32).vae
-    before = fingerprint(vae)
-    assert fingerprint(load_pipeline(arguments(tmp_path), torch.float32).vae) == before
+    vae = pipeline_of(arguments(tmp_path)).vae
+    before = model_fingerprint(vae)
+    assert model_fingerprint(pipeline_of(arguments(tmp_path)).vae) == before
     with torch.no_grad():
         next(vae.parameters()).mul_(1.01)
-    assert fingerprint(vae) != before
-    made = [keep(tmp_path, "x", [key], lambda key=key: {"x": torch.tensor(ord(key))}) for key in "aba"]
+    assert model_fingerprint(vae) != before
+    made = [cached(tmp_path, "x", [key], lambda key=key: {"x": torch.tensor(ord(key))}) for key in "aba"]
     assert [int(one["x"]) for one in made] == [97, 98, 97]
     assert len(list(tmp_path.glob("x-*.safetensors"))) == 2
 
 
 def test_embeddings_are_those_of_the_pipeline(arguments, tmp_path):
-    pipeline = load_pipeline(arguments(tmp_path), torch.float32)
+    pipeline = pipeline_of(arguments(tmp_path))
     found = text_of(pipeline, ["a rose", ""], torch.device("cpu"))
     expected = pipeline.encode_prompt("a rose", torch.device("cpu"), 1, False)[0]
     assert found.keys() == {"text"}
@@ -300,7 +304,7 @@ def test_embeddings_are_those_of_the_pipeline(arguments, tmp_path):
 
 def test_a_base_of_a_larger_resolution_has_enlarged_crossings_at_high_noise(base, arguments, pictures, pool, tmp_path):
     """An adapter of one encoder pixel a latent cell: pictures of 64 pixels, views of 32."""
-    unet = load_pipeline(arguments(tmp_path), torch.float32).unet
+    unet = pipeline_of(arguments(tmp_path)).unet
     encoder = tiny_encoder()
     start = tmp_path / "start"
     encoder.save_pretrained(start / "mg_encoder")
@@ -310,7 +314,7 @@ def test_a_base_of_a_larger_resolution_has_enlarged_crossings_at_high_noise(base
     run(args)
     images = torch.cat([pictures.whole, pictures.crop]).repeat_interleave(2, 2).repeat_interleave(2, 3)
     stream = SampleStream(*pool, pictures.captions, 8, 0, {"composite": 0.5, "rendered": 0.0}, 4, images=images)
-    objective = AdapterObjective(load_pipeline(args, torch.float32), 5.0, 64, 32)
+    objective = AdapterObjective(pipeline_of(args), 5.0, 64, 32)
     batch = objective.collate([stream[i] for i in range(8)])
     assert batch["image"].shape == (8, 3, 64, 64) and batch["structure"].shape == (8, 3, 32, 32)
     for row, item in enumerate(batch["item"].tolist()):

@@ -10,10 +10,11 @@ from tiny_repository import SIZE, draw, save_tiny_repository
 from benchmarks.baselines.__main__ import main
 from benchmarks.baselines.gatys import GatysMethod, gram
 from benchmarks.baselines.method import BaselineMethod
-from benchmarks.baselines.networks import BASELINES, GRANULARITIES, canny, hints_of
+from benchmarks.baselines.networks import BASELINES, canny, hints_of
 from benchmarks.baselines.training import build
 from mg_diffusion import MGPipeline
 from mg_diffusion.evaluation.squeezenet import SqueezeNet
+from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.training.renderer import render
 
 

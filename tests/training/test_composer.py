@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mg_diffusion.modeling_mg_encoder import rgb_to_lab
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training import renderer
 from mg_diffusion.training.composer import add_texture, flatten_regions, lab_to_rgb
 

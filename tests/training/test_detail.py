@@ -11,12 +11,12 @@ import torch
 from diffusers import UNet2DModel
 from safetensors.torch import load_file
 
-from mg_diffusion.modeling_mg_encoder import rgb_to_lab
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.octaves import build_detail_unet
 from mg_diffusion.training import detail, detail_pool
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.detail_pool import Rows, build_rows, colors_of
-from mg_diffusion.training.detail_samples import DetailStream, Layers, faulty
+from mg_diffusion.training.detail_samples import DetailSamples, Layers, faulty
 
 
 SIDE, CROP = 64, 32
@@ -61,13 +61,13 @@ def trained(flags, small, tmp_path_factory):
 
 # -- samples ----------------------------------------------------------------------------------------------------------
 def test_a_sample_is_a_function_of_seed_and_number(rows):
-    first, again, other = (DetailStream(rows, CROP, 9, seed) for seed in (0, 0, 1))
+    first, again, other = (DetailSamples(rows, CROP, 9, seed) for seed in (0, 0, 1))
     assert all(torch.equal(first[3][name], again[3][name]) for name in first[3])
     assert not torch.equal(first[3]["image"], other[3]["image"])
 
 
 def test_samples_are_of_one_form_and_all_kinds_are_drawn(rows):
-    stream = DetailStream(rows, CROP, 60, seed=0)
+    stream = DetailSamples(rows, CROP, 60, seed=0)
     samples = [stream[index] for index in range(60)]
     assert {tuple((name, value.shape) for name, value in sample.items()) for sample in samples} == {
         (
@@ -100,7 +100,7 @@ def test_a_strength_is_the_share_of_the_canvas_and_leaves_the_rest_to_the_pictur
 
 
 def test_a_photograph_in_place_is_itself_at_any_strength_up_to_1(rows, photos):
-    stream = DetailStream(rows, CROP, 1, seed=0)
+    stream = DetailSamples(rows, CROP, 1, seed=0)
     layers = Rows.__call__(rows["photo"], "rgb", 0)
     detail_of = rows["photo"]("detail", 0).float()
     plain = rgb_to_lab(photos[:1].float() / 255)[0]

@@ -2,24 +2,34 @@
 
 import ast
 import re
+from dataclasses import fields
 
 import pytest
 
 from mg_diffusion.training.flags import flags_of, page, stages
+from mg_diffusion.training.settings import Settings
 
 
 ALL = sorted({name for parser in stages().values() for name in flags_of(parser)})
+FIELDS = {field.name for part in Settings.__subclasses__() for field in fields(part)}
+PARTS = r"(self\.)?(settings|data|supervision|steps|now)(\.\w+)?"  # what parts are called
 
 
 @pytest.fixture(scope="module")
 def used(repository):
-    """Names that the stages read of `args`, by the files that do."""
+    """Names that are read of `args`, of a part of the settings or of all `flags`, by the files that do."""
     found = {}
     for path in (repository / "mg_diffusion" / "training").glob("*.py"):
+        parts = PARTS + ("|self" if path.name == "settings.py" else "")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("args", "self.args"):
-                if isinstance(node.ctx, ast.Load) and path.name != "arguments.py":  # checked is not used
-                    found.setdefault(node.attr, set()).add(path.stem)
+            if not isinstance(getattr(node, "ctx", None), ast.Load) or path.name == "arguments.py":
+                continue  # checked is not used
+            owner, name = ast.unparse(getattr(node, "value", node)), getattr(node, "attr", None)
+            if isinstance(node, ast.Subscript) and owner == "flags" and isinstance(node.slice, ast.Constant):
+                name = node.slice.value
+            elif name is None or owner != "args" and not (name in FIELDS and re.fullmatch(parts, owner)):
+                continue
+            found.setdefault(name, set()).add(path.stem)
     return found
 
 
@@ -38,7 +48,7 @@ def test_every_flag_is_used(name, used):
 
 
 def test_everything_used_is_a_flag(used):
-    assert set(used) - {"stage"} <= set(ALL)
+    assert (set(used) | FIELDS) - {"stage"} <= set(ALL)
 
 
 @pytest.mark.parametrize("stage", stages())

@@ -7,7 +7,6 @@ from hub_stand_in import HubStandIn
 from huggingface_hub import constants
 
 from mg_diffusion.training import __main__ as command
-from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.hub import create_repository, push
 
 
@@ -23,10 +22,6 @@ def hub(monkeypatch):
         huggingface_hub.close_session()
         yield hub
     huggingface_hub.close_session()
-
-
-def arguments(flags, output, **changed):
-    return parse_args([*flags("vae", output, **changed), "--push_to_hub"])
 
 
 def test_a_run_pushes_its_weights_with_card_curves_and_grid(hub, flags, tmp_path, capsys):
@@ -48,10 +43,9 @@ def test_a_run_pushes_its_weights_with_card_curves_and_grid(hub, flags, tmp_path
     assert f"pushed: {hub.endpoint}/someone/my-vae/commit/" in capsys.readouterr().out
 
 
-def test_the_repository_is_named_as_the_folder_by_default(hub, flags, tmp_path):
-    args = arguments(flags, tmp_path / "my-run")
-    assert create_repository(args) == "someone/my-run" and hub.is_private == {"someone/my-run": False}
-    assert create_repository(args) == "someone/my-run"  # it is there already
+def test_the_repository_is_named_as_the_folder_by_default(hub, tmp_path):
+    assert create_repository(tmp_path / "my-run") == "someone/my-run" and hub.is_private == {"someone/my-run": False}
+    assert create_repository(tmp_path / "my-run") == "someone/my-run"  # it is there already
 
 
 def refused(flags, output, **changed):
@@ -89,15 +83,14 @@ def test_a_hub_that_cannot_be_reached_is_named(hub, flags, tmp_path, monkeypatch
     assert "cannot be pushed to http://127.0.0.1:9: " in reason and "Check the connection" in reason
 
 
-def test_a_push_that_fails_names_the_command_that_repeats_it(hub, flags, tmp_path, monkeypatch):
+def test_a_push_that_fails_names_the_command_that_repeats_it(hub, tmp_path, monkeypatch):
     """As when the token has expired in the meantime."""
-    args = arguments(flags, tmp_path / "run", hub_model_id="someone/it")
-    create_repository(args)
+    create_repository(tmp_path / "run", "someone/it")
     (tmp_path / "run" / "weights").mkdir(parents=True)
     (tmp_path / "run" / "weights" / "config.json").write_text("{}")
     monkeypatch.setenv("HF_TOKEN", "a-wrong-token")
     with pytest.raises(
         ValueError, match=r"(?s)weights are in .*run/weights', but .*`hf upload someone/it .*run/weights`"
     ):
-        push(args)
+        push(tmp_path / "run", "someone/it", "Weights")
     assert hub.files == {"someone/it": {}}

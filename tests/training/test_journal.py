@@ -12,7 +12,6 @@ import struct
 import sys
 import termios
 import time
-from argparse import Namespace
 
 import numpy as np
 import PIL.Image
@@ -25,15 +24,18 @@ from mg_diffusion.training import base, journal, loop, trackers
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.checkpoints import write_manifest
 from mg_diffusion.training.journal import Journal, Meter, Progress, health_line, stop_at_non_finite
+from mg_diffusion.training.settings import RunSettings
 
 
 RECORD = {"step": 40, "grad_norm": 0.5, "clipped": 0.25, "ema_distance": 0.012, "lr": 1e-3}
 
 
-def settings(folder, **changed):
-    own = {"stage": "base", "output_dir": str(folder), "max_train_steps": 100, "learning_rate": 1e-3}
-    own |= {"lr_warmup_steps": 9, "max_grad_norm": 1.0, "mixed_precision": "no"}
-    return Namespace(**{**own, **changed})
+def settings(folder, stage="base", **changed):
+    own = {"train_data_dir": "unused", "output_dir": folder, "max_train_steps": 100, "lr_warmup_steps": 9, **changed}
+    if stage == "adapter":
+        own["pretrained_model_name_or_path"] = "unused"
+    flags = [part for name, value in own.items() for part in (f"--{name}", str(value))]
+    return RunSettings.of(parse_args([stage, *flags]))
 
 
 def test_a_meter_reads_means_and_shares_since_it_was_last_read():
@@ -73,7 +75,7 @@ def test_health_is_one_line():
 def progress_in_a_file(monkeypatch, step=0, is_shown=True, seconds=0.0):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr(journal, "LINE_SECONDS", seconds)
-    return Progress(settings("run"), step, is_shown), sys.stderr
+    return Progress("base", 100, step, is_shown), sys.stderr
 
 
 def test_a_file_gets_whole_lines(monkeypatch):
@@ -146,7 +148,7 @@ def test_a_terminal_gets_a_bar_and_health_below(monkeypatch):
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 40, 160, 0, 0))  # rows and columns
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        progress = Progress(settings("run"), 0, True)
+        progress = Progress("base", 100, 0, True)
         assert progress.is_terminal
         progress.bar.mininterval = 0
         progress.update(0.5, 12.34)
@@ -207,13 +209,11 @@ def test_numbers_go_on(tmp_path):
 
 def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
     """A real loop whose loss is no number in its third step."""
-    args = settings(
+    own = settings(
         tmp_path,
-        **{"train_batch_size": 1, "gradient_accumulation_steps": 1, "dataloader_num_workers": 0, "max_train_steps": 9},
-        **{"adam_beta1": 0.9, "adam_beta2": 0.99, "adam_weight_decay": 0.0, "adam_epsilon": 1e-8, "ema_decay": 0.9},
-        **{"lr_scheduler": "constant", "resume_from_checkpoint": None, "validation_at_start": True},
-        **{"checkpointing_steps": 2, "checkpoints_total_limit": 1, "validation_steps": 9, "lr_warmup_steps": 0},
-        **{"seed": 0, "split_batches": False, "overwrite_output_dir": False},
+        **{"train_batch_size": 1, "max_train_steps": 9, "adam_weight_decay": 0.0, "ema_decay": 0.9},
+        **{"lr_scheduler": "constant", "lr_warmup_steps": 0, "validation_steps": 9},
+        **{"checkpointing_steps": 2, "checkpoints_total_limit": 1},
     )
     model, weights, validated = torch.nn.Linear(1, 1), [], []
     data = [{"x": torch.tensor([value])} for value in (1.0, 2.0, math.nan, 1.0)]
@@ -229,7 +229,7 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
     with pytest.raises(ValueError, match=r"loss is nan and the gradient is nan at step 3\..*checkpoint-2'"):
         loop.train(
             Accelerator(cpu=True),
-            args,
+            own,
             model,
             data,
             lambda s: {"x": torch.stack([one["x"] for one in s])},
@@ -243,11 +243,11 @@ def test_a_loss_that_explodes_never_reaches_the_weights(tmp_path):
 
 
 def test_the_environment_of_a_run_is_told(tmp_path):
-    Journal(Accelerator(cpu=True), settings(tmp_path, init_from="someone/base"))
+    Journal(Accelerator(cpu=True), {"output_dir": str(tmp_path), "init_from": "someone/base"})
     told = json.loads((tmp_path / "environment.json").read_text())
     assert told["processes"] == 1 and told["base_model"] == "someone/base" and "CPU cores" in told["device"]
     assert told["versions"]["torch"] == torch.__version__
-    Journal(Accelerator(cpu=True), settings(tmp_path, init_from="mg-bazaar"))  # no model of the Hub
+    Journal(Accelerator(cpu=True), {"output_dir": str(tmp_path), "init_from": "mg-bazaar"})  # no model of the Hub
     assert json.loads((tmp_path / "environment.json").read_text())["base_model"] is None
 
 

@@ -14,17 +14,19 @@ from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.base import export_weights, load_components, run
 from mg_diffusion.training.models import TrainedModel, build_components
 
+from .conftest import SIZE
+
 
 pytest.importorskip("peft")
 PARTS = {"mg_encoder": MGEncoder, "mg_adapter": MGAdapter}
 
 
 @pytest.fixture(scope="module")
-def start(flags, pictures, tmp_path_factory):
+def start(pictures, tmp_path_factory):
     """The folder of a new, very small pipeline."""
     place = tmp_path_factory.mktemp("start")
     torch.manual_seed(0)
-    export_weights(build_components(parse_args(flags("base", place)), pictures.captions), place)
+    export_weights(build_components(pictures.captions, SIZE, [32, 32], 32), place)
     return place
 
 

@@ -1,16 +1,14 @@
 """New components fit each other, and everything in them is trained."""
 
-from argparse import Namespace
-
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from tokenizers import pre_tokenizers
 
-from mg_diffusion.training.base import Objective, target_of, weight_of
-from mg_diffusion.training.draws import Drawn
 from mg_diffusion.training.models import MAX_TOKENS, TrainedModel, build_components, build_tokenizer, learn_merges
-from mg_diffusion.training.supervision import SampleStream, views_of
+from mg_diffusion.training.objective import Objective, target_of, weight_of
+from mg_diffusion.training.samples import SampleStream, views_of
+from mg_diffusion.training.seeding import SeededSamples
 from mg_diffusion.training.vae import build_vae
 from mg_diffusion.training.validation import BUCKETS, validation_loss
 
@@ -18,13 +16,12 @@ from mg_diffusion.training.validation import BUCKETS, validation_loss
 CAPTIONS = ["a photo of daisies", "a photo of a red shirt", "green apples, 12"]
 
 
-def flags(vae=None):
-    return Namespace(vae=vae, resolution=32, block_out_channels=[32, 32], text_width=32)
+def components_of(vae=None):
+    return build_components(CAPTIONS, 32, [32, 32], 32, vae)
 
 
 def save_vae(folder, levels):
-    args = Namespace(block_out_channels=[16] * levels, latent_channels=4, resolution=32)
-    build_vae(args).save_pretrained(folder)
+    build_vae(4, [16] * levels, 32).save_pretrained(folder)
     return str(folder)
 
 
@@ -71,7 +68,7 @@ def test_known_words_are_short_and_all_texts_are_padded_to_one_length(tokenizer)
 @pytest.mark.parametrize("levels, factor", [(None, 2), (1, 1), (2, 2), (3, 4)])
 def test_components_fit_each_other_and_train_as_one_module(levels, factor, tmp_path, pool, pictures):
     torch.manual_seed(0)
-    components = build_components(flags(None if levels is None else save_vae(tmp_path, levels)), CAPTIONS)
+    components = components_of(None if levels is None else save_vae(tmp_path, levels))
     adapter, unet = components["mg_adapter"], components["unet"]
     assert adapter.config.map_stride == factor and unet.config.sample_size == 32 // factor
     assert adapter.map_size(32 // factor, 32 // factor) == (32, 32)
@@ -101,7 +98,7 @@ def test_components_fit_each_other_and_train_as_one_module(levels, factor, tmp_p
 
 
 def test_the_prediction_has_the_shape_of_the_latents_and_does_not_see_what_is_dropped(pool, pictures):
-    components = build_components(flags(), CAPTIONS)
+    components = components_of()
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter"))).eval()
     for parameter in model.mg_adapter.parameters():
         if not parameter.any():
@@ -125,7 +122,7 @@ def test_the_prediction_has_the_shape_of_the_latents_and_does_not_see_what_is_dr
 
 
 def test_a_sketch_that_context_knows_replaces_the_one_that_is_laid(pool, pictures, monkeypatch):
-    components = build_components(flags(), CAPTIONS)
+    components = components_of()
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter"))).eval()
     stream = SampleStream(*pool, pictures.captions, 4, 0, {"composite": 1.0, "rendered": 0.0}, 16, augment=False)
     batch = Objective(components, 16.0).collate([{**stream[i]} for i in range(2)])
@@ -149,10 +146,10 @@ def test_a_sketch_that_context_knows_replaces_the_one_that_is_laid(pool, picture
 @pytest.mark.parametrize("levels", [None, 1, 3])
 def test_noise_has_the_shape_of_the_latents_and_costs_no_encoding(levels, tmp_path, monkeypatch, pool, pictures):
     """All that is drawn for a sample comes from its own seed, which runs of several processes rely on."""
-    components = build_components(flags(None if levels is None else save_vae(tmp_path, levels)), CAPTIONS)
+    components = components_of(None if levels is None else save_vae(tmp_path, levels))
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     objective = Objective(components, 16.0)
-    stream = Drawn(SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3}, 16), 0)
+    stream = SeededSamples(SampleStream(*pool, pictures.captions, 4, 0, {"composite": 0.3, "rendered": 0.3}, 16), 0)
     batch = objective.collate([stream[i] for i in range(2)])
     shape = objective.latents(batch["image"]).shape
     assert objective.latent_shape(batch["image"]) == tuple(shape)
@@ -172,11 +169,11 @@ def test_noise_has_the_shape_of_the_latents_and_costs_no_encoding(levels, tmp_pa
 
 def test_a_folder_without_a_vae_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"No AutoencoderKL can be loaded from .*nowhere.*\(--vae\)"):
-        build_components(flags(str(tmp_path / "nowhere")), CAPTIONS)
+        components_of(str(tmp_path / "nowhere"))
 
 
 def test_another_prediction_type_is_refused():
-    components = build_components(flags(), CAPTIONS)
+    components = components_of()
     components["scheduler"].register_to_config(prediction_type="flow_prediction")
     with pytest.raises(ValueError, match="predicts epsilon, .* this is DDIMScheduler with 'flow_prediction'"):
         Objective(components, 16.0)
@@ -190,7 +187,10 @@ def test_every_prediction_type_has_the_same_target_and_a_weight_at_every_noise_l
     alpha_bar = torch.tensor([0.999, 0.5, 1e-3]).view(-1, 1, 1, 1)
     clean, noise = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
     noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-    target = target_of(kind, clean, noise, alpha_bar)
+    scheduler = DDPMScheduler()
+    scheduler.alphas_cumprod = alpha_bar.flatten()
+    target = target_of(scheduler, kind, clean, noise, torch.arange(3))
+    assert torch.equal(scheduler.add_noise(clean, noise, torch.arange(3)), noisy)
     if kind == "epsilon":
         original = (noisy - (1 - alpha_bar).sqrt() * target) / alpha_bar.sqrt()
     elif kind == "v_prediction":

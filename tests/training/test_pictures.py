@@ -10,6 +10,7 @@ import torch
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.arguments import parse_args
 from mg_diffusion.training.pictures import Limits, load_pictures, load_splits
+from mg_diffusion.training.settings import Data
 from mg_diffusion.training.sources import Source
 
 from .garbage import noise, write_garbage, write_good
@@ -170,7 +171,7 @@ def test_if_allowed_the_run_trains_on_exactly_the_100_good_ones(garbage, flags, 
     good = load_pictures(str(tmp_path / "good"), "train", 32)
     options = {"train_data_dir": folder, "max_skipped_share": 0.7, "max_train_steps": 1, "checkpointing_steps": 1}
     arguments = flags("vae", tmp_path / "run", **options)
-    pictures, held_out = load_splits(parse_args(arguments))
+    pictures, held_out = load_splits(Data.of(parse_args(arguments)))
     assert held_out is None
     assert {one.numpy().tobytes() for one in pictures.whole} == {one.numpy().tobytes() for one in good.whole}
     assert len(pictures) == 100
@@ -260,7 +261,7 @@ def test_a_picture_that_no_row_names_is_counted(tmp_path):
 def splits_of(data, output, *switches, **flags):
     flags = {"train_data_dir": data, "output_dir": output, "resolution": 32, "num_validation_images": 8, **flags}
     pairs = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-    return load_splits(parse_args(["base", *pairs, *switches]), held_out_seed=1)
+    return load_splits(Data.of(parse_args(["base", *pairs, *switches])), held_out_seed=1)
 
 
 def test_the_validation_split_is_read_where_there_is_one(tmp_path):

@@ -16,8 +16,10 @@ from safetensors.torch import load_file
 
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training.arguments import parse_args
-from mg_diffusion.training.draws import Drawn, draw_each, generators_of
-from mg_diffusion.training.loop import build_loader, run_length, start
+from mg_diffusion.training.loop import build_loader
+from mg_diffusion.training.seeding import SeededSamples, generators_of, per_sample
+from mg_diffusion.training.settings import RunSettings
+from mg_diffusion.training.starting import start
 
 from .test_adapter_stage import save_base
 
@@ -192,19 +194,16 @@ def test_every_sample_of_a_run_is_read_by_one_process_once(processes, is_split, 
     }
     pairs = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     pairs += ["--split_batches"] * is_split + ["--dataloader_num_workers", str(workers)]
-    args = parse_args(["vae", "--train_data_dir", "d", "--output_dir", "o", *pairs])
+    settings = RunSettings.of(parse_args(["vae", "--train_data_dir", "d", "--output_dir", "o", *pairs]))
     together = batch if is_split else batch * processes
 
-    class Launched:
-        num_processes = processes
-
-    length = run_length(Launched, args)
+    length = settings.num_samples(processes)
     assert length == 5 * accumulated * together
     collate = lambda samples: torch.tensor([sample["number"] for sample in samples])  # noqa: E731
     read = [
         list(
             prepare_data_loader(
-                build_loader(args, Numbers(length), collate),
+                build_loader(settings.batches, Numbers(length), collate),
                 num_processes=processes,
                 process_index=index,
                 put_on_device=False,
@@ -219,25 +218,22 @@ def test_every_sample_of_a_run_is_read_by_one_process_once(processes, is_split, 
 
 
 def test_what_is_drawn_for_a_sample_does_not_depend_on_its_batch():
-    samples, cpu = Drawn(Numbers(6), 0), torch.device("cpu")
-    seeds = torch.tensor([samples[index]["draw"] for index in range(6)])
+    samples, cpu = SeededSamples(Numbers(6), 0), torch.device("cpu")
+    seeds = torch.tensor([samples[index]["seed"] for index in range(6)])
 
     def draw(rows):
-        return draw_each(lambda g: torch.randn(3, generator=g), generators_of({"draw": seeds[rows]}), cpu)
+        return per_sample(lambda g: torch.randn(3, generator=g), generators_of({"seed": seeds[rows]}), cpu)
 
     assert torch.equal(draw([4, 1]), draw(list(range(6)))[[4, 1]])
     assert len({tuple(row.tolist()) for row in draw(list(range(6)))}) == 6
-    assert Drawn(Numbers(6), 1)[0]["draw"] != samples[0]["draw"]
+    assert SeededSamples(Numbers(6), 1)[0]["seed"] != samples[0]["seed"]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(flags, tmp_path):
     args = parse_args([*flags("vae", tmp_path, train_batch_size=3), "--split_batches"])
 
-    class Launched:
-        num_processes = 2
-
     with pytest.raises(ValueError, match="--train_batch_size 3 is no multiple of 2 processes; give one that is"):
-        run_length(Launched, args)
+        RunSettings.of(args).num_samples(2)
 
 
 def test_processes_that_do_not_know_of_each_other_are_refused(flags, tmp_path, monkeypatch):

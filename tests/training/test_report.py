@@ -16,8 +16,10 @@ from mg_diffusion import MGPipeline
 from mg_diffusion.training import __main__ as command
 from mg_diffusion.training import report
 from mg_diffusion.training.arguments import defaults_of, parse_args
+from mg_diffusion.training.curves import draw_curves, smooth
 from mg_diffusion.training.disk import WriteError
-from mg_diffusion.training.report import draw_curves, main, read_run, smooth, write_report
+from mg_diffusion.training.report import main, write_report
+from mg_diffusion.training.run_files import read_run
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +237,7 @@ def test_only_the_main_process_reports(tmp_path, monkeypatch):
         is_main_process = False
 
     monkeypatch.setattr(report, "PartialState", Other)
-    report.finish(parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(tmp_path / "nowhere")]))
+    report.finish(tmp_path / "nowhere")
 
 
 def test_a_card_for_which_there_is_no_room(tmp_path, monkeypatch):
@@ -245,9 +247,8 @@ def test_a_card_for_which_there_is_no_room(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(report, "write_report", fail)
-    args = parse_args(["vae", "--train_data_dir", "pictures", "--output_dir", str(run)])
     with pytest.raises(WriteError, match="The card could not be written to .*--resume_from_checkpoint latest"):
-        report.finish(args)
+        report.finish(run)
 
 
 @pytest.mark.parametrize(

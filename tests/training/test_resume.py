@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import threading
-from argparse import Namespace
 
 import pytest
 import torch
@@ -33,10 +32,13 @@ from mg_diffusion.training.checkpoints import (
     write_manifest,
     writing,
 )
-from mg_diffusion.training.disk import WriteError, hold, is_full, replacing, tidy
+from mg_diffusion.training.disk import WriteError, is_full, lock, replacing, tidy
+from mg_diffusion.training.fingerprints import picture_fingerprint
 from mg_diffusion.training.journal import Journal, Meter
-from mg_diffusion.training.loop import start, train
-from mg_diffusion.training.resuming import FREE, compare, compare_data, continue_log, fingerprint_of
+from mg_diffusion.training.loop import train
+from mg_diffusion.training.resuming import FREE, compare, compare_data, continue_log
+from mg_diffusion.training.settings import RunSettings
+from mg_diffusion.training.starting import start
 from mg_diffusion.training.stopping import EXIT_CODE, Stop
 
 
@@ -103,7 +105,7 @@ def little(output, *switches, at=lambda number: None, weigh=lambda folder: None,
         weigh(folder)
         save_file(model.state_dict(), folder / "model.safetensors")
 
-    return train(accelerator, args, model, Numbers(), default_collate, loss_of, validate, export)
+    return train(accelerator, RunSettings.of(args), model, Numbers(), default_collate, loss_of, validate, export)
 
 
 def outcome(output, step=STEPS):
@@ -480,7 +482,7 @@ def test_results_of_a_validation_and_a_configuration_for_which_there_is_no_room(
 
 
 def test_a_record_for_which_there_is_no_room(tmp_path, limit):
-    journal = Journal(Accelerator(cpu=True), Namespace(output_dir=str(tmp_path)))
+    journal = Journal(Accelerator(cpu=True), {"output_dir": str(tmp_path)})
     limit(30)
     journal.write({"step": 1, "loss": 1.0})
     with pytest.raises(WriteError, match=f"A record of the log could not be written to {NOTHING_YET}"):
@@ -651,10 +653,10 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE)
     other.stdout.readline()
     with pytest.raises(ValueError, match="Another process trains in .*End it first, or give another --output_dir"):
-        hold(tmp_path, patience=0)
+        lock(tmp_path, patience=0)
     threading.Timer(0.3, other.kill).start()
-    hold(tmp_path)
-    hold(tmp_path, patience=0)  # this process may begin again
+    lock(tmp_path)
+    lock(tmp_path, patience=0)  # this process may begin again
     other.communicate()
 
 
@@ -681,7 +683,7 @@ def test_other_settings_are_another_run(run, changed, message):
 def test_another_number_of_processes_is_another_run(run):
     manifest = read_manifest(run / "checkpoint-6")
     with pytest.raises(ValueError, match="other settings: number of processes 1 then, 2 now"):
-        compare(manifest, arguments(run), num_processes=2)
+        compare(manifest, vars(arguments(run)), num_processes=2)
 
 
 def test_what_no_weight_depends_on_may_change(alone, run):
@@ -694,10 +696,10 @@ def test_what_no_weight_depends_on_may_change(alone, run):
 def test_the_resolution_of_a_base_is_compared_when_it_is_known(run):
     manifest, args = read_manifest(run / "checkpoint-6"), arguments(run)
     args.resolution = None
-    compare(manifest, args, 1)
+    compare(manifest, vars(args), 1)
     args.resolution = 512
     with pytest.raises(ValueError, match="--resolution 64 then, 512 now"):
-        compare(manifest, args, 1)
+        compare(manifest, vars(args), 1)
 
 
 def test_a_longer_run_is_warned_that_its_learning_rate_is_another(run):
@@ -724,15 +726,17 @@ def test_other_data_are_warned_of(monkeypatch, run, recwarn):
 
 def test_the_fingerprint_is_of_pictures_and_captions():
     pictures = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
-    one = fingerprint_of(pictures, ["a"])
-    assert one == fingerprint_of(pictures.clone(), ("a",)) == fingerprint_of(pictures.mT.contiguous().mT, ["a"])
+    one = picture_fingerprint(pictures, ["a"])
+    assert (
+        one == picture_fingerprint(pictures.clone(), ("a",)) == picture_fingerprint(pictures.mT.contiguous().mT, ["a"])
+    )
     assert (
         len(
             {
                 one,
-                fingerprint_of(pictures, ["b"]),
-                fingerprint_of(pictures + 1, ["a"]),
-                fingerprint_of(pictures[:, :2], ["a"]),
+                picture_fingerprint(pictures, ["b"]),
+                picture_fingerprint(pictures + 1, ["a"]),
+                picture_fingerprint(pictures[:, :2], ["a"]),
             }
         )
         == 4

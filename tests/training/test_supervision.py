@@ -10,23 +10,19 @@ import pytest
 import torch
 from torch.utils.data import default_collate
 
+from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.shape import shape_view
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 from mg_diffusion.modeling_mg_adapter import lay_palette, turn_colors
-from mg_diffusion.modeling_mg_encoder import MGEncoder, edge_preserving_smooth, grow_into, rgb_to_lab, shape_view
+from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.training import renderer
+from mg_diffusion.training.caching import cached
 from mg_diffusion.training.composer import add_texture
-from mg_diffusion.training.keeping import keep
+from mg_diffusion.training.crossings import assign_colors, cross_rendered, render_pictures
+from mg_diffusion.training.dropout import random_mask, random_presence
 from mg_diffusion.training.renderer import render_palette, render_regions
-from mg_diffusion.training.supervision import (
-    SampleStream,
-    assign_colors,
-    build_pool,
-    compute_views,
-    cross_rendered,
-    random_mask,
-    random_presence,
-    render_pictures,
-    views_of,
-)
+from mg_diffusion.training.samples import SampleStream, views_of
+from mg_diffusion.training.view_pool import build_pool, compute_views
 
 
 TILES = 16
@@ -93,7 +89,7 @@ def test_samples_have_the_documented_shapes_and_ranges(kind, stream):
 
 @pytest.mark.parametrize("kind", ["composite", "rendered"])
 def test_a_settled_crossing_is_always_the_same_picture(stream, kind):
-    samples = [stream(ONLY[kind], is_settled=True)[i] for i in range(40)]
+    samples = [stream(ONLY[kind], is_repeated=True)[i] for i in range(40)]
     pictures: dict[int, list[torch.Tensor]] = {}
     for sample in samples:
         if sample["crossing"] >= 0:
@@ -189,8 +185,8 @@ def test_an_edit_without_references_learns_from_what_surrounds_it(stream):
         filled = grow_into(image, hole)
         torch.testing.assert_close(sample["sketch"], rgb_to_lab(filled)[0], atol=1e-3, rtol=0)
         context = encoder.encode_context(image, hole, ["color", "texture", "shape"], (32, 32))
-        torch.testing.assert_close(sample["structure"], context["shape"]["structure"][0], atol=1e-3, rtol=0)
-        torch.testing.assert_close(sample["sketch"], context["shape"]["sketch"][0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(sample["structure"], context["shape"][0]["structure"][0], atol=1e-3, rtol=0)
+        torch.testing.assert_close(sample["sketch"], context["shape"][0]["sketch"][0], atol=1e-3, rtol=0)
         known = encoder.views(filled, 1 - hole, ["texture"])["texture"]
         torch.testing.assert_close(sample["normalized"], known["normalized"][0], atol=1e-3, rtol=0)
         torch.testing.assert_close(sample["contrast"], known["contrast"][0], atol=1e-3, rtol=0)
@@ -309,7 +305,7 @@ def test_the_pool_holds_pictures_parts_and_rendered_ones_in_this_order(pool, pic
 
 
 def test_a_kind_without_a_pool_has_no_bases(pictures):
-    views, bases = build_pool(pictures, crossings=0, rendered=0, seed=0)
+    views, bases = build_pool(pictures, num_crossings=0, num_rendered=0, seed=0)
     assert len(views) == 2 * len(pictures) and bases == {}
     photos = SampleStream(views, bases, pictures.captions, 4, 0, ONLY["photo"], TILES)
     assert photos[0]["image"].shape == (3, 32, 32)
@@ -332,12 +328,12 @@ def kept(folder):
 
 
 def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch):
-    arguments = {"crossings": 2, "rendered": 2, "seed": 0}
+    arguments = {"num_crossings": 2, "num_rendered": 2, "seed": 0}
     made = build_pool(pictures, **arguments)
     assert pools_equal(build_pool(pictures, **arguments, cache_dir=str(tmp_path)), made)
     assert sorted(name.partition("-")[0] for name in kept(tmp_path)) == ["pool", "rendered"]
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
-    monkeypatch.setattr("mg_diffusion.training.supervision.compute_views", None)
+    monkeypatch.setattr("mg_diffusion.training.view_pool.compute_views", None)
     assert pools_equal(build_pool(pictures, **arguments, cache_dir=str(tmp_path)), made)
 
 
@@ -345,8 +341,8 @@ def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch)
     "changed, files",
     [
         ({}, 0),
-        ({"crossings": 3}, 1),
-        ({"rendered": 3}, 1),
+        ({"num_crossings": 3}, 1),
+        ({"num_rendered": 3}, 1),
         ({"seed": 1}, 2),
         ({"is_turned": False}, 2),
         ("whole", 1),
@@ -357,7 +353,7 @@ def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch)
     ],
 )
 def test_other_settings_pictures_and_code_are_kept_apart(pictures, tmp_path, monkeypatch, changed, files):
-    arguments = {"crossings": 2, "rendered": 2, "seed": 0, "cache_dir": str(tmp_path)}
+    arguments = {"num_crossings": 2, "num_rendered": 2, "seed": 0, "cache_dir": str(tmp_path)}
     build_pool(pictures, **arguments)
     if changed in ("whole", "crop"):
         pictures = dataclasses.replace(pictures, **{changed: getattr(pictures, changed).flip(-1)})
@@ -377,7 +373,7 @@ def test_other_settings_pictures_and_code_are_kept_apart(pictures, tmp_path, mon
 
 
 def test_of_a_window_only_what_is_rendered_is_kept(pictures, tmp_path):
-    build_pool(pictures, 2, 2, 0, str(tmp_path), is_passing=True)
+    build_pool(pictures, 2, 2, 0, str(tmp_path), is_window=True)
     assert [name.partition("-")[0] for name in kept(tmp_path)] == ["rendered"]
 
 
@@ -398,7 +394,7 @@ def test_an_interrupted_store_leaves_nothing(pictures, tmp_path, monkeypatch):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mg_diffusion.training.keeping.save_file", interrupted)
+    monkeypatch.setattr("mg_diffusion.training.caching.save_file", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build_pool(pictures, 2, 2, 0, str(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -406,10 +402,10 @@ def test_an_interrupted_store_leaves_nothing(pictures, tmp_path, monkeypatch):
 
 def test_two_that_store_at_once_do_not_disturb_each_other(tmp_path):
     def make():
-        inner = keep(tmp_path, "x", ["same"], lambda: {"x": torch.ones(3)})  # comes first
+        inner = cached(tmp_path, "x", ["same"], lambda: {"x": torch.ones(3)})  # comes first
         return {"x": inner["x"] * 1}
 
-    assert torch.equal(keep(tmp_path, "x", ["same"], make)["x"], torch.ones(3))
+    assert torch.equal(cached(tmp_path, "x", ["same"], make)["x"], torch.ones(3))
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -418,7 +414,7 @@ def test_views_of_a_batch_are_what_the_encoder_reads(stream):
     batch = default_collate([{key: value for key, value in sample.items() if key != "caption"} for sample in samples])
     encoder = MGEncoder(sample_size=32, color_channels=8, texture_channels=8)
     features = encoder(views_of(batch))
-    assert {name: tuple(entry["vector"].shape) for name, entry in features.items()} == {
+    assert {name: tuple(entry["vector"].shape) for name, (entry,) in features.items()} == {
         name: (3, size) for name, size in encoder.vector_sizes.items()
     }
     fresh = encoder.views((batch["image"] + 1) / 2)

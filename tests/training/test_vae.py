@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from mg_diffusion.training import base, vae
 from mg_diffusion.training.arguments import parse_args
 
+from .conftest import SIZE
+
 
 @pytest.fixture(scope="module")
 def trained(flags, tmp_path_factory):
@@ -60,9 +62,8 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_for_bit(trained, flags, tm
 def test_stage_base_trains_on_the_latents_of_any_factor(trained, flags, tmp_path, factor):
     place = trained[0] / "weights"
     if factor == 4:
-        args = parse_args(flags("vae", tmp_path, block_out_channels="16 16 16", latent_channels=4))
         place = tmp_path / "vae"
-        vae.build_vae(args).save_pretrained(place)
+        vae.build_vae(4, [16, 16, 16], SIZE).save_pretrained(place)
     output = tmp_path / "run"
     records = base.run(parse_args(flags("base", output, vae=place, max_train_steps=1)))
     assert all(math.isfinite(value) for record in records for value in record.values())
@@ -80,7 +81,7 @@ def test_without_a_validation_split_the_training_loss_is_all(flags, folder, tmp_
 
 
 def test_a_picture_is_a_function_of_seed_and_index(pictures):
-    one, again, other = (vae.PictureStream(pictures, 20, seed) for seed in (0, 0, 1))
+    one, again, other = (vae.VaeSamples(pictures, 20, seed) for seed in (0, 0, 1))
     pairs = [(one[i]["image"], again[i]["image"], other[i]["image"]) for i in range(20)]
     assert all(torch.equal(a, b) for a, b, _ in pairs) and not all(torch.equal(a, c) for a, _, c in pairs)
     assert len(one) == 20 and all(-1 <= a.min() and a.max() <= 1 for a, _, _ in pairs)

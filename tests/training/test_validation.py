@@ -1,15 +1,13 @@
 """The validation loss can be compared between runs; the grid can be read."""
 
-from argparse import Namespace
-
 import numpy as np
 import pytest
 import torch
 
 from mg_diffusion.training import validation
-from mg_diffusion.training.base import Objective
 from mg_diffusion.training.models import TrainedModel, build_components
-from mg_diffusion.training.supervision import SampleStream
+from mg_diffusion.training.objective import Objective
+from mg_diffusion.training.samples import SampleStream
 from mg_diffusion.training.validation import LABEL_WIDTH, bucket_timesteps, labeled_grid, validation_loss
 
 
@@ -33,9 +31,7 @@ def test_buckets_cover_all_timesteps_and_are_measured_inside(count):
 @pytest.fixture(scope="module")
 def parts(pool, pictures):
     """Objective, model and held-out samples, with a codec that draws its latents."""
-    components = build_components(
-        Namespace(vae=None, resolution=32, block_out_channels=[32, 32], text_width=32), pictures.captions
-    )
+    components = build_components(pictures.captions, 32, [32, 32], 32)
     model = TrainedModel(*(components[name] for name in ("unet", "text_encoder", "mg_encoder", "mg_adapter")))
     stream = SampleStream(*pool, pictures.captions, 6, 1, {"composite": 0.3, "rendered": 0.3}, 16, augment=False)
     with components["mg_adapter"].attach(components["unet"]):

@@ -1,0 +1,1 @@
+"""What `MGAdapter` is made of."""

@@ -1,0 +1,60 @@
+"""What references leave open, drawn for each sample: which region gets which color, which tile lies where.
+
+Without it one set of references would have one sketch and one canvas, and the noise of the latents would change little.
+"""
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from ..features import FeatureSet
+from .sketch import random_turns, turn_colors
+
+
+def draw_variation(
+    features: FeatureSet, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
+) -> dict[str, torch.Tensor]:
+    """Draw for each sample what references leave open.
+
+    Args:
+        features: one entry of each granularity, on the device to draw on; whether texture is among them decides what
+            is drawn.
+        generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
+
+    Returns:
+        "turns" (batch_size, 3, 3), which region gets which color; with texture "order" (batch_size, num_tiles).
+    """
+    device = next(iter(features.values()))["vector"].device
+    # Drawn even where they are not used: the tiles then lie as with them.
+    drawn = {"turns": random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))}
+    if "texture" in features:
+        shape = (batch_size, features["texture"]["tiles"].shape[1])
+        drawn["order"] = randn_tensor(shape, generator, device, torch.float32).argsort(dim=1)
+    return drawn
+
+
+def apply_variation(features: FeatureSet, batch_size: int, drawn: dict[str, torch.Tensor]) -> FeatureSet:
+    """Settle for each sample what references leave open, as `draw_variation` drew it.
+
+    (Of the order of the tiles the first one counts: `lay_tiles` goes on from it with what fits best.)
+
+    Args:
+        features: one entry of each granularity, of a batch that divides `batch_size`.
+
+    Returns:
+        features whose `structure`, `sketch` and `tiles` are of batch `batch_size`; the others as they were.
+    """
+    varied = {name: dict(parts) for name, parts in features.items()}
+    if {"color", "shape"} <= set(features):
+        for key in {"structure", "sketch"} & set(features["shape"]):
+            value = features["shape"][key]
+            varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
+        # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
+        own = varied["shape"].pop("turn", None)
+        turns = drawn["turns"] if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
+        varied["shape"]["structure"] = turn_colors(varied["shape"]["structure"], turns)
+    if "texture" in features:
+        tiles = features["texture"]["tiles"]
+        tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
+        rows = torch.arange(batch_size, device=tiles.device).unsqueeze(1)
+        varied["texture"]["tiles"] = tiles[rows, drawn["order"]]
+    return varied

@@ -1,0 +1,196 @@
+"""Flags of the commands, but for those of MG-Bench and of data, which lie beside what they ask for."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..edits import SIDES
+from ..granularities import GRANULARITIES
+from ..mg_bench.flags import whole
+from .values import OneForEach, number, schedule_of_one, strength_of_one, window
+
+
+def add_one_for_each(
+    group: Any, flag: str, help: str, type: Callable[[str], Any] = strength_of_one, metavar: str = "NAME=X"
+) -> None:
+    """A flag that may be repeated, once for each granularity."""
+    group.add_argument(flag, type=type, action=OneForEach, default=[], metavar=metavar, help=help)
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
+    group.add_argument("--trust-remote-code", action="store_true", help="let code that --model brings along run")
+    group.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    add_loading_flags(parser)
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--steps", dest="num_inference_steps", type=whole(1), metavar="N", help="denoising steps")
+    group.add_argument("--guidance-scale", type=number, metavar="X", help="1 is off")
+    group.add_argument("--seed", type=whole(0), default=0, help="default: 0")
+    add_one_for_each(
+        group,
+        "--scale",
+        "strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each",
+    )
+
+
+def add_report_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what references did")
+    group.add_argument(
+        "--attribution",
+        action="store_true",
+        help="draw where and when each reference moved the picture, beside the output as NAME.attribution.png (it takes no "
+        "name of its own); costs time",
+    )
+    group.add_argument(
+        "--leak-guard",
+        action="store_true",
+        help="warn where the output follows the shape of its color or texture reference more than that of its shape reference",
+    )
+
+
+def add_picture_flags(
+    parser: argparse.ArgumentParser, needed: Sequence[str] = (), allowed: Sequence[str] = GRANULARITIES
+) -> None:
+    """Flags of references, of how they count, and of what is written.
+
+    Args:
+        needed, allowed: which of color, texture, shape, mask and the four sides there are.
+    """
+    add_reference_flags(parser, needed, allowed)
+    add_steering_flags(parser)
+    group = parser.add_argument_group("text and output")
+    group.add_argument("--prompt", help="what is to be seen")
+    group.add_argument("--negative-prompt", help="what to steer away from")
+    group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
+    group.add_argument("-o", "--output", required=True, metavar="FILE.png", help="holds its recipe as metadata")
+
+
+def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], allowed: Sequence[str]) -> None:
+    """Of `add_picture_flags`, the references and where they go."""
+    group = parser.add_argument_group(
+        "references",
+        "Each may be repeated; those of one kind are averaged. Behind each may stand ,weight=X, ,mask=PICTURE (only what "
+        "is white is read) and ,region=PICTURE or ,region=LEFT:TOP:RIGHT:BOTTOM in fractions (where it counts in the "
+        "output).",
+    )
+    metavars = {**dict.fromkeys(GRANULARITIES, "PICTURE"), "color": "PICTURE_OR_PALETTE"}
+    wanted = {name: f"picture or card that lends its {name}" for name in GRANULARITIES}
+    wanted["color"] = (
+        'picture or card that lends its palette, or hex colors with weights in quotes: "#ff8800:3,#224466"'
+    )
+    for name, purpose in wanted.items():
+        if name in (*needed, *allowed):
+            required = name in needed
+            group.add_argument(f"--{name}", action="append", metavar=metavars[name], help=purpose, required=required)
+        else:
+            parser.set_defaults(**{name: None})
+    if "mask" in (*needed, *allowed):
+        parser.add_argument(
+            "--mask", metavar="PICTURE", required="mask" in needed, help="of the same size; white is repainted"
+        )
+    for side in SIDES:
+        if side in allowed:
+            parser.add_argument(f"--{side}", type=whole(0), default=0, metavar="PIXELS", help="to add on that side")
+    for name, metavar in metavars.items():
+        purpose = f"whose {name} to steer away from"
+        group.add_argument(f"--negative-{name}", action="append", metavar=metavar, help=purpose)
+
+
+def add_steering_flags(parser: argparse.ArgumentParser) -> None:
+    """Of `add_picture_flags`, how references count."""
+    group = parser.add_argument_group("how references count")
+    add_one_for_each(
+        group,
+        "--guidance",
+        "how far to go beyond the picture without that reference, or with its negative one; 0 is off; costs time",
+    )
+    add_one_for_each(
+        group,
+        "--schedule",
+        "when a strength holds, in fractions of the run, or factors from the first step to the last; one for each",
+        schedule_of_one,
+        "NAME=START:END|X,Y,...",
+    )
+    group = parser.add_argument_group("feature guidance (training-free; works without an adapter and along with one)")
+    add_one_for_each(
+        group,
+        "--feature-guidance",
+        "how far each step goes toward the features of that reference; 0 is off, 1 a good start",
+    )
+    group.add_argument(
+        "--feature-window",
+        dest="feature_guidance_window",
+        type=window,
+        metavar="START:END",
+        help="when, in fractions of the run; default: 0:1",
+    )
+    group.add_argument(
+        "--feature-decoder",
+        dest="feature_guidance_decoder",
+        choices=("linear", "vae"),
+        help="what looks at the picture in each step: a linear map fitted once (default), or the whole VAE",
+    )
+    group.add_argument(
+        "--feature-full",
+        dest="feature_guidance_full",
+        action="store_true",
+        default=None,
+        help="let the gradient go on through the UNet: two to three times as slow",
+    )
+
+
+def add_size_flags(parser: argparse.ArgumentParser) -> None:
+    for side in ("width", "height"):
+        parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help="default: the model's own size")
+
+
+def add_edit_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--strength", type=number, metavar="X", help="1 (default) forgets what was under the mask")
+    parser.add_argument(
+        "--padding-mask-crop", type=whole(0), metavar="PIXELS", help="compute only the mask and so much around it"
+    )
+    parser.add_argument(
+        "--feather", dest="mask_feather", type=whole(0), metavar="PIXELS", help="soft edge, inside the mask"
+    )
+    parser.add_argument(
+        "--context-scale",
+        type=number,
+        metavar="X",
+        help="how much the surroundings lend what no reference gives: 1 (default), 0 is off",
+    )
+
+
+def add_palette_flags(parser: argparse.ArgumentParser) -> None:
+    _add_masked_picture_flags(parser)
+    parser.add_argument("--colors", type=whole(1), default=5, metavar="N", help="how many at most; default: 5")
+    add_loading_flags(parser)
+
+
+def add_encode_flags(parser: argparse.ArgumentParser) -> None:
+    _add_masked_picture_flags(parser)
+    parser.add_argument("-g", "--granularity", required=True, choices=GRANULARITIES)
+    parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="holds no picture")
+    add_loading_flags(parser)
+
+
+def _add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("picture", metavar="PICTURE")
+    parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
+
+
+def add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="folder of a pipeline: the `weights` of a run")
+    place = "FOLDER_OR_HUB_ID"
+    parser.add_argument("--base", metavar=place, help="in place of WEIGHTS: a Stable Diffusion checkpoint, and")
+    parser.add_argument(
+        "--adapter", metavar=place, help="the encoder and adapter for it, in mg_encoder and mg_adapter"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what else is in it stays")
+    parser.add_argument(
+        "--dtype", choices=("float16", "bfloat16", "float32"), default="float16", help="of the weights"
+    )
+    add_one_for_each(parser, "--strength", "the strength that the export calls 1; one for each")

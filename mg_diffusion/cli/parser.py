@@ -1,0 +1,86 @@
+"""The commands with their flags."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from .. import __version__
+from ..data.flags import add_bazaar_flags, add_check_flags
+from ..granularities import GRANULARITIES
+from ..mg_bench.flags import add_bench_flags
+from . import commands, flags, generation
+
+
+# The edits that have a name: what they do, the flags they need, those they may have.
+NAMED_EDITS = {
+    "recolor": ("other colors, the same texture and shape", ("color",), ("mask",)),
+    "retexture": ("another texture, the same colors and shape", ("texture",), ("mask",)),
+    "reshape": ("new content in the mask, in its shape or that of a reference", ("mask",), GRANULARITIES),
+    "remove": ("what is in the mask goes, its surroundings go on", ("mask",), ()),
+    "variation": ("another picture of the same colors, texture and shape", (), ()),
+    "outpaint": ("a larger picture around the picture", (), flags.SIDES),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """As the original, but errors look the same whether a flag or a file is wrong."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"error: {message}\n(see `{self.prog} --help`)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
+    group = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
+    _add_picture_commands(group)
+
+    purpose = "print the palette of a picture, to edit and use as --color"
+    flags.add_palette_flags(_add(group, "palette", purpose, commands.palette))
+    purpose = "keep one granularity of a picture as a card, to use in its place"
+    flags.add_encode_flags(_add(group, "encode", purpose, commands.encode))
+    purpose = "write a repository that loads from disk or Hub without this package"
+    flags.add_export_flags(_add(group, "export", purpose, commands.export))
+
+    one = _add(group, "bench", "measure separate control of color, texture and shape", commands.bench)
+    add_bench_flags(one)
+    flags.add_model_flags(one)
+
+    data = group.add_parser("data", help="check pictures before training; rebuild our training set")
+    jobs = data.add_subparsers(dest="job", required=True, metavar="check | bazaar128")
+    purpose = "report what would stop or spoil a run; status 1 if something would"
+    add_check_flags(_add(jobs, "check", purpose, commands.data_check))
+    purpose = "download and cut the pictures that the embedded model was trained on"
+    add_bazaar_flags(_add(jobs, "bazaar128", purpose, commands.data_bazaar))
+    return parser
+
+
+def _add_picture_commands(group: Any) -> None:
+    one = _add(group, "generate", "make a picture", generation.generate)
+    flags.add_picture_flags(one)
+    flags.add_size_flags(one)
+    flags.add_report_flags(one)
+    flags.add_model_flags(one)
+
+    one = _add(group, "edit", "repaint part of a picture", generation.edit)
+    one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside the mask no pixel changes")
+    flags.add_picture_flags(one, needed=("mask",))
+    flags.add_edit_flags(one)
+    flags.add_report_flags(one)
+    flags.add_model_flags(one)
+
+    for name, (purpose, needed, allowed) in NAMED_EDITS.items():
+        one = _add(group, name, purpose, generation.edit)
+        one.set_defaults(mask=None)
+        one.add_argument("image", metavar="PICTURE", help="outside the mask no pixel changes")
+        flags.add_picture_flags(one, needed, allowed)
+        flags.add_model_flags(one)
+
+
+def _add(group: Any, name: str, purpose: str, run: Callable[[argparse.Namespace], Any]) -> argparse.ArgumentParser:
+    parser = group.add_parser(name, help=purpose, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser

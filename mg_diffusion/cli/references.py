@@ -1,0 +1,139 @@
+"""References of the flags: what the pipeline gets, the files it is read from, and what the recipe says."""
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from ..granularities import GRANULARITIES
+from ..pictures import UnreadablePicture, is_transparent, read_upright
+from ..recipe import describe_file, describe_reference
+from .values import number
+
+
+OPTION = re.compile(r",(?P<key>mask|weight|region)=(?P<value>[^,]*)$")
+
+
+@dataclass
+class ReferenceArgument:
+    """One reference of the flags."""
+
+    value: Any  # as a pipeline takes it
+    files: list[str]
+    recipe: dict[str, Any]
+
+
+@dataclass
+class ReferenceArguments:
+    """All references of the flags, by granularity; several of one granularity are averaged."""
+
+    references: dict[str, list[ReferenceArgument]]
+    negative: dict[str, list[ReferenceArgument]]
+
+    @property
+    def files(self) -> list[str]:
+        rows = [*self.references.values(), *self.negative.values()]
+        return [file for row in rows for entry in row for file in entry.files]
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        kinds = {"references": self.references} | ({"negative_references": self.negative} if self.negative else {})
+        return {
+            kind: {name: [entry.recipe for entry in row] for name, row in rows.items()} for kind, rows in kinds.items()
+        }
+
+
+def values_of(rows: dict[str, list[ReferenceArgument]]) -> dict[str, list[Any]] | None:
+    """References as the pipeline takes them."""
+    return {name: [entry.value for entry in row] for name, row in rows.items()} or None
+
+
+def parse_references(options: argparse.Namespace) -> ReferenceArguments:
+    """The references of the flags, read as far as they are palettes.
+
+    Raises:
+        ValueError: for a reference that is none, and for the strength of one that is not given.
+    """
+    given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
+    negative = {name: getattr(options, f"negative_{name}") for name in GRANULARITIES}
+    # In an edit, the picture itself gives what no reference does.
+    has_context = "image" in options and getattr(options, "context_scale", None) != 0
+    for flag, entries in (("scale", options.scale), ("schedule", options.schedule)):
+        for name, _ in entries:
+            if name not in given and not has_context:
+                raise ValueError(
+                    f"--{flag} {name}=... is about the strength of a {name} reference, and none is given. Add "
+                    f"--{name}, or leave this --{flag} out."
+                )
+    references, avoided = (
+        {name: [parse_reference(name, text) for text in texts] for name, texts in entries.items() if texts}
+        for entries in (given, negative)
+    )
+    return ReferenceArguments(references, avoided)
+
+
+def parse_reference(name: str, text: str) -> ReferenceArgument:
+    """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas.
+
+    Behind it ",mask=FILE", ",weight=X" and ",region=FILE" or ",region=LEFT:TOP:RIGHT:BOTTOM" may stand.
+    """
+    written = {}
+    while found := OPTION.search(text):
+        written[found["key"]] = found["value"]
+        text = text[: found.start()]
+    if text.startswith("#"):
+        if name != "color":
+            raise ValueError(f"Hex colors describe a palette: they serve as --color, not as --{name}. Got {text!r}.")
+        image = [entry.strip() for entry in text.split(",")]
+    elif Path(text).is_file():
+        image = text
+    else:
+        hint = ' A palette begins with "#", in quotes: --color "#ff8800:3,#224466".' if name == "color" else ""
+        raise ValueError(f"There is no reference picture at {text!r} (--{name}).{hint}")
+    read = {"mask": lambda path: read_mask(path, "read"), "weight": number, "region": _region_of}
+    try:
+        fields = {key: read[key](value) for key, value in written.items()}
+    except argparse.ArgumentTypeError as error:
+        raise ValueError(f"A reference's weight and box are numbers, got {written}: {error}.") from error
+    kept = {
+        key: describe_file(value) if key == "mask" or isinstance(fields[key], str) else fields[key]
+        for key, value in written.items()
+    }
+    files = [entry for entry in (image, written.get("mask"), fields.get("region")) if isinstance(entry, str)]
+    value = {"image": image, **fields} if fields else image
+    return ReferenceArgument(value, files, {**describe_reference(image), **kept})
+
+
+def _region_of(text: str) -> str | tuple[float, ...]:
+    """What follows region=: a mask to lay over the output, or a box, LEFT:TOP:RIGHT:BOTTOM in fractions."""
+    if text.count(":") == 3 and not Path(text).exists():
+        return tuple(number(value) for value in text.split(":"))
+    if not Path(text).is_file():
+        raise ValueError(f"There is no mask at {text!r}. A region is a picture or LEFT:TOP:RIGHT:BOTTOM in fractions.")
+    return text
+
+
+def read_picture(path: str) -> PIL.Image.Image:
+    """The decoded picture of a file, upright."""
+    try:
+        return read_upright(path)
+    except UnreadablePicture as error:
+        is_missing = error.reason == "missing"
+        raise ValueError(
+            f"There is no picture at {path!r}." if is_missing else f"{path!r} cannot be read as a picture: {error}."
+        ) from error
+
+
+def read_mask(path: str, use: str = "repainted") -> PIL.Image.Image:
+    """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray, which is told."""
+    mask = read_picture(path)
+    if "A" in mask.getbands() and is_transparent(mask):
+        raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is {use}.")
+    gray = mask.convert("RGB").convert("L")
+    if not {value for _, value in gray.getcolors()} <= {0, 255}:
+        print(f"{path} is not only black and white: what is lighter than middle gray is {use}", file=sys.stderr)
+    return gray.point(lambda value: 255 * (value > 127))

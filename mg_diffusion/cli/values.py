@@ -1,0 +1,61 @@
+"""Types of flags, for argparse: numbers, windows, and what is said of one granularity."""
+
+import argparse
+import math
+from typing import Any
+
+from ..granularities import GRANULARITIES
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return value
+
+
+def window(text: str) -> tuple[float, float]:
+    """START:END."""
+    start, colon, end = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"must be START:END in fractions of the run, got {text!r}")
+    return number(start), number(end)
+
+
+def _named(text: str, wanted: str) -> tuple[str, str]:
+    """The granularity of NAME=VALUE, and what stands for its value."""
+    name, equals, value = text.partition("=")
+    if name not in GRANULARITIES or not equals:
+        raise argparse.ArgumentTypeError(f"must be color=, texture= or shape= and {wanted}, got {text!r}")
+    return name, value
+
+
+def strength_of_one(text: str) -> tuple[str, float]:
+    """color=1.0."""
+    name, value = _named(text, "a number")
+    strength = number(value)
+    if strength < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0 (0 is off, 1 is as trained), got {text!r}")
+    return name, strength
+
+
+def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
+    """texture=0:0.6, a window, or texture=1,0.5,0, a curve."""
+    name, curve = _named(text, "START:END or factors between commas")
+    if ":" in curve:
+        return name, window(curve)
+    return name, [number(factor) for factor in curve.split(",")]
+
+
+class OneForEach(argparse.Action):
+    """A list of (granularity, value), each granularity once."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None):
+        given = getattr(namespace, self.dest)
+        if values[0] in dict(given):
+            raise argparse.ArgumentError(self, f"{values[0]} is given twice. It has one strength; leave one out.")
+        setattr(namespace, self.dest, [*given, values])

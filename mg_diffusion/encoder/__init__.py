@@ -1,0 +1,1 @@
+"""The parts of `MGEncoder`: a file for each granularity, and what they share."""

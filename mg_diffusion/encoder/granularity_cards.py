@@ -1,0 +1,91 @@
+"""Granularity cards: what one granularity of a reference is to an encoder, in a file without the picture."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .reading import read_image
+from .references import is_palette
+
+
+CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
+CARD_FORMAT = "mg_diffusion granularity card 1"
+
+
+def is_card(image: Any) -> bool:
+    """Whether a reference is the path of a granularity card, by its ending."""
+    return isinstance(image, (str, os.PathLike)) and os.fspath(image).lower().endswith(CARD)
+
+
+def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata ("granularity", "encoder", "source") and tensors of a granularity card.
+
+    Raises:
+        ValueError: if there is no such file, or it is no card.
+    """
+    name = repr(os.fspath(path))
+    try:
+        with safe_open(path, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"There is no readable granularity card at {name}: {error}.") from error
+    if metadata.get("format") != CARD_FORMAT:
+        raise ValueError(f"{name} is no granularity card. `MGEncoder.save_card` or `mg-diffusion encode` writes them.")
+    return metadata, tensors
+
+
+def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, encoder: str, source: str) -> None:
+    """Write what `read_card` returns, in one step.
+
+    Args:
+        encoder: fingerprint of the branch; source: SHA-256 of the reference.
+    """
+    metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def open_card(fields: dict[str, Any], name: str, encoder: str) -> dict[str, torch.Tensor]:
+    """The tensors of the card that a reference names.
+
+    Raises:
+        ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
+    """
+    path = os.fspath(fields["image"])
+    extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region"}
+    if extra:
+        raise ValueError(
+            f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
+        )
+    metadata, tensors = read_card(path)
+    if metadata["granularity"] != name:
+        raise ValueError(
+            f"{path!r} is a {metadata['granularity']} card; it cannot lend its {name}. Give it as "
+            f"{metadata['granularity']}, or make a {name} card of its picture."
+        )
+    if metadata["encoder"] != encoder:
+        raise ValueError(
+            f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
+            f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
+        )
+    return tensors
+
+
+def hash_of(reference: Any) -> str:
+    """SHA-256 of a reference: of a file its bytes, of anything else its pixels or colors."""
+    image = reference["image"] if isinstance(reference, dict) else reference
+    if isinstance(image, (str, os.PathLike)):
+        content = Path(image).read_bytes()
+    else:
+        content = repr(list(image)).encode() if is_palette(image) else read_image(image).numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,210 @@
+"""The forms of a reference beside pictures: palettes, weights, regions."""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+
+from .reading import pil_to_rgb, read_image, read_mask, read_picture
+
+
+HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
+
+
+def is_palette(reference: Any) -> bool:
+    """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
+    return (
+        isinstance(reference, (list, tuple))
+        and len(reference) > 0
+        and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
+    )
+
+
+def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
+
+    Raises:
+        ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
+    """
+    colors, weights = [], []
+    for entry in palette:
+        match = HEX_COLOR.match(entry)
+        weight = float(match.group(2) or 1.0) if match else 0.0
+        if weight <= 0 or not math.isfinite(weight):
+            raise ValueError(
+                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, got {entry!r}.'
+            )
+        colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+        weights.append(weight)
+    weights = torch.tensor(weights)
+    return torch.tensor(colors), weights / weights.sum()
+
+
+def read_weight(fields: dict[str, Any]) -> float:
+    """The weight of a reference given as a dict; 1 where none is named."""
+    try:
+        weight = float(fields.get("weight", 1.0))
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not weight > 0 or not math.isfinite(weight):
+        raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
+    return weight
+
+
+def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
+
+    Args:
+        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
+    """
+    fields = reference if isinstance(reference, dict) else {"image": reference}
+    extra = set(fields) - {"image", "mask", "weight", "region"}
+    if extra or "image" not in fields:
+        raise ValueError(
+            f'A reference dict has the keys "image" and, optional, "mask", "weight" and "region"; got {list(fields)}.'
+        )
+    weight = read_weight(fields)
+    rgb = read_image(fields["image"]).unsqueeze(0)
+    mask = fields.get("mask")
+    mask = torch.ones_like(rgb[:, :1]) if mask is None else read_mask(mask, *rgb.shape[2:]).unsqueeze(0)
+    return rgb, mask, weight
+
+
+def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
+    """Where in the output a reference counts, and how much: (1, 1, *size) in [0, 1].
+
+    Args:
+        region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
+            output: PIL image, path, numpy (H, W) or torch (H, W); bool, uint8 or floating point in [0, 1]. What is
+            gray counts in part.
+        size: (height, width).
+
+    Raises:
+        ValueError: for another type, other values, or a region without any area.
+    """
+    if isinstance(region, (tuple, list)):
+        mask = box_mask(region, size)
+    else:
+        mask = gray_mask(region)
+    if not mask.any():
+        raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+    return F.interpolate(mask[None, None], size=size, mode="area")
+
+
+def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+    """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
+    try:
+        left, top, right, bottom = (float(value) for value in box)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise ValueError(
+            f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1; got {tuple(box)}."
+        )
+    down, across = (
+        (end * side - torch.arange(side)).clamp(0, 1) - (start * side - torch.arange(side)).clamp(0, 1)
+        for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
+    )
+    return down[:, None] * across
+
+
+def gray_mask(region: Any) -> torch.Tensor:
+    """A mask with gray levels as (H, W) in [0, 1]."""
+    if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
+        return pil_to_rgb(read_picture(region, "A region")).mean(0)
+    array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buf" or array.ndim != 2 or not array.size:
+        raise ValueError(
+            f"A region must be a box, a PIL image, a path, or an array (height, width) of bool, uint8 or floating "
+            f"point, got {getattr(array, 'shape', type(region).__name__)}."
+        )
+    mask = torch.from_numpy(array.astype(np.float32)) / (255 if array.dtype.kind == "u" else 1)
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise ValueError(f"A region in floating point must lie in [0, 1], got [{mask.min():.3g}, {mask.max():.3g}].")
+    return mask
+
+
+def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+    """A map (1, C, h, w), resized to the bounding box of a region (1, 1, H, W) and zero around it: (1, C, H, W)."""
+    rows, columns = (region[0, 0].amax(axis).nonzero().flatten().tolist() for axis in (1, 0))
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    size = (bottom - top, right - left)
+    laid = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+    height, width = region.shape[2:]
+    return F.pad(laid, (left, width - right, top, height - bottom))
+
+
+def sort_by_sample(name: str, reference: Any, batch_size: int) -> list[list[Any]]:
+    """Normalise the accepted forms to one list of references per row of the features of a granularity.
+
+    Raises:
+        ValueError: for an empty list, or a wrong number of lists.
+    """
+    if not isinstance(reference, (list, tuple)) or is_palette(reference):
+        return [[reference]]
+    if len(reference) == 0:
+        raise ValueError(f"The list of {name} references is empty. Leave the granularity out instead.")
+    nested = [isinstance(entry, (list, tuple)) and not is_palette(entry) for entry in reference]
+    if not any(nested):
+        return [list(reference)]
+    if not all(nested) or len(reference) != batch_size or not all(len(entry) for entry in reference):
+        raise ValueError(
+            f"{name} references given as a list of lists need one non-empty list for each of the {batch_size} "
+            f"prompts, got {len(reference)} entries of which {sum(nested)} are lists."
+        )
+    return [list(entry) for entry in reference]
+
+
+def merge(
+    encoded: Sequence[tuple[dict[str, torch.Tensor], float, torch.Tensor | None]], shared_out: Sequence[str]
+) -> list[dict[str, torch.Tensor]]:
+    """The average of what one sample has for the whole picture, or one entry for each of its regions.
+
+    Args:
+        encoded: features, weight and region (1, 1, H, W) of each reference; `shared_out`: see `Branch`.
+    """
+    rest = [(parts, weight) for parts, weight, region in encoded if region is None]
+    if len(rest) == len(encoded):
+        return [average(rest, shared_out)]
+    regional = [one for one in encoded if one[2] is not None]
+    parts = [parts for parts, _, _ in regional]
+    covered = sum(region for _, _, region in regional)
+    # Where regions overlap they share the place out by weight.
+    weighted = [weight * region for _, weight, region in regional]
+    total = sum(weighted).clamp(min=1e-8)
+    shares = [one / total * covered.clamp(max=1) for one in weighted]
+    if rest:
+        parts, shares = [*parts, average(rest, shared_out)], [*shares, (1 - covered).clamp(min=0)]
+    return [{**part, "region": share.to(part["vector"].device)} for part, share in zip(parts, shares, strict=True)]
+
+
+def average(
+    encoded: Sequence[tuple[dict[str, torch.Tensor], float]], shared_out: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Weighted mean of the features of several references; those `shared_out` are shared out by weight."""
+    if len(encoded) == 1:
+        return encoded[0][0]
+    total = sum(weight for _, weight in encoded)
+    merged = {}
+    for key in encoded[0][0]:
+        values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
+        if key in shared_out:
+            merged[key] = share_out(values, weights)
+        else:
+            merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    return merged
+
+
+def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+    """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
+    count = values[0].shape[1]
+    reached = torch.tensor(weights).cumsum(0) * count
+    owner = torch.searchsorted(reached, torch.arange(count) + 0.5).clamp(max=len(values) - 1)
+    return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)

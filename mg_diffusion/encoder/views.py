@@ -1,0 +1,76 @@
+"""What the views of all granularities stand on: CIELAB, blur, smoothing that keeps edges, gradient.
+
+All of it is fixed, batched and differentiable. Sides are in pixels of the working size; constants were calibrated at
+64 px with the procedural renderer.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+
+def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+    """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
+    linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    white = rgb.new_tensor([0.95047, 1.0, 1.08883])
+    xyz = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(to_xyz) / white[:, None], linear)
+    delta = 6 / 29
+    # The clamp keeps the unused side of `where` from sending NaN gradients through the cube root.
+    f = torch.where(xyz > delta**3, xyz.clamp(min=delta**3) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
+    channels = x.shape[1]
+    for axis, length in ((2, x.shape[2]), (3, x.shape[3])):
+        radius = min(math.ceil(3 * sigma), length - 1)
+        offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+        kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+        kernel = (kernel / kernel.sum()).expand(channels, 1, -1)
+        padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+        x = F.pad(x, padding, mode="reflect")
+        x = F.conv2d(x, kernel.unsqueeze(5 - axis), groups=channels)
+    return x
+
+
+def edge_preserving_smooth(
+    lab: torch.Tensor, sigma: float = 2.5, steps: int = 4, color_sigma: float = 14.0, dilation: int = 2
+) -> torch.Tensor:
+    """Rolling guidance filter (Zhang et al., ECCV 2014): removes structure below a scale, keeps larger edges.
+
+    Args:
+        lab: (B, 3, H, W) CIELAB, H and W at least 5 * dilation.
+        sigma: scale in pixels of what is removed by the first blur.
+        steps: joint bilateral iterations that bring large edges back.
+        color_sigma: range of the bilateral weight, in Delta-E.
+        dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
+    """
+    batch, channels, height, width = lab.shape
+    reach = 2 * dilation
+
+    def taps(x: torch.Tensor) -> torch.Tensor:
+        padded = F.pad(x, (reach,) * 4, mode="reflect")
+        return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
+
+    offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
+    near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+    values, guide = taps(lab), gaussian_blur(lab, sigma)
+    for _ in range(steps):
+        difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
+        weight = near * torch.exp(-difference / (2 * color_sigma**2))
+        guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+    return guide
+
+
+def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
+    """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
+    padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
+    dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
+    largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
+    return torch.sqrt(largest + 1e-6).unsqueeze(1)

@@ -1,0 +1,4 @@
+from mg_diffusion.model_card import main
+
+
+main()

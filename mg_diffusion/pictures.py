@@ -1,0 +1,100 @@
+"""The one reader of pictures: decodes them, turns them upright by their EXIF orientation, brings them to RGB.
+
+Whoever reads pictures has limits and sentences of their own; they come in as `check`, and go out as `UnreadablePicture`.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+import PIL.Image
+import PIL.ImageOps
+
+
+class UnreadablePicture(Exception):
+    """Why a picture could not be read; its text is that of the error that was met, which is its cause.
+
+    Attributes:
+        reason: "missing", "too large" (Pillow opens no more), "foreign" (no picture, by its header) or "damaged".
+    """
+
+    def __init__(self, reason: str, error: Exception):
+        super().__init__(str(error))
+        self.reason = reason
+
+
+def read_upright(
+    picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
+    check: Callable[[PIL.Image.Image], Any] | None = None,
+    formats: Sequence[str] | None = None,
+) -> PIL.Image.Image:
+    """A picture, decoded and turned as its EXIF orientation says, in its own mode.
+
+    Args:
+        picture: PIL image, path or open file.
+        check: called when the header is read and nothing is decoded yet; what it raises is raised as it is.
+        formats: of Pillow, of which a file may be.
+
+    Raises:
+        UnreadablePicture: if it cannot be decoded.
+    """
+    is_decoded = isinstance(picture, PIL.Image.Image)
+    try:
+        image = picture if is_decoded else PIL.Image.open(picture, formats=formats)
+    except FileNotFoundError as error:
+        raise UnreadablePicture("missing", error) from error
+    except PIL.Image.DecompressionBombError as error:
+        raise UnreadablePicture("too large", error) from error
+    except Exception as error:  # decoders of damaged files raise errors of any type
+        raise UnreadablePicture("foreign", error) from error
+    with contextlib.nullcontext() if is_decoded else image:
+        if check is not None:
+            check(image)
+        try:
+            image.load()
+            return PIL.ImageOps.exif_transpose(image)
+        except Exception as error:
+            raise UnreadablePicture("damaged", error) from error
+
+
+def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+    """(width, height) of a picture as `read_upright` returns it, by its header alone."""
+    is_turned = image.getexif().get(0x0112, 1) >= 5  # Orientation: the sensor lay on its side
+    return image.size[::-1] if is_turned else image.size
+
+
+def has_alpha(image: PIL.Image.Image) -> bool:
+    """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
+    has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
+    return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+
+
+def is_transparent(image: PIL.Image.Image) -> bool:
+    """Whether any pixel of a picture is."""
+    return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
+    """A picture in RGB; what has no well-defined color is refused rather than given one.
+
+    Args:
+        transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
+            of 8 bit or 1, palettes, and these with an opaque alpha channel.
+
+    Raises:
+        ValueError: with one of them.
+    """
+    image = image.convert("RGBA") if has_alpha(image) else image
+    if is_transparent(image):
+        raise ValueError(transparent)
+    if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
+        raise ValueError(other_mode)
+    return image.convert("RGB")
+
+
+def centered_square(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+    """The largest square in the middle of a picture, resized to `size` pixels a side."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side)).resize((size, size), resample)

@@ -1,0 +1,44 @@
+"""What pipelines and modular blocks ask of components and of a call alike."""
+
+from typing import Any
+
+import torch
+
+
+def bare(unet: torch.nn.Module) -> torch.nn.Module:
+    """The UNet itself where `torch.compile` wrapped it."""
+    return getattr(unet, "_orig_mod", unet)
+
+
+def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any) -> None:
+    """Raise a ValueError unless these fit each other; those that are `None` are left out."""
+    if unet is not None and vae is not None:
+        found, latent = unet.config.in_channels, vae.config.latent_channels
+        if found not in (latent, 2 * latent + 1):
+            raise ValueError(
+                f"The UNet must take {latent} input channels (the latents) or {2 * latent + 1} (latents, mask and masked "
+                f"image latents), because the VAE has {latent} latent channels; this one takes {found}."
+            )
+    if mg_adapter is not None and unet is not None:
+        mg_adapter.check_unet(bare(unet))
+    if mg_adapter is not None and mg_encoder is not None:
+        mg_adapter.check_encoder(mg_encoder)
+
+
+def check_counts(given: Any, batch_size: int) -> None:
+    """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
+    per_prompt = given.num_images_per_prompt
+    if not isinstance(per_prompt, int) or per_prompt < 1:
+        raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
+    count = batch_size * per_prompt
+    if isinstance(given.generator, list) and len(given.generator) != count:
+        raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
+    if given.output_type not in ("pil", "np", "pt", "latent"):
+        raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
+
+
+def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
+    """Height and width in pixels; a missing one is the UNet's native size, of `factor` pixels a latent cell."""
+    native = unet.config.sample_size
+    native = (native, native) if isinstance(native, int) else native
+    return native[0] * factor if height is None else height, native[1] * factor if width is None else width

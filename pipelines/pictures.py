@@ -1,0 +1,164 @@
+"""Pictures to edit, and masks: read, brought to a size, cropped and feathered."""
+
+import os
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+
+from ..pictures import UnreadablePicture, opaque_rgb, read_upright
+
+
+def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
+    """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+    try:
+        return read_upright(picture)
+    except UnreadablePicture as error:
+        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+        raise ValueError(
+            f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
+        ) from error
+
+
+def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
+    """The pictures to edit, one by one: PIL images in RGB, upright, or tensors (3, H, W) in [0, 1].
+
+    Args:
+        image: PIL image, path, numpy (H, W, 3) or (B, H, W, 3), torch (3, H, W) or (B, 3, H, W), uint8 or float in
+            [0, 1]; or a list of those.
+
+    Raises:
+        ValueError: for another type, shape, range or mode, or a damaged file; the message says what to do.
+    """
+    if isinstance(image, (list, tuple)):
+        return [one for entry in image for one in list_images(entry)]
+    if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        image = upright(image, "image")
+        transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
+        other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+        return [opaque_rgb(image, transparent, other_mode)]
+    if isinstance(image, (np.ndarray, torch.Tensor)):
+        return list(batch_of_images(image))
+    raise ValueError(
+        f"`image` must be a PIL image, a path, a numpy array, a torch tensor, or a list of those; got "
+        f"{type(image).__name__}."
+    )
+
+
+def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
+    is_numpy = isinstance(array, np.ndarray)
+    tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
+    tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
+    if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
+        layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
+        raise ValueError(f"`image` as an array must have the shape {layout}, got {tuple(array.shape)}.")
+    tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
+    if tensor.dtype == torch.uint8:
+        return tensor.float() / 255
+    if not tensor.is_floating_point() or not (tensor.min() >= 0 and tensor.max() <= 1):
+        raise ValueError(
+            f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {array.dtype} in "
+            f"[{tensor.min()}, {tensor.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
+        )
+    return tensor.float()
+
+
+def list_masks(mask_image: Any) -> list[torch.Tensor]:
+    """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
+
+    Args:
+        mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
+            (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
+
+    Raises:
+        ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
+    """
+    if isinstance(mask_image, (list, tuple)):
+        return [one for entry in mask_image for one in list_masks(entry)]
+    if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
+        mask_image = upright(mask_image, "mask_image")
+        if "A" in mask_image.getbands():
+            raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
+        mask_image = np.array(mask_image.convert("L"))
+    if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
+        raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
+    mask = torch.as_tensor(mask_image).detach()
+    if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
+        mask = mask.squeeze(-1)
+    elif mask.ndim == 4 and mask.shape[1] == 1:
+        mask = mask.squeeze(1)
+    mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.numel() == 0:
+        raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
+    return [binary(one) for one in mask.split(1)]
+
+
+def binary(mask: torch.Tensor) -> torch.Tensor:
+    """(1, H, W) of zeros and ones, checked."""
+    values = mask.float().unique().tolist()
+    if not (set(values) <= {0.0, 1.0} or set(values) <= {0.0, 255.0}):
+        raise ValueError(
+            f"`mask_image` must be binary (bool, 0 and 1, or 0 and 255), got values such as {values[:5]}. Threshold it "
+            f"first, for example `mask_image.convert('L').point(lambda value: 255 * (value > 127))`."
+        )
+    if values == [0.0]:
+        raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
+    return (mask > 0).float()
+
+
+def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, 3, H, W) in [0, 1] to another size; the very same tensor where that is its size already."""
+    if image.shape[2:] == (height, width):
+        return image
+    return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def to_tensor(image: PIL.Image.Image | torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
+    """One entry of `list_images` to (3, H, W) in [0, 1], at `size` (height, width) if given."""
+    if isinstance(image, torch.Tensor):
+        return image if size is None else resize(image.unsqueeze(0), *size)[0]
+    if size is not None:
+        image = image.resize(size[::-1], PIL.Image.Resampling.LANCZOS)  # as diffusers does
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+def crop_alike(image: Any, region: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
+    """The part of a control image, or of each in a list, that lies over a region of a picture.
+
+    Args:
+        image: PIL, numpy (..., H, W, C) or torch (..., H, W), of any size.
+        region: (left, top, right, bottom) in pixels of the picture, whose `size` is (height, width).
+    """
+    if isinstance(image, (list, tuple)):
+        return [crop_alike(one, region, size) for one in image]
+    if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
+        return image  # none, or refused later
+    if isinstance(image, PIL.Image.Image):
+        height, width = image.size[::-1]
+    else:
+        height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
+    left, right = (round(x * width / size[1]) for x in region[::2])
+    top, bottom = (round(y * height / size[0]) for y in region[1::2])
+    if isinstance(image, PIL.Image.Image):
+        return image.crop((left, top, right, bottom))
+    rows, columns = slice(top, bottom), slice(left, right)
+    return image[..., rows, columns, :] if isinstance(image, np.ndarray) else image[..., rows, columns]
+
+
+def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Mask (B, 1, H, W) of zeros and ones with a linear ramp of so many pixels, all of it inside the mask.
+
+    Borders of the picture are no borders of the mask.
+    """
+    outside, inside = 1 - mask, mask.clone()
+    for _ in range(pixels):
+        outside = F.max_pool2d(outside, 3, stride=1, padding=1)
+        inside += 1 - outside
+    return inside / (pixels + 1)

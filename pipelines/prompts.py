@@ -1,0 +1,57 @@
+"""Prompts of a call: checks, and one for each sample."""
+
+from types import SimpleNamespace
+
+import torch
+
+
+def listed(prompt: str | list[str] | None, batch_size: int) -> list[str] | None:
+    """A prompt for all samples as a list of one for each."""
+    return [prompt] * batch_size if isinstance(prompt, str) else prompt
+
+
+class Prompts:
+    """Checks of prompts, whatever reads them."""
+
+    def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
+        """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
+        for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
+            embeds_name = f"{name.removesuffix('_2')}_embeds"
+            text, embeds = getattr(given, name, None), getattr(given, embeds_name)
+            if text is not None and embeds is not None:
+                raise ValueError(f"Pass `{name}` or `{embeds_name}`, not both.")
+            if text is not None and self.text_encoder is None:
+                raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
+            if not (text is None or isinstance(text, (str, list))):
+                raise ValueError(f"`{name}` must be a string or a list of strings, got {type(text).__name__}.")
+            count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
+            if count is not None and (count != batch_size or count == 0):
+                raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+
+    def check_embeds(
+        self, prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None, needs_negative: bool
+    ) -> None:
+        """Raise a ValueError for embeds that do not go together, or that lack the negative ones guidance needs."""
+        if negative_prompt_embeds is not None and prompt_embeds is None and self.text_encoder is None:
+            raise ValueError("`negative_prompt_embeds` need `prompt_embeds` where there is no text encoder.")
+        if prompt_embeds is not None and negative_prompt_embeds is None:
+            if needs_negative:
+                raise ValueError("Guidance with `prompt_embeds` and no text encoder needs `negative_prompt_embeds`.")
+        elif prompt_embeds is not None and prompt_embeds.shape != negative_prompt_embeds.shape:
+            raise ValueError(
+                f"`prompt_embeds` and `negative_prompt_embeds` must have the same shape, got "
+                f"{tuple(prompt_embeds.shape)} and {tuple(negative_prompt_embeds.shape)}."
+            )
+
+    def prompts_of(self, given: SimpleNamespace, batch_size: int) -> list[str | None] | None:
+        """A prompt for each sample: "" where there is none, `None` where there is no text encoder or embeds are given."""
+        if given.prompt_embeds is not None:
+            return None
+        blank = "" if self.text_encoder is not None else None
+        return (
+            [blank] * batch_size
+            if given.prompt is None
+            else [given.prompt]
+            if isinstance(given.prompt, str)
+            else given.prompt
+        )

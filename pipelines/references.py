@@ -1,0 +1,177 @@
+"""References as a call gets them: how many samples they are for, what they hold, and what cannot be."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..features import Features
+
+
+def count_samples(reference: Any) -> int:
+    """How many samples a reference is given for: a list of lists holds one list per sample, all else serves every one.
+
+    A list of hex colors is one palette, not a list of references.
+    """
+
+    def is_list_of_references(entry: Any) -> bool:
+        is_palette = isinstance(entry, (list, tuple)) and all(isinstance(x, str) and x.startswith("#") for x in entry)
+        return isinstance(entry, (list, tuple)) and not is_palette
+
+    is_nested = isinstance(reference, (list, tuple)) and any(is_list_of_references(entry) for entry in reference)
+    return len(reference) if is_nested else 1
+
+
+def shows_a_picture(reference: Any) -> bool:
+    """Whether all that a reference holds are pictures, rather than palettes or granularity cards."""
+    if isinstance(reference, (list, tuple)):
+        return len(reference) > 0 and all(shows_a_picture(entry) for entry in reference)
+    image = reference.get("image") if isinstance(reference, dict) else reference
+    if isinstance(image, (str, os.PathLike)):
+        return not os.fspath(image).startswith("#") and not os.fspath(image).lower().endswith(".safetensors")
+    return not isinstance(image, (list, tuple))
+
+
+def has_region(reference: Any) -> bool:
+    """Whether a reference, or one in a list of them, has a region."""
+    if isinstance(reference, (list, tuple)):
+        return any(has_region(entry) for entry in reference)
+    return isinstance(reference, dict) and reference.get("region") is not None
+
+
+def given_references(reference_image: dict[str, Any] | None, reference_embeds: Features | None) -> dict[str, Any]:
+    """What a call is given by granularity, as pictures or as features, without those that are `None`."""
+    return {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}
+
+
+def as_lists(reference_embeds: dict[str, Any] | None) -> Features | None:
+    """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+    bare = [name for name, one in (reference_embeds or {}).items() if isinstance(one, dict)]
+    if not bare:
+        return reference_embeds
+    warnings.warn(
+        f"`reference_embeds` hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, "
+        f"will be refused by the next version.",
+        FutureWarning,
+        stacklevel=6,
+    )
+    return {name: [one] if isinstance(one, dict) else one for name, one in reference_embeds.items()}
+
+
+class References:
+    """Checks of references, and reading them."""
+
+    def check_types(
+        self,
+        prompt_embeds: torch.Tensor | None,
+        negative_prompt_embeds: torch.Tensor | None,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> None:
+        """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
+        for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
+            if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3)):
+                raise ValueError(
+                    f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
+                    f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
+                )
+        for name, given in (("reference_image", reference_image), ("reference_embeds", reference_embeds)):
+            if not (given is None or isinstance(given, dict)):
+                raise ValueError(
+                    f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.'
+                )
+        for granularity, given in (reference_embeds or {}).items():
+            for features in given if isinstance(given, list) else [given]:
+                vector = features.get("vector") if isinstance(features, dict) else None
+                if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
+                    raise ValueError(
+                        f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, '
+                        f"numbers), in a list, got {list(features) if isinstance(features, dict) else type(features).__name__}. "
+                        f"Make it with `encode_reference`; pictures are passed as `reference_image`."
+                    )
+
+    def check_reference(
+        self,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+        batch_size: int,
+        name: str = "reference_image",
+        guided: Sequence[str] = (),
+    ) -> None:
+        """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
+
+        Args:
+            guided: the granularities of feature guidance, which needs no adapter.
+        """
+        if reference_image is not None and reference_embeds is not None:
+            raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
+        name, given = (name, reference_image) if reference_embeds is None else ("reference_embeds", reference_embeds)
+        if given is None:
+            return
+        missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
+        needed = {n for n, one in given.items() if one is not None} - set(guided)
+        if ("mg_adapter" in missing and (needed or not guided)) or (
+            "mg_encoder" in missing and reference_image is not None
+        ):
+            raise ValueError(
+                f"`{name}` needs the components {missing}, which this pipeline was made without. (Without an adapter, "
+                f"feature guidance still works: `feature_guidance_scale`.)"
+            )
+        reader = self.mg_encoder if self.mg_adapter is None else self.mg_adapter
+        known = tuple(reader.config.granularities)
+        sizes = reader.vector_sizes if self.mg_adapter is None else reader.config.vector_sizes
+        for granularity, value in given.items():
+            if granularity not in known:
+                raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
+            vector = None if reference_embeds is None else value[0]["vector"]
+            if vector is not None and vector.shape[1] != sizes[granularity]:
+                raise ValueError(
+                    f"The {granularity} features have {vector.shape[1]} numbers where the adapter expects "
+                    f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
+                )
+            count = count_samples(value) if vector is None else vector.shape[0]
+            if count not in (1, batch_size):
+                raise ValueError(
+                    f"`{name}[{granularity!r}]` is given for {count} samples, this call has {batch_size}."
+                )
+
+    def default_batch_size(
+        self,
+        prompt: str | list[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        reference_image: dict[str, Any] | None,
+        reference_embeds: Features | None,
+    ) -> int:
+        """Samples of a call: the number of prompts or, without any, of references given per sample; 1 without both."""
+        if prompt is not None:
+            return len(prompt) if isinstance(prompt, list) else 1
+        if prompt_embeds is not None:
+            return prompt_embeds.shape[0]
+        counts = [count_samples(reference) for reference in (reference_image or {}).values()]
+        counts += [features[0]["vector"].shape[0] for features in (reference_embeds or {}).values()]
+        return max(counts, default=1)
+
+    @torch.no_grad()
+    def encode_reference(
+        self,
+        reference_image: dict[str, Any],
+        height: int | None = None,
+        width: int | None = None,
+        batch_size: int = 1,
+    ) -> Features:
+        """Features of references, to be passed as `reference_embeds` to any number of calls.
+
+        Args:
+            reference_image: as in `__call__`.
+            height, width: of the pictures to be made, in pixels; the shape is laid out over them.
+            batch_size: number of prompts, which references given per sample must match.
+
+        Returns:
+            {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
+        """
+        height, width = self.default_size(height, width)
+        latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
+        size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
+        return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)

@@ -1,0 +1,13 @@
+"""What all pipelines share, whatever base they steer and wherever they start from."""
+
+from .attribution import Attributed
+from .call import Sampling
+from .conditioning import Conditioned
+from .feature_guidance import FeatureGuided
+from .other_adapters import OtherAdapters
+from .references import References
+from .saving import SavedPipeline
+
+
+class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Sampling):
+    """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""
