@@ -96,8 +96,9 @@ def paint_small(pipe: MGPipeline, crossing: Crossing, references: dict[str, np.n
     """What the base makes of the same canvas and sketch, shrunk, (1, 3, BASE_SIZE, BASE_SIZE) in [0, 1]."""
     features = pipe.encode_reference(references)
     # One tile of the whole size is laid as it is.
-    features["texture"]["tiles"] = CANVAS_GAIN * F.interpolate(crossing.canvas, (BASE_SIZE,) * 2, mode="area")
-    features["shape"] |= {"sketch": crossing.sketch, "turn": crossing.turn}
+    (texture,), (shape,) = features["texture"], features["shape"]
+    texture["tiles"] = CANVAS_GAIN * F.interpolate(crossing.canvas, (BASE_SIZE,) * 2, mode="area")
+    shape |= {"sketch": crossing.sketch, "turn": crossing.turn}
     generator = torch.Generator().manual_seed(seed)
     return pipe(reference_embeds=features, generator=generator, output_type="pt").images.float()
 
