@@ -28,7 +28,7 @@ from mg_diffusion.encoder.shape import shape_view
 from mg_diffusion.encoder.structure import nearest_turn
 from mg_diffusion.encoder.texture import draw_tiles, texture_view
 from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
-from mg_diffusion.evaluation.metrics import describe, distances
+from mg_diffusion.evaluation.metrics import Descriptor, describe, distances
 from mg_diffusion.evaluation.squeezenet import load_squeezenet, pooled_features
 from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.octaves import LEVELS, STEPS, paint_octaves
@@ -138,41 +138,47 @@ def ranked(own: float, others: Sequence[float]) -> tuple[float, float]:
 
 
 class Judges:
-    """Figures of pictures made from crossings; what is compared is described once."""
+    """Figures of pictures made from crossings. The other candidates are the same for all, so that few are described."""
 
     def __init__(self, photos: list[np.ndarray], materials: list[np.ndarray], squeezenet: str | None, seed: int):
-        self.pools, self.described = {"photo": photos, "material": materials}, {}
+        self.pools, self.described, self.features = {"photo": photos, "material": materials}, {}, {}
+        rng = np.random.default_rng(seed)
+        self.others = {kind: rng.permutation(len(pool))[:CANDIDATES] for kind, pool in self.pools.items()}
         self.sharpness = float(np.mean([gradient(photo) for photo in photos[:100]]))
-        self.net, self.seed = load_squeezenet(squeezenet) if squeezenet else None, seed
+        self.net = load_squeezenet(squeezenet) if squeezenet else None
 
-    def _described(self, kind: str, place: int) -> object:
+    def _candidates(self, kind: str, own: int) -> list[int]:
+        """The own reference and 31 others."""
+        return [own, *(int(one) for one in self.others[kind] if one != own)][:CANDIDATES]
+
+    def _described(self, kind: str, place: int) -> Descriptor:
         if (kind, place) not in self.described:
             self.described[kind, place] = describe(self.pools[kind][place])
         return self.described[kind, place]
 
+    def _feature(self, place: int) -> np.ndarray:
+        if place not in self.features:
+            (self.features[place],) = pooled_features(self.net, [self.pools["photo"][place]])
+        return self.features[place]
+
     def __call__(self, crossings: list[Crossing], made: list[np.ndarray]) -> dict[str, object]:
         """Own reference nearest of 32, and pairwise; textures of photographs and of materials apart."""
-        rng, scores = np.random.default_rng(self.seed), {}
-        joint = []
+        scores, joint = {}, []
         for crossing, picture in zip(crossings, made, strict=True):
             output, hits = describe(picture), []
             for name, own in (("color", crossing.color), ("texture", crossing.texture), ("shape", crossing.shape)):
                 kind = "material" if name == "texture" and crossing.is_material else "photo"
-                among = np.setdiff1d(np.arange(len(self.pools[kind])), [own])
-                places = rng.choice(among, CANDIDATES - 1, replace=False)
-                found = [distances(output, self._described(kind, int(one)))[name] for one in (own, *places)]
+                among = [self._described(kind, one) for one in self._candidates(kind, own)]
+                found = [distances(output, other)[name] for other in among]
                 label = f"texture ({kind}s)" if name == "texture" else name
                 scores.setdefault(label, []).append(ranked(found[0], found[1:]))
                 hits.append(scores[label][-1][0])
-            if self.net is not None:
-                places = rng.choice(
-                    np.setdiff1d(np.arange(len(self.pools["photo"])), [crossing.shape]), CANDIDATES - 1
-                )
-                shown = [picture, *(self.pools["photo"][int(one)] for one in (crossing.shape, *places))]
-                features = pooled_features(self.net, shown)
-                found = np.linalg.norm(features[1:] - features[0], axis=1)
-                scores.setdefault("recognition", []).append(ranked(found[0], found[1:]))
             joint.append(min(hits))
+            if self.net is not None:
+                (own,) = pooled_features(self.net, [picture])
+                among = [self._feature(one) for one in self._candidates("photo", crossing.shape)]
+                found = np.linalg.norm(np.stack(among) - own, axis=1)
+                scores.setdefault("recognition", []).append(ranked(found[0], found[1:]))
         figures = {
             name: dict(zip(("nearest", "pairwise"), np.mean(values, 0).round(3).tolist(), strict=True))
             for name, values in scores.items()
