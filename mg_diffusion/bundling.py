@@ -7,6 +7,7 @@ transformers makes its modeling files out of modular ones.
 
 import ast
 import builtins
+import functools
 import importlib.util
 import symtable
 import sys
@@ -68,8 +69,9 @@ def bundle_of(kind: type) -> str:
     return bundle(kind.__module__)
 
 
+@functools.cache
 def bundle(module: str) -> str:
-    """As `bundle_of`, of a module by its dotted name."""
+    """As `bundle_of`, of a module by its dotted name; read once in a process, which may save many times."""
     return Bundle(module).text()
 
 
