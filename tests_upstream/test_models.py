@@ -32,7 +32,7 @@ def output(sample, return_dict):
 class FlatEncoder(MGEncoder):
     def forward(self, views, return_dict=True):
         features = super().forward(views)
-        return output(flat(part for parts in features.values() for part in parts.values()), return_dict)
+        return output(flat(part for (parts,) in features.values() for part in parts.values()), return_dict)
 
 
 class FlatAdapter(MGAdapter):
@@ -76,7 +76,8 @@ class Adapter(BaseModelTesterConfig):
         with torch.no_grad():
             features = tiny_encoder()(views())
         strengths = torch.tensor([[1.0, 0.5, 0.7]] * 2, device=torch_device)
-        return {"features": on_device(features), "strengths": strengths, "latent_size": (8, 8)}
+        features = {name: [parts] for name, parts in on_device({n: own for n, (own,) in features.items()}).items()}
+        return {"features": features, "strengths": strengths, "latent_size": (8, 8)}
 
 
 class Haar(BaseModelTesterConfig):
