@@ -16,17 +16,8 @@ from pathlib import Path
 
 
 RESERVED = {*dir(builtins), "_define", "_name", "_value", "_source", "_file", "_part"}  # by builtins and the template
-CONTAINERS = (
-    "dict",
-    "list",
-    "set",
-    "deque",
-    "Counter",
-    "count",
-    "cycle",
-    "local",
-    "Lock",
-)  # and what ends in Dict, ...
+# Calls that make a container or another state; so do those that end in Dict, Dictionary or Set.
+CONTAINERS = {"dict", "list", "set", "deque", "Counter", "count", "cycle", "local", "Lock"}
 FILLING = ("add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove", "setdefault", "update")
 IMPORTS = (ast.Import, ast.ImportFrom)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
