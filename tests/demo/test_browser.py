@@ -157,9 +157,12 @@ def test_a_color_picture_takes_the_place_of_the_example_but_not_of_a_palette(pag
         open_page(page, served, query, ("color",))
         page.set_input_files("#color-picture input[type=file]", uploads_folder / "star.png")
         page.wait_for_selector("#color-picture img")
-        page.wait_for_timeout(1500)
-        assert page.input_value("#color-palette input, #color-palette textarea") == palette
-        assert page.locator("#color-note").count() == bool(palette)  # says what is averaged
+        page.wait_for_function(
+            "palette => document.querySelector('#color-palette input, #color-palette textarea').value === palette",
+            arg=palette,
+        )
+        # Says what is averaged.
+        page.wait_for_selector("#color-note", state="attached" if palette else "detached")
 
 
 def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
@@ -225,9 +228,9 @@ def test_a_card_is_made_reused_and_mixed(page, served, uploads_folder, tmp_path)
     (tmp_path / "b.png").write_bytes(with_card)
     assert np.abs(pixels(tmp_path / "a.png").astype(int) - pixels(tmp_path / "b.png")).max() <= 1
     go_to(page, "Cards")
-    page.set_input_files("#first-card input[type=file]", first)
-    page.set_input_files("#second-card input[type=file]", first)
-    page.wait_for_timeout(1000)
+    for card in ("#first-card", "#second-card"):
+        page.set_input_files(f"{card} input[type=file]", first)
+        page.wait_for_selector(f"{card} a[download]")
     page.click("#mix-run")
     page.wait_for_selector("#mixed img")
     shoot(page, "cards")
