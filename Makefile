@@ -11,6 +11,9 @@ WORKERS ?= 2
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+# Python compiles what is imported when it first is, and keeps it; pip would compile three times as much beforehand.
+INSTALL := $(PIP) install --no-compile -c constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
 WITH_TORCH := $(VENV)/.torch
 INSTALLED := $(VENV)/.installed
 WITH_DEMO := $(VENV)/.demo
@@ -36,7 +39,7 @@ test-upstream: $(INSTALLED)  ## run diffusers' own testers over our classes: DIF
 	DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(PY) -m pytest -c tests_upstream/pytest.ini tests_upstream -rs $(PYTEST_ARGS)
 
 test-quantization: $(INSTALLED)  ## install torchao, optimum-quanto and bitsandbytes, and run the tests that need them
-	$(PIP) install -c constraints.txt -e ".[quantization]"
+	$(INSTALL) -e ".[quantization]"
 	$(PY) -m pytest tests/pipelines -k "torchao or quanto or bitsandbytes" $(PYTEST_ARGS)
 
 quality: $(INSTALLED)  ## check formatting and lint
@@ -61,13 +64,13 @@ $(WITH_TORCH): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "Python 3.11 or newer expected, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1); try: make PYTHON=python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(INSTALL) "$$(grep '^torch==' constraints.txt)"
 	@touch $@
 
 $(INSTALLED): $(WITH_TORCH)
-	$(PIP) install -c constraints.txt -e ".[dev]"
+	$(INSTALL) -e ".[dev]"
 	@touch $@
 
 $(WITH_DEMO): $(WITH_TORCH)
-	$(PIP) install -c constraints.txt -e ".[demo]"
+	$(INSTALL) -e ".[demo]"
 	@touch $@

@@ -14,6 +14,7 @@ os.environ["HF_HOME"] = _HF_HOME
 for cache in ("HF_HUB_CACHE", "HF_MODULES_CACHE", "HF_DATASETS_CACHE"):  # would take precedence over HF_HOME
     os.environ.pop(cache, None)
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every subprocess and fork compiles our modules anew
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

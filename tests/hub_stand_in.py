@@ -50,6 +50,7 @@ class HubStandIn:
 class _Handler(BaseHTTPRequestHandler):
     hub: HubStandIn
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a body would wait 40 ms for the other side to confirm its headers
 
     def log_message(self, *arguments) -> None:
         pass

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionInpaintPipeline  # noqa: F401 (before any fork, to save time)
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 
 REFERENCES = {"color": ["#c1121f:2", "#fdf0d5"], "shape": torch.linspace(0, 1, 3 * 32 * 32).view(3, 32, 32) ** 2}
@@ -91,6 +92,7 @@ def run(script: str, names: Names) -> dict[str, Any]:
 def main(job: dict[str, Any]) -> None:
     if job["is_blocked"]:
         sys.meta_path.insert(0, Blocker())
+    get_checkpoint_conversion_mapping("clip_text_model")  # compiles hundreds of patterns, else in every fork
     for number, script in enumerate(job["scripts"]):
         if (child := os.fork()) == 0:
             place = str(Path(job["results"], f"place_{number}"))
