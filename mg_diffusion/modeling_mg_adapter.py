@@ -57,8 +57,8 @@ from .model_files import SavedWithCode
 class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
     """The trained, separately saved part: tokens, fusion and residuals for one kind of UNet.
 
-    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `assemble_conditioning` once and run the
-    denoising loop inside `with adapter.attach(unet)`.
+    Build it with `MGAdapter.from_unet(unet, encoder)`. At inference the pipelines call `assemble_conditioning` once and run
+    the denoising loop inside `with adapter.attach(unet)`.
 
     Args:
         granularities: names in the order of the tokens.
