@@ -35,7 +35,7 @@ class Call:
 
     Args:
         given: the arguments, by name.
-        size: (height, width) of what is computed, in pixels.
+        size: (height, width) of what is computed, in pixels; output_size: of what octaves make of it, where they do.
         timesteps: of the run; `num_inference_steps` is what its progress bar counts.
         edit: of a pipeline that edits: the picture and what is kept of it.
         contrasts: by granularity, how far to go beyond the prediction without it; 0 is only looked at.
@@ -62,6 +62,7 @@ class Call:
     feature_scales: dict[str, float]
     is_feature_guided: list[bool]
     compared: dict[str, Any] | None
+    output_size: tuple[int, int] | None = None
     sizes: list[list[int]] | None = None
     features: Features = field(default_factory=dict)
     negatives: Features = field(default_factory=dict)
@@ -125,7 +126,6 @@ class Sampling:
     # -- 1. check -----------------------------------------------------------------------------------------------------
     def check(self, given: SimpleNamespace) -> Call:
         """Raise a ValueError for arguments that cannot work, before anything is computed; the message says what to do."""
-        size = self.default_size(given.height, given.width)
         edit = self.read_source(given)
         self.check_types(
             given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
@@ -136,6 +136,7 @@ class Sampling:
         )
         if edit is not None and given.prompt is None and given.prompt_embeds is None:
             batch_size = max(batch_size, len(edit.images), len(edit.masks))
+        size, output_size = self.sizes(given)
         self.check_inputs(given, *size, batch_size)
         self.check_source(given, edit, batch_size)
         sizes = self.check_text(given, batch_size, size)
@@ -173,6 +174,7 @@ class Sampling:
             feature_scales=feature_scales,
             is_feature_guided=guided,
             compared=compared,
+            output_size=None if output_size == size else output_size,
             sizes=sizes,
         )
 
@@ -215,11 +217,12 @@ class Sampling:
         call.control = self.prepare_controlnet(call)
         call.t2i = self.prepare_t2i(call)
         call.features = dict(given.reference_embeds or {})
+        asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale)
         if given.reference_image is not None:
-            call.features = self.encode_reference(given.reference_image, *call.size, call.batch_size)
+            call.features = self.encode_reference(given.reference_image, *asked)
         avoided = {n: one for n, one in (given.negative_reference_image or {}).items() if n in call.contrasts}
         if avoided:
-            call.negatives = self.encode_reference(avoided, *call.size, call.batch_size)
+            call.negatives = self.encode_reference(avoided, *asked)
         self.prepare_text(call)
         if given.ip_adapter_image is not None or given.ip_adapter_image_embeds is not None:
             call.image_embeds = self.prepare_ip_adapter_image_embeds(

@@ -67,6 +67,8 @@ class FromNoise:
         """Latents to what `output_type` asks for."""
         given = call.given
         image = call.latents if given.output_type == "latent" else self.decode_latents(call.latents, given.generator)
+        if call.output_size is not None and given.output_type != "latent":
+            image = self.paint_detail(call, image)
         if call.compared is not None:
             self.warn_of_leaks(image / 2 + 0.5, call.compared, call.batch_size, given.num_images_per_prompt)
         return self.image_processor.postprocess(image, output_type=given.output_type)

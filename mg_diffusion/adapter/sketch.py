@@ -109,6 +109,12 @@ def random_turns(noise: torch.Tensor) -> torch.Tensor:
     return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
 
 
+def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+    """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+    u, _, vt = torch.linalg.svd(matrices.float())
+    return u @ vt
+
+
 def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
     # Written out: autocast would round a matrix product, and with it the order of the pixels.

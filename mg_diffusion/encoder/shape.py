@@ -102,6 +102,9 @@ class ShapeBranch(Branch):
     ) -> dict[str, torch.Tensor]:
         return shape_view(smooth, mask)
 
+    def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"layout_structure": structure_map(smooth, mask)}
+
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         maps = self(**view)
         vector = F.adaptive_avg_pool2d(maps[-1], 2).flatten(1)
