@@ -398,7 +398,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
         encoder that reads it computes in the precision of the one that wrote it); so a list of cards is their average,
         `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
-        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges and regions; each has a few
+        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges, regions and how
+        they are turned for light ones to be light; each has a few
         to a few hundred KB.
 
         Args:

@@ -45,6 +45,7 @@ class Call:
         features: of the references; negatives: of those to steer away from.
         conditioning: what references add to the UNet; `None` where they add nothing.
         control, t2i: what ControlNets and T2I-Adapters read or add, by step.
+        detail_generator: of the noise of the octaves.
         differences: how far each contrast lay from the prediction, by step; `None` where nobody asks.
         latents, prompt_embeds, negative_prompt_embeds, add_text_embeds, add_time_ids, mask, masked_image_latents: may be
             read and replaced by a callback, if the pipeline's `_callback_tensor_inputs` names them.
@@ -71,6 +72,7 @@ class Call:
     control: list[Any] = field(default_factory=list)
     t2i: list[Any] = field(default_factory=list)
     image_embeds: list[torch.Tensor] | None = None
+    detail_generator: torch.Generator | list[torch.Generator] | None = None
     differences: list[torch.Tensor] | None = None
     unet_channels: torch.Tensor | None = None
     latents: torch.Tensor | None = None
@@ -149,6 +151,7 @@ class Sampling:
             )
         feature_scales = self.check_feature_guidance(given)
         self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
+        self.check_layout(given, None if output_size == size else output_size)
         named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
         strengths = None
@@ -180,7 +183,7 @@ class Sampling:
 
     def check_components(self) -> None:
         """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
-        check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter)
+        check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.detail_unet)
 
     def check_inputs(self, given: SimpleNamespace, height: int, width: int, batch_size: int) -> None:
         """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""

@@ -53,6 +53,21 @@ class Detailed:
         sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
         return tuple(max(unit, unit * round(one / unit)) for one in sides)
 
+    def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
+        """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output."""
+        if given.assignment not in ("light", "free"):
+            raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
+        for name, parts in (given.reference_embeds or {}).items():
+            laid = [
+                part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
+                for part in parts
+            ]
+            if output_size is not None and any(one is None for one in laid):
+                raise ValueError(
+                    f"The {name} features were made for pictures of another size than {output_size[1]} x {output_size[0]}. "
+                    f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
+                )
+
     def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
         """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
         given, unet = call.given, self.detail_unet
@@ -73,5 +88,5 @@ class Detailed:
             canvas_scale.to(image),
             sketch_scale.to(image),
             num_inference_steps=given.num_detail_steps,
-            generator=given.generator,
+            generator=call.detail_generator,
         )

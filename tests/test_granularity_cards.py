@@ -91,7 +91,7 @@ def test_a_card_is_small_and_holds_no_picture(files, tmp_path, name, most):
     metadata, tensors = read_card(tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors").stat().st_size < most
     assert metadata["source"] == describe_file(files[0])["sha256"]
-    kept = {"color": {"vector", "palette"}, "texture": {"vector", "tiles"}, "shape": {"edges", "structure"}}
+    kept = {"color": {"vector", "palette"}, "texture": {"vector", "tiles"}, "shape": {"edges", "structure", "light"}}
     assert set(tensors) == kept[name]
 
 
