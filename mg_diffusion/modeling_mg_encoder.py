@@ -27,6 +27,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from .adapter.quilting import lay_tiles
 from .encoder.branch import Branch
 from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
@@ -44,20 +45,21 @@ from .encoder.references import (
 )
 from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
-from .encoder.texture import TILE, TextureBranch
+from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
 from .encoder.views import edge_preserving_smooth, rgb_to_lab
 from .features import Features
 from .granularities import GRANULARITIES
 from .model_files import SavedWithCode
 
 
+CARD_SIDE = 256  # of a square with the area of the largest picture that a card serves
 BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
 
 
-def _light_of(structure: torch.Tensor, rgb: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+def _light_of(structure: torch.Tensor, rgb: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The turn of a structure map with which dark regions stay dark."""
     colors = rgb_to_lab(rgb).flatten(2)
-    return {"light": nearest_turn(structure.flatten(2), colors, mask.flatten(2)).to(structure)}
+    return nearest_turn(structure.flatten(2), colors, mask.flatten(2)).to(structure)
 
 
 def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
@@ -242,7 +244,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             batch_size: number of samples the lists of lists must match.
             layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
                 shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
-                `layout_structure` (B, 3, *layout_size).
+                `layout_structure` (B, 3, *layout_size) and `layout_light` (B, 3, 3).
             texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
         Returns:
@@ -349,7 +351,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         if not self.branches[name].is_laid_out:
             return {key: value.to(self.device, self.dtype) for key, value in kept.items()}, weight
         # The shape is laid out over the picture to be made, or over its region there, whatever its aspect ratio.
-        light = {key: kept.pop(key).to(self.device, self.dtype) for key in ("light",) if key in kept}
+        light = {"light": kept.pop("light").to(self.device, self.dtype)} if "light" in kept else {}
         laid = {key: lay_into(value.to(self.device), _pooled(region, size)) for key, value in kept.items()}
         return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name][0] | light, weight
 
@@ -366,7 +368,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             rgb, mask, weight = loaded["rgb"].to(self.device), loaded["mask"].to(self.device), loaded["weight"]
             view = self.views(rgb, mask, [name])[name]
         if self.branches[name].is_laid_out:
-            return view | _light_of(view["structure"], rgb, mask), weight
+            return {**view, "light": _light_of(view["structure"], rgb, mask)}, weight
         return self({name: {key: value.to(self.device, self.dtype) for key, value in view.items()}})[name][0], weight
 
     def _layout(
@@ -376,19 +378,41 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         branch = self.branches[name]
         if type(branch).layout is Branch.layout:
             return {}
+        side = math.sqrt(size[0] * size[1]) * scale
         if is_card(fields["image"]):
-            raise ValueError(
-                f"The {name} card {os.fspath(fields['image'])!r} serves pictures of up to {self.config.sample_size} pixels "
-                f"a side, got {size[1]} x {size[0]}. Give the picture it was made of, or ask for a smaller one."
-            )
-        loaded = self.load(fields, math.sqrt(size[0] * size[1]) * scale)
+            laid = self._layout_of_card(name, fields, side)
+        else:
+            laid = self._read_layout(name, fields, side)
+        if branch.is_laid_out:
+            laid["layout_structure"] = lay_into(laid["layout_structure"], _pooled(region, size))
+        return {key: value.half().to(self.dtype) for key, value in laid.items()}  # rounded as in cards
+
+    def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+        """What a canvas or a sketch is laid of, of a picture read at the area of a square."""
+        branch, loaded = self.branches[name], self.load(fields, side)
         rgb, mask = loaded["rgb"].to(self.device), loaded["mask"].to(self.device)
         lab = rgb_to_lab(rgb)
         laid = branch.layout(lab, edge_preserving_smooth(lab), mask)
         if branch.is_laid_out:
-            light = _light_of(laid["layout_structure"], rgb, mask)
-            laid = {key: lay_into(value, _pooled(region, size)) for key, value in laid.items()} | light
-        return {key: value.to(self.dtype) for key, value in laid.items()}
+            laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
+        return laid
+
+    def _layout_of_card(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+        """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
+        kept = open_card(fields, name, self.fingerprint(name), is_layout=True)
+        most = CARD_SIDE if kept else self.config.sample_size
+        if not kept or side > 1.05 * most:
+            raise ValueError(
+                f"The {name} card {os.fspath(fields['image'])!r} serves pictures of up to {most} x {most} pixels (less if its "
+                f"texture is laid coarser), this call needs {side:.0f}. Make it anew with `mg-diffusion encode`, give the "
+                f"picture itself, or ask for a smaller picture."
+            )
+        laid = {key: value.to(self.device).float() for key, value in kept.items()}
+        if name == "texture" and side < CARD_SIDE / 1.05:
+            canvas = lay_tiles(laid["layout_tiles"], CARD_SIDE, CARD_SIDE)
+            canvas = F.interpolate(canvas, 2 * (max(TILE, round(side)),), mode="area")
+            laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES)
+        return laid
 
     # -- granularity cards --------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -403,7 +427,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         to a few hundred KB.
 
         Args:
-            path: ends in .safetensors. It is replaced in one step.
+            path: ends in .safetensors. It is replaced in one step. It serves pictures of up to 256 x 256 pixels.
             reference: a picture, a dict {"image", "mask"} or, for color, a palette, as in `encode`; not a list of them.
 
         Raises:
@@ -421,7 +445,15 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
             raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
-        kept, _ = self._kept(granularity, reference if isinstance(reference, dict) else {"image": reference})
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        kept, _ = self._kept(granularity, fields)
+        if type(self.branches[granularity]).layout is not Branch.layout:
+            layout = self._read_layout(granularity, fields, CARD_SIDE)
+            if self.branches[granularity].is_laid_out:
+                layout["layout_structure"] = lay_into(
+                    layout["layout_structure"], torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                )
+            kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
 
     def fingerprint(self, granularity: str) -> str:

@@ -57,12 +57,13 @@ def apply_variation(
         for key in structures | ({"sketch"} & set(features["shape"])):
             value = features["shape"][key]
             varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
-        # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
-        own, light = varied["shape"].pop("turn", None), varied["shape"].pop("light", None)
-        if own is None and light is not None and assignment == "light":
-            own = nearest_rotation(light)
-        turns = drawn["turns"] if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
+        own = varied["shape"].pop("turn", None)
         for key in structures:
+            turn, light = own, varied["shape"].pop(key.replace("structure", "light"), None)
+            # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
+            if turn is None and light is not None and assignment == "light":
+                turn = nearest_rotation(light)
+            turns = drawn["turns"] if turn is None else turn.repeat_interleave(batch_size // len(turn), dim=0)
             varied["shape"][key] = turn_colors(varied["shape"][key], turns)
     if "texture" in features:
         key = _tiles(features["texture"])

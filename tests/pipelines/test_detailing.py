@@ -154,12 +154,28 @@ def test_an_unknown_assignment_is_refused(pipe):
         run(pipe, assignment="dark")
 
 
-def test_cards_serve_the_size_of_the_base_and_say_so(pipe, tmp_path):
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_cards_serve_up_to_256_pixels(pipe, tmp_path, name):
+    """At that size they are what the picture is, bit for bit."""
+    path = str(tmp_path / f"{name}.safetensors")
+    pipe.mg_encoder.save_card(path, name, REFERENCES[name])
+    (own,), (kept,) = (
+        pipe.mg_encoder.encode({name: one}, (SIZE, SIZE), layout_size=(256, 256))[name]
+        for one in (REFERENCES[name], path)
+    )
+    assert own.keys() == kept.keys() and all(torch.equal(own[key], kept[key]) for key in own)
+    assert run(pipe, {**REFERENCES, name: path}).shape[2:] == (LARGE, LARGE)
+    if name != "color":
+        with pytest.raises(ValueError, match="serves pictures of up to 256 x 256.*this call needs 512"):
+            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(512, 512))
+
+
+def test_a_texture_card_that_is_laid_coarser_serves_less(pipe, tmp_path):
     path = str(tmp_path / "texture.safetensors")
     pipe.mg_encoder.save_card(path, "texture", picture(2))
-    run(pipe, {"texture": path}, height=SIZE, width=SIZE)
-    with pytest.raises(ValueError, match="serves pictures of up to .* Give the picture it was made of"):
-        run(pipe, {"texture": path})
+    pipe.mg_encoder.encode({"texture": {"image": path, "scale": 2.0}}, (SIZE, SIZE), layout_size=(128, 128))
+    with pytest.raises(ValueError, match="less if its texture is laid coarser"):
+        pipe.mg_encoder.encode({"texture": path}, (SIZE, SIZE), layout_size=(256, 256), texture_scale=2.0)
 
 
 def test_features_of_the_base_size_are_refused_for_a_larger_picture(pipe):
