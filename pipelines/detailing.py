@@ -39,16 +39,25 @@ class Detailed:
         return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
 
     def output_size(
-        self, height: int | None, width: int | None, reference_image: dict[str, Any] | None = None
+        self,
+        height: int | None,
+        width: int | None,
+        reference_image: dict[str, Any] | None = None,
+        side: int | None = None,
+        aspect: float | None = None,
     ) -> tuple[int, int]:
-        """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference."""
+        """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference.
+
+        Args:
+            side: of a square of about the same area; aspect: width over height, at most 4 either way.
+        """
         if self.detail_unet is None:
             return self.default_size(height, width)
-        side = 2 * self.detail_unet.config.sample_size
+        side = side or 2 * self.detail_unet.config.sample_size
         shown = first_picture_size((reference_image or {}).get("shape"))
-        if height is not None or width is not None or shown is None:
+        if height is not None or width is not None or (shown is None and aspect is None):
             return side if height is None else height, side if width is None else width
-        aspect = min(4.0, max(0.25, shown[1] / shown[0]))
+        aspect = min(4.0, max(0.25, shown[1] / shown[0] if aspect is None else aspect))
         unit = self.octaves(side, side)[1]
         sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
         return tuple(max(unit, unit * round(one / unit)) for one in sides)
