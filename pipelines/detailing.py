@@ -10,6 +10,9 @@ from ..octaves import build_scheduler, paint_octaves
 from .references import first_picture_size
 
 
+MOST_PIXELS = 2048**2
+
+
 class Detailed:
     """What an optional `detail_unet` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
 
@@ -28,6 +31,11 @@ class Detailed:
             raise ValueError(
                 f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
                 f"Near by are {near[0]} and {near[1]}."
+            )
+        if height * width > MOST_PIXELS:
+            raise ValueError(
+                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. "
+                f"Make a smaller picture and enlarge it."
             )
         return (height >> octaves, width >> octaves), (height, width)
 

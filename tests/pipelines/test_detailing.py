@@ -78,6 +78,11 @@ def test_sizes_that_cannot_be_are_refused_with_one_that_can(pipe, size):
     assert tuple(run(pipe, height=near[0], width=near[1]).shape[2:]) == tuple(near)
 
 
+def test_a_size_beyond_memory_is_refused(pipe):
+    with pytest.raises(ValueError, match="at most 4,194,304 pixels.*Make a smaller picture"):
+        run(pipe, height=4096, width=4096)
+
+
 def test_at_the_size_of_the_unet_nothing_changes(pipe, small):
     size = {"height": SIZE, "width": SIZE}
     assert torch.equal(run(pipe, **size), run(small, **size))
