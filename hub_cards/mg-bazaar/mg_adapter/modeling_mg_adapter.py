@@ -238,218 +238,88 @@ def _define():
         return [(-(-height // stride), -(-width // stride)) for stride in strides]
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.strengths
+    # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
-    Curve = tuple[float, float] | list[float] | Callable[[float], float]
+    def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+        """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
+        linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+        white = rgb.new_tensor([0.95047, 1.0, 1.08883])
+        xyz = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(to_xyz) / white[:, None], linear)
+        delta = 6 / 29
+        # The clamp keeps the unused side of `where` from sending NaN gradients through the cube root.
+        f = torch.where(xyz > delta**3, xyz.clamp(min=delta**3) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29)
+        x, y, z = f.unbind(1)
+        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
-    def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -> torch.Tensor:
-        """`granularity_scale` to a tensor (batch_size, number of granularities).
-
-    Args:
-        scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
-            that is not named keeps 1.0. 0 is off, 1 as trained, above 1 extrapolates.
-
-    Raises:
-        ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
-            something that is not a number.
-    """
-        per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
-        unknown = [name for name in per_name if name not in granularities]
-        if unknown:
-            raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
-        columns = []
-        for name in granularities:
-            try:
-                value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise ValueError(
-                    f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
-                ) from error
-            if value.numel() not in (1, batch_size):
-                raise ValueError(
-                    f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
-                f"{value.numel()} numbers."
-                )
-            if not torch.isfinite(value).all() or (value < 0).any():
-                raise ValueError(
-                    f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), got "
-                f"{value.tolist()}."
-                )
-            columns.append(value.expand(batch_size))
-        return torch.stack(columns, 1)
+    def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+        """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
+        lightness, a, b = lab.unbind(-3)
+        fy = (lightness + 16) / 116
+        f = torch.stack([fy + a / 500, fy, fy - b / 200], -3)
+        xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+        xyz = xyz * lab.new_tensor([0.95047, 1.0, 1.08883])[:, None, None]
+        to_linear = [
+            [3.2404542, -1.5371385, -0.4985314],
+            [-0.9692660, 1.8760108, 0.0415560],
+            [0.0556434, -0.2040259, 1.0572252],
+        ]
+        linear = torch.einsum("ij,...jhw->...ihw", lab.new_tensor(to_linear), xyz).clamp(0, 1)
+        return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
-    def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], steps: int) -> torch.Tensor:
-        """`granularity_schedule` to factors of the strengths, (steps, number of granularities).
-
-    Args:
-        schedule: by granularity a window (start, end) in fractions of the run, a list of values from the first step to
-            the last with straight lines between them, or a callable of the fraction, 0 at the first step and 1 at the
-            last. A granularity that is not named keeps 1.
-
-    Raises:
-        ValueError: for an unknown granularity, a window that is none, or factors that are not finite and at least 0.
-    """
-        if not isinstance(schedule, dict) or any(name not in granularities for name in schedule):
-            raise ValueError(
-                f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
-            f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
-            )
-        factors = torch.ones(steps, len(granularities))
-        for name, curve in schedule.items():
-            try:
-                values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
-            except (TypeError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
-                f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
-                ) from error
-            if isinstance(curve, tuple) and not values.any():
-                raise ValueError(
-                    f"granularity_schedule[{name!r}]: no step of {steps} lies as a whole in the window {curve}. Widen it, "
-                f"or run more steps."
-                )
-            if not torch.isfinite(values).all() or (values < 0).any():
-                raise ValueError(
-                    f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
-                )
-            factors[:, list(granularities).index(name)] = values
-        return factors
+    def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
+        channels = x.shape[1]
+        for axis, length in ((2, x.shape[2]), (3, x.shape[3])):
+            radius = min(math.ceil(3 * sigma), length - 1)
+            offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+            kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+            kernel = (kernel / kernel.sum()).expand(channels, 1, -1)
+            padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+            x = F.pad(x, padding, mode="reflect")
+            x = F.conv2d(x, kernel.unsqueeze(5 - axis), groups=channels)
+        return x
 
 
-    def _factor(curve: Curve, index: int, steps: int) -> float:
-        """What one curve of `parse_schedule` multiplies the strength of step `index` with."""
-        fraction = index / max(steps - 1, 1)
-        if callable(curve):
-            return float(curve(fraction))
-        if isinstance(curve, tuple):
-            start, end = (float(value) for value in curve)
-            if not 0 <= start < end <= 1:
-                raise ValueError(f"a window from {start:g} to {end:g}")
-            # A step counts if it lies in the window as a whole, as diffusers counts those of a ControlNet.
-            return float(start <= index / steps and (index + 1) / steps <= end)
-        place = fraction * (len(curve) - 1)
-        below, above = curve[math.floor(place)], curve[math.ceil(place)]
-        return float(below) + (place - math.floor(place)) * (float(above) - float(below))
-
-
-    def joint_strength(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
-        """Strength (B,) of what comes from several granularities: the geometric mean, which is 0 when one of them is."""
-        columns = [strengths[:, list(granularities).index(name)] for name in used]
-        return torch.stack(columns).prod(0) ** (1 / len(columns))
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.conditioning
-    # -----------------------------------------------------------------------------------------------------------------
-    @dataclass
-    class Fused:
-        """One set of features, fused: what it adds to the UNet.
+    def edge_preserving_smooth(
+        lab: torch.Tensor, sigma: float = 2.5, steps: int = 4, color_sigma: float = 14.0, dilation: int = 2
+    ) -> torch.Tensor:
+        """Rolling guidance filter (Zhang et al., ECCV 2014): removes structure below a scale, keeps larger edges.
 
     Args:
-        attention: folded keys and values by layer, for `cross_attention_kwargs={"ip_hidden_states": ...}`.
-        residuals: of the down blocks, by the granularities they come from.
+        lab: (B, 3, H, W) CIELAB, H and W at least 5 * dilation.
+        sigma: scale in pixels of what is removed by the first blur.
+        steps: joint bilateral iterations that bring large edges back.
+        color_sigma: range of the bilateral weight, in Delta-E.
+        dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
     """
+        batch, channels, height, width = lab.shape
+        reach = 2 * dilation
 
-        attention: FoldedAttention
-        residuals: dict[tuple[str, ...], Residuals]
+        def taps(x: torch.Tensor) -> torch.Tensor:
+            padded = F.pad(x, (reach,) * 4, mode="reflect")
+            return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
 
-        def total(self) -> Residuals | None:
-            """The sum of the residuals, block by block; `None` where there are none."""
-            return [sum(block) for block in zip(*self.residuals.values(), strict=True)] or None
-
-
-    @dataclass
-    class Conditioning:
-        """What the UNet gets beside the text, from `MGAdapter.assemble_conditioning`; rows as in its input.
-
-    Args:
-        granularities: in the order of strengths and factors.
-        num_tokens: tokens of each granularity.
-        fused: by which granularities are on: what a factor of 0 takes out has no part in the fusion either.
-        factors: (steps, G) of the strengths; `None` where these stay as they are.
-    """
-
-        granularities: Sequence[str]
-        num_tokens: int
-        fused: dict[tuple[bool, ...], Fused]
-        factors: torch.Tensor | None = None
-
-        def __post_init__(self):
-            self._constant = None
-            if self.factors is None:
-                (only,) = self.fused.values()
-                self._constant = only.attention, only.total()
-                self.fused = {}  # the residuals by where they come from are not needed again
-
-        def at_step(self, step: int = 0) -> tuple[FoldedAttention, Residuals | None]:
-            """Attention and residuals of a step. A UNet call empties the list of residuals it gets: give it a copy."""
-            if self._constant is not None:
-                return self._constant
-            factors = self.factors[step]
-            fused = self.fused[tuple((factors > 0).tolist())]
-            return scaled(fused, self.granularities, self.num_tokens, factors)
-
-        def split(self, count: int) -> list[tuple[FoldedAttention, Residuals | None]]:
-            """Attention and residuals of the first step, `count` rows at a time."""
-            attention, residuals = self.at_step()
-            rows = len(next(iter(attention.values()))[0])
-            places = [slice(start, start + count) for start in range(0, rows, count)]
-            return [
-                (
-                    {layer: tuple(part[place] for part in parts) for layer, parts in attention.items()},
-                    None if residuals is None else [residual[place] for residual in residuals],
-                )
-                for place in places
-            ]
+        offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
+        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+        values, guide = taps(lab), gaussian_blur(lab, sigma)
+        for _ in range(steps):
+            difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
+            weight = near * torch.exp(-difference / (2 * color_sigma**2))
+            guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+        return guide
 
 
-    def scaled(
-        fused: Fused, granularities: Sequence[str], num_tokens: int, factors: torch.Tensor
-    ) -> tuple[FoldedAttention, Residuals | None]:
-        """Attention and residuals where every strength is multiplied by its factor (G,)."""
-        attention = {}
-        for layer, (key, value, *shares) in fused.attention.items():
-            gains = factors.to(value).repeat_interleave(num_tokens)
-            gains = gains.repeat(value.shape[1] // len(gains))  # alike for all heads and regions
-            attention[layer] = (key, value * gains.unsqueeze(1), *shares)
-        gains = {used: float(joint_strength(factors.unsqueeze(0), granularities, used)) for used in fused.residuals}
-        residuals = {used: [r * gains[used] for r in residuals] for used, residuals in fused.residuals.items()}
-        return attention, Fused(attention, residuals).total()
-
-
-    def stack_rows(fused: Sequence[Fused], is_unconditional: bool, dtype: torch.dtype) -> Fused:
-        """Several conditionings as the rows of one, behind unconditional ones of zeros, which are those of the base model.
-
-    What one lacks and another has adds nothing to it. Residuals are brought to the `dtype` of the UNet.
-    """
-        parts = {used: blocks for one in fused for used, blocks in one.residuals.items()}
-
-        def rows(tensors: list[torch.Tensor]) -> torch.Tensor:
-            blank = [torch.zeros_like(tensors[-1])] if is_unconditional else []
-            return torch.cat(blank + tensors)
-
-        attention = {
-            layer: tuple(rows(list(same)) for same in zip(*(one.attention[layer] for one in fused), strict=True))
-            for layer in fused[-1].attention
-        }
-        residuals = {}
-        for used, blocks in parts.items():
-            given = [one.residuals.get(used) or [torch.zeros_like(block) for block in blocks] for one in fused]
-            residuals[used] = [rows(list(same)).to(dtype) for same in zip(*given, strict=True)]
-        return Fused(attention, residuals)
-
-
-    def match_rows(
-        parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, torch.Tensor]:
-        """Features of one entry with one row for each of `count` samples, or a single row for all."""
-        matched = {}
-        for name, value in parts.items():
-            value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
-            repeats = 1 if len(value) == 1 else count // len(value)
-            matched[name] = value.repeat_interleave(repeats, dim=0)
-        return matched
+    def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
+        """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
+        padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
+        dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+        dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+        xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
+        largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
+        return torch.sqrt(largest + 1e-6).unsqueeze(1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.features
@@ -471,85 +341,41 @@ def _define():
         return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.regions
+    # mg_diffusion.adapter.quilting
     # -----------------------------------------------------------------------------------------------------------------
-    def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | None]:
-        """Features in which references have regions, as sets without, and how much of each place is each set's.
+    TILE_OVERLAP = 6
 
-    Every combination of a region of one granularity with one of another is a set, as if all the picture were
-    conditioned by it; what no region of a granularity covers lacks that granularity. Of color, each set has an
-    `area`, so that a palette is laid into its region with all its colors.
 
-    Returns:
-        the sets, and their shares (B, sets, H, W) in [0, 1] that sum to 1; `None` where there are no regions.
+    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
+
+    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
+    Neighbors overlap by 6 pixels and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
+    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
     """
-        common = {name: parts[0] for name, parts in features.items() if "region" not in parts[0]}
-        choices = [_choices(name, parts) for name, parts in features.items() if name not in common]
-        if not choices:
-            return [common], None
-        sets, shares = [], []
-        for chosen in product(*choices):
-            share = math.prod(region for _, _, region in chosen)
-            if not share.any():
-                continue
-            own = common | {name: parts for name, parts, _ in chosen if parts is not None}
-            if {"color", "shape"} <= set(own):
-                painted = [region for name, _, region in chosen if name in ("color", "shape")]
-                area = math.prod(painted, start=torch.ones_like(share))
-                given = own["color"].get("area")
-                if given is not None:
-                    area = area * F.adaptive_avg_pool2d(given.to(area), area.shape[2:])
-                own["color"] = {**own["color"], "area": area + 1e-6}  # not 0 for any sample
-            sets.append(own)
-            shares.append(share)
-        return sets, torch.cat(torch.broadcast_tensors(*shares), 1)
-
-
-    def _choices(
-        name: str, parts: list[dict[str, torch.Tensor]]
-    ) -> list[tuple[str, dict[str, torch.Tensor] | None, torch.Tensor]]:
-        """What one granularity can be at a place, and where: each of its regional features, or nothing."""
-        chosen = [(name, {k: v for k, v in part.items() if k != "region"}, part["region"]) for part in parts]
-        rest = (1 - sum(part["region"] for part in parts)).clamp(min=0)
-        return chosen + ([(name, None, rest)] if rest.max() > 1e-4 else [])
-
-
-    def join_regions(
-        fused: Sequence[Fused],
-        shares: torch.Tensor | None,
-        layers: Sequence[dict[str, Any]],
-        sizes: Sequence[tuple[int, int]],
-    ) -> Fused:
-        """One conditioning out of those of several sets: attention and residuals, place by place, in their shares.
-
-    Args:
-        fused, shares: by set of `split_regions`.
-        layers: the adapter's `attention_layers`; sizes: of the down blocks, finest first.
-    """
-        if shares is None:
-            return fused[0]
-        pooled = [F.adaptive_avg_pool2d(shares, size) for size in sizes]
-        attention, joined = {}, {}
-        for layer in layers:
-            name, heads = layer["name"], layer["heads"]
-            keys, values = zip(*(one.attention[name] for one in fused), strict=True)
-            key = torch.stack([one.unflatten(2, (heads, -1)) for one in keys], 3).flatten(2)
-            value = torch.stack([one.unflatten(1, (heads, -1)) for one in values], 2).flatten(1, 3)
-            share = pooled[_level(name, len(pooled))].flatten(2).transpose(1, 2)
-            attention[name] = (key, value, share.expand(len(key), -1, -1).to(value.dtype))
-        for place, one in enumerate(fused):
-            for used, residuals in one.residuals.items():
-                own = [r * p[:, place : place + 1].to(r) for r, p in zip(residuals, pooled, strict=True)]
-                joined[used] = [a + b for a, b in zip(joined[used], own, strict=True)] if used in joined else own
-        return Fused(attention, joined)
-
-
-    def _level(layer: str, count: int) -> int:
-        """Which of `count` resolutions, finest first, an attention layer of a UNet works at."""
-        kind, place, *_ = layer.split(".")
-        if kind == "mid_block":
-            return count - 1
-        return int(place) if kind == "down_blocks" else count - 1 - int(place)
+        batch, size = len(tiles), tiles.shape[2]
+        stride = size - TILE_OVERLAP
+        rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
+        canvas = tiles.new_zeros(batch, rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
+        ramp = (torch.arange(TILE_OVERLAP, device=tiles.device) + 1).to(tiles) / (TILE_OVERLAP + 1)
+        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
+        every = torch.arange(batch, device=tiles.device)
+        for row, column in product(range(rows), range(columns)):
+            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
+            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
+            if row:
+                above = slice(0, TILE_OVERLAP)
+                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
+                share[above] *= ramp[:, None]
+            if column:
+                left = (..., slice(0, TILE_OVERLAP))
+                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
+                share[left] *= ramp
+            chosen = cost.argmin(1)
+            used = used.index_put((every, chosen), price, accumulate=True)
+            blend = share * tiles[every, chosen] + (1 - share) * laid
+            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
+        return canvas[:, None, :height, :width]
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.sketch
@@ -659,11 +485,390 @@ def _define():
         return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
 
 
+    def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+        """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+        u, _, vt = torch.linalg.svd(matrices.float())
+        return u @ vt
+
+
     def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
         """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
         # Written out: autocast would round a matrix product, and with it the order of the pixels.
         turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
         return turned.unflatten(2, structure.shape[2:])
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.strengths
+    # -----------------------------------------------------------------------------------------------------------------
+    Curve = tuple[float, float] | list[float] | Callable[[float], float]
+
+
+    def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -> torch.Tensor:
+        """`granularity_scale` to a tensor (batch_size, number of granularities).
+
+    Args:
+        scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
+            that is not named keeps 1.0. 0 is off, 1 as trained, above 1 extrapolates.
+
+    Raises:
+        ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
+            something that is not a number.
+    """
+        per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
+        unknown = [name for name in per_name if name not in granularities]
+        if unknown:
+            raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
+        columns = []
+        for name in granularities:
+            try:
+                value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
+                ) from error
+            if value.numel() not in (1, batch_size):
+                raise ValueError(
+                    f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
+                f"{value.numel()} numbers."
+                )
+            if not torch.isfinite(value).all() or (value < 0).any():
+                raise ValueError(
+                    f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), got "
+                f"{value.tolist()}."
+                )
+            columns.append(value.expand(batch_size))
+        return torch.stack(columns, 1)
+
+
+    def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], steps: int) -> torch.Tensor:
+        """`granularity_schedule` to factors of the strengths, (steps, number of granularities).
+
+    Args:
+        schedule: by granularity a window (start, end) in fractions of the run, a list of values from the first step to
+            the last with straight lines between them, or a callable of the fraction, 0 at the first step and 1 at the
+            last. A granularity that is not named keeps 1.
+
+    Raises:
+        ValueError: for an unknown granularity, a window that is none, or factors that are not finite and at least 0.
+    """
+        if not isinstance(schedule, dict) or any(name not in granularities for name in schedule):
+            raise ValueError(
+                f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
+            f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
+            )
+        factors = torch.ones(steps, len(granularities))
+        for name, curve in schedule.items():
+            try:
+                values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
+            except (TypeError, ValueError, IndexError) as error:
+                raise ValueError(
+                    f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
+                f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
+                ) from error
+            if isinstance(curve, tuple) and not values.any():
+                raise ValueError(
+                    f"granularity_schedule[{name!r}]: no step of {steps} lies as a whole in the window {curve}. Widen it, "
+                f"or run more steps."
+                )
+            if not torch.isfinite(values).all() or (values < 0).any():
+                raise ValueError(
+                    f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
+                )
+            factors[:, list(granularities).index(name)] = values
+        return factors
+
+
+    def _factor(curve: Curve, index: int, steps: int) -> float:
+        """What one curve of `parse_schedule` multiplies the strength of step `index` with."""
+        fraction = index / max(steps - 1, 1)
+        if callable(curve):
+            return float(curve(fraction))
+        if isinstance(curve, tuple):
+            start, end = (float(value) for value in curve)
+            if not 0 <= start < end <= 1:
+                raise ValueError(f"a window from {start:g} to {end:g}")
+            # A step counts if it lies in the window as a whole, as diffusers counts those of a ControlNet.
+            return float(start <= index / steps and (index + 1) / steps <= end)
+        place = fraction * (len(curve) - 1)
+        below, above = curve[math.floor(place)], curve[math.ceil(place)]
+        return float(below) + (place - math.floor(place)) * (float(above) - float(below))
+
+
+    def joint_strength(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
+        """Strength (B,) of what comes from several granularities: the geometric mean, which is 0 when one of them is."""
+        columns = [strengths[:, list(granularities).index(name)] for name in used]
+        return torch.stack(columns).prod(0) ** (1 / len(columns))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.layout
+    # -----------------------------------------------------------------------------------------------------------------
+    @dataclass
+    class Layout:
+        """What octaves read, of each picture; where a scale is 0 there is nothing.
+
+    Args:
+        canvas: (B, 1, H, W) lightness over 10; sketch: (B, 3, H, W) sRGB in [-1, 1].
+        canvas_scale, sketch_scale: (B, 1, H, W), their strengths.
+    """
+
+        canvas: torch.Tensor
+        canvas_scale: torch.Tensor
+        sketch: torch.Tensor
+        sketch_scale: torch.Tensor
+
+
+    def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
+        """Features with the `canvas` of their `layout_tiles` and the `sketch` (Lab) of palette and `layout_structure`.
+
+    Args:
+        features: one entry of each granularity, settled (`apply_variation`); size: (height, width) of the output.
+    """
+        laid = {name: dict(parts) for name, parts in features.items()}
+        tiles = laid.get("texture", {}).pop("layout_tiles", None)
+        if tiles is not None:
+            laid["texture"]["canvas"] = lay_tiles(tiles, *size)
+        structure = laid.get("shape", {}).pop("layout_structure", None)
+        if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
+            area = laid["color"].get("area")
+            area = area if area is None else F.interpolate(area, size, mode="area")
+            laid["shape"]["sketch"] = lay_palette(structure, laid["color"]["palette"], area)
+        return laid
+
+
+    def join_layouts(
+        sets: Sequence[tuple[FeatureSet, torch.Tensor]],
+        shares: torch.Tensor | None,
+        granularities: Sequence[str],
+        size: tuple[int, int],
+    ) -> Layout | None:
+        """One layout of several sets of features, place by place in their shares; `None` where nothing is laid.
+
+    Args:
+        sets: what `lay_out` gave, and strengths (B, G); shares: (B or 1, sets, H, W), as of `split_regions`.
+    """
+        count = len(sets[0][1])
+        sums = dict.fromkeys(("canvas", "sketch"))
+        for place, (features, strengths) in enumerate(sets):
+            share = (
+                torch.ones(1, 1, 1, 1)
+                if shares is None
+                else F.interpolate(shares[:, place, None].float(), size, mode="area")
+            )
+            for name, granularity, used in (("canvas", "texture", ("texture",)), ("sketch", "shape", ("color", "shape"))):
+                laid = features.get(granularity, {}).get(name)
+                if laid is None:
+                    continue
+                strength = joint_strength(strengths, granularities, used).float().view(-1, 1, 1, 1)
+                scale = (share.to(strength) * strength).expand(count, 1, *size)
+                laid = scale * (laid.float() if name == "canvas" else lab_to_rgb(laid.float()) * 2 - 1)
+                sums[name] = (
+                    [scale, laid]
+                    if sums[name] is None
+                    else [a + b for a, b in zip(sums[name], (scale, laid), strict=True)]
+                )
+        if sums["canvas"] is None and sums["sketch"] is None:
+            return None
+        like = next(one[0] for one in sums.values() if one is not None)
+        parts = {}
+        for name, channels in (("canvas", 1), ("sketch", 3)):
+            scale, laid = sums[name] or (torch.zeros_like(like), like.new_zeros(count, channels, *size))
+            parts |= {name: laid / scale.clamp(min=1e-6), f"{name}_scale": scale}
+        return Layout(**parts)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.conditioning
+    # -----------------------------------------------------------------------------------------------------------------
+    @dataclass
+    class Fused:
+        """One set of features, fused: what it adds to the UNet.
+
+    Args:
+        attention: folded keys and values by layer, for `cross_attention_kwargs={"ip_hidden_states": ...}`.
+        residuals: of the down blocks, by the granularities they come from.
+    """
+
+        attention: FoldedAttention
+        residuals: dict[tuple[str, ...], Residuals]
+
+        def total(self) -> Residuals | None:
+            """The sum of the residuals, block by block; `None` where there are none."""
+            return [sum(block) for block in zip(*self.residuals.values(), strict=True)] or None
+
+
+    @dataclass
+    class Conditioning:
+        """What the UNet gets beside the text, from `MGAdapter.assemble_conditioning`; rows as in its input.
+
+    Args:
+        granularities: in the order of strengths and factors.
+        num_tokens: tokens of each granularity.
+        fused: by which granularities are on: what a factor of 0 takes out has no part in the fusion either.
+        factors: (steps, G) of the strengths; `None` where these stay as they are.
+        layout: of the larger picture that octaves make of what the UNet paints, if there is one.
+    """
+
+        granularities: Sequence[str]
+        num_tokens: int
+        fused: dict[tuple[bool, ...], Fused]
+        factors: torch.Tensor | None = None
+        layout: Layout | None = None
+
+        def __post_init__(self):
+            self._constant = None
+            if self.factors is None:
+                (only,) = self.fused.values()
+                self._constant = only.attention, only.total()
+                self.fused = {}  # the residuals by where they come from are not needed again
+
+        def at_step(self, step: int = 0) -> tuple[FoldedAttention, Residuals | None]:
+            """Attention and residuals of a step. A UNet call empties the list of residuals it gets: give it a copy."""
+            if self._constant is not None:
+                return self._constant
+            factors = self.factors[step]
+            fused = self.fused[tuple((factors > 0).tolist())]
+            return scaled(fused, self.granularities, self.num_tokens, factors)
+
+        def split(self, count: int) -> list[tuple[FoldedAttention, Residuals | None]]:
+            """Attention and residuals of the first step, `count` rows at a time."""
+            attention, residuals = self.at_step()
+            rows = len(next(iter(attention.values()))[0])
+            places = [slice(start, start + count) for start in range(0, rows, count)]
+            return [
+                (
+                    {layer: tuple(part[place] for part in parts) for layer, parts in attention.items()},
+                    None if residuals is None else [residual[place] for residual in residuals],
+                )
+                for place in places
+            ]
+
+
+    def scaled(
+        fused: Fused, granularities: Sequence[str], num_tokens: int, factors: torch.Tensor
+    ) -> tuple[FoldedAttention, Residuals | None]:
+        """Attention and residuals where every strength is multiplied by its factor (G,)."""
+        attention = {}
+        for layer, (key, value, *shares) in fused.attention.items():
+            gains = factors.to(value).repeat_interleave(num_tokens)
+            gains = gains.repeat(value.shape[1] // len(gains))  # alike for all heads and regions
+            attention[layer] = (key, value * gains.unsqueeze(1), *shares)
+        gains = {used: float(joint_strength(factors.unsqueeze(0), granularities, used)) for used in fused.residuals}
+        residuals = {used: [r * gains[used] for r in residuals] for used, residuals in fused.residuals.items()}
+        return attention, Fused(attention, residuals).total()
+
+
+    def stack_rows(fused: Sequence[Fused], is_unconditional: bool, dtype: torch.dtype) -> Fused:
+        """Several conditionings as the rows of one, behind unconditional ones of zeros, which are those of the base model.
+
+    What one lacks and another has adds nothing to it. Residuals are brought to the `dtype` of the UNet.
+    """
+        parts = {used: blocks for one in fused for used, blocks in one.residuals.items()}
+
+        def rows(tensors: list[torch.Tensor]) -> torch.Tensor:
+            blank = [torch.zeros_like(tensors[-1])] if is_unconditional else []
+            return torch.cat(blank + tensors)
+
+        attention = {
+            layer: tuple(rows(list(same)) for same in zip(*(one.attention[layer] for one in fused), strict=True))
+            for layer in fused[-1].attention
+        }
+        residuals = {}
+        for used, blocks in parts.items():
+            given = [one.residuals.get(used) or [torch.zeros_like(block) for block in blocks] for one in fused]
+            residuals[used] = [rows(list(same)).to(dtype) for same in zip(*given, strict=True)]
+        return Fused(attention, residuals)
+
+
+    def match_rows(
+        parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Features of one entry with one row for each of `count` samples, or a single row for all."""
+        matched = {}
+        for name, value in parts.items():
+            value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
+            repeats = 1 if len(value) == 1 else count // len(value)
+            matched[name] = value.repeat_interleave(repeats, dim=0)
+        return matched
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.regions
+    # -----------------------------------------------------------------------------------------------------------------
+    def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | None]:
+        """Features in which references have regions, as sets without, and how much of each place is each set's.
+
+    Every combination of a region of one granularity with one of another is a set, as if all the picture were
+    conditioned by it; what no region of a granularity covers lacks that granularity. Of color, each set has an
+    `area`, so that a palette is laid into its region with all its colors.
+
+    Returns:
+        the sets, and their shares (B, sets, H, W) in [0, 1] that sum to 1; `None` where there are no regions.
+    """
+        common = {name: parts[0] for name, parts in features.items() if "region" not in parts[0]}
+        choices = [_choices(name, parts) for name, parts in features.items() if name not in common]
+        if not choices:
+            return [common], None
+        sets, shares = [], []
+        for chosen in product(*choices):
+            share = math.prod(region for _, _, region in chosen)
+            if not share.any():
+                continue
+            own = common | {name: parts for name, parts, _ in chosen if parts is not None}
+            if {"color", "shape"} <= set(own):
+                painted = [region for name, _, region in chosen if name in ("color", "shape")]
+                area = math.prod(painted, start=torch.ones_like(share))
+                given = own["color"].get("area")
+                if given is not None:
+                    area = area * F.adaptive_avg_pool2d(given.to(area), area.shape[2:])
+                own["color"] = {**own["color"], "area": area + 1e-6}  # not 0 for any sample
+            sets.append(own)
+            shares.append(share)
+        return sets, torch.cat(torch.broadcast_tensors(*shares), 1)
+
+
+    def _choices(
+        name: str, parts: list[dict[str, torch.Tensor]]
+    ) -> list[tuple[str, dict[str, torch.Tensor] | None, torch.Tensor]]:
+        """What one granularity can be at a place, and where: each of its regional features, or nothing."""
+        chosen = [(name, {k: v for k, v in part.items() if k != "region"}, part["region"]) for part in parts]
+        rest = (1 - sum(part["region"] for part in parts)).clamp(min=0)
+        return chosen + ([(name, None, rest)] if rest.max() > 1e-4 else [])
+
+
+    def join_regions(
+        fused: Sequence[Fused],
+        shares: torch.Tensor | None,
+        layers: Sequence[dict[str, Any]],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Fused:
+        """One conditioning out of those of several sets: attention and residuals, place by place, in their shares.
+
+    Args:
+        fused, shares: by set of `split_regions`.
+        layers: the adapter's `attention_layers`; sizes: of the down blocks, finest first.
+    """
+        if shares is None:
+            return fused[0]
+        pooled = [F.adaptive_avg_pool2d(shares, size) for size in sizes]
+        attention, joined = {}, {}
+        for layer in layers:
+            name, heads = layer["name"], layer["heads"]
+            keys, values = zip(*(one.attention[name] for one in fused), strict=True)
+            key = torch.stack([one.unflatten(2, (heads, -1)) for one in keys], 3).flatten(2)
+            value = torch.stack([one.unflatten(1, (heads, -1)) for one in values], 2).flatten(1, 3)
+            share = pooled[_level(name, len(pooled))].flatten(2).transpose(1, 2)
+            attention[name] = (key, value, share.expand(len(key), -1, -1).to(value.dtype))
+        for place, one in enumerate(fused):
+            for used, residuals in one.residuals.items():
+                own = [r * p[:, place : place + 1].to(r) for r, p in zip(residuals, pooled, strict=True)]
+                joined[used] = [a + b for a, b in zip(joined[used], own, strict=True)] if used in joined else own
+        return Fused(attention, joined)
+
+
+    def _level(layer: str, count: int) -> int:
+        """Which of `count` resolutions, finest first, an attention layer of a UNet works at."""
+        kind, place, *_ = layer.split(".")
+        if kind == "mid_block":
+            return count - 1
+        return int(place) if kind == "down_blocks" else count - 1 - int(place)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.variation
@@ -685,36 +890,50 @@ def _define():
         # Drawn even where they are not used: the tiles then lie as with them.
         drawn = {"turns": random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))}
         if "texture" in features:
-            shape = (batch_size, features["texture"]["tiles"].shape[1])
+            shape = (batch_size, features["texture"][_tiles(features["texture"])].shape[1])
             drawn["order"] = randn_tensor(shape, generator, device, torch.float32).argsort(dim=1)
         return drawn
 
 
-    def apply_variation(features: FeatureSet, batch_size: int, drawn: dict[str, torch.Tensor]) -> FeatureSet:
+    def _tiles(texture: dict[str, torch.Tensor]) -> str:
+        """The name of the tiles that are laid: where there are those of a larger canvas, the base reads it shrunk."""
+        return "layout_tiles" if "layout_tiles" in texture else "tiles"
+
+
+    def apply_variation(
+        features: FeatureSet, batch_size: int, drawn: dict[str, torch.Tensor], assignment: str = "light"
+    ) -> FeatureSet:
         """Settle for each sample what references leave open, as `draw_variation` drew it.
 
     (Of the order of the tiles the first one counts: `lay_tiles` goes on from it with what fits best.)
 
     Args:
         features: one entry of each granularity, of a batch that divides `batch_size`.
+        assignment: "light" keeps dark what is dark in the shape reference, "free" takes the turns that were drawn.
 
     Returns:
-        features whose `structure`, `sketch` and `tiles` are of batch `batch_size`; the others as they were.
+        features whose structures, `sketch` and tiles are of batch `batch_size`; the others as they were.
     """
         varied = {name: dict(parts) for name, parts in features.items()}
         if {"color", "shape"} <= set(features):
-            for key in {"structure", "sketch"} & set(features["shape"]):
+            structures = {"structure", "layout_structure"} & set(features["shape"])
+            for key in structures | ({"sketch"} & set(features["shape"])):
                 value = features["shape"][key]
                 varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
-            # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
             own = varied["shape"].pop("turn", None)
-            turns = drawn["turns"] if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
-            varied["shape"]["structure"] = turn_colors(varied["shape"]["structure"], turns)
+            for key in structures:
+                turn, light = own, varied["shape"].pop(key.replace("structure", "light"), None)
+                # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
+                if turn is None and light is not None and assignment == "light":
+                    turn = nearest_rotation(light)
+                turns = drawn["turns"] if turn is None else turn.repeat_interleave(batch_size // len(turn), dim=0)
+                varied["shape"][key] = turn_colors(varied["shape"][key], turns)
         if "texture" in features:
-            tiles = features["texture"]["tiles"]
+            key = _tiles(features["texture"])
+            tiles = features["texture"][key]
             tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
             rows = torch.arange(batch_size, device=tiles.device).unsqueeze(1)
-            varied["texture"]["tiles"] = tiles[rows, drawn["order"]]
+            varied["texture"][key] = tiles[rows, drawn["order"]]
         return varied
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -766,43 +985,6 @@ def _define():
 
     def _one_of_each(features: Any) -> FeatureSet:
         return {name: parts[0] if isinstance(parts, list) else parts for name, parts in features.items()}
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.quilting
-    # -----------------------------------------------------------------------------------------------------------------
-    TILE_OVERLAP = 6
-
-
-    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
-
-    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
-    Neighbors overlap by 6 pixels and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
-    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
-    """
-        batch, size = len(tiles), tiles.shape[2]
-        stride = size - TILE_OVERLAP
-        rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
-        canvas = tiles.new_zeros(batch, rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
-        ramp = (torch.arange(TILE_OVERLAP, device=tiles.device) + 1).to(tiles) / (TILE_OVERLAP + 1)
-        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
-        every = torch.arange(batch, device=tiles.device)
-        for row, column in product(range(rows), range(columns)):
-            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
-            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
-            if row:
-                above = slice(0, TILE_OVERLAP)
-                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
-                share[above] *= ramp[:, None]
-            if column:
-                left = (..., slice(0, TILE_OVERLAP))
-                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
-                share[left] *= ramp
-            chosen = cost.argmin(1)
-            used = used.index_put((every, chosen), price, accumulate=True)
-            blend = share * tiles[every, chosen] + (1 - share) * laid
-            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
-        return canvas[:, None, :height, :width]
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping
@@ -885,6 +1067,7 @@ def _define():
         num_tokens: tokens per granularity; equal, so that one matrix product serves all.
         token_dim: width of a token.
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
+        canvas_gain: contrast of the canvas of a larger picture after it was shrunk, which leaves little of it.
     """
 
         # Layers are used one by one, outside of `forward`, and an `nn.MultiheadAttention` reads its last projection's
@@ -904,6 +1087,7 @@ def _define():
             num_tokens: int = 8,
             token_dim: int = 128,
             map_stride: int = 2,
+            canvas_gain: float = 1.3,
         ):
             super().__init__()
             self.tokens = nn.ModuleDict(
@@ -1057,11 +1241,17 @@ def _define():
                 others = [means[:, names.index(name)] if name in names else zero for name in ("color", "texture")]
                 yield ("shape",), self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
             if "texture" in features:
-                yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
+                yield ("texture",), self.texture_residuals(self._canvas(features["texture"], canvas_size), sizes)
             if "color" in features and "shape" in features:
                 sketch = self.sketch(features, canvas_size)
                 middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
                 yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
+
+        def _canvas(self, texture: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+            """Tiles, quilted (B, 1, *size); or the canvas of a larger picture, shrunk."""
+            if "canvas" not in texture:
+                return lay_tiles(texture["tiles"], *size)
+            return self.config.canvas_gain * F.adaptive_avg_pool2d(texture["canvas"], size)
 
         def sketch(self, features: FeatureSet, size: tuple[int, int]) -> torch.Tensor:
             """Which color goes where, (B, 3, *size) in Lab: the palette laid into the regions, or what context knows.
@@ -1142,6 +1332,8 @@ def _define():
             is_unconditional: bool = False,
             generator: torch.Generator | list[torch.Generator] | None = None,
             is_settled: bool = False,
+            layout_size: tuple[int, int] | None = None,
+            assignment: str = "light",
         ) -> Conditioning | None:
             """Everything the UNet needs beside the text, for all steps: the one place where it is put together.
 
@@ -1155,6 +1347,9 @@ def _define():
             is_unconditional: whether B rows of the base model come first, as for classifier-free guidance.
             generator: draws what the references leave open, see `draw_variation`.
             is_settled: whether nothing is left open. (Of shape, a `turn` (B, 3, 3) says which region gets which color.)
+            layout_size: (height, width) in pixels of a larger picture that octaves make of what the UNet paints, of which
+                the features know (`MGEncoder.encode`); canvas and sketch are laid once, at that size.
+            assignment: of colors to regions, see `apply_variation`.
 
         Returns:
             rows in the order unconditional, contrasts, conditional; `None` where nothing has any strength.
@@ -1170,10 +1365,17 @@ def _define():
             elif any(present.any() for row in variants for _, present in row):
                 every = {name: parts for row in variants for own, _ in row for name, parts in own.items()}
                 drawn = draw_variation(every, count, generator)
-                variants = [[(apply_variation(own, count, drawn), present) for own, present in row] for row in variants]
+                variants = [
+                    [(apply_variation(own, count, drawn, assignment), present) for own, present in row] for row in variants
+                ]
             else:
                 return None  # before anything is drawn: what else the generator is for goes on as without references
-            sizes = down_block_sizes(self.config.block_strides, *latent_size)
+            sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
+            if layout_size is not None:
+                variants = [[(lay_out(own, layout_size), present) for own, present in row] for row in variants]
+                layout = join_layouts(
+                    self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
+                )
 
             def fuse(is_on: torch.Tensor) -> Fused:
                 rows = []
@@ -1189,7 +1391,14 @@ def _define():
             names = list(self.config.granularities)
             is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
             fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
-            return Conditioning(names, self.config.num_tokens, fused, factors)
+            return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+
+        @staticmethod
+        def _at_the_end(
+            row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None
+        ) -> list[tuple[FeatureSet, torch.Tensor]]:
+            """Sets with the strengths that they have in the last step, which octaves go on with."""
+            return row if factors is None else [(own, present * factors[-1].to(present)) for own, present in row]
 
         def _variants(
             self,
