@@ -244,7 +244,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             batch_size: number of samples the lists of lists must match.
             layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
                 shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
-                `layout_structure` (B, 3, *layout_size) and `layout_light` (B, 3, 3).
+                `layout_structure` (B, 3, *layout_size), `layout_shading` (B, 1, *layout_size), `layout_light` (B, 3, 3).
             texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
         Returns:
@@ -384,7 +384,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         else:
             laid = self._read_layout(name, fields, side)
         if branch.is_laid_out:
-            laid["layout_structure"] = lay_into(laid["layout_structure"], _pooled(region, size))
+            maps = {key: value for key, value in laid.items() if value.ndim == 4}
+            laid |= {key: lay_into(value, _pooled(region, size)) for key, value in maps.items()}
         return {key: value.half().to(self.dtype) for key, value in laid.items()}  # rounded as in cards
 
     def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
@@ -450,9 +451,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         if type(self.branches[granularity]).layout is not Branch.layout:
             layout = self._read_layout(granularity, fields, CARD_SIDE)
             if self.branches[granularity].is_laid_out:
-                layout["layout_structure"] = lay_into(
-                    layout["layout_structure"], torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
-                )
+                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
             kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
 

@@ -13,6 +13,9 @@ from .sketch import lay_palette
 from .strengths import joint_strength
 
 
+SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
 @dataclass
 class Layout:
     """What octaves read, of each picture; where a scale is 0 there is nothing.
@@ -38,11 +41,13 @@ def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
     tiles = laid.get("texture", {}).pop("layout_tiles", None)
     if tiles is not None:
         laid["texture"]["canvas"] = lay_tiles(tiles, *size)
-    structure = laid.get("shape", {}).pop("layout_structure", None)
+    structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
     if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
         area = laid["color"].get("area")
         area = area if area is None else F.interpolate(area, size, mode="area")
-        laid["shape"]["sketch"] = lay_palette(structure, laid["color"]["palette"], area)
+        sketch = lay_palette(structure, laid["color"]["palette"], area)
+        sketch[:, :1] = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+        laid["shape"]["sketch"] = sketch
     return laid
 
 

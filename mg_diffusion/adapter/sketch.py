@@ -68,14 +68,14 @@ def one_color_per_region(
     sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
     seeds = modes = values.gather(1, sample)
     for _ in range(3):
-        modes = _kernel_mean(modes, seeds, seeds, 0.15)
-    colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-    means = _kernel_mean(values, seeds, colors, 0.1)
+        modes = kernel_mean(modes, seeds, seeds, 0.15)
+    colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+    means = kernel_mean(values, seeds, colors, 0.1)
     # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
     return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
 
 
-def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
     """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
     # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
     query = torch.cat([at, torch.ones_like(at[..., :1])], 2)

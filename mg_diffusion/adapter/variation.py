@@ -54,7 +54,7 @@ def apply_variation(
     varied = {name: dict(parts) for name, parts in features.items()}
     if {"color", "shape"} <= set(features):
         structures = {"structure", "layout_structure"} & set(features["shape"])
-        for key in structures | ({"sketch"} & set(features["shape"])):
+        for key in structures | ({"sketch", "layout_shading"} & set(features["shape"])):
             value = features["shape"][key]
             varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
         own = varied["shape"].pop("turn", None)

@@ -8,7 +8,7 @@ from transformers import AutoBackbone, AutoConfig
 
 from .branch import Branch
 from .distances import as_shares
-from .structure import FIELD_WAVES, region_fields, structure_map
+from .structure import FIELD_WAVES, region_fields, shading, structure_map
 from .views import di_zenzo_gradient, gaussian_blur
 
 
@@ -103,7 +103,8 @@ class ShapeBranch(Branch):
         return shape_view(smooth, mask)
 
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"layout_structure": structure_map(smooth, mask)}
+        structure = structure_map(smooth, mask)
+        return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1]) * mask}
 
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         maps = self(**view)

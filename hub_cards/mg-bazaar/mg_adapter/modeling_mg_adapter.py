@@ -444,14 +444,14 @@ def _define():
         sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
         seeds = modes = values.gather(1, sample)
         for _ in range(3):
-            modes = _kernel_mean(modes, seeds, seeds, 0.15)
-        colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-        means = _kernel_mean(values, seeds, colors, 0.1)
+            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+        means = kernel_mean(values, seeds, colors, 0.1)
         # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
         return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
 
 
-    def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
         """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
         # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
         query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
@@ -602,6 +602,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.layout
     # -----------------------------------------------------------------------------------------------------------------
+    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
     @dataclass
     class Layout:
         """What octaves read, of each picture; where a scale is 0 there is nothing.
@@ -627,11 +630,13 @@ def _define():
         tiles = laid.get("texture", {}).pop("layout_tiles", None)
         if tiles is not None:
             laid["texture"]["canvas"] = lay_tiles(tiles, *size)
-        structure = laid.get("shape", {}).pop("layout_structure", None)
+        structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
         if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
             area = laid["color"].get("area")
             area = area if area is None else F.interpolate(area, size, mode="area")
-            laid["shape"]["sketch"] = lay_palette(structure, laid["color"]["palette"], area)
+            sketch = lay_palette(structure, laid["color"]["palette"], area)
+            sketch[:, :1] = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+            laid["shape"]["sketch"] = sketch
         return laid
 
 
@@ -917,7 +922,7 @@ def _define():
         varied = {name: dict(parts) for name, parts in features.items()}
         if {"color", "shape"} <= set(features):
             structures = {"structure", "layout_structure"} & set(features["shape"])
-            for key in structures | ({"sketch"} & set(features["shape"])):
+            for key in structures | ({"sketch", "layout_shading"} & set(features["shape"])):
                 value = features["shape"][key]
                 varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
             own = varied["shape"].pop("turn", None)

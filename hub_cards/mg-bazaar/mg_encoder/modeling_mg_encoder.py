@@ -892,9 +892,130 @@ def _define():
         return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.sketch
+    # -----------------------------------------------------------------------------------------------------------------
+    def lay_palette(
+        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
+    ) -> torch.Tensor:
+        """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
+
+    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
+    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
+
+    Args:
+        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
+            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
+            Of each the batch may be 1.
+
+    Returns:
+        (B, 3, H, W) Lab.
+    """
+        generator = torch.Generator().manual_seed(0)
+        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
+        turns[0] = torch.eye(3)
+        area = torch.ones_like(structure[:1, :1]) if area is None else area
+        batch = max(len(structure), len(palette), len(area))
+        values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
+        painted, colors = values, palette.float().expand(batch, -1, -1)
+        shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
+        shares = shares / shares.sum(1, keepdim=True)
+        for turn in turns.to(painted):
+            # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+            order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
+            wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
+            share = shares.gather(1, order)
+            reached = share.cumsum(1) - share / 2
+            painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
+            painted = (painted.unsqueeze(3) * turn.T).sum(2)
+        with torch.autocast(painted.device.type, enabled=False):
+            painted = one_color_per_region(painted, values, shares[..., :1])
+        return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
+        places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
+        below = places.long()
+        above = (below + 1).clamp(max=values.shape[1] - 1)
+        return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
+
+
+    def one_color_per_region(
+        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
+    ) -> torch.Tensor:
+        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+
+    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
+
+    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
+    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
+    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
+    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
+    """
+        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
+        seeds = modes = values.gather(1, sample)
+        for _ in range(3):
+            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+        means = kernel_mean(values, seeds, colors, 0.1)
+        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
+        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
+
+
+    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
+        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
+        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
+        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
+        value = F.pad(values, (0, 1))
+        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
+        return mean[:, 0, :, :3]
+
+
+    def _match_covariance(
+        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
+    ) -> torch.Tensor:
+        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
+        middle = (shares * target).sum(1, keepdim=True)
+        centered = colors - (shares * colors).sum(1, keepdim=True)
+        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
+        root, inverse = _power(have, 0.5), _power(have, -0.5)
+        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+
+
+    def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+        """Power of symmetric positive matrices (B, 3, 3)."""
+        variance, basis = torch.linalg.eigh(matrix)
+        return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
+
+
+    def random_turns(noise: torch.Tensor) -> torch.Tensor:
+        """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
+        q, r = torch.linalg.qr(noise)
+        return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+
+
+    def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+        """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+        u, _, vt = torch.linalg.svd(matrices.float())
+        return u @ vt
+
+
+    def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
+        # Written out: autocast would round a matrix product, and with it the order of the pixels.
+        turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
+        return turned.unflatten(2, structure.shape[2:])
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
     # -----------------------------------------------------------------------------------------------------------------
     CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
+    SHADING_LIMIT = 15.0  # Lab lightness; what differs more is a region of its own
     FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -921,6 +1042,19 @@ def _define():
         spread = ((cloud.square() * share).sum((1, 2), keepdim=True) + 0.05**2).sqrt()  # a flat picture has no regions
         turned = (u @ vt).transpose(1, 2) @ cloud / spread
         return torch.tanh(turned).view_as(smooth)
+
+
+    def shading(structure: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
+        """How light a place is beside what is alike in the structure map: folds, roundness, ribs. (B, 1, H, W), lightness.
+
+    What all places of a region have in common, its brightness, is taken out by kernel regression on the map.
+    """
+        values = structure.flatten(2).transpose(1, 2)
+        places = torch.linspace(0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2)
+        anchors, found = values.gather(1, sample.expand(-1, -1, 3)), lightness.flatten(1).unsqueeze(2).gather(1, sample)
+        common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(lightness)
+        return SHADING_LIMIT * torch.tanh((lightness - common) / SHADING_LIMIT)
 
 
     def nearest_turn(structure: torch.Tensor, colors: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -1087,7 +1221,8 @@ def _define():
             return shape_view(smooth, mask)
 
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-            return {"layout_structure": structure_map(smooth, mask)}
+            structure = structure_map(smooth, mask)
+            return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1]) * mask}
 
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             maps = self(**view)
@@ -1564,7 +1699,7 @@ def _define():
             batch_size: number of samples the lists of lists must match.
             layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
                 shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
-                `layout_structure` (B, 3, *layout_size) and `layout_light` (B, 3, 3).
+                `layout_structure` (B, 3, *layout_size), `layout_shading` (B, 1, *layout_size), `layout_light` (B, 3, 3).
             texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
         Returns:
@@ -1704,7 +1839,8 @@ def _define():
             else:
                 laid = self._read_layout(name, fields, side)
             if branch.is_laid_out:
-                laid["layout_structure"] = lay_into(laid["layout_structure"], _pooled(region, size))
+                maps = {key: value for key, value in laid.items() if value.ndim == 4}
+                laid |= {key: lay_into(value, _pooled(region, size)) for key, value in maps.items()}
             return {key: value.half().to(self.dtype) for key, value in laid.items()}  # rounded as in cards
 
         def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
@@ -1770,9 +1906,8 @@ def _define():
             if type(self.branches[granularity]).layout is not Branch.layout:
                 layout = self._read_layout(granularity, fields, CARD_SIDE)
                 if self.branches[granularity].is_laid_out:
-                    layout["layout_structure"] = lay_into(
-                        layout["layout_structure"], torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
-                    )
+                    whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                    layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
                 kept |= {key: value.half() for key, value in layout.items()}
             write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
 
