@@ -183,7 +183,7 @@ class Sampling:
 
     def check_components(self) -> None:
         """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
-        check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.detail_unet)
+        check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.mg_detail)
 
     def check_inputs(self, given: SimpleNamespace, height: int, width: int, batch_size: int) -> None:
         """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""

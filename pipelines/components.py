@@ -12,7 +12,7 @@ def bare(unet: torch.nn.Module) -> torch.nn.Module:
     return getattr(unet, "_orig_mod", unet)
 
 
-def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, detail_unet: Any = None) -> None:
+def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
     """Raise a ValueError unless these fit each other; those that are `None` are left out."""
     if unet is not None and vae is not None:
         found, latent = unet.config.in_channels, vae.config.latent_channels
@@ -25,12 +25,12 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, deta
         mg_adapter.check_unet(bare(unet))
     if mg_adapter is not None and mg_encoder is not None:
         mg_adapter.check_encoder(mg_encoder)
-    if detail_unet is not None:
-        found = detail_unet.config.in_channels, detail_unet.config.out_channels
+    if mg_detail is not None:
+        found = mg_detail.config.in_channels, mg_detail.config.out_channels
         wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
-        if found != wanted or detail_unet.config.class_embed_type != "timestep":
+        if found != wanted or mg_detail.config.class_embed_type != "timestep":
             raise ValueError(
-                f"`detail_unet` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
+                f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
                 f"{wanted[1]}, this one {found[0]} and {found[1]}."
             )
 

@@ -14,7 +14,7 @@ MOST_PIXELS = 2048**2
 
 
 class Detailed:
-    """What an optional `detail_unet` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
+    """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
 
     def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
         """(height, width) of what the UNet paints, and of the output where octaves lead to it.
@@ -22,7 +22,7 @@ class Detailed:
         Raises:
             ValueError: for a size that cannot be.
         """
-        if self.detail_unet is None:
+        if self.mg_detail is None:
             return self.default_size(given.height, given.width), None
         height, width = self.output_size(given.height, given.width, given.reference_image)
         octaves, unit = self.octaves(height, width)
@@ -43,7 +43,7 @@ class Detailed:
         """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
         side = math.sqrt(math.prod(self.default_size(None, None)))
         octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
-        halvings = 2 ** (len(self.detail_unet.config.block_out_channels) - 1)
+        halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
         return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
 
     def output_size(
@@ -59,9 +59,9 @@ class Detailed:
         Args:
             side: of a square of about the same area; aspect: width over height, at most 4 either way.
         """
-        if self.detail_unet is None:
+        if self.mg_detail is None:
             return self.default_size(height, width)
-        side = side or 2 * self.detail_unet.config.sample_size
+        side = side or 2 * self.mg_detail.config.sample_size
         shown = first_picture_size((reference_image or {}).get("shape"))
         if height is not None or width is not None or (shown is None and aspect is None):
             return side if height is None else height, side if width is None else width
@@ -87,7 +87,7 @@ class Detailed:
 
     def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
         """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
-        given, unet = call.given, self.detail_unet
+        given, unet = call.given, self.mg_detail
         image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
         layout = None if call.conditioning is None else call.conditioning.layout
         if layout is None:

@@ -58,7 +58,7 @@ class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
         image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
             [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
-        detail_unet ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
+        mg_detail ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
             training; it is no part of a Stable Diffusion.)
 
     Raises:

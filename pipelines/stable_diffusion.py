@@ -39,13 +39,13 @@ class OfStableDiffusion(
     """What a call hands over for Stable Diffusion 1 and 2."""
 
     tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
-    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae->detail_unet"
+    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae->mg_detail"
     _optional_components = [
         "text_encoder",
         "tokenizer",
         "mg_encoder",
         "mg_adapter",
-        "detail_unet",
+        "mg_detail",
         "image_encoder",
         "feature_extractor",
     ]
@@ -61,7 +61,7 @@ class OfStableDiffusion(
         mg_adapter: ModelMixin,
         image_encoder: CLIPVisionModelWithProjection = None,
         feature_extractor: CLIPImageProcessor = None,
-        detail_unet: UNet2DModel = None,
+        mg_detail: UNet2DModel = None,
     ):
         super().__init__()
         self.register_modules(
@@ -74,7 +74,7 @@ class OfStableDiffusion(
             mg_adapter=mg_adapter,
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
-            detail_unet=detail_unet,
+            mg_detail=mg_detail,
         )
         if unet is not None and unet.config.addition_embed_type is not None:
             raise ValueError(

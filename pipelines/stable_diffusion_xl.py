@@ -51,7 +51,7 @@ class OfStableDiffusionXL(
         "add_text_embeds",
         "add_time_ids",
     ]  # what a callback may replace
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae->detail_unet"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae->mg_detail"
     _optional_components = [
         "text_encoder",
         "text_encoder_2",
@@ -59,7 +59,7 @@ class OfStableDiffusionXL(
         "tokenizer_2",
         "mg_encoder",
         "mg_adapter",
-        "detail_unet",
+        "mg_detail",
         "image_encoder",
         "feature_extractor",
     ]
@@ -77,7 +77,7 @@ class OfStableDiffusionXL(
         mg_adapter: ModelMixin,
         image_encoder: CLIPVisionModelWithProjection = None,
         feature_extractor: CLIPImageProcessor = None,
-        detail_unet: UNet2DModel = None,
+        mg_detail: UNet2DModel = None,
         force_zeros_for_empty_prompt: bool = True,
     ):
         super().__init__()
@@ -93,7 +93,7 @@ class OfStableDiffusionXL(
             mg_adapter=mg_adapter,
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
-            detail_unet=detail_unet,
+            mg_detail=mg_detail,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.check_components()

@@ -51,6 +51,6 @@ def shipped(repository):
     from mg_diffusion.loading import load_pipeline
 
     pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
-    pipeline = MGPipeline(**{**pipeline.components, "detail_unet": None})
+    pipeline = MGPipeline(**{**pipeline.components, "mg_detail": None})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -372,7 +372,7 @@ def _define():
         return getattr(unet, "_orig_mod", unet)
 
 
-    def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, detail_unet: Any = None) -> None:
+    def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
         """Raise a ValueError unless these fit each other; those that are `None` are left out."""
         if unet is not None and vae is not None:
             found, latent = unet.config.in_channels, vae.config.latent_channels
@@ -385,12 +385,12 @@ def _define():
             mg_adapter.check_unet(bare(unet))
         if mg_adapter is not None and mg_encoder is not None:
             mg_adapter.check_encoder(mg_encoder)
-        if detail_unet is not None:
-            found = detail_unet.config.in_channels, detail_unet.config.out_channels
+        if mg_detail is not None:
+            found = mg_detail.config.in_channels, mg_detail.config.out_channels
             wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
-            if found != wanted or detail_unet.config.class_embed_type != "timestep":
+            if found != wanted or mg_detail.config.class_embed_type != "timestep":
                 raise ValueError(
-                    f"`detail_unet` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
+                    f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
                 f"{wanted[1]}, this one {found[0]} and {found[1]}."
                 )
 
@@ -1273,7 +1273,7 @@ def _define():
 
         def check_components(self) -> None:
             """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
-            check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.detail_unet)
+            check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.mg_detail)
 
         def check_inputs(self, given: SimpleNamespace, height: int, width: int, batch_size: int) -> None:
             """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""
@@ -1726,13 +1726,13 @@ def _define():
         """What a call hands over for Stable Diffusion 1 and 2."""
 
         tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
-        model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae->detail_unet"
+        model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae->mg_detail"
         _optional_components = [
             "text_encoder",
             "tokenizer",
             "mg_encoder",
             "mg_adapter",
-            "detail_unet",
+            "mg_detail",
             "image_encoder",
             "feature_extractor",
         ]
@@ -1748,7 +1748,7 @@ def _define():
             mg_adapter: ModelMixin,
             image_encoder: CLIPVisionModelWithProjection = None,
             feature_extractor: CLIPImageProcessor = None,
-            detail_unet: UNet2DModel = None,
+            mg_detail: UNet2DModel = None,
         ):
             super().__init__()
             self.register_modules(
@@ -1761,7 +1761,7 @@ def _define():
                 mg_adapter=mg_adapter,
                 image_encoder=image_encoder,
                 feature_extractor=feature_extractor,
-                detail_unet=detail_unet,
+                mg_detail=mg_detail,
             )
             if unet is not None and unet.config.addition_embed_type is not None:
                 raise ValueError(
@@ -1950,7 +1950,7 @@ def _define():
 
 
     class Detailed:
-        """What an optional `detail_unet` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
+        """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
 
         def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
             """(height, width) of what the UNet paints, and of the output where octaves lead to it.
@@ -1958,7 +1958,7 @@ def _define():
         Raises:
             ValueError: for a size that cannot be.
         """
-            if self.detail_unet is None:
+            if self.mg_detail is None:
                 return self.default_size(given.height, given.width), None
             height, width = self.output_size(given.height, given.width, given.reference_image)
             octaves, unit = self.octaves(height, width)
@@ -1979,7 +1979,7 @@ def _define():
             """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
             side = math.sqrt(math.prod(self.default_size(None, None)))
             octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
-            halvings = 2 ** (len(self.detail_unet.config.block_out_channels) - 1)
+            halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
             return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
 
         def output_size(
@@ -1995,9 +1995,9 @@ def _define():
         Args:
             side: of a square of about the same area; aspect: width over height, at most 4 either way.
         """
-            if self.detail_unet is None:
+            if self.mg_detail is None:
                 return self.default_size(height, width)
-            side = side or 2 * self.detail_unet.config.sample_size
+            side = side or 2 * self.mg_detail.config.sample_size
             shown = first_picture_size((reference_image or {}).get("shape"))
             if height is not None or width is not None or (shown is None and aspect is None):
                 return side if height is None else height, side if width is None else width
@@ -2023,7 +2023,7 @@ def _define():
 
         def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
             """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
-            given, unet = call.given, self.detail_unet
+            given, unet = call.given, self.mg_detail
             image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
             layout = None if call.conditioning is None else call.conditioning.layout
             if layout is None:
@@ -2466,7 +2466,7 @@ def _define():
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
         image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
             [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
-        detail_unet ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
+        mg_detail ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
             training; it is no part of a Stable Diffusion.)
 
     Raises:

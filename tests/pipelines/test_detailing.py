@@ -19,7 +19,7 @@ def picture(seed, size=(48, 48)):
 
 
 @pytest.fixture(scope="module")
-def detail_unet():
+def mg_detail():
     torch.manual_seed(0)
     unet = build_detail_unet((16, 32), sample_size=LARGE // 2).eval()
     torch.nn.init.normal_(unet.conv_out.weight, std=0.05)
@@ -27,8 +27,8 @@ def detail_unet():
 
 
 @pytest.fixture(scope="module")
-def pipe(tmp_path_factory, detail_unet):
-    pipe = MGPipeline(**tiny_components(tmp_path_factory.mktemp("tokenizer"), vae="haar"), detail_unet=detail_unet)
+def pipe(tmp_path_factory, mg_detail):
+    pipe = MGPipeline(**tiny_components(tmp_path_factory.mktemp("tokenizer"), vae="haar"), mg_detail=mg_detail)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -36,7 +36,7 @@ def pipe(tmp_path_factory, detail_unet):
 @pytest.fixture(scope="module")
 def small(pipe):
     """The same without the detail network."""
-    return MGPipeline.from_pipe(pipe, detail_unet=None)
+    return MGPipeline.from_pipe(pipe, mg_detail=None)
 
 
 REFERENCES = {"color": picture(1), "texture": picture(2), "shape": picture(3)}
@@ -195,7 +195,7 @@ def test_a_detail_network_that_does_not_fit_is_refused(pipe):
     other = UNet2DModel(sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32,), norm_num_groups=8,
                         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))  # fmt: skip
     with pytest.raises(ValueError, match="detail network.*takes 46 channels and gives 12, this one 3 and 3"):
-        MGPipeline.from_pipe(pipe, detail_unet=other)
+        MGPipeline.from_pipe(pipe, mg_detail=other)
 
 
 def test_it_is_saved_and_loaded_with_the_pipeline(pipe, tmp_path):
