@@ -9,11 +9,8 @@ import torch.nn.functional as F
 from ..encoder.views import lab_to_rgb
 from ..features import FeatureSet
 from .quilting import lay_tiles
-from .sketch import lay_palette
+from .sketch import lay_palette, shaded
 from .strengths import joint_strength
-
-
-SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
 
 
 @dataclass
@@ -46,8 +43,7 @@ def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
         area = laid["color"].get("area")
         area = area if area is None else F.interpolate(area, size, mode="area")
         sketch = lay_palette(structure, laid["color"]["palette"], area)
-        sketch[:, :1] = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
-        laid["shape"]["sketch"] = sketch
+        laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
     return laid
 
 

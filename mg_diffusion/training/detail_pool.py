@@ -13,19 +13,18 @@ import torch
 from tqdm import tqdm
 
 from mg_diffusion.adapter.quilting import lay_tiles
-from mg_diffusion.adapter.sketch import lay_palette, turn_colors
+from mg_diffusion.adapter.sketch import lay_palette, shaded, turn_colors
 from mg_diffusion.encoder.shape import shape_view
-from mg_diffusion.encoder.structure import nearest_turn
+from mg_diffusion.encoder.structure import nearest_turn, shading
 from mg_diffusion.encoder.texture import draw_tiles, texture_view
 from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
-from mg_diffusion.modeling_mg_adapter import MGAdapter
-from mg_diffusion.modeling_mg_encoder import MGEncoder
 
-from . import crossings
 from .caching import Tensors, cached, code_fingerprint, picture_fingerprint
 from .crossings import flatten_regions, lab_to_rgb
 
 
+# What is laid out depends on the files of these, and on no other of encoder and adapter.
+LAID_BY = (lay_tiles, lay_palette, shape_view, nearest_turn, texture_view, rgb_to_lab, flatten_regions)
 CHUNK = 100  # pictures of a file
 BATCH = 4
 NUM_TILES = 96
@@ -80,7 +79,7 @@ def lay_out_photos(rgb: torch.Tensor, num_crossings: int, seed: int) -> Tensors:
     Returns:
         `rgb`; `smooth` (N, 3, S, S) half, Lab; `detail` and `quilt` (N, 1, S, S) half, their texture in place and
         shuffled; `sketch` (N, 3, S, S) uint8; `crossed` (M, 3, S, S) half, Lab, the colors of one in the cleaned regions
-        of another; `crossed_sketch` (M, 3, S, S) uint8, as the adapter gives them.
+        of another, with its folds; `crossed_sketch` (M, 3, S, S) uint8, as the adapter gives them.
     """
     side = rgb.shape[3]
 
@@ -90,22 +89,27 @@ def lay_out_photos(rgb: torch.Tensor, num_crossings: int, seed: int) -> Tensors:
         mask = torch.ones_like(lab[:, :1])
         texture, structure = texture_view(lab, smooth, mask), shape_view(smooth, mask)["structure"]
         turned = turn_colors(structure, nearest_turn(structure.flatten(2), smooth.flatten(2)))
+        folds = shading(structure, smooth[:, :1])
         return {
             "smooth": smooth.half(),
             "detail": texture["detail"].half(),
             "quilt": _quilt(texture["detail"], texture["weight"], side, seed + batch.start),
-            "sketch": _to_bytes(lay_palette(turned, colors_of(smooth))),
+            "sketch": _to_bytes(shaded(lay_palette(turned, colors_of(smooth)), folds)),
             "turned": turned,
+            "folds": folds,
         }
 
     photos = _joined(photo, len(rgb))
-    turned = photos.pop("turned")
+    turned, folds = photos.pop("turned"), photos.pop("folds")
     color, shape = np.random.default_rng([13, seed]).integers(0, len(rgb), (2, num_crossings))
 
     def crossing(batch: slice) -> Tensors:
         palette = colors_of(photos["smooth"][color[batch]].float())
-        sketch = lay_palette(turned[shape[batch]], palette)
-        return {"crossed": flatten_regions(sketch).half(), "crossed_sketch": _to_bytes(sketch)}
+        sketch, own = lay_palette(turned[shape[batch]], palette), folds[shape[batch]]
+        return {
+            "crossed": shaded(flatten_regions(sketch), own).half(),
+            "crossed_sketch": _to_bytes(shaded(sketch, own)),
+        }
 
     return {"rgb": rgb, **photos, **_joined(crossing, num_crossings)}
 
@@ -130,7 +134,7 @@ def build_rows(
     Args:
         photos: (N, 3, S, S) uint8; materials: (M, 3, s, s) uint8. Without materials the photographs' own texture is all.
     """
-    side, code = photos.shape[3], code_fingerprint(build_rows, crossings, MGAdapter, MGEncoder)
+    side, code = photos.shape[3], code_fingerprint(build_rows, *LAID_BY)
 
     def chunks_of(kind: str, rgb: torch.Tensor, make: Callable[[torch.Tensor, int], Tensors]) -> list[Tensors]:
         found = []

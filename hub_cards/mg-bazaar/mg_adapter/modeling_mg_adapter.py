@@ -380,6 +380,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.sketch
     # -----------------------------------------------------------------------------------------------------------------
+    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
     def lay_palette(
         structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
     ) -> torch.Tensor:
@@ -417,6 +420,12 @@ def _define():
         with torch.autocast(painted.device.type, enabled=False):
             painted = one_color_per_region(painted, values, shares[..., :1])
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
+        """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
+        lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+        return torch.cat([lightness, sketch[:, 1:]], 1)
 
 
     def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
@@ -602,9 +611,6 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.layout
     # -----------------------------------------------------------------------------------------------------------------
-    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
-
-
     @dataclass
     class Layout:
         """What octaves read, of each picture; where a scale is 0 there is nothing.
@@ -635,8 +641,7 @@ def _define():
             area = laid["color"].get("area")
             area = area if area is None else F.interpolate(area, size, mode="area")
             sketch = lay_palette(structure, laid["color"]["palette"], area)
-            sketch[:, :1] = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
-            laid["shape"]["sketch"] = sketch
+            laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
         return laid
 
 

@@ -894,6 +894,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.sketch
     # -----------------------------------------------------------------------------------------------------------------
+    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
     def lay_palette(
         structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
     ) -> torch.Tensor:
@@ -931,6 +934,12 @@ def _define():
         with torch.autocast(painted.device.type, enabled=False):
             painted = one_color_per_region(painted, values, shares[..., :1])
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
+        """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
+        lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+        return torch.cat([lightness, sketch[:, 1:]], 1)
 
 
     def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
