@@ -57,14 +57,14 @@ class Visitor:
 
     Args:
         url: of the server; folder: where it takes results home to; files: by the names of inputs.
-        seed: of what it asks for; steps: of every picture.
+        seed: of what it asks for; steps, size: of every picture.
     """
 
-    def __init__(self, url: str, folder: Path, files: dict[str, str], seed: int, steps: int):
+    def __init__(self, url: str, folder: Path, files: dict[str, str], seed: int, steps: int, size: int = 256):
         from gradio_client import Client
 
         self.client = Client(url, verbose=False, download_files=str(folder))
-        self.files, self.steps, self.chance = files, steps, random.Random(seed)
+        self.files, self.settings, self.chance = files, {"steps": steps, "size": str(size)}, random.Random(seed)
 
     def ask(self, kind: str) -> None:
         """One thing, as someone at the page asks for it; results are downloaded."""
@@ -73,7 +73,7 @@ class Visitor:
         wanted = ("texture_picture", "shape_picture", *(("photo", "mask") if kind == "edit" else ()))
         given = {name: handle_file(self.files[name]) for name in wanted}
         given |= {"color_palette": "#023047, #219ebc:2, #8ecae6", "seed": self.chance.randrange(1000)}
-        self.client.predict(**given, steps=self.steps, **MORE.get(kind, {}), api_name=f"/{kind}")
+        self.client.predict(**given, **self.settings, **MORE.get(kind, {}), api_name=f"/{kind}")
 
     def record(self, kind: str) -> Record:
         """How it went: `kind`, `seconds`, `outcome` ("done", "refused" or "failed") and `message`."""
@@ -90,7 +90,13 @@ class Visitor:
 
 
 def visit(
-    url: str, clients: int, seconds: float, steps: int, records: list[Record] | None = None, pause: float = 1.0
+    url: str,
+    clients: int,
+    seconds: float,
+    steps: int,
+    size: int = 256,
+    records: list[Record] | None = None,
+    pause: float = 1.0,
 ) -> list[Record]:
     """What clients ask for until the time is up; what was begun before then is waited for.
 
@@ -100,7 +106,7 @@ def visit(
     records = [] if records is None else records
     with tempfile.TemporaryDirectory() as folder:
         files = draw_files(Path(folder))
-        visitors = [Visitor(url, Path(folder), files, number, steps) for number in range(clients)]
+        visitors = [Visitor(url, Path(folder), files, number, steps, size) for number in range(clients)]
         until = time.monotonic() + seconds
 
         def stay(visitor: Visitor) -> None:

@@ -25,7 +25,7 @@ from demo.jobs import Job
 from demo.models import Loaded, Models
 from demo.nearness import as_table, nearness
 from demo.safety import Check, hold_back
-from demo.settings import MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
+from demo.settings import ASPECTS, MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
 from demo.shelf import Shelf
 from mg_diffusion.attribution import draw_attribution
 from mg_diffusion.granularities import GRANULARITIES
@@ -131,6 +131,15 @@ class Studio:
                 **options,
             )
 
+    def make(
+        self, loaded: Loaded, references: dict[str, list[Any]], settings: Settings, *watched: Any, **options: Any
+    ):
+        """One call of the pipeline that generates, in the size and aspect that are asked for."""
+        aspect = ASPECTS[settings.aspect]
+        size = loaded.pipe.output_size(None, None, references, settings.size, aspect)
+        options |= {"height": size[0], "width": size[1]}
+        return self.run(loaded.pipe, references, settings, *watched, **options)
+
     def save(
         self,
         image: PIL.Image.Image,
@@ -154,7 +163,7 @@ class Studio:
         references = self.read(given, loaded)
         arguments, job, paths = self.arguments(references), Job(settings.count, **watch), []
         for seed in range(settings.seed, settings.seed + settings.count):
-            image = self.run(loaded.pipe, arguments, settings, seed, job).images[0]
+            image = self.make(loaded, arguments, settings, seed, job).images[0]
             paths.append(self.save(image, f"seed-{seed}", loaded, settings, references, seed=seed))
         return paths
 
@@ -205,7 +214,7 @@ class Studio:
             for first in across.values:
                 scales = {**settings.scales, across.granularity: first}
                 scales |= {} if down is None else {down.granularity: second}
-                image = self.run(loaded.pipe, arguments, settings, settings.seed, job, scales).images[0]
+                image = self.make(loaded, arguments, settings, settings.seed, job, scales).images[0]
                 caption = ", ".join(f"{axis.granularity} {scales[axis.granularity]:g}" for axis in axes)
                 name = caption.replace(", ", "-").replace(" ", "-")
                 more = {"seed": settings.seed, "granularity_scale": scales}
@@ -225,7 +234,7 @@ class Studio:
         if not references:
             raise ValueError("There is no reference to explain. Give at least one.")
         arguments, job = self.arguments(references), Job(1, **watch)
-        made = self.run(loaded.pipe, arguments, settings, settings.seed, job, return_attribution=True)
+        made = self.make(loaded, arguments, settings, settings.seed, job, return_attribution=True)
         path = self.save(made.images[0], "explained", loaded, settings, references, seed=settings.seed)
         drawn = self.shelf.new("attribution.png")
         shown = made.images[0].resize((SHOWN, SHOWN), PIL.Image.Resampling.LANCZOS)
@@ -274,6 +283,6 @@ class Studio:
         mixed = [{"image": self.argument(one), "weight": weight} for one, weight in weighted]
         seen = views.see(loaded.pipe.mg_encoder, name, mixed, loaded.pipe.default_size(None, None))
         arguments, job = {**self.arguments(references), name: mixed}, Job(1, **watch)
-        image = self.run(loaded.pipe, arguments, settings, settings.seed, job).images[0]
+        image = self.make(loaded, arguments, settings, settings.seed, job).images[0]
         more = {"command": "demo.mix", "seed": settings.seed, "mixed": {"granularity": name, "share": share}}
         return seen, self.save(image, "mix", loaded, settings, {**references, name: rows}, **more)

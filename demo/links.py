@@ -11,7 +11,21 @@ from typing import Any
 from urllib.parse import urlencode
 
 from demo.references import DRAWN_TEXTURES, PALETTES, SHAPE_COLORS
-from demo.settings import MAX_GUIDANCE, MAX_SCALE, MAX_SEED, MAX_STEPS, Settings, choice, number, start_guidance, whole
+from demo.settings import (
+    ASPECT,
+    ASPECTS,
+    MAX_GUIDANCE,
+    MAX_SCALE,
+    MAX_SEED,
+    MAX_STEPS,
+    SIZE,
+    SIZES,
+    Settings,
+    choice,
+    number,
+    start_guidance,
+    whole,
+)
 from demo.uploads import read_palette
 from mg_diffusion.granularities import GRANULARITIES
 
@@ -35,7 +49,9 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
         "prompt": lambda text: Settings(dict.fromkeys(GRANULARITIES, 1.0), text).prompt,
         "seed": lambda text: whole(read_number(text), "The seed", 0, MAX_SEED),
         "steps": lambda text: whole(read_number(text), "The number of steps", 1, MAX_STEPS),
+        "size": lambda text: choice(text, "The size", tuple(map(str, SIZES))),
         "guidance": lambda text: number(read_number(text), "Guidance", 1, MAX_GUIDANCE),
+        "aspect": lambda text: choice(text, "The aspect", tuple(ASPECTS)),
         "tab": lambda text: choice(text, "A tab", TABS),
         "model": lambda text: choice(text, "A model", tuple(models)),
     }
@@ -66,7 +82,14 @@ def read_color(text: str) -> str:
 
 def write(values: Mapping[str, Any]) -> str:
     """The query string that `parse` reads back, without what is as it is at the start."""
-    plain = {**dict.fromkeys(STRENGTHS, 1.0), "prompt": "", "steps": 20, "tab": "generate"}
+    plain = {
+        **dict.fromkeys(STRENGTHS, 1.0),
+        "prompt": "",
+        "steps": 20,
+        "size": str(SIZE),
+        "aspect": ASPECT,
+        "tab": "generate",
+    }
     plain["guidance"] = start_guidance()
     kept = {name: value for name, value in values.items() if value not in (None, "") and value != plain.get(name)}
     if "color" in kept:

@@ -10,6 +10,9 @@ from mg_diffusion.granularities import GRANULARITIES
 
 MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 4, 300, 2**31 - 1
 MAX_SWEEP, MAX_FEATHER, MAX_ADDED, MAX_GUIDANCE = 7, 64, 512, 15.0
+SIZES = (64, 128, 256, 512)  # sides of a square with the area of the picture
+ASPECTS = {"as the shape": None, "1:1": 1.0, "3:2": 1.5, "2:3": 2 / 3, "2:1": 2.0, "1:2": 0.5}  # width over height
+SIZE, ASPECT = 256, "as the shape"
 GUIDANCE = 1.5  # as the pipelines have it
 
 
@@ -59,6 +62,8 @@ class Settings:
     count: int = 1
     keep: bool = True  # whether references travel in the results
     guidance: float = GUIDANCE  # 1 is off
+    size: int = SIZE  # of pictures of models with a detail network
+    aspect: str = ASPECT
 
     def __post_init__(self):
         if set(self.scales) != set(GRANULARITIES):
@@ -73,6 +78,10 @@ class Settings:
         object.__setattr__(self, "seed", whole(self.seed, "The seed", 0, MAX_SEED - MAX_COUNT))
         object.__setattr__(self, "steps", whole(self.steps, "The number of steps", 1, MAX_STEPS))
         object.__setattr__(self, "guidance", number(self.guidance, "Guidance", 1, MAX_GUIDANCE))
+        if whole(self.size, "The size", min(SIZES), max(SIZES)) not in SIZES:
+            raise ValueError(f"The size must be one of {', '.join(map(str, SIZES))}, got {self.size}.")
+        object.__setattr__(self, "size", int(self.size))
+        choice(self.aspect, "The aspect", tuple(ASPECTS))
         object.__setattr__(self, "count", whole(self.count, "The number of pictures", 1, MAX_COUNT))
 
     @property
@@ -82,6 +91,8 @@ class Settings:
             "prompt": self.prompt,
             "num_inference_steps": self.steps,
             "guidance_scale": self.guidance,
+            "size": self.size,
+            "aspect": self.aspect,
         }
 
 

@@ -45,6 +45,7 @@ from .adapter.layers import (
     down_block_sizes,
     zero_module,
 )
+from .adapter.layout import join_layouts, lay_out
 from .adapter.quilting import lay_tiles
 from .adapter.regions import join_regions, split_regions
 from .adapter.sketch import lay_palette, turn_colors
@@ -69,6 +70,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         num_tokens: tokens per granularity; equal, so that one matrix product serves all.
         token_dim: width of a token.
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
+        canvas_gain: contrast of the canvas of a larger picture after it was shrunk, which leaves little of it.
     """
 
     # Layers are used one by one, outside of `forward`, and an `nn.MultiheadAttention` reads its last projection's
@@ -88,6 +90,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         num_tokens: int = 8,
         token_dim: int = 128,
         map_stride: int = 2,
+        canvas_gain: float = 1.3,
     ):
         super().__init__()
         self.tokens = nn.ModuleDict(
@@ -241,11 +244,17 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             others = [means[:, names.index(name)] if name in names else zero for name in ("color", "texture")]
             yield ("shape",), self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
         if "texture" in features:
-            yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
+            yield ("texture",), self.texture_residuals(self._canvas(features["texture"], canvas_size), sizes)
         if "color" in features and "shape" in features:
             sketch = self.sketch(features, canvas_size)
             middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
             yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
+
+    def _canvas(self, texture: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """Tiles, quilted (B, 1, *size); or the canvas of a larger picture, shrunk."""
+        if "canvas" not in texture:
+            return lay_tiles(texture["tiles"], *size)
+        return self.config.canvas_gain * F.adaptive_avg_pool2d(texture["canvas"], size)
 
     def sketch(self, features: FeatureSet, size: tuple[int, int]) -> torch.Tensor:
         """Which color goes where, (B, 3, *size) in Lab: the palette laid into the regions, or what context knows.
@@ -326,6 +335,8 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         is_unconditional: bool = False,
         generator: torch.Generator | list[torch.Generator] | None = None,
         is_settled: bool = False,
+        layout_size: tuple[int, int] | None = None,
+        assignment: str = "light",
     ) -> Conditioning | None:
         """Everything the UNet needs beside the text, for all steps: the one place where it is put together.
 
@@ -339,6 +350,9 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             is_unconditional: whether B rows of the base model come first, as for classifier-free guidance.
             generator: draws what the references leave open, see `draw_variation`.
             is_settled: whether nothing is left open. (Of shape, a `turn` (B, 3, 3) says which region gets which color.)
+            layout_size: (height, width) in pixels of a larger picture that octaves make of what the UNet paints, of which
+                the features know (`MGEncoder.encode`); canvas and sketch are laid once, at that size.
+            assignment: of colors to regions, see `apply_variation`.
 
         Returns:
             rows in the order unconditional, contrasts, conditional; `None` where nothing has any strength.
@@ -354,10 +368,17 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         elif any(present.any() for row in variants for _, present in row):
             every = {name: parts for row in variants for own, _ in row for name, parts in own.items()}
             drawn = draw_variation(every, count, generator)
-            variants = [[(apply_variation(own, count, drawn), present) for own, present in row] for row in variants]
+            variants = [
+                [(apply_variation(own, count, drawn, assignment), present) for own, present in row] for row in variants
+            ]
         else:
             return None  # before anything is drawn: what else the generator is for goes on as without references
-        sizes = down_block_sizes(self.config.block_strides, *latent_size)
+        sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
+        if layout_size is not None:
+            variants = [[(lay_out(own, layout_size), present) for own, present in row] for row in variants]
+            layout = join_layouts(
+                self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
+            )
 
         def fuse(is_on: torch.Tensor) -> Fused:
             rows = []
@@ -373,7 +394,14 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         names = list(self.config.granularities)
         is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
         fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
-        return Conditioning(names, self.config.num_tokens, fused, factors)
+        return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+
+    @staticmethod
+    def _at_the_end(
+        row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None
+    ) -> list[tuple[FeatureSet, torch.Tensor]]:
+        """Sets with the strengths that they have in the last step, which octaves go on with."""
+        return row if factors is None else [(own, present * factors[-1].to(present)) for own, present in row]
 
     def _variants(
         self,

@@ -27,6 +27,8 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from .adapter.quilting import lay_tiles
+from .encoder.branch import Branch
 from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
 from .encoder.granularity_cards import CARD, hash_of, is_card, open_card, write_card
@@ -37,19 +39,32 @@ from .encoder.references import (
     parse_palette,
     read_reference,
     read_region,
+    read_scale,
     read_weight,
     sort_by_sample,
 )
 from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
-from .encoder.texture import TILE, TextureBranch
+from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
 from .encoder.views import edge_preserving_smooth, rgb_to_lab
 from .features import Features
 from .granularities import GRANULARITIES
 from .model_files import SavedWithCode
 
 
+CARD_SIDE = 256  # of a square with the area of the largest picture that a card serves
 BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
+
+
+def _light_of(structure: torch.Tensor, rgb: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The turn of a structure map with which dark regions stay dark."""
+    colors = rgb_to_lab(rgb).flatten(2)
+    return nearest_turn(structure.flatten(2), colors, mask.flatten(2)).to(structure)
+
+
+def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+    """A region at another size; everywhere if there is none."""
+    return torch.ones(1, 1, *size) if region is None else F.adaptive_avg_pool2d(region, size)
 
 
 class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
@@ -123,18 +138,19 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return self.branches["shape"].channels if "shape" in self.branches else ()
 
     # -- step 1: preprocess -------------------------------------------------------------------------------------------
-    def load(self, reference: Any) -> dict[str, torch.Tensor]:
+    def load(self, reference: Any, side: float | None = None) -> dict[str, torch.Tensor]:
         """Read one reference and bring it to the working size.
 
         Args:
-            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
+            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
+            side: of a square with the area of what it is brought to; `sample_size` if not given.
 
         Returns:
             `rgb` (1, 3, h, w) in [0, 1], `mask` (1, 1, h, w) in [0, 1], `weight` float.
         """
         rgb, mask, weight = read_reference(reference)
         height, width = rgb.shape[2:]
-        size = self._working_size(height, width)
+        size = self._working_size(height, width, side)
         if size != (height, width):
             rgb = F.interpolate(rgb, size=size, mode="bicubic", antialias=True).clamp(0, 1)
             mask = F.interpolate(mask, size=size, mode="area")
@@ -145,9 +161,9 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             )
         return {"rgb": rgb, "mask": mask, "weight": weight}
 
-    def _working_size(self, height: int, width: int) -> tuple[int, int]:
+    def _working_size(self, height: int, width: int, side: float | None = None) -> tuple[int, int]:
         """Sides of the working picture: the area of `sample_size ** 2`, multiples of 8, at least one tile."""
-        scale = self.config.sample_size / math.sqrt(height * width)
+        scale = (side or self.config.sample_size) / math.sqrt(height * width)
         sides = [max(8 * round(side * scale / 8), 8 * -(-TILE // 8)) for side in (height, width)]
         return sides[0], sides[1]
 
@@ -208,7 +224,14 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return {name: self.branches[name].distance(lab, targets[name], mask) for name in names}
 
     @torch.no_grad()
-    def encode(self, references: dict[str, Any], size: tuple[int, int], batch_size: int = 1) -> Features:
+    def encode(
+        self,
+        references: dict[str, Any],
+        size: tuple[int, int],
+        batch_size: int = 1,
+        layout_size: tuple[int, int] | None = None,
+        texture_scale: float = 1.0,
+    ) -> Features:
         """Features of references, ready for `MGAdapter`.
 
         Args:
@@ -219,11 +242,15 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
                 what regions leave goes to those without one.
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
+            layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
+                shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
+                `layout_structure` (B, 3, *layout_size), `layout_shading` (B, 1, *layout_size), `layout_light` (B, 3, 3).
+            texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
         Returns:
             Features whose batch dimension is 1 (shared by all samples) or `batch_size`: of a granularity one entry, or,
-            where references have regions, one for each, with its `region` (B, 1, *size); those of a place sum to at
-            most 1.
+            where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
+            those of a place sum to at most 1.
 
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
@@ -238,7 +265,10 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
                 raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
             if reference is None:
                 continue
-            rows = [self._encode_row(name, row, size) for row in sort_by_sample(name, reference, batch_size)]
+            rows = [
+                self._encode_row(name, row, size, layout_size, texture_scale)
+                for row in sort_by_sample(name, reference, batch_size)
+            ]
             kinds = {tuple("region" in parts for parts in row) for row in rows}
             if len(kinds) > 1:
                 raise ValueError(
@@ -290,32 +320,43 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             )
         return features
 
-    def _encode_row(self, name: str, row: list[Any], size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
+    def _encode_row(
+        self,
+        name: str,
+        row: list[Any],
+        size: tuple[int, int],
+        layout_size: tuple[int, int] | None,
+        texture_scale: float,
+    ) -> list[dict[str, torch.Tensor]]:
         """The average of what one sample has for the whole picture, or one entry for each of its regions."""
-        given = [item.get("region") if isinstance(item, dict) else None for item in row]
-        regions = [None if region is None else read_region(region, size) for region in given]
-        encoded = [(*self._encode_one(name, item, size, at), at) for item, at in zip(row, regions, strict=True)]
+        encoded = []
+        for item in row:
+            fields = item if isinstance(item, dict) else {"image": item}
+            region = None if fields.get("region") is None else read_region(fields["region"], layout_size or size)
+            scale = read_scale(name, fields, texture_scale)
+            parts, weight = self._encode_one(name, fields, size, region, scale)
+            if layout_size is not None:
+                parts |= self._layout(name, fields, layout_size, region, scale)
+            encoded.append((parts, weight, region))
         return merge(encoded, self.branches[name].shared_out)
 
     def _encode_one(
-        self, name: str, reference: Any, size: tuple[int, int], region: torch.Tensor | None
+        self, name: str, fields: dict[str, Any], size: tuple[int, int], region: torch.Tensor | None, scale: float
     ) -> tuple[dict[str, torch.Tensor], float]:
         """Features of one reference, of shape laid into its region if it has one (`read_region`), and its weight."""
-        fields = reference if isinstance(reference, dict) else {"image": reference}
         if is_card(fields.get("image")):
             kept, weight = open_card(fields, name, self.fingerprint(name)), read_weight(fields)
         else:
-            kept, weight = self._kept(name, reference)
+            kept, weight = self._kept(name, fields, scale)
         if not self.branches[name].is_laid_out:
             return {key: value.to(self.device, self.dtype) for key, value in kept.items()}, weight
         # The shape is laid out over the picture to be made, or over its region there, whatever its aspect ratio.
-        region = torch.ones(1, 1, *size) if region is None else region
-        laid = {key: lay_into(value.to(self.device), region) for key, value in kept.items()}
-        return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name][0], weight
+        light = {"light": kept.pop("light").to(self.device, self.dtype)} if "light" in kept else {}
+        laid = {key: lay_into(value.to(self.device), _pooled(region, size)) for key, value in kept.items()}
+        return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name][0] | light, weight
 
-    def _kept(self, name: str, reference: Any) -> tuple[dict[str, torch.Tensor], float]:
+    def _kept(self, name: str, fields: dict[str, Any], scale: float = 1.0) -> tuple[dict[str, torch.Tensor], float]:
         """What a card keeps of a reference, and its weight: features, or the view of what is laid out (`Branch`)."""
-        fields = reference if isinstance(reference, dict) else {"image": reference}
         if is_palette(fields.get("image")):
             if name != "color":
                 raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
@@ -323,12 +364,56 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
                 raise ValueError("A palette takes a weight and a region, but no mask: it holds no picture to mask.")
             view, weight = palette_view(*parse_palette(fields["image"])), read_weight(fields)
         else:
-            loaded = self.load(reference)
-            view = self.views(loaded["rgb"].to(self.device), loaded["mask"].to(self.device), [name])[name]
-            weight = loaded["weight"]
+            loaded = self.load(fields, self.config.sample_size * scale)
+            rgb, mask, weight = loaded["rgb"].to(self.device), loaded["mask"].to(self.device), loaded["weight"]
+            view = self.views(rgb, mask, [name])[name]
         if self.branches[name].is_laid_out:
-            return view, weight
+            return {**view, "light": _light_of(view["structure"], rgb, mask)}, weight
         return self({name: {key: value.to(self.device, self.dtype) for key, value in view.items()}})[name][0], weight
+
+    def _layout(
+        self, name: str, fields: dict[str, Any], size: tuple[int, int], region: torch.Tensor | None, scale: float
+    ) -> dict[str, torch.Tensor]:
+        """What a canvas or a sketch of the output's size is laid of, of one reference."""
+        branch = self.branches[name]
+        if type(branch).layout is Branch.layout:
+            return {}
+        side = math.sqrt(size[0] * size[1]) * scale
+        if is_card(fields["image"]):
+            laid = self._layout_of_card(name, fields, side)
+        else:
+            laid = self._read_layout(name, fields, side)
+        if branch.is_laid_out:
+            maps = {key: value for key, value in laid.items() if value.ndim == 4}
+            laid |= {key: lay_into(value, _pooled(region, size)) for key, value in maps.items()}
+        return {key: value.half().to(self.dtype) for key, value in laid.items()}  # rounded as in cards
+
+    def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+        """What a canvas or a sketch is laid of, of a picture read at the area of a square."""
+        branch, loaded = self.branches[name], self.load(fields, side)
+        rgb, mask = loaded["rgb"].to(self.device), loaded["mask"].to(self.device)
+        lab = rgb_to_lab(rgb)
+        laid = branch.layout(lab, edge_preserving_smooth(lab), mask)
+        if branch.is_laid_out:
+            laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
+        return laid
+
+    def _layout_of_card(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+        """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
+        kept = open_card(fields, name, self.fingerprint(name), is_layout=True)
+        most = CARD_SIDE if kept else self.config.sample_size
+        if not kept or side > 1.05 * most:
+            raise ValueError(
+                f"The {name} card {os.fspath(fields['image'])!r} serves pictures of up to {most} x {most} pixels (less if its "
+                f"texture is laid coarser), this call needs {side:.0f}. Make it anew with `mg-diffusion encode`, give the "
+                f"picture itself, or ask for a smaller picture."
+            )
+        laid = {key: value.to(self.device).float() for key, value in kept.items()}
+        if name == "texture" and side < CARD_SIDE / 1.05:
+            canvas = lay_tiles(laid["layout_tiles"], CARD_SIDE, CARD_SIDE)
+            canvas = F.interpolate(canvas, 2 * (max(TILE, round(side)),), mode="area")
+            laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES)
+        return laid
 
     # -- granularity cards --------------------------------------------------------------------------------------------
     @torch.no_grad()
@@ -338,11 +423,12 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
         encoder that reads it computes in the precision of the one that wrote it); so a list of cards is their average,
         `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
-        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges and regions; each has a few
+        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges, regions and how
+        they are turned for light ones to be light; each has a few
         to a few hundred KB.
 
         Args:
-            path: ends in .safetensors. It is replaced in one step.
+            path: ends in .safetensors. It is replaced in one step. It serves pictures of up to 256 x 256 pixels.
             reference: a picture, a dict {"image", "mask"} or, for color, a palette, as in `encode`; not a list of them.
 
         Raises:
@@ -360,7 +446,14 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         target = Path(os.path.realpath(path))
         if not target.parent.is_dir():
             raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
-        kept, _ = self._kept(granularity, reference)
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        kept, _ = self._kept(granularity, fields)
+        if type(self.branches[granularity]).layout is not Branch.layout:
+            layout = self._read_layout(granularity, fields, CARD_SIDE)
+            if self.branches[granularity].is_laid_out:
+                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
+            kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
 
     def fingerprint(self, granularity: str) -> str:

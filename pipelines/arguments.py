@@ -21,7 +21,13 @@ ARGUMENTS = {
         computed: the whole picture or the surroundings of the mask.)""",
     "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number or
         one for each prompt. A granularity that is not named keeps 1.""",
-    "height, width": "in pixels; by default the UNet's native size.",
+    "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
+        reference may have a "scale" of its own, which this multiplies.""",
+    "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
+        to the generator.""",
+    "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
+        the shape reference.""",
+    "num_detail_steps": "denoising steps of each octave, where there is a detail network.",
     "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
     "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
     "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the

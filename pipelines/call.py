@@ -35,7 +35,7 @@ class Call:
 
     Args:
         given: the arguments, by name.
-        size: (height, width) of what is computed, in pixels.
+        size: (height, width) of what is computed, in pixels; output_size: of what octaves make of it, where they do.
         timesteps: of the run; `num_inference_steps` is what its progress bar counts.
         edit: of a pipeline that edits: the picture and what is kept of it.
         contrasts: by granularity, how far to go beyond the prediction without it; 0 is only looked at.
@@ -45,6 +45,7 @@ class Call:
         features: of the references; negatives: of those to steer away from.
         conditioning: what references add to the UNet; `None` where they add nothing.
         control, t2i: what ControlNets and T2I-Adapters read or add, by step.
+        detail_generator: of the noise of the octaves.
         differences: how far each contrast lay from the prediction, by step; `None` where nobody asks.
         latents, prompt_embeds, negative_prompt_embeds, add_text_embeds, add_time_ids, mask, masked_image_latents: may be
             read and replaced by a callback, if the pipeline's `_callback_tensor_inputs` names them.
@@ -62,6 +63,7 @@ class Call:
     feature_scales: dict[str, float]
     is_feature_guided: list[bool]
     compared: dict[str, Any] | None
+    output_size: tuple[int, int] | None = None
     sizes: list[list[int]] | None = None
     features: Features = field(default_factory=dict)
     negatives: Features = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Call:
     control: list[Any] = field(default_factory=list)
     t2i: list[Any] = field(default_factory=list)
     image_embeds: list[torch.Tensor] | None = None
+    detail_generator: torch.Generator | list[torch.Generator] | None = None
     differences: list[torch.Tensor] | None = None
     unet_channels: torch.Tensor | None = None
     latents: torch.Tensor | None = None
@@ -125,7 +128,6 @@ class Sampling:
     # -- 1. check -----------------------------------------------------------------------------------------------------
     def check(self, given: SimpleNamespace) -> Call:
         """Raise a ValueError for arguments that cannot work, before anything is computed; the message says what to do."""
-        size = self.default_size(given.height, given.width)
         edit = self.read_source(given)
         self.check_types(
             given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
@@ -136,6 +138,7 @@ class Sampling:
         )
         if edit is not None and given.prompt is None and given.prompt_embeds is None:
             batch_size = max(batch_size, len(edit.images), len(edit.masks))
+        size, output_size = self.sizes(given)
         self.check_inputs(given, *size, batch_size)
         self.check_source(given, edit, batch_size)
         sizes = self.check_text(given, batch_size, size)
@@ -148,6 +151,7 @@ class Sampling:
             )
         feature_scales = self.check_feature_guidance(given)
         self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
+        self.check_layout(given, None if output_size == size else output_size)
         named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
         strengths = None
@@ -173,12 +177,13 @@ class Sampling:
             feature_scales=feature_scales,
             is_feature_guided=guided,
             compared=compared,
+            output_size=None if output_size == size else output_size,
             sizes=sizes,
         )
 
     def check_components(self) -> None:
         """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
-        check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter)
+        check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.mg_detail)
 
     def check_inputs(self, given: SimpleNamespace, height: int, width: int, batch_size: int) -> None:
         """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""
@@ -215,11 +220,12 @@ class Sampling:
         call.control = self.prepare_controlnet(call)
         call.t2i = self.prepare_t2i(call)
         call.features = dict(given.reference_embeds or {})
+        asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale)
         if given.reference_image is not None:
-            call.features = self.encode_reference(given.reference_image, *call.size, call.batch_size)
+            call.features = self.encode_reference(given.reference_image, *asked)
         avoided = {n: one for n, one in (given.negative_reference_image or {}).items() if n in call.contrasts}
         if avoided:
-            call.negatives = self.encode_reference(avoided, *call.size, call.batch_size)
+            call.negatives = self.encode_reference(avoided, *asked)
         self.prepare_text(call)
         if given.ip_adapter_image is not None or given.ip_adapter_image_embeds is not None:
             call.image_embeds = self.prepare_ip_adapter_image_embeds(

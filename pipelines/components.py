@@ -4,13 +4,15 @@ from typing import Any
 
 import torch
 
+from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
+
 
 def bare(unet: torch.nn.Module) -> torch.nn.Module:
     """The UNet itself where `torch.compile` wrapped it."""
     return getattr(unet, "_orig_mod", unet)
 
 
-def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any) -> None:
+def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
     """Raise a ValueError unless these fit each other; those that are `None` are left out."""
     if unet is not None and vae is not None:
         found, latent = unet.config.in_channels, vae.config.latent_channels
@@ -23,6 +25,14 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any) -> N
         mg_adapter.check_unet(bare(unet))
     if mg_adapter is not None and mg_encoder is not None:
         mg_adapter.check_encoder(mg_encoder)
+    if mg_detail is not None:
+        found = mg_detail.config.in_channels, mg_detail.config.out_channels
+        wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
+        if found != wanted or mg_detail.config.class_embed_type != "timestep":
+            raise ValueError(
+                f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
+                f"{wanted[1]}, this one {found[0]} and {found[1]}."
+            )
 
 
 def check_counts(given: Any, batch_size: int) -> None:

@@ -113,6 +113,8 @@ class Conditioned:
                 factors=call.factors,
                 is_unconditional=self.do_classifier_free_guidance,
                 generator=call.given.generator,
+                layout_size=call.output_size,
+                assignment=call.given.assignment,
             )
 
     def attach(self, conditioning: Any) -> contextlib.AbstractContextManager:

@@ -49,6 +49,10 @@ class Edit:
 class Editing:
     """The source of a call that edits: a picture and a mask."""
 
+    def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], None]:
+        """(height, width) of what is computed; an edit has no octaves."""
+        return self.default_size(given.height, given.width), None
+
     def read_source(self, given: SimpleNamespace) -> Edit:
         is_resized = given.padding_mask_crop is None and not (given.height is None and given.width is None)
         return Edit(list_images(given.image), list_masks(given.mask_image), is_resized)

@@ -7,6 +7,15 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 
+def forked(generator: torch.Generator | list[torch.Generator] | None) -> torch.Generator | list[torch.Generator]:
+    """Generators of their own, so that what else is drawn of the given ones changes nothing of what these draw."""
+    if isinstance(generator, list):
+        return [forked(one) for one in generator]
+    device = torch.device("cpu") if generator is None else generator.device
+    seed = torch.randint(2**62, (), generator=generator, device=device)
+    return torch.Generator(device).manual_seed(int(seed))
+
+
 class FromNoise:
     """The source of a call that generates: noise."""
 
@@ -32,6 +41,8 @@ class FromNoise:
         dtype, device = call.prompt_embeds.dtype, self._execution_device
         call.latents = self.prepare_latents(shape, dtype, device, given.generator, given.latents)
         call.unet_channels = self.prepare_unet_channels(call.latents, given.generator)
+        if call.output_size is not None:
+            call.detail_generator = forked(given.generator)
 
     def prepare_latents(
         self,
@@ -67,6 +78,8 @@ class FromNoise:
         """Latents to what `output_type` asks for."""
         given = call.given
         image = call.latents if given.output_type == "latent" else self.decode_latents(call.latents, given.generator)
+        if call.output_size is not None and given.output_type != "latent":
+            image = self.paint_detail(call, image)
         if call.compared is not None:
             self.warn_of_leaks(image / 2 + 0.5, call.compared, call.batch_size, given.num_images_per_prompt)
         return self.image_processor.postprocess(image, output_type=given.output_type)

@@ -58,6 +58,8 @@ class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
         image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
             [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
+        mg_detail ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
+            training; it is no part of a Stable Diffusion.)
 
     Raises:
         ValueError: if the adapter was made for another UNet or another encoder, or the UNet's input channels fit
@@ -91,6 +93,9 @@ class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         reference_embeds: Features | None = None,
         fusion_scale: float = 1.0,
+        texture_scale: float = 1.0,
+        assignment: str = "light",
+        num_detail_steps: int = 6,
         granularity_schedule: dict[str, Any] | None = None,
         granularity_guidance: dict[str, float] | None = None,
         negative_reference_image: dict[str, Any] | None = None,

@@ -59,6 +59,8 @@ class MGXLPipeline(FromNoise, Steered, OfStableDiffusionXL, DiffusionPipeline):
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
         image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
             [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
+        mg_detail ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
+            training; it is no part of a Stable Diffusion.)
         force_zeros_for_empty_prompt (`bool`): whether no negative prompt is zeros, rather than the empty prompt.
 
     Raises:
@@ -105,6 +107,9 @@ class MGXLPipeline(FromNoise, Steered, OfStableDiffusionXL, DiffusionPipeline):
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         reference_embeds: Features | None = None,
         fusion_scale: float = 1.0,
+        texture_scale: float = 1.0,
+        assignment: str = "light",
+        num_detail_steps: int = 6,
         granularity_schedule: dict[str, Any] | None = None,
         granularity_guidance: dict[str, float] | None = None,
         negative_reference_image: dict[str, Any] | None = None,

@@ -65,6 +65,8 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
         image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
             [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
+        mg_detail ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
+            training; it is no part of a Stable Diffusion.)
         force_zeros_for_empty_prompt (`bool`): whether no negative prompt is zeros, rather than the empty prompt.
 
     Raises:
@@ -116,6 +118,8 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
         ip_adapter_image_embeds: list[torch.Tensor] | None = None,
         reference_embeds: Features | None = None,
         fusion_scale: float = 1.0,
+        texture_scale: float = 1.0,
+        assignment: str = "light",
         granularity_schedule: dict[str, Any] | None = None,
         granularity_guidance: dict[str, float] | None = None,
         negative_reference_image: dict[str, Any] | None = None,

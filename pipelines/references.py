@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
+import PIL.Image
 import torch
 
 from ..features import Features
+from .pictures import list_images
 
 
 def count_samples(reference: Any) -> int:
@@ -31,6 +34,20 @@ def shows_a_picture(reference: Any) -> bool:
     if isinstance(image, (str, os.PathLike)):
         return not os.fspath(image).startswith("#") and not os.fspath(image).lower().endswith(".safetensors")
     return not isinstance(image, (list, tuple))
+
+
+def first_picture_size(reference: Any) -> tuple[int, int] | None:
+    """(height, width) of the first picture that a reference holds; `None` where it holds none that tells."""
+    if isinstance(reference, (list, tuple)):
+        return first_picture_size(reference[0]) if len(reference) else None
+    image = reference.get("image") if isinstance(reference, dict) else reference
+    if has_region(reference) or image is None or not shows_a_picture(image):
+        return None
+    try:
+        (picture, *_) = list_images(image)
+    except ValueError:
+        return None  # what is wrong with it is said where it is read
+    return tuple(picture.size[::-1] if isinstance(picture, PIL.Image.Image) else picture.shape[1:])
 
 
 def has_region(reference: Any) -> bool:
@@ -145,18 +162,22 @@ class References:
         height: int | None = None,
         width: int | None = None,
         batch_size: int = 1,
+        texture_scale: float = 1.0,
     ) -> Features:
-        """Features of references, to be passed as `reference_embeds` to any number of calls.
+        """Features of references, to be passed as `reference_embeds` to any number of calls of the same size.
 
         Args:
             reference_image: as in `__call__`.
             height, width: of the pictures to be made, in pixels; the shape is laid out over them.
             batch_size: number of prompts, which references given per sample must match.
+            texture_scale: as in `__call__`.
 
         Returns:
             {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
         """
-        height, width = self.default_size(height, width)
+        call = SimpleNamespace(height=height, width=width, reference_image=reference_image)
+        (height, width), output_size = self.sizes(call)
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
-        return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
+        layout_size = None if output_size == (height, width) else output_size
+        return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)

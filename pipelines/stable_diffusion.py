@@ -5,7 +5,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ModelMixin,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import (
     FromSingleFileMixin,
@@ -32,12 +39,13 @@ class OfStableDiffusion(
     """What a call hands over for Stable Diffusion 1 and 2."""
 
     tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
-    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae->mg_detail"
     _optional_components = [
         "text_encoder",
         "tokenizer",
         "mg_encoder",
         "mg_adapter",
+        "mg_detail",
         "image_encoder",
         "feature_extractor",
     ]
@@ -53,6 +61,7 @@ class OfStableDiffusion(
         mg_adapter: ModelMixin,
         image_encoder: CLIPVisionModelWithProjection = None,
         feature_extractor: CLIPImageProcessor = None,
+        mg_detail: UNet2DModel = None,
     ):
         super().__init__()
         self.register_modules(
@@ -65,6 +74,7 @@ class OfStableDiffusion(
             mg_adapter=mg_adapter,
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
+            mg_detail=mg_detail,
         )
         if unet is not None and unet.config.addition_embed_type is not None:
             raise ValueError(

@@ -6,7 +6,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin, SchedulerMixin, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ModelMixin,
+    SchedulerMixin,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import (
     FromSingleFileMixin,
@@ -44,7 +51,7 @@ class OfStableDiffusionXL(
         "add_text_embeds",
         "add_time_ids",
     ]  # what a callback may replace
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->unet->vae->mg_detail"
     _optional_components = [
         "text_encoder",
         "text_encoder_2",
@@ -52,6 +59,7 @@ class OfStableDiffusionXL(
         "tokenizer_2",
         "mg_encoder",
         "mg_adapter",
+        "mg_detail",
         "image_encoder",
         "feature_extractor",
     ]
@@ -69,6 +77,7 @@ class OfStableDiffusionXL(
         mg_adapter: ModelMixin,
         image_encoder: CLIPVisionModelWithProjection = None,
         feature_extractor: CLIPImageProcessor = None,
+        mg_detail: UNet2DModel = None,
         force_zeros_for_empty_prompt: bool = True,
     ):
         super().__init__()
@@ -84,6 +93,7 @@ class OfStableDiffusionXL(
             mg_adapter=mg_adapter,
             image_encoder=image_encoder,
             feature_extractor=feature_extractor,
+            mg_detail=mg_detail,
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.check_components()

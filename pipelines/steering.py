@@ -3,11 +3,12 @@
 from .attribution import Attributed
 from .call import Sampling
 from .conditioning import Conditioned
+from .detailing import Detailed
 from .feature_guidance import FeatureGuided
 from .other_adapters import OtherAdapters
 from .references import References
 from .saving import SavedPipeline
 
 
-class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Sampling):
+class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Detailed, Sampling):
     """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""

@@ -46,10 +46,11 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped(repository):
-    """The model that is shipped, as an `MGPipeline`, for tests of effects; nothing in it may be changed."""
+    """The base that is shipped, without octaves, as an `MGPipeline`, for tests of effects; nothing in it may be changed."""
     from mg_diffusion import MGPipeline
     from mg_diffusion.loading import load_pipeline
 
     pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
+    pipeline = MGPipeline(**{**pipeline.components, "mg_detail": None})
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

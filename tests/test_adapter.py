@@ -17,6 +17,7 @@ from mg_diffusion.adapter.quilting import lay_tiles
 from mg_diffusion.adapter.sketch import lay_palette, random_turns, turn_colors
 from mg_diffusion.adapter.strengths import parse_strengths
 from mg_diffusion.adapter.variation import apply_variation, draw_variation
+from mg_diffusion.encoder.views import rgb_to_lab
 
 
 NAMES = ("color", "texture", "shape")
@@ -431,7 +432,7 @@ def test_residuals_have_the_sizes_the_unet_adds_them_at(any_unet, encoder, size)
 def test_what_references_leave_open_is_drawn_for_each_sample(encoder, adapter):
     features = one_of_each(encode(encoder, adapter))
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2, 1)]
-    varied = apply_variation(features, 3, draw_variation(features, 3, generators))
+    varied = apply_variation(features, 3, draw_variation(features, 3, generators), "free")
     structure, tiles = features["shape"]["structure"], features["texture"]["tiles"]
     found = varied["shape"]["structure"]
     assert torch.equal(found[0], found[2]) and (found[0] - found[1]).abs().max() > 0.1
@@ -442,8 +443,27 @@ def test_what_references_leave_open_is_drawn_for_each_sample(encoder, adapter):
     assert not torch.equal(varied["texture"]["tiles"][1], tiles[0])
     torch.testing.assert_close(varied["texture"]["tiles"][1].sum((1, 2)).sort()[0], tiles[0].sum((1, 2)).sort()[0])
     for name, parts in features.items():
-        for key in set(parts) - {"structure", "tiles"}:
+        for key in set(parts) - {"structure", "tiles", "light"}:
             assert varied[name][key] is parts[key]
+
+
+def test_light_stays_light_whatever_is_drawn(encoder, adapter):
+    """The structure is turned so that its regions have, as well as a turn can, the colors of the reference."""
+    picture = torch.tensor([0.1, 0.1, 0.3]).view(3, 1, 1).repeat(1, 48, 48)
+    picture[:, :, 20:] = torch.tensor([0.9, 0.9, 0.8]).view(3, 1, 1)
+    picture[:, 30:, 30:] = torch.tensor([0.8, 0.1, 0.1]).view(3, 1, 1)
+    features = one_of_each(encoder.encode(dict.fromkeys(NAMES, picture), adapter.map_size(*SIZE)))
+    varied = apply_variation(features, 2, draw_variation(features, 2, torch.Generator().manual_seed(0)))["shape"]
+    assert torch.equal(varied["structure"][0], varied["structure"][1]) and "light" not in varied
+    structure = features["shape"]["structure"]
+    colors = rgb_to_lab(F.interpolate(picture[None], structure.shape[2:], mode="bilinear", antialias=True))
+    colors = (colors - colors.mean((2, 3), keepdim=True)).flatten(2)
+
+    def agreement(structure):
+        return (structure.flatten(2) * colors).sum((1, 2))
+
+    turns = random_turns(torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(0)))
+    assert agreement(varied["structure"])[0] > 0.99 * agreement(turn_colors(structure, turns)).max()
 
 
 def test_tiles_lie_alike_whether_or_not_there_is_a_color(encoder, adapter):

@@ -60,7 +60,7 @@ def test_features_have_the_documented_names_and_shapes(encoder, size):
     assert {name: set(value) for name, (value,) in features.items()} == {
         "color": {"vector", "palette"},
         "texture": {"vector", "tiles"},
-        "shape": {"vector", "map_0", "map_1", "structure"},
+        "shape": {"vector", "map_0", "map_1", "structure", "light"},
     }
     assert features["color"][0]["palette"].shape == (1, 256, 3)
     assert features["shape"][0]["structure"].shape == (1, 3, *size)

@@ -85,13 +85,17 @@ def test_two_cards_mix_by_weight(pipe, files, card, name):
     torch.testing.assert_close(mixed, 0.25 * ends[0] + 0.75 * ends[1], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name, most", [("color", 16_000), ("texture", 400_000), ("shape", 200_000)])
+@pytest.mark.parametrize("name, most", [("color", 16_000), ("texture", 400_000), ("shape", 640_000)])
 def test_a_card_is_small_and_holds_no_picture(files, tmp_path, name, most):
     MGEncoder().save_card(tmp_path / "a.safetensors", name, files[0])
     metadata, tensors = read_card(tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors").stat().st_size < most
     assert metadata["source"] == describe_file(files[0])["sha256"]
-    kept = {"color": {"vector", "palette"}, "texture": {"vector", "tiles"}, "shape": {"edges", "structure"}}
+    kept = {
+        "color": {"vector", "palette"},
+        "texture": {"vector", "tiles", "layout_tiles"},
+        "shape": {"edges", "structure", "light", "layout_structure", "layout_shading", "layout_light"},
+    }
     assert set(tensors) == kept[name]
 
 

@@ -306,7 +306,7 @@ ONE_PIXEL = np.arange(32 * 32).reshape(32, 32) == 33
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ({}, r'has the keys "image" and, optional, "mask", "weight" and "region"; got \[\]'),
+        ({}, r'has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got \[\]'),
         ({"image": PICTURE, "weights": 1}, r"got \['image', 'weights'\]"),
         ({"image": PICTURE, 1: 2}, r"got \['image', 1\]"),
         *[

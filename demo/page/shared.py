@@ -9,7 +9,7 @@ from demo import links
 from demo.inference import Studio
 from demo.page.parts import PRIVATE
 from demo.page.slots import Slot, example_values, slot_values
-from demo.settings import MAX_GUIDANCE, MAX_STEPS, start_guidance
+from demo.settings import ASPECT, ASPECTS, MAX_GUIDANCE, MAX_STEPS, SIZE, SIZES, start_guidance
 from mg_diffusion.granularities import GRANULARITIES
 
 
@@ -32,6 +32,11 @@ class Shared:
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="seed")
             self.steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140, elem_id="steps")
+        with gr.Row():
+            self.size = gr.Dropdown(
+                list(map(str, SIZES)), value=str(SIZE), label="Size", min_width=100, elem_id="size"
+            )
+            self.aspect = gr.Dropdown(list(ASPECTS), value=ASPECT, label="Aspect", min_width=140, elem_id="aspect")
         label = "Guidance (1 is off; more of it follows words and references more closely)"
         self.guidance = gr.Slider(1, MAX_GUIDANCE, start_guidance(), step=0.5, label=label, elem_id="guidance")
         self.live = gr.Checkbox(True, label="Make a new picture when a strength changes", elem_id="live")
@@ -52,7 +57,10 @@ class Shared:
         slots = {
             key: part for slot in self.slots for key, part in {**slot.inputs, f"{slot.name}_scale": slot.scale}.items()
         }
-        return slots | {name: getattr(self, name) for name in ("prompt", "seed", "steps", "guidance", "keep", "model")}
+        return slots | {
+            name: getattr(self, name)
+            for name in ("prompt", "seed", "steps", "size", "aspect", "guidance", "keep", "model")
+        }
 
     @property
     def references(self) -> list[gr.components.Component]:
@@ -61,7 +69,16 @@ class Shared:
     @property
     def restorable(self) -> list[gr.components.Component]:
         """What an address or a recipe sets, in the order of `found` and `restored`."""
-        return [*self.references, self.prompt, self.seed, self.steps, self.guidance, self.model]
+        return [
+            *self.references,
+            self.prompt,
+            self.seed,
+            self.steps,
+            self.size,
+            self.aspect,
+            self.guidance,
+            self.model,
+        ]
 
     def found(self, found: dict[str, Any]) -> list[Any]:
         """Values of what an address says, or of the start."""
@@ -72,7 +89,7 @@ class Shared:
             scale = found.get(f"{name}_scale", 1.0)
             values += slot_values(name, {}, scale) if example is None else example_values(name, example, scale)
         values += [found.get("prompt", ""), found.get("seed", 0), found.get("steps", 20)]
-        values.append(found.get("guidance", start_guidance()))
+        values += [found.get("size", str(SIZE)), found.get("aspect", ASPECT), found.get("guidance", start_guidance())]
         return [*values, found.get("model", self.studio.models.names[0])]
 
     def restored(self, found: Any) -> list[Any]:
@@ -80,7 +97,14 @@ class Shared:
         values, settings = [], found.settings
         for name in GRANULARITIES:
             values += slot_values(name, found.given[name], settings.scales[name])
-        values += [settings.prompt, settings.seed, settings.steps, settings.guidance]
+        values += [
+            settings.prompt,
+            settings.seed,
+            settings.steps,
+            str(settings.size),
+            settings.aspect,
+            settings.guidance,
+        ]
         return [*values, found.model or self.studio.models.names[0]]
 
     def with_card(self, granularity: str, path: str) -> list[Any]:

@@ -14,6 +14,7 @@ def _define():
     import functools
     import inspect
     import json
+    import math
     import numpy as np
     import os
     import shutil
@@ -24,7 +25,7 @@ def _define():
     import warnings
     from collections.abc import Callable, Iterator, Sequence
     from dataclasses import dataclass, field
-    from diffusers import AutoencoderKL, ControlNetModel, ModelMixin, MultiAdapter, SchedulerMixin, StableDiffusionInpaintPipeline, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel
+    from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, ModelMixin, MultiAdapter, SchedulerMixin, StableDiffusionInpaintPipeline, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel, UNet2DModel
     from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
     from diffusers.image_processor import VaeImageProcessor
     from diffusers.loaders import FromSingleFileMixin, IPAdapterMixin, StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
@@ -59,7 +60,13 @@ def _define():
         computed: the whole picture or the surroundings of the mask.)""",
         "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number or
         one for each prompt. A granularity that is not named keeps 1.""",
-        "height, width": "in pixels; by default the UNet's native size.",
+        "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
+        reference may have a "scale" of its own, which this multiplies.""",
+        "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
+        to the generator.""",
+        "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
+        the shape reference.""",
+        "num_detail_steps": "denoising steps of each octave, where there is a detail network.",
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
         "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
         "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
@@ -166,6 +173,202 @@ def _define():
         return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.octaves
+    # -----------------------------------------------------------------------------------------------------------------
+    DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
+    HAAR_CHANNELS = 12
+    CONDITION_CHANNELS = {
+        "smaller": 3,
+        "canvas": 4,
+        "canvas_scale": 1,
+        "sketch": 12,
+        "sketch_scale": 1,
+        "hole": 1,
+        "known": 12,
+    }
+    LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a timestep is
+    STEPS = 6  # of an octave
+    LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
+
+
+    def bands(like: torch.Tensor) -> torch.Tensor:
+        """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
+        signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+        return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+
+
+    def to_cells(picture: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] to Haar cells (B, 12, H/2, W/2), as `AutoencoderHaar` orders them."""
+        pixels = F.pixel_unshuffle(picture, 2).unflatten(1, (3, 4))
+        return torch.einsum("bckhw,nk->bnchw", pixels, bands(picture)).flatten(1, 2)
+
+
+    def to_picture(cells: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_cells`, not clamped."""
+        pixels = torch.einsum(
+            "bnchw,nk->bckhw", cells.unflatten(1, (4, 3)), torch.linalg.inv(bands(cells).float()).T.to(cells)
+        )
+        return F.pixel_shuffle(pixels.flatten(1, 2), 2)
+
+
+    def build_scheduler() -> DDIMScheduler:
+        """x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891)."""
+        return DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="sample",
+            clip_sample=False,
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            set_alpha_to_one=True,
+        )
+
+
+    def build_detail_unet(
+        widths: Sequence[int] = (48, 64, 96), layers_per_block: int = 1, sample_size: int = 32
+    ) -> UNet2DModel:
+        """A detail network that adds nothing yet: its picture is the smaller one, enlarged."""
+        levels = len(widths)
+        unet = UNet2DModel(
+            sample_size=sample_size,
+            in_channels=HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()),
+            out_channels=HAAR_CHANNELS,
+            block_out_channels=tuple(widths),
+            layers_per_block=layers_per_block,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            add_attention=False,
+            norm_num_groups=16,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="timestep",
+        )
+        torch.nn.init.zeros_(unet.conv_out.weight)
+        torch.nn.init.zeros_(unet.conv_out.bias)
+        return unet
+
+
+    def condition(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+        hole: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What an octave reads in all of its steps, (B, 34, h, w), for a picture of 2h x 2w.
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1].
+        canvas: (B, 1, 2h, 2w), lightness over 10; sketch: (B, 3, 2h, 2w), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, (B, 1, h, w) or what expands to it.
+        hole: (B, 1, h, w), 1 where a cell is to be painted, all of them if not given; known: (B, 12, h, w), the cells
+            of the picture around it.
+    """
+        size = (len(smaller), -1, *smaller.shape[2:])
+        canvas_scale, sketch_scale = canvas_scale.expand(size), sketch_scale.expand(size)
+        if hole is None:
+            hole, known = torch.ones_like(canvas_scale), smaller.new_zeros(len(smaller), HAAR_CHANNELS, *smaller.shape[2:])
+        parts = [
+            smaller,
+            F.pixel_unshuffle(canvas, 2) * canvas_scale,
+            canvas_scale,
+            F.pixel_unshuffle(sketch, 2) * sketch_scale,
+            sketch_scale,
+            hole,
+            known * (1 - hole),
+        ]
+        return torch.cat([part.to(smaller) for part in parts], 1)
+
+
+    def predict_cells(
+        unet: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, levels: torch.Tensor
+    ) -> torch.Tensor:
+        """The clean cells (B, 12, h, w): the network gives what is to be added to the smaller picture.
+
+    Args:
+        timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
+    """
+        added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        return added + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
+
+
+    @torch.no_grad()
+    def paint_octave(
+        unet: UNet2DModel,
+        scheduler: object,
+        conditions: torch.Tensor,
+        level: float,
+        num_inference_steps: int = STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> torch.Tensor:
+        """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
+
+    Raises:
+        ValueError: for a size that the network cannot halve often enough.
+    """
+        unit = 2 ** (len(unet.config.block_out_channels) - 1)
+        batch, _, height, width = conditions.shape
+        if height % unit or width % unit:
+            raise ValueError(
+                f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
+            f"crop or pad to one of them."
+            )
+        levels = conditions.new_full((batch,), level)
+        known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
+        cells = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+        scheduler.set_timesteps(num_inference_steps, device=conditions.device)
+        for timestep in scheduler.timesteps:
+            predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
+            predicted = torch.where(hole > 0, predicted, known)
+            cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
+        return to_picture(predicted)  # the last step of some schedules leaves a little noise
+
+
+    def paint_octaves(
+        unet: UNet2DModel,
+        scheduler: object,
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        sketch: torch.Tensor,
+        canvas_scale: float | torch.Tensor = 1.0,
+        sketch_scale: float | torch.Tensor = 1.0,
+        levels: Sequence[float] = LEVELS,
+        num_inference_steps: int = STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> torch.Tensor:
+        """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
+
+    Args:
+        canvas: (B, 1, H, W) and sketch: (B, 3, H, W), H and W a power of two times h and w; each octave reads them shrunk.
+        canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
+        levels: of the smaller picture, by octave; the last one serves all that follow.
+
+    Raises:
+        ValueError: for sizes that no whole number of octaves joins.
+    """
+        octaves = (canvas.shape[3] // smaller.shape[3]).bit_length() - 1
+        if octaves < 0 or canvas.shape[2:] != tuple(side << octaves for side in smaller.shape[2:]):
+            raise ValueError(
+                f"Canvas and sketch must be 1, 2, 4, 8, ... times as large as the smaller picture, got "
+            f"{tuple(canvas.shape[2:])} and {tuple(smaller.shape[2:])}."
+            )
+        for octave in range(octaves):
+            height, width = smaller.shape[2:]
+            scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
+            laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
+            pairs = (part for pair in zip(laid, scales, strict=True) for part in pair)
+            level = levels[min(octave, len(levels) - 1)]
+            smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
+            smaller = smaller.clamp(-1, 1)
+        return smaller
+
+
+    def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
+        maps = torch.as_tensor(maps).to(like)
+        return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.components
     # -----------------------------------------------------------------------------------------------------------------
     def bare(unet: torch.nn.Module) -> torch.nn.Module:
@@ -173,7 +376,7 @@ def _define():
         return getattr(unet, "_orig_mod", unet)
 
 
-    def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any) -> None:
+    def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
         """Raise a ValueError unless these fit each other; those that are `None` are left out."""
         if unet is not None and vae is not None:
             found, latent = unet.config.in_channels, vae.config.latent_channels
@@ -186,6 +389,14 @@ def _define():
             mg_adapter.check_unet(bare(unet))
         if mg_adapter is not None and mg_encoder is not None:
             mg_adapter.check_encoder(mg_encoder)
+        if mg_detail is not None:
+            found = mg_detail.config.in_channels, mg_detail.config.out_channels
+            wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
+            if found != wanted or mg_detail.config.class_embed_type != "timestep":
+                raise ValueError(
+                    f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
+                f"{wanted[1]}, this one {found[0]} and {found[1]}."
+                )
 
 
     def check_counts(given: Any, batch_size: int) -> None:
@@ -212,6 +423,251 @@ def _define():
         return 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pictures
+    # -----------------------------------------------------------------------------------------------------------------
+    class UnreadablePicture(Exception):
+        """Why a picture could not be read; its text is that of the error that was met, which is its cause.
+
+    Attributes:
+        reason: "missing", "too large" (Pillow opens no more), "foreign" (no picture, by its header) or "damaged".
+    """
+
+        def __init__(self, reason: str, error: Exception):
+            super().__init__(str(error))
+            self.reason = reason
+
+
+    def read_upright(
+        picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
+        check: Callable[[PIL.Image.Image], Any] | None = None,
+        formats: Sequence[str] | None = None,
+    ) -> PIL.Image.Image:
+        """A picture, decoded and turned as its EXIF orientation says, in its own mode.
+
+    Args:
+        picture: PIL image, path or open file.
+        check: called when the header is read and nothing is decoded yet; what it raises is raised as it is.
+        formats: of Pillow, of which a file may be.
+
+    Raises:
+        UnreadablePicture: if it cannot be decoded.
+    """
+        is_decoded = isinstance(picture, PIL.Image.Image)
+        try:
+            image = picture if is_decoded else PIL.Image.open(picture, formats=formats)
+        except FileNotFoundError as error:
+            raise UnreadablePicture("missing", error) from error
+        except PIL.Image.DecompressionBombError as error:
+            raise UnreadablePicture("too large", error) from error
+        except Exception as error:  # decoders of damaged files raise errors of any type
+            raise UnreadablePicture("foreign", error) from error
+        with contextlib.nullcontext() if is_decoded else image:
+            if check is not None:
+                check(image)
+            try:
+                image.load()
+                return PIL.ImageOps.exif_transpose(image)
+            except Exception as error:
+                raise UnreadablePicture("damaged", error) from error
+
+
+    def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
+        """(width, height) of a picture as `read_upright` returns it, by its header alone."""
+        is_turned = image.getexif().get(0x0112, 1) >= 5  # Orientation: the sensor lay on its side
+        return image.size[::-1] if is_turned else image.size
+
+
+    def has_alpha(image: PIL.Image.Image) -> bool:
+        """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
+        has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
+        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+
+
+    def is_transparent(image: PIL.Image.Image) -> bool:
+        """Whether any pixel of a picture is."""
+        return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
+        """A picture in RGB; what has no well-defined color is refused rather than given one.
+
+    Args:
+        transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
+            of 8 bit or 1, palettes, and these with an opaque alpha channel.
+
+    Raises:
+        ValueError: with one of them.
+    """
+        image = image.convert("RGBA") if has_alpha(image) else image
+        if is_transparent(image):
+            raise ValueError(transparent)
+        if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
+            raise ValueError(other_mode)
+        return image.convert("RGB")
+
+
+    def centered_square(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+        """The largest square in the middle of a picture, resized to `size` pixels a side."""
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side)).resize((size, size), resample)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.pictures
+    # -----------------------------------------------------------------------------------------------------------------
+    def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
+        """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+        try:
+            return read_upright(picture)
+        except UnreadablePicture as error:
+            place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+            raise ValueError(
+                f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
+            ) from error
+
+
+    def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
+        """The pictures to edit, one by one: PIL images in RGB, upright, or tensors (3, H, W) in [0, 1].
+
+    Args:
+        image: PIL image, path, numpy (H, W, 3) or (B, H, W, 3), torch (3, H, W) or (B, 3, H, W), uint8 or float in
+            [0, 1]; or a list of those.
+
+    Raises:
+        ValueError: for another type, shape, range or mode, or a damaged file; the message says what to do.
+    """
+        if isinstance(image, (list, tuple)):
+            return [one for entry in image for one in list_images(entry)]
+        if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+            image = upright(image, "image")
+            transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
+            other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+            return [opaque_rgb(image, transparent, other_mode)]
+        if isinstance(image, (np.ndarray, torch.Tensor)):
+            return list(batch_of_images(image))
+        raise ValueError(
+            f"`image` must be a PIL image, a path, a numpy array, a torch tensor, or a list of those; got "
+        f"{type(image).__name__}."
+        )
+
+
+    def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
+        is_numpy = isinstance(array, np.ndarray)
+        tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
+        tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
+        if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
+            layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
+            raise ValueError(f"`image` as an array must have the shape {layout}, got {tuple(array.shape)}.")
+        tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
+        if tensor.dtype == torch.uint8:
+            return tensor.float() / 255
+        if not tensor.is_floating_point() or not (tensor.min() >= 0 and tensor.max() <= 1):
+            raise ValueError(
+                f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {array.dtype} in "
+            f"[{tensor.min()}, {tensor.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
+            )
+        return tensor.float()
+
+
+    def list_masks(mask_image: Any) -> list[torch.Tensor]:
+        """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
+
+    Args:
+        mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
+            (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
+
+    Raises:
+        ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
+    """
+        if isinstance(mask_image, (list, tuple)):
+            return [one for entry in mask_image for one in list_masks(entry)]
+        if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
+            mask_image = upright(mask_image, "mask_image")
+            if "A" in mask_image.getbands():
+                raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
+            mask_image = np.array(mask_image.convert("L"))
+        if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
+            raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
+        mask = torch.as_tensor(mask_image).detach()
+        if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
+            mask = mask.squeeze(-1)
+        elif mask.ndim == 4 and mask.shape[1] == 1:
+            mask = mask.squeeze(1)
+        mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
+        if mask.ndim != 3 or mask.numel() == 0:
+            raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
+        return [binary(one) for one in mask.split(1)]
+
+
+    def binary(mask: torch.Tensor) -> torch.Tensor:
+        """(1, H, W) of zeros and ones, checked."""
+        values = mask.float().unique().tolist()
+        if not (set(values) <= {0.0, 1.0} or set(values) <= {0.0, 255.0}):
+            raise ValueError(
+                f"`mask_image` must be binary (bool, 0 and 1, or 0 and 255), got values such as {values[:5]}. Threshold it "
+            f"first, for example `mask_image.convert('L').point(lambda value: 255 * (value > 127))`."
+            )
+        if values == [0.0]:
+            raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
+        return (mask > 0).float()
+
+
+    def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """(B, 3, H, W) in [0, 1] to another size; the very same tensor where that is its size already."""
+        if image.shape[2:] == (height, width):
+            return image
+        return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
+
+
+    def to_tensor(image: PIL.Image.Image | torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
+        """One entry of `list_images` to (3, H, W) in [0, 1], at `size` (height, width) if given."""
+        if isinstance(image, torch.Tensor):
+            return image if size is None else resize(image.unsqueeze(0), *size)[0]
+        if size is not None:
+            image = image.resize(size[::-1], PIL.Image.Resampling.LANCZOS)  # as diffusers does
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+    def crop_alike(image: Any, region: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
+        """The part of a control image, or of each in a list, that lies over a region of a picture.
+
+    Args:
+        image: PIL, numpy (..., H, W, C) or torch (..., H, W), of any size.
+        region: (left, top, right, bottom) in pixels of the picture, whose `size` is (height, width).
+    """
+        if isinstance(image, (list, tuple)):
+            return [crop_alike(one, region, size) for one in image]
+        if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
+            return image  # none, or refused later
+        if isinstance(image, PIL.Image.Image):
+            height, width = image.size[::-1]
+        else:
+            height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
+        left, right = (round(x * width / size[1]) for x in region[::2])
+        top, bottom = (round(y * height / size[0]) for y in region[1::2])
+        if isinstance(image, PIL.Image.Image):
+            return image.crop((left, top, right, bottom))
+        rows, columns = slice(top, bottom), slice(left, right)
+        return image[..., rows, columns, :] if isinstance(image, np.ndarray) else image[..., rows, columns]
+
+
+    def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+        """Mask (B, 1, H, W) of zeros and ones with a linear ramp of so many pixels, all of it inside the mask.
+
+    Borders of the picture are no borders of the mask.
+    """
+        outside, inside = 1 - mask, mask.clone()
+        for _ in range(pixels):
+            outside = F.max_pool2d(outside, 3, stride=1, padding=1)
+            inside += 1 - outside
+        return inside / (pixels + 1)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.references
     # -----------------------------------------------------------------------------------------------------------------
     def count_samples(reference: Any) -> int:
@@ -236,6 +692,20 @@ def _define():
         if isinstance(image, (str, os.PathLike)):
             return not os.fspath(image).startswith("#") and not os.fspath(image).lower().endswith(".safetensors")
         return not isinstance(image, (list, tuple))
+
+
+    def first_picture_size(reference: Any) -> tuple[int, int] | None:
+        """(height, width) of the first picture that a reference holds; `None` where it holds none that tells."""
+        if isinstance(reference, (list, tuple)):
+            return first_picture_size(reference[0]) if len(reference) else None
+        image = reference.get("image") if isinstance(reference, dict) else reference
+        if has_region(reference) or image is None or not shows_a_picture(image):
+            return None
+        try:
+            (picture, *_) = list_images(image)
+        except ValueError:
+            return None  # what is wrong with it is said where it is read
+        return tuple(picture.size[::-1] if isinstance(picture, PIL.Image.Image) else picture.shape[1:])
 
 
     def has_region(reference: Any) -> bool:
@@ -350,21 +820,25 @@ def _define():
             height: int | None = None,
             width: int | None = None,
             batch_size: int = 1,
+            texture_scale: float = 1.0,
         ) -> Features:
-            """Features of references, to be passed as `reference_embeds` to any number of calls.
+            """Features of references, to be passed as `reference_embeds` to any number of calls of the same size.
 
         Args:
             reference_image: as in `__call__`.
             height, width: of the pictures to be made, in pixels; the shape is laid out over them.
             batch_size: number of prompts, which references given per sample must match.
+            texture_scale: as in `__call__`.
 
         Returns:
             {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
         """
-            height, width = self.default_size(height, width)
+            call = SimpleNamespace(height=height, width=width, reference_image=reference_image)
+            (height, width), output_size = self.sizes(call)
             latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
             size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
-            return self.mg_encoder.encode(reference_image, size=size, batch_size=batch_size)
+            layout_size = None if output_size == (height, width) else output_size
+            return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.feature_guidance
@@ -655,7 +1129,7 @@ def _define():
 
     Args:
         given: the arguments, by name.
-        size: (height, width) of what is computed, in pixels.
+        size: (height, width) of what is computed, in pixels; output_size: of what octaves make of it, where they do.
         timesteps: of the run; `num_inference_steps` is what its progress bar counts.
         edit: of a pipeline that edits: the picture and what is kept of it.
         contrasts: by granularity, how far to go beyond the prediction without it; 0 is only looked at.
@@ -665,6 +1139,7 @@ def _define():
         features: of the references; negatives: of those to steer away from.
         conditioning: what references add to the UNet; `None` where they add nothing.
         control, t2i: what ControlNets and T2I-Adapters read or add, by step.
+        detail_generator: of the noise of the octaves.
         differences: how far each contrast lay from the prediction, by step; `None` where nobody asks.
         latents, prompt_embeds, negative_prompt_embeds, add_text_embeds, add_time_ids, mask, masked_image_latents: may be
             read and replaced by a callback, if the pipeline's `_callback_tensor_inputs` names them.
@@ -682,6 +1157,7 @@ def _define():
         feature_scales: dict[str, float]
         is_feature_guided: list[bool]
         compared: dict[str, Any] | None
+        output_size: tuple[int, int] | None = None
         sizes: list[list[int]] | None = None
         features: Features = field(default_factory=dict)
         negatives: Features = field(default_factory=dict)
@@ -690,6 +1166,7 @@ def _define():
         control: list[Any] = field(default_factory=list)
         t2i: list[Any] = field(default_factory=list)
         image_embeds: list[torch.Tensor] | None = None
+        detail_generator: torch.Generator | list[torch.Generator] | None = None
         differences: list[torch.Tensor] | None = None
         unet_channels: torch.Tensor | None = None
         latents: torch.Tensor | None = None
@@ -745,7 +1222,6 @@ def _define():
         # -- 1. check -----------------------------------------------------------------------------------------------------
         def check(self, given: SimpleNamespace) -> Call:
             """Raise a ValueError for arguments that cannot work, before anything is computed; the message says what to do."""
-            size = self.default_size(given.height, given.width)
             edit = self.read_source(given)
             self.check_types(
                 given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
@@ -756,6 +1232,7 @@ def _define():
             )
             if edit is not None and given.prompt is None and given.prompt_embeds is None:
                 batch_size = max(batch_size, len(edit.images), len(edit.masks))
+            size, output_size = self.sizes(given)
             self.check_inputs(given, *size, batch_size)
             self.check_source(given, edit, batch_size)
             sizes = self.check_text(given, batch_size, size)
@@ -768,6 +1245,7 @@ def _define():
                 )
             feature_scales = self.check_feature_guidance(given)
             self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
+            self.check_layout(given, None if output_size == size else output_size)
             named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
             contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
             strengths = None
@@ -793,12 +1271,13 @@ def _define():
                 feature_scales=feature_scales,
                 is_feature_guided=guided,
                 compared=compared,
+                output_size=None if output_size == size else output_size,
                 sizes=sizes,
             )
 
         def check_components(self) -> None:
             """Raise a ValueError unless UNet, VAE, encoder and adapter fit each other; those that are `None` are left out."""
-            check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter)
+            check_components(self.unet, self.vae, self.mg_encoder, self.mg_adapter, self.mg_detail)
 
         def check_inputs(self, given: SimpleNamespace, height: int, width: int, batch_size: int) -> None:
             """Raise a ValueError for sizes, batches, outputs and callbacks that cannot work; the message says what can."""
@@ -835,11 +1314,12 @@ def _define():
             call.control = self.prepare_controlnet(call)
             call.t2i = self.prepare_t2i(call)
             call.features = dict(given.reference_embeds or {})
+            asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale)
             if given.reference_image is not None:
-                call.features = self.encode_reference(given.reference_image, *call.size, call.batch_size)
+                call.features = self.encode_reference(given.reference_image, *asked)
             avoided = {n: one for n, one in (given.negative_reference_image or {}).items() if n in call.contrasts}
             if avoided:
-                call.negatives = self.encode_reference(avoided, *call.size, call.batch_size)
+                call.negatives = self.encode_reference(avoided, *asked)
             self.prepare_text(call)
             if given.ip_adapter_image is not None or given.ip_adapter_image_embeds is not None:
                 call.image_embeds = self.prepare_ip_adapter_image_embeds(
@@ -989,251 +1469,6 @@ def _define():
             return MultiGranularityPipelineOutput(images=image, nsfw_content_detected=None, attribution=attribution)
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.pictures
-    # -----------------------------------------------------------------------------------------------------------------
-    class UnreadablePicture(Exception):
-        """Why a picture could not be read; its text is that of the error that was met, which is its cause.
-
-    Attributes:
-        reason: "missing", "too large" (Pillow opens no more), "foreign" (no picture, by its header) or "damaged".
-    """
-
-        def __init__(self, reason: str, error: Exception):
-            super().__init__(str(error))
-            self.reason = reason
-
-
-    def read_upright(
-        picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
-        check: Callable[[PIL.Image.Image], Any] | None = None,
-        formats: Sequence[str] | None = None,
-    ) -> PIL.Image.Image:
-        """A picture, decoded and turned as its EXIF orientation says, in its own mode.
-
-    Args:
-        picture: PIL image, path or open file.
-        check: called when the header is read and nothing is decoded yet; what it raises is raised as it is.
-        formats: of Pillow, of which a file may be.
-
-    Raises:
-        UnreadablePicture: if it cannot be decoded.
-    """
-        is_decoded = isinstance(picture, PIL.Image.Image)
-        try:
-            image = picture if is_decoded else PIL.Image.open(picture, formats=formats)
-        except FileNotFoundError as error:
-            raise UnreadablePicture("missing", error) from error
-        except PIL.Image.DecompressionBombError as error:
-            raise UnreadablePicture("too large", error) from error
-        except Exception as error:  # decoders of damaged files raise errors of any type
-            raise UnreadablePicture("foreign", error) from error
-        with contextlib.nullcontext() if is_decoded else image:
-            if check is not None:
-                check(image)
-            try:
-                image.load()
-                return PIL.ImageOps.exif_transpose(image)
-            except Exception as error:
-                raise UnreadablePicture("damaged", error) from error
-
-
-    def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
-        """(width, height) of a picture as `read_upright` returns it, by its header alone."""
-        is_turned = image.getexif().get(0x0112, 1) >= 5  # Orientation: the sensor lay on its side
-        return image.size[::-1] if is_turned else image.size
-
-
-    def has_alpha(image: PIL.Image.Image) -> bool:
-        """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
-        has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
-        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
-
-
-    def is_transparent(image: PIL.Image.Image) -> bool:
-        """Whether any pixel of a picture is."""
-        return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
-
-
-    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
-        """A picture in RGB; what has no well-defined color is refused rather than given one.
-
-    Args:
-        transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
-            of 8 bit or 1, palettes, and these with an opaque alpha channel.
-
-    Raises:
-        ValueError: with one of them.
-    """
-        image = image.convert("RGBA") if has_alpha(image) else image
-        if is_transparent(image):
-            raise ValueError(transparent)
-        if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-            raise ValueError(other_mode)
-        return image.convert("RGB")
-
-
-    def centered_square(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
-        """The largest square in the middle of a picture, resized to `size` pixels a side."""
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.crop((left, top, left + side, top + side)).resize((size, size), resample)
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.pipelines.pictures
-    # -----------------------------------------------------------------------------------------------------------------
-    def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
-        """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
-
-    Raises:
-        ValueError: if it cannot be decoded.
-    """
-        try:
-            return read_upright(picture)
-        except UnreadablePicture as error:
-            place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
-            raise ValueError(
-                f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
-            ) from error
-
-
-    def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
-        """The pictures to edit, one by one: PIL images in RGB, upright, or tensors (3, H, W) in [0, 1].
-
-    Args:
-        image: PIL image, path, numpy (H, W, 3) or (B, H, W, 3), torch (3, H, W) or (B, 3, H, W), uint8 or float in
-            [0, 1]; or a list of those.
-
-    Raises:
-        ValueError: for another type, shape, range or mode, or a damaged file; the message says what to do.
-    """
-        if isinstance(image, (list, tuple)):
-            return [one for entry in image for one in list_images(entry)]
-        if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
-            image = upright(image, "image")
-            transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
-            other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
-            return [opaque_rgb(image, transparent, other_mode)]
-        if isinstance(image, (np.ndarray, torch.Tensor)):
-            return list(batch_of_images(image))
-        raise ValueError(
-            f"`image` must be a PIL image, a path, a numpy array, a torch tensor, or a list of those; got "
-        f"{type(image).__name__}."
-        )
-
-
-    def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
-        is_numpy = isinstance(array, np.ndarray)
-        tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
-        tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
-        if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
-            layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
-            raise ValueError(f"`image` as an array must have the shape {layout}, got {tuple(array.shape)}.")
-        tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
-        if tensor.dtype == torch.uint8:
-            return tensor.float() / 255
-        if not tensor.is_floating_point() or not (tensor.min() >= 0 and tensor.max() <= 1):
-            raise ValueError(
-                f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {array.dtype} in "
-            f"[{tensor.min()}, {tensor.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
-            )
-        return tensor.float()
-
-
-    def list_masks(mask_image: Any) -> list[torch.Tensor]:
-        """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
-
-    Args:
-        mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
-            (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
-
-    Raises:
-        ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
-    """
-        if isinstance(mask_image, (list, tuple)):
-            return [one for entry in mask_image for one in list_masks(entry)]
-        if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
-            mask_image = upright(mask_image, "mask_image")
-            if "A" in mask_image.getbands():
-                raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
-            mask_image = np.array(mask_image.convert("L"))
-        if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
-            raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
-        mask = torch.as_tensor(mask_image).detach()
-        if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
-            mask = mask.squeeze(-1)
-        elif mask.ndim == 4 and mask.shape[1] == 1:
-            mask = mask.squeeze(1)
-        mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
-        if mask.ndim != 3 or mask.numel() == 0:
-            raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
-        return [binary(one) for one in mask.split(1)]
-
-
-    def binary(mask: torch.Tensor) -> torch.Tensor:
-        """(1, H, W) of zeros and ones, checked."""
-        values = mask.float().unique().tolist()
-        if not (set(values) <= {0.0, 1.0} or set(values) <= {0.0, 255.0}):
-            raise ValueError(
-                f"`mask_image` must be binary (bool, 0 and 1, or 0 and 255), got values such as {values[:5]}. Threshold it "
-            f"first, for example `mask_image.convert('L').point(lambda value: 255 * (value > 127))`."
-            )
-        if values == [0.0]:
-            raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
-        return (mask > 0).float()
-
-
-    def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """(B, 3, H, W) in [0, 1] to another size; the very same tensor where that is its size already."""
-        if image.shape[2:] == (height, width):
-            return image
-        return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-    def to_tensor(image: PIL.Image.Image | torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """One entry of `list_images` to (3, H, W) in [0, 1], at `size` (height, width) if given."""
-        if isinstance(image, torch.Tensor):
-            return image if size is None else resize(image.unsqueeze(0), *size)[0]
-        if size is not None:
-            image = image.resize(size[::-1], PIL.Image.Resampling.LANCZOS)  # as diffusers does
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-    def crop_alike(image: Any, region: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
-        """The part of a control image, or of each in a list, that lies over a region of a picture.
-
-    Args:
-        image: PIL, numpy (..., H, W, C) or torch (..., H, W), of any size.
-        region: (left, top, right, bottom) in pixels of the picture, whose `size` is (height, width).
-    """
-        if isinstance(image, (list, tuple)):
-            return [crop_alike(one, region, size) for one in image]
-        if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
-            return image  # none, or refused later
-        if isinstance(image, PIL.Image.Image):
-            height, width = image.size[::-1]
-        else:
-            height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
-        left, right = (round(x * width / size[1]) for x in region[::2])
-        top, bottom = (round(y * height / size[0]) for y in region[1::2])
-        if isinstance(image, PIL.Image.Image):
-            return image.crop((left, top, right, bottom))
-        rows, columns = slice(top, bottom), slice(left, right)
-        return image[..., rows, columns, :] if isinstance(image, np.ndarray) else image[..., rows, columns]
-
-
-    def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-        """Mask (B, 1, H, W) of zeros and ones with a linear ramp of so many pixels, all of it inside the mask.
-
-    Borders of the picture are no borders of the mask.
-    """
-        outside, inside = 1 - mask, mask.clone()
-        for _ in range(pixels):
-            outside = F.max_pool2d(outside, 3, stride=1, padding=1)
-            inside += 1 - outside
-        return inside / (pixels + 1)
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.editing
     # -----------------------------------------------------------------------------------------------------------------
     CONTEXT_TEXTURE = 0.5  # strength of the surroundings' texture: a tile of it may hold a thing, such as a face
@@ -1271,6 +1506,10 @@ def _define():
 
     class Editing:
         """The source of a call that edits: a picture and a mask."""
+
+        def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], None]:
+            """(height, width) of what is computed; an edit has no octaves."""
+            return self.default_size(given.height, given.width), None
 
         def read_source(self, given: SimpleNamespace) -> Edit:
             is_resized = given.padding_mask_crop is None and not (given.height is None and given.width is None)
@@ -1636,6 +1875,8 @@ def _define():
                     factors=call.factors,
                     is_unconditional=self.do_classifier_free_guidance,
                     generator=call.given.generator,
+                    layout_size=call.output_size,
+                    assignment=call.given.assignment,
                 )
 
         def attach(self, conditioning: Any) -> contextlib.AbstractContextManager:
@@ -1710,12 +1951,13 @@ def _define():
         """What a call hands over for Stable Diffusion 1 and 2."""
 
         tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds"]  # what a callback may replace
-        model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae"
+        model_cpu_offload_seq = "text_encoder->image_encoder->unet->vae->mg_detail"
         _optional_components = [
             "text_encoder",
             "tokenizer",
             "mg_encoder",
             "mg_adapter",
+            "mg_detail",
             "image_encoder",
             "feature_extractor",
         ]
@@ -1731,6 +1973,7 @@ def _define():
             mg_adapter: ModelMixin,
             image_encoder: CLIPVisionModelWithProjection = None,
             feature_extractor: CLIPImageProcessor = None,
+            mg_detail: UNet2DModel = None,
         ):
             super().__init__()
             self.register_modules(
@@ -1743,6 +1986,7 @@ def _define():
                 mg_adapter=mg_adapter,
                 image_encoder=image_encoder,
                 feature_extractor=feature_extractor,
+                mg_detail=mg_detail,
             )
             if unet is not None and unet.config.addition_embed_type is not None:
                 raise ValueError(
@@ -1923,6 +2167,107 @@ def _define():
                         f"raise that of shape.",
                             stacklevel=7,
                         )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.detailing
+    # -----------------------------------------------------------------------------------------------------------------
+    MOST_PIXELS = 2048**2
+
+
+    class Detailed:
+        """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
+
+        def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
+            """(height, width) of what the UNet paints, and of the output where octaves lead to it.
+
+        Raises:
+            ValueError: for a size that cannot be.
+        """
+            if self.mg_detail is None:
+                return self.default_size(given.height, given.width), None
+            height, width = self.output_size(given.height, given.width, given.reference_image)
+            octaves, unit = self.octaves(height, width)
+            if height <= 0 or width <= 0 or height % unit or width % unit:
+                near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
+                raise ValueError(
+                    f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
+                f"Near by are {near[0]} and {near[1]}."
+                )
+            if height * width > MOST_PIXELS:
+                raise ValueError(
+                    f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. "
+                f"Make a smaller picture and enlarge it."
+                )
+            return (height >> octaves, width >> octaves), (height, width)
+
+        def octaves(self, height: int, width: int) -> tuple[int, int]:
+            """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
+            side = math.sqrt(math.prod(self.default_size(None, None)))
+            octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+            halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
+            return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
+
+        def output_size(
+            self,
+            height: int | None,
+            width: int | None,
+            reference_image: dict[str, Any] | None = None,
+            side: int | None = None,
+            aspect: float | None = None,
+        ) -> tuple[int, int]:
+            """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference.
+
+        Args:
+            side: of a square of about the same area; aspect: width over height, at most 4 either way.
+        """
+            if self.mg_detail is None:
+                return self.default_size(height, width)
+            side = side or 2 * self.mg_detail.config.sample_size
+            shown = first_picture_size((reference_image or {}).get("shape"))
+            if height is not None or width is not None or (shown is None and aspect is None):
+                return side if height is None else height, side if width is None else width
+            aspect = min(4.0, max(0.25, shown[1] / shown[0] if aspect is None else aspect))
+            unit = self.octaves(side, side)[1]
+            sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
+            return tuple(max(unit, unit * round(one / unit)) for one in sides)
+
+        def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
+            """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output."""
+            if given.assignment not in ("light", "free"):
+                raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
+            for name, parts in (given.reference_embeds or {}).items():
+                laid = [
+                    part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
+                    for part in parts
+                ]
+                if output_size is not None and any(one is None for one in laid):
+                    raise ValueError(
+                        f"The {name} features were made for pictures of another size than {output_size[1]} x {output_size[0]}. "
+                    f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
+                    )
+
+        def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
+            """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
+            given, unet = call.given, self.mg_detail
+            image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
+            layout = None if call.conditioning is None else call.conditioning.layout
+            if layout is None:
+                blank = image.new_zeros(len(image), 1, *call.output_size)
+                canvas, canvas_scale, sketch, sketch_scale = blank, blank, blank.expand(-1, 3, -1, -1), blank
+            else:
+                canvas, canvas_scale, sketch = layout.canvas, layout.canvas_scale, layout.sketch
+                sketch_scale = layout.sketch_scale.clamp(max=1)  # how far it is to be believed
+            return paint_octaves(
+                unet,
+                build_scheduler(),
+                image,
+                canvas.to(image),
+                sketch.to(image),
+                canvas_scale.to(image),
+                sketch_scale.to(image),
+                num_inference_steps=given.num_detail_steps,
+                generator=call.detail_generator,
+            )
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.other_adapters
@@ -2301,7 +2646,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.steering
     # -----------------------------------------------------------------------------------------------------------------
-    class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Sampling):
+    class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Detailed, Sampling):
         """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -2342,6 +2687,8 @@ def _define():
         mg_adapter (`MGAdapter`): brings what was read into the UNet. May be `None`; there are no references then.
         image_encoder, feature_extractor ([`~transformers.CLIPVisionModelWithProjection`],
             [`~transformers.CLIPImageProcessor`]): for IP-Adapters only; `load_ip_adapter` brings them along.
+        mg_detail ([`UNet2DModel`]): paints the octaves above what the UNet paints; may be `None`. (Stage `detail` of the
+            training; it is no part of a Stable Diffusion.)
 
     Raises:
         ValueError: if the adapter was made for another UNet or another encoder, or the UNet's input channels fit
@@ -2382,6 +2729,8 @@ def _define():
             ip_adapter_image_embeds: list[torch.Tensor] | None = None,
             reference_embeds: Features | None = None,
             fusion_scale: float = 1.0,
+            texture_scale: float = 1.0,
+            assignment: str = "light",
             granularity_schedule: dict[str, Any] | None = None,
             granularity_guidance: dict[str, float] | None = None,
             negative_reference_image: dict[str, Any] | None = None,

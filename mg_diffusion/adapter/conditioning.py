@@ -7,6 +7,7 @@ import torch
 
 from .attention import FoldedAttention
 from .layers import Residuals
+from .layout import Layout
 from .strengths import joint_strength
 
 
@@ -36,12 +37,14 @@ class Conditioning:
         num_tokens: tokens of each granularity.
         fused: by which granularities are on: what a factor of 0 takes out has no part in the fusion either.
         factors: (steps, G) of the strengths; `None` where these stay as they are.
+        layout: of the larger picture that octaves make of what the UNet paints, if there is one.
     """
 
     granularities: Sequence[str]
     num_tokens: int
     fused: dict[tuple[bool, ...], Fused]
     factors: torch.Tensor | None = None
+    layout: Layout | None = None
 
     def __post_init__(self):
         self._constant = None

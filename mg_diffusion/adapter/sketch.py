@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 
 
+SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
 def lay_palette(
     structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
 ) -> torch.Tensor:
@@ -43,6 +46,12 @@ def lay_palette(
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
+def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
+    """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
+    lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+    return torch.cat([lightness, sketch[:, 1:]], 1)
+
+
 def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
     places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
@@ -68,14 +77,14 @@ def one_color_per_region(
     sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
     seeds = modes = values.gather(1, sample)
     for _ in range(3):
-        modes = _kernel_mean(modes, seeds, seeds, 0.15)
-    colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-    means = _kernel_mean(values, seeds, colors, 0.1)
+        modes = kernel_mean(modes, seeds, seeds, 0.15)
+    colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+    means = kernel_mean(values, seeds, colors, 0.1)
     # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
     return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
 
 
-def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
     """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
     # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
     query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
@@ -107,6 +116,12 @@ def random_turns(noise: torch.Tensor) -> torch.Tensor:
     """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
     q, r = torch.linalg.qr(noise)
     return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+
+
+def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+    """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+    u, _, vt = torch.linalg.svd(matrices.float())
+    return u @ vt
 
 
 def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

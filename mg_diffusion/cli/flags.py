@@ -69,7 +69,7 @@ def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], 
     group = parser.add_argument_group(
         "references",
         "Each may be repeated; those of one kind are averaged. Behind each may stand ,weight=X, ,mask=PICTURE (only what "
-        "is white is read) and ,region=PICTURE or ,region=LEFT:TOP:RIGHT:BOTTOM in fractions (where it counts in the "
+        "is white is read), ,scale=X (of textures: 2 is twice as coarse) and ,region=PICTURE or ,region=LEFT:TOP:RIGHT:BOTTOM in fractions (where it counts in the "
         "output).",
     )
     metavars = {**dict.fromkeys(GRANULARITIES, "PICTURE"), "color": "PICTURE_OR_PALETTE"}
@@ -103,6 +103,12 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
         "when a strength holds, in fractions of the run, or factors from the first step to the last; one for each"
     )
     add_one_for_each(group, "--schedule", purpose, schedule_of_one, "NAME=START:END|X,Y,...")
+    purpose = "how coarse textures are laid: 1 (default) keeps their size relative to the frame, 2 is twice as coarse"
+    group.add_argument("--texture-scale", type=number, metavar="X", help=purpose)
+    purpose = (
+        "of colors to regions: light (default) keeps dark what is dark in the shape reference, free is up to the seed"
+    )
+    group.add_argument("--assignment", choices=("light", "free"), help=purpose)
     group = parser.add_argument_group("feature guidance (training-free; works without an adapter and along with one)")
     purpose = "how far each step goes toward the features of that reference; 0 is off, 1 a good start"
     add_one_for_each(group, "--feature-guidance", purpose)
@@ -118,7 +124,11 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_size_flags(parser: argparse.ArgumentParser) -> None:
     for side in ("width", "height"):
-        parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help="default: the model's own size")
+        purpose = "default: the model's own size, in the aspect of the shape reference"
+        parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
+    parser.add_argument("--size", type=whole(1), metavar="PIXELS", help="width and height of a square")
+    options = {"dest": "num_detail_steps", "type": whole(1), "metavar": "N"}
+    parser.add_argument("--detail-steps", help="denoising steps of each octave above the base; default: 6", **options)
 
 
 def add_edit_flags(parser: argparse.ArgumentParser) -> None:

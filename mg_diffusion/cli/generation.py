@@ -25,6 +25,9 @@ PIPELINE_FLAGS = (
     "negative_prompt",
     "height",
     "width",
+    "texture_scale",
+    "assignment",
+    "num_detail_steps",
     "num_inference_steps",
     "guidance_scale",
     "strength",
@@ -60,6 +63,10 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 def generate(options: argparse.Namespace) -> None:
     """`mg-diffusion generate`."""
+    if options.size is not None:
+        if (options.width, options.height) != (None, None):
+            raise ValueError("--size is width and height in one: give it, or --width and --height.")
+        options.width = options.height = options.size
     arguments = parse_references(options)
     paths = _output_paths(options, arguments.files)
     pipe = load("MGPipeline", options)

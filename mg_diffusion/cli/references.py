@@ -15,7 +15,7 @@ from ..recipe import describe_file, describe_reference
 from .values import number
 
 
-OPTION = re.compile(r",(?P<key>mask|weight|region)=(?P<value>[^,]*)$")
+OPTION = re.compile(r",(?P<key>mask|weight|region|scale)=(?P<value>[^,]*)$")
 
 
 @dataclass
@@ -79,7 +79,7 @@ def parse_references(options: argparse.Namespace) -> ReferenceArguments:
 def parse_reference(name: str, text: str) -> ReferenceArgument:
     """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas.
 
-    Behind it ",mask=FILE", ",weight=X" and ",region=FILE" or ",region=LEFT:TOP:RIGHT:BOTTOM" may stand.
+    Behind it ",mask=FILE", ",weight=X", ",scale=X" (of textures) and ",region=FILE" or ",region=LEFT:TOP:RIGHT:BOTTOM" may stand.
     """
     written = {}
     while found := OPTION.search(text):
@@ -94,11 +94,11 @@ def parse_reference(name: str, text: str) -> ReferenceArgument:
     else:
         hint = ' A palette begins with "#", in quotes: --color "#ff8800:3,#224466".' if name == "color" else ""
         raise ValueError(f"There is no reference picture at {text!r} (--{name}).{hint}")
-    read = {"mask": lambda path: read_mask(path, "read"), "weight": number, "region": _region_of}
+    read = {"mask": lambda path: read_mask(path, "read"), "weight": number, "scale": number, "region": _region_of}
     try:
         fields = {key: read[key](value) for key, value in written.items()}
     except argparse.ArgumentTypeError as error:
-        raise ValueError(f"A reference's weight and box are numbers, got {written}: {error}.") from error
+        raise ValueError(f"A reference's weight, scale and box are numbers, got {written}: {error}.") from error
     kept = {
         key: describe_file(value) if key == "mask" or isinstance(fields[key], str) else fields[key]
         for key, value in written.items()

@@ -36,6 +36,10 @@ class Branch(nn.Module):
         """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
         raise NotImplementedError
 
+    def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
+        return {}
+
     def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """What `distance` compares pictures of `size` (height, width) with."""
         raise NotImplementedError

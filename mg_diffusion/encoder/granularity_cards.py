@@ -55,14 +55,14 @@ def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, enco
         part.unlink(missing_ok=True)
 
 
-def open_card(fields: dict[str, Any], name: str, encoder: str) -> dict[str, torch.Tensor]:
-    """The tensors of the card that a reference names.
+def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+    """The tensors of the card that a reference names: those of the base, or those that a larger picture is laid of.
 
     Raises:
         ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
     """
     path = os.fspath(fields["image"])
-    extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region"}
+    extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
     if extra:
         raise ValueError(
             f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
@@ -78,7 +78,7 @@ def open_card(fields: dict[str, Any], name: str, encoder: str) -> dict[str, torc
             f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
             f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
         )
-    return tensors
+    return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
 
 
 def hash_of(reference: Any) -> str:

@@ -57,17 +57,41 @@ def read_weight(fields: dict[str, Any]) -> float:
     return weight
 
 
+def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
+    """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
+
+    Raises:
+        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
+    """
+    given = fields.get("scale")
+    if name != "texture":
+        if given is not None:
+            raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
+        return 1.0
+    try:
+        scale = float(1.0 if given is None else given) * float(texture_scale)
+    except (TypeError, ValueError):
+        scale = math.nan
+    if not 1 / 8 <= scale <= 8:
+        raise ValueError(
+            f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
+            f"{given!r} and {texture_scale!r}."
+        )
+    return scale
+
+
 def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
 
     Args:
-        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
+        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
     """
     fields = reference if isinstance(reference, dict) else {"image": reference}
-    extra = set(fields) - {"image", "mask", "weight", "region"}
+    extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
     if extra or "image" not in fields:
         raise ValueError(
-            f'A reference dict has the keys "image" and, optional, "mask", "weight" and "region"; got {list(fields)}.'
+            f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
+            f"{list(fields)}."
         )
     weight = read_weight(fields)
     rgb = read_image(fields["image"]).unsqueeze(0)

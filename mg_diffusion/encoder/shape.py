@@ -8,7 +8,7 @@ from transformers import AutoBackbone, AutoConfig
 
 from .branch import Branch
 from .distances import as_shares
-from .structure import FIELD_WAVES, region_fields, structure_map
+from .structure import FIELD_WAVES, region_fields, shading, structure_map
 from .views import di_zenzo_gradient, gaussian_blur
 
 
@@ -101,6 +101,10 @@ class ShapeBranch(Branch):
         self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
     ) -> dict[str, torch.Tensor]:
         return shape_view(smooth, mask)
+
+    def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        structure = structure_map(smooth, mask)
+        return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1]) * mask}
 
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         maps = self(**view)

@@ -5,10 +5,12 @@ import math
 import torch
 import torch.nn.functional as F
 
+from ..adapter.sketch import kernel_mean
 from .views import gaussian_blur
 
 
 CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
+SHADING_LIMIT = 15.0  # Lab lightness; what differs more is a region of its own
 FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -35,6 +37,19 @@ def structure_map(smooth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     spread = ((cloud.square() * share).sum((1, 2), keepdim=True) + 0.05**2).sqrt()  # a flat picture has no regions
     turned = (u @ vt).transpose(1, 2) @ cloud / spread
     return torch.tanh(turned).view_as(smooth)
+
+
+def shading(structure: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
+    """How light a place is beside what is alike in the structure map: folds, roundness, ribs. (B, 1, H, W), lightness.
+
+    What all places of a region have in common, its brightness, is taken out by kernel regression on the map.
+    """
+    values = structure.flatten(2).transpose(1, 2)
+    places = torch.linspace(0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device).long()
+    sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2)
+    anchors, found = values.gather(1, sample.expand(-1, -1, 3)), lightness.flatten(1).unsqueeze(2).gather(1, sample)
+    common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(lightness)
+    return SHADING_LIMIT * torch.tanh((lightness - common) / SHADING_LIMIT)
 
 
 def nearest_turn(structure: torch.Tensor, colors: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:

@@ -16,6 +16,7 @@ LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
 DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
 TILE = 24
+LAYOUT_TILES = 192  # of a canvas that is larger than those of the base
 GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
@@ -121,7 +122,7 @@ def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
 class TextureBranch(Branch):
     """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
 
-    shared_out = ("tiles",)
+    shared_out = ("tiles", "layout_tiles")
 
     def __init__(self, channels: int, num_tiles: int = 64):
         super().__init__()
@@ -169,6 +170,10 @@ class TextureBranch(Branch):
         view = texture_view(lab, smooth, mask)
         detail = view.pop("detail") * mask
         return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
+
+    def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        view = texture_view(lab, smooth, mask)
+        return {"layout_tiles": draw_tiles(view["detail"] * mask, view["weight"], LAYOUT_TILES, mask=mask)}
 
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         read = {key: value for key, value in view.items() if key != "tiles"}

@@ -23,6 +23,22 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+    """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
+    lightness, a, b = lab.unbind(-3)
+    fy = (lightness + 16) / 116
+    f = torch.stack([fy + a / 500, fy, fy - b / 200], -3)
+    xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+    xyz = xyz * lab.new_tensor([0.95047, 1.0, 1.08883])[:, None, None]
+    to_linear = [
+        [3.2404542, -1.5371385, -0.4985314],
+        [-0.9692660, 1.8760108, 0.0415560],
+        [0.0556434, -0.2040259, 1.0572252],
+    ]
+    linear = torch.einsum("ij,...jhw->...ihw", lab.new_tensor(to_linear), xyz).clamp(0, 1)
+    return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
+
+
 def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
     channels = x.shape[1]

@@ -1,4 +1,4 @@
-"""`python -m mg_diffusion.training {vae,base,adapter} ...`; of several processes, by `accelerate launch`."""
+"""`python -m mg_diffusion.training {vae,base,adapter,detail} ...`; of several processes, by `accelerate launch`."""
 
 import sys
 
@@ -14,6 +14,8 @@ def main(arguments: list[str] | None = None) -> None:
         from .vae import run
     elif args.stage == "adapter":
         from .adapter import run
+    elif args.stage == "detail":
+        from .detail import run
     elif args.text_only:
         from .text import run
     else:

@@ -12,7 +12,7 @@ from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, READABLE_PIXELS
 from .trackers import PACKAGES, chosen_trackers
 
 
-STAGES = ("vae", "base", "adapter")
+STAGES = ("vae", "base", "adapter", "detail")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 # What one of these is in place of a default.
 KINDS: dict[str, dict[str, Any]] = {
@@ -110,12 +110,33 @@ cache_latents | off | keep latents and captions' embeddings; a crossed picture t
 gradient_checkpointing | off | of the UNet: less memory, more time{SUPERVISION}\
 snr_gamma | 5.0 | of Min-SNR weighting
 """,
+    "detail": """
+materials_dir | str | folder like --train_data_dir with pictures that are nothing but texture, read at half of --resolution
+init_from | str | folder of a detail network to start from; a new one if not given
+crop_size | 64 | side of what is learned at once, in pixels, a multiple of 16; half of --resolution or less
+block_out_channels | [48, 64, 96] | widths of a new network, multiples of 16; each level after the first halves the side
+layers_per_block | 1 | of a new network
+cache_dir | str | keep sketches and canvases here between runs
+num_crossings | 1000 | pool of crossed photographs
+snr_gamma | 8.0 | limit of the v-space weight 1 / sigma^2
+""",
+}
+# Defaults of a stage in place of those of all.
+STAGE_DEFAULTS = {
+    "adapter": {"resolution": None},  # the base's own
+    "detail": {
+        "resolution": 256,
+        "train_batch_size": 16,
+        "learning_rate": 2e-3,
+        "adam_weight_decay": 1e-4,
+        "ema_decay": 0.998,
+    },
 }
 # What values mean something, and of which flags; `None` stands for "not given".
 RANGES = {
     "be at least 1": "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps "
     "checkpointing_steps validation_steps num_validation_images latent_channels min_image_size max_image_pixels "
-    "streaming_window samples_per_picture lora_rank",
+    "streaming_window samples_per_picture lora_rank layers_per_block",
     "be at least 0": "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight "
     "detail_weight num_crossings num_rendered",
     "be above 0": "learning_rate adam_epsilon max_grad_norm snr_gamma",
@@ -180,8 +201,7 @@ def _add_stage(parser: argparse.ArgumentParser, stage: str) -> None:
             owner.add_argument(
                 f"--{name}", **options, help=text, **({"choices": CHOICES[name]} if name in CHOICES else {})
             )
-    if stage == "adapter":
-        parser.set_defaults(resolution=None)  # the base's own
+    parser.set_defaults(**STAGE_DEFAULTS.get(stage, {}))
 
 
 def _options_of(default: Any) -> dict[str, Any]:
@@ -269,7 +289,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in OF_REFERENCES if args.stage == "base" and args.text_only else ():
         if name in given:
             parser.error(f"--{name} contradicts --text_only, which trains without references")
-    if args.stage != "vae" and not getattr(args, "text_only", False):
+    if args.stage in ("base", "adapter") and not getattr(args, "text_only", False):
         shares = args.composite_share, args.rendered_share
         if min(shares) < 0 or sum(shares) > 1:
             parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")
@@ -277,6 +297,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
     _check_data(parser, args)
+    if args.stage == "detail":
+        _check_detail(parser, args, given)
     text_width = getattr(args, "text_width", None)
     if text_width is not None and (text_width < 4 or text_width % 4):
         parser.error(f"--text_width must be a multiple of 4, got {text_width}")
@@ -305,6 +327,20 @@ def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
             parser.error(f"--{name} contradicts --streaming: {reason}")
     if args.stage != "vae" and args.cache_dir is None:
         args.cache_dir = os.path.join(args.output_dir, "cache")  # of rendered pictures, which every window shares
+
+
+def _check_detail(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
+    for name in ("block_out_channels", "layers_per_block"):
+        if args.init_from and name in given:
+            parser.error(f"--{name} contradicts --init_from: the network to start from has its own")
+    if args.crop_size < 16 or args.crop_size % 16 or 2 * args.crop_size > args.resolution:
+        parser.error(
+            f"--crop_size must be a multiple of 16 and at most half of --resolution {args.resolution}, got {args.crop_size}"
+        )
+    if args.materials_dir and args.resolution < 64:
+        parser.error(f"--materials_dir needs --resolution of at least 64, got {args.resolution}")
+    if args.streaming:
+        parser.error("--streaming contradicts stage detail, which lays out all its pictures before it begins")
 
 
 def _check_lora(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -88,4 +88,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
             whole = components | {"unet": fused(components["unet"])}
         export_weights(whole, folder)
 
-    return fit(accelerator, settings, model, objective, samples, held_out, MGPipeline(**components), export)
+    shown = MGPipeline(**{**components, "mg_detail": None})  # what is trained, without octaves above it
+    return fit(accelerator, settings, model, objective, samples, held_out, shown, export)

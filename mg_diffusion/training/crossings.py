@@ -13,9 +13,9 @@ import torch
 from tqdm import tqdm
 
 from mg_diffusion.adapter.sketch import lay_palette, random_turns, turn_colors
-from mg_diffusion.encoder.views import edge_preserving_smooth
+from mg_diffusion.encoder.views import edge_preserving_smooth, lab_to_rgb
 
-from .renderer import TO_LINEAR, WHITE, halve, render, render_palette, render_regions
+from .renderer import halve, render, render_palette, render_regions
 
 
 @dataclass
@@ -121,17 +121,6 @@ def flatten_regions(lab: torch.Tensor) -> torch.Tensor:
     for _ in range(4):  # nearly one color per region: a slope under a texture is a texture of its own
         lab = edge_preserving_smooth(lab, sigma=0.6, steps=1, color_sigma=8.0, dilation=2)
     return lab
-
-
-def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
-    """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
-    lightness, a, b = lab.unbind(-3)
-    fy = (lightness + 16) / 116
-    f = torch.stack([fy + a / 500, fy, fy - b / 200], -3)
-    xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
-    xyz = xyz * lab.new_tensor(WHITE)[:, None, None]
-    linear = torch.einsum("ij,...jhw->...ihw", lab.new_tensor(TO_LINEAR), xyz).clamp(0, 1)
-    return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
 def add_texture(base: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:

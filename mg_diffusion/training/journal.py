@@ -28,7 +28,11 @@ from .trackers import track_picture
 
 PACKAGES = ("mg-diffusion", "torch", "diffusers", "transformers", "accelerate")
 LINE_SECONDS = 30  # between two lines where the progress goes to a file
-STARTED_FROM = {"base": "init_from", "adapter": "mg_model_name_or_path"}  # flags that take weights
+STARTED_FROM = {
+    "base": "init_from",
+    "adapter": "mg_model_name_or_path",
+    "detail": "init_from",
+}  # flags that take weights
 
 
 class Journal:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import pre_tokenizers
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
@@ -16,6 +16,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from mg_diffusion.modeling_autoencoder_haar import AutoencoderHaar
 from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
+from mg_diffusion.octaves import build_scheduler
 
 
 MAX_TOKENS = 24
@@ -132,21 +133,12 @@ def build_components(
     tokenizer = build_tokenizer(captions)
     unet = build_unet(codec.config.latent_channels, resolution // factor, widths, text_width)
     encoder = MGEncoder(sample_size=resolution)
-    # x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891).
-    scheduler = DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="sample",
-        clip_sample=False,
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        set_alpha_to_one=True,
-    )
     return {
         "vae": codec.requires_grad_(False),
         "text_encoder": build_text_encoder(tokenizer, text_width),
         "tokenizer": tokenizer,
         "unet": unet,
-        "scheduler": scheduler,
+        "scheduler": build_scheduler(),
         "mg_encoder": encoder,
         "mg_adapter": MGAdapter.from_unet(unet, encoder, token_dim=text_width, map_stride=factor),
     }

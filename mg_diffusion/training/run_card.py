@@ -19,6 +19,7 @@ TITLES = {
     "vae": "An autoencoder",
     "base": "A miniature Stable Diffusion",
     "adapter": "An adapter for Stable Diffusion",
+    "detail": "A detail network of the octaves above a base",
 }
 STEERED = " steered by the color, texture and shape of reference images"
 
@@ -30,6 +31,7 @@ GRID_ROWS = {
     "base": "Columns: three held-out pictures as references of color, texture and shape; the result of all three without a "
     "caption; of each alone with its caption; of the caption alone. The same seeds at every validation.",
     "text": "Results of captions of held-out pictures.",
+    "detail": "Held-out crops: the smaller picture, sketch and canvas as they are told, what is painted, and what is true.",
 }
 BUCKET_NOTE = (
     f"Validation loss of held-out samples with fixed noise, in {BUCKETS} buckets of timesteps; each sample is measured "

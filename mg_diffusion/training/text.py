@@ -63,4 +63,5 @@ def run(args: Namespace) -> list[dict[str, float]]:
     objective = TextObjective(components, args.snr_gamma)
     held_out = others and HeldOut(others, TextSamples(others, data.num_validation_images, 1, False), objective)
     export = partial(export_weights, components)
-    return fit(accelerator, settings, model, objective, samples, held_out, MGPipeline(**components), export)
+    shown = MGPipeline(**{**components, "mg_detail": None})  # what is trained, without octaves above it
+    return fit(accelerator, settings, model, objective, samples, held_out, shown, export)

@@ -16,7 +16,7 @@ from mg_diffusion.granularities import GRANULARITIES
 
 def settings(**changes) -> Settings:
     """Few steps, everything else as the page starts."""
-    return Settings(**{"scales": dict.fromkeys(GRANULARITIES, 1.0), "steps": 3, **changes})
+    return Settings(**{"scales": dict.fromkeys(GRANULARITIES, 1.0), "steps": 3, "size": 64, **changes})
 
 
 @pytest.fixture(scope="session")

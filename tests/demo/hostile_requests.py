@@ -14,7 +14,20 @@ NONSENSE = (b"", b"{", b"null", b"[]", b'"x"', b"7", b"\xff\xfe", b"\0" * 100)
 
 def queries(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Query strings of the page."""
-    fields = ("color", "texture", "shape", "color_scale", "seed", "steps", "guidance", "prompt", "tab", "model")
+    fields = (
+        "color",
+        "texture",
+        "shape",
+        "color_scale",
+        "seed",
+        "steps",
+        "guidance",
+        "size",
+        "aspect",
+        "prompt",
+        "tab",
+        "model",
+    )
     for number, (name, text) in enumerate(texts.items()):
         field = fields[number % len(fields)]
         yield f"{name} as {field}", f"{field}={quote(text[:2000].encode('utf-8', 'surrogatepass'))}"

@@ -29,6 +29,8 @@ def references(uploads_folder) -> dict:
         "texture_picture": handle_file(uploads_folder / "weave.png"),
         "shape_picture": handle_file(uploads_folder / "leaf.png"),
         "steps": 3,
+        "size": "64",
+        "aspect": "1:1",
     }
 
 

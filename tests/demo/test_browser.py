@@ -53,7 +53,7 @@ def page(browser):
     assert not errors
 
 
-def open_page(page, served, query="?steps=3", shown=GRANULARITIES):
+def open_page(page, served, query="?size=64&steps=3", shown=GRANULARITIES):
     page.goto(f"{served}/{query}")
     for name in shown:
         page.wait_for_selector(f"#{name}-seen img")
@@ -108,7 +108,7 @@ def pixels(path) -> np.ndarray:
 
 
 def test_generate_with_three_references_and_restore(page, served, uploads_folder, tmp_path):
-    query = "?steps=3&seed=7&prompt=a+leaf&texture_scale=0.8&color=sea&texture=weave"
+    query = "?size=64&steps=3&seed=7&prompt=a+leaf&texture_scale=0.8&color=sea&texture=weave"
     open_page(page, served, query, ("color", "texture"))
     page.set_input_files("#shape-picture input[type=file]", uploads_folder / "star.png")
     page.wait_for_selector("#shape-picture img")
@@ -118,7 +118,7 @@ def test_generate_with_three_references_and_restore(page, served, uploads_folder
     result = download(page, "#files", tmp_path)
     assert read_recipe(result)["seed"] == 7
     # Everything else now; then the file brings it back.
-    open_page(page, served, "?steps=2&color=plum&texture=dots&shape=heart")
+    open_page(page, served, "?size=64&steps=2&color=plum&texture=dots&shape=heart")
     page.get_by_role("button", name="Restore from a result").click()
     page.set_input_files("#restore input[type=file]", result)
     page.wait_for_function("document.querySelector('#seed input').value === '7'")
@@ -153,7 +153,7 @@ def test_one_slider_changes_the_picture(page, served):
 
 
 def test_a_color_picture_takes_the_place_of_the_example_but_not_of_a_palette(page, served, uploads_folder):
-    for query, palette in (("?steps=1", ""), ("?steps=1&color=cc2222", "#cc2222")):
+    for query, palette in (("?size=64&steps=1", ""), ("?size=64&steps=1&color=cc2222", "#cc2222")):
         open_page(page, served, query, ("color",))
         page.set_input_files("#color-picture input[type=file]", uploads_folder / "star.png")
         page.wait_for_selector("#color-picture img")
@@ -169,7 +169,7 @@ def test_a_color_picture_takes_the_place_of_the_example_but_not_of_a_palette(pag
 
 
 def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
-    open_page(page, served, "?steps=3&tab=edit")
+    open_page(page, served, "?size=64&steps=3&tab=edit")
     page.set_input_files("#photo input[type=file]", uploads_folder / "scene.png")
     page.wait_for_selector("#polarity img")
     canvas = page.locator("#editor canvas").first
@@ -204,7 +204,7 @@ def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
 
 
 def test_sweep_and_explain(page, served):
-    open_page(page, served, "?steps=2&tab=explore")
+    open_page(page, served, "?size=64&steps=2&tab=explore")
     page.click("#sweep-run")
     page.wait_for_selector("#sheet img")
     page.click("#explain-run")
@@ -240,7 +240,7 @@ def test_a_card_is_made_reused_and_mixed(page, served, uploads_folder, tmp_path)
 
 
 def test_a_job_is_stopped(page, served, studio):
-    open_page(page, served, "?steps=50")
+    open_page(page, served, "?size=64&steps=50")
     page.fill("#count input[type=number]", "4")
     page.keyboard.press("Tab")
     page.click("#generate-run")
@@ -276,7 +276,7 @@ def test_the_start_in_light_and_dark(browser, served, scheme):
     context = browser.new_context(color_scheme=scheme, viewport=SIZES["desktop"])
     page = context.new_page()
     page.set_default_timeout(WAIT)
-    open_page(page, served, "?steps=20")
+    open_page(page, served, "?size=64&steps=20")
     generate(page)
     page.wait_for_timeout(1000)
     page.screenshot(path=SCREENS / f"start-{scheme}.png")

@@ -12,7 +12,7 @@ from benchmarks.pages import DEMO_PAGE, rewritten
 def test_forty_visitors_get_a_result_or_are_told_that_the_queue_is_full(served, studio):
     records = []
     with studio.lock:  # nothing is made until the queue is full
-        visits = threading.Thread(target=visit, args=(served, 40, 0, 1, records))
+        visits = threading.Thread(target=visit, args=(served, 40, 0, 1, 64, records))
         visits.start()
         until = time.monotonic() + 120
         while not any(record["outcome"] != "done" for record in records) and time.monotonic() < until:

@@ -230,6 +230,10 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"count": 5}, "pictures"),
         ({"guidance": 0.9}, "Guidance must be a number from 1 to 15"),
         ({"guidance": None}, "Guidance"),
+        ({"size": 100}, "size must be one of 64, 128, 256, 512, got 100"),
+        ({"size": "256"}, "size must be a number"),
+        ({"aspect": "5:1"}, "aspect must be one of as the shape, 1:1"),
+        ({"aspect": None}, "aspect"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -239,8 +243,9 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_an_address_comes_back():
     values = {"color": "#023047:2, #8ecae6", "texture": "weave", "shape_scale": 0.5, "seed": 3, "prompt": "a b&c"}
+    values |= {"size": "128", "aspect": "3:2"}
     query = links.write(values)
-    assert query == "?color=023047:2,8ecae6&texture=weave&shape_scale=0.5&seed=3&prompt=a+b%26c"
+    assert query == "?color=023047:2,8ecae6&texture=weave&shape_scale=0.5&seed=3&prompt=a+b%26c&size=128&aspect=3:2"
     from urllib.parse import parse_qsl
 
     assert links.parse(dict(parse_qsl(query[1:])), ["mg-bazaar"]) == (values, [])

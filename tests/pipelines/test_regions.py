@@ -259,8 +259,8 @@ def test_the_command_line_takes_regions_masks_and_weights(model, tmp_path, capsy
     assert str(tmp_path) not in json.dumps(read_recipe(output))
     for color, message in (
         (f"{one},region=nowhere.png", "no mask at 'nowhere.png'. A region is a picture or LEFT:TOP"),
-        (f"{one},region=0:0:x:1", "weight and box are numbers"),
-        (f"{one},weight=much", "weight and box are numbers"),
+        (f"{one},region=0:0:x:1", "weight, scale and box are numbers"),
+        (f"{one},weight=much", "weight, scale and box are numbers"),
         (f"{one},mask=nowhere.png", "no picture at 'nowhere.png'"),
         (f"{one},size=3", "no reference picture at"),
     ):

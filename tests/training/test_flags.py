@@ -55,6 +55,7 @@ def test_everything_used_is_a_flag(used):
 def test_a_stage_has_no_flag_that_only_another_reads(stage, used):
     """What only a stage's own file reads belongs to it."""
     own = {"vae": {"vae"}, "base": {"base", "text", "models"}, "adapter": {"adapter"}}
+    own["detail"] = {"detail", "detail_flags"}
     others = set().union(*(files for other, files in own.items() if other != stage))
     foreign = [name for name in flags_of(stages()[stage]) if used.get(name, set()) and used[name] <= others]
     assert not foreign

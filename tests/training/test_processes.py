@@ -86,6 +86,7 @@ def places(folder, flags, tmp_path_factory):
     add("split", "base", "--text_only", "--split_batches", batches=(4, 4), gradient_accumulation_steps=2, **text)
     add("bf16", "base", "--text_only", mixed_precision="bf16", **text)
     add("vae", "vae", block_out_channels="16 16", latent_channels=4)
+    add("detail", "detail", crop_size=16, num_rendered=None)
     options = {"pretrained_model_name_or_path": base}
     validated = {**options, "train_data_dir": folder, "num_validation_images": 1}
     add("adapter", "adapter", "--gradient_checkpointing", **options)
@@ -100,11 +101,11 @@ def launched(places):
     """All runs of two processes, the first of them as users start it."""
     root, made = places
     launch(*REPLICATED, "-m", "mg_diffusion.training", *made["base", "two"])
-    launch_all(root, made, ["resumed", "split", "bf16", "vae", "adapter"], *REPLICATED)
+    launch_all(root, made, ["resumed", "split", "bf16", "vae", "detail", "adapter"], *REPLICATED)
     return root
 
 
-@pytest.mark.parametrize("name", ["base", "split", "bf16", "vae", "adapter"])
+@pytest.mark.parametrize("name", ["base", "split", "bf16", "vae", "detail", "adapter"])
 def test_two_processes_have_the_losses_of_one_with_the_same_batch(name, places, launched):
     root, made = places
     AcceleratorState._reset_state(reset_partial_state=True)  # of another precision

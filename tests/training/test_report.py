@@ -222,7 +222,7 @@ def test_the_command_rewrites_the_card(finished, capsys):
         (lambda run: write_run(run), r"log.jsonl' has no readable record"),
         (
             lambda run: (write_run(run, records=LOG) / "training_config.json").write_text("{}"),
-            r"training_config.json' names the stage None, not \('vae', 'base', 'adapter'\)",
+            r"training_config.json' names the stage None, not \('vae', 'base', 'adapter', 'detail'\)",
         ),
     ],
 )
@@ -258,6 +258,7 @@ def test_a_card_for_which_there_is_no_room(tmp_path, monkeypatch):
         ("base", []),
         ("base", ["--init_from", "mg-bazaar"]),
         ("adapter", ["--pretrained_model_name_or_path", "c"]),
+        ("detail", []),
     ],
 )
 def test_defaults_are_those_of_the_parser(stage, start):

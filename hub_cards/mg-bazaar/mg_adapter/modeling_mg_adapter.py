@@ -238,6 +238,275 @@ def _define():
         return [(-(-height // stride), -(-width // stride)) for stride in strides]
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.views
+    # -----------------------------------------------------------------------------------------------------------------
+    def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+        """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
+        linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+        white = rgb.new_tensor([0.95047, 1.0, 1.08883])
+        xyz = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(to_xyz) / white[:, None], linear)
+        delta = 6 / 29
+        # The clamp keeps the unused side of `where` from sending NaN gradients through the cube root.
+        f = torch.where(xyz > delta**3, xyz.clamp(min=delta**3) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29)
+        x, y, z = f.unbind(1)
+        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+    def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+        """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
+        lightness, a, b = lab.unbind(-3)
+        fy = (lightness + 16) / 116
+        f = torch.stack([fy + a / 500, fy, fy - b / 200], -3)
+        xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+        xyz = xyz * lab.new_tensor([0.95047, 1.0, 1.08883])[:, None, None]
+        to_linear = [
+            [3.2404542, -1.5371385, -0.4985314],
+            [-0.9692660, 1.8760108, 0.0415560],
+            [0.0556434, -0.2040259, 1.0572252],
+        ]
+        linear = torch.einsum("ij,...jhw->...ihw", lab.new_tensor(to_linear), xyz).clamp(0, 1)
+        return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
+
+
+    def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
+        channels = x.shape[1]
+        for axis, length in ((2, x.shape[2]), (3, x.shape[3])):
+            radius = min(math.ceil(3 * sigma), length - 1)
+            offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+            kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+            kernel = (kernel / kernel.sum()).expand(channels, 1, -1)
+            padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+            x = F.pad(x, padding, mode="reflect")
+            x = F.conv2d(x, kernel.unsqueeze(5 - axis), groups=channels)
+        return x
+
+
+    def edge_preserving_smooth(
+        lab: torch.Tensor, sigma: float = 2.5, steps: int = 4, color_sigma: float = 14.0, dilation: int = 2
+    ) -> torch.Tensor:
+        """Rolling guidance filter (Zhang et al., ECCV 2014): removes structure below a scale, keeps larger edges.
+
+    Args:
+        lab: (B, 3, H, W) CIELAB, H and W at least 5 * dilation.
+        sigma: scale in pixels of what is removed by the first blur.
+        steps: joint bilateral iterations that bring large edges back.
+        color_sigma: range of the bilateral weight, in Delta-E.
+        dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
+    """
+        batch, channels, height, width = lab.shape
+        reach = 2 * dilation
+
+        def taps(x: torch.Tensor) -> torch.Tensor:
+            padded = F.pad(x, (reach,) * 4, mode="reflect")
+            return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
+
+        offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
+        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+        values, guide = taps(lab), gaussian_blur(lab, sigma)
+        for _ in range(steps):
+            difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
+            weight = near * torch.exp(-difference / (2 * color_sigma**2))
+            guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+        return guide
+
+
+    def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
+        """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
+        padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
+        dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+        dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+        xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
+        largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
+        return torch.sqrt(largest + 1e-6).unsqueeze(1)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.features
+    # -----------------------------------------------------------------------------------------------------------------
+    FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
+    Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
+
+
+    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
+        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+        bare = [name for name, one in features.items() if isinstance(one, dict)]
+        if bare:
+            warnings.warn(
+                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
+            f"refused by the next version.",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.quilting
+    # -----------------------------------------------------------------------------------------------------------------
+    TILE_OVERLAP = 6
+
+
+    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
+
+    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
+    Neighbors overlap by 6 pixels and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
+    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
+    """
+        batch, size = len(tiles), tiles.shape[2]
+        stride = size - TILE_OVERLAP
+        rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
+        canvas = tiles.new_zeros(batch, rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
+        ramp = (torch.arange(TILE_OVERLAP, device=tiles.device) + 1).to(tiles) / (TILE_OVERLAP + 1)
+        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
+        every = torch.arange(batch, device=tiles.device)
+        for row, column in product(range(rows), range(columns)):
+            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
+            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
+            if row:
+                above = slice(0, TILE_OVERLAP)
+                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
+                share[above] *= ramp[:, None]
+            if column:
+                left = (..., slice(0, TILE_OVERLAP))
+                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
+                share[left] *= ramp
+            chosen = cost.argmin(1)
+            used = used.index_put((every, chosen), price, accumulate=True)
+            blend = share * tiles[every, chosen] + (1 - share) * laid
+            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
+        return canvas[:, None, :height, :width]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.sketch
+    # -----------------------------------------------------------------------------------------------------------------
+    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
+    def lay_palette(
+        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
+    ) -> torch.Tensor:
+        """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
+
+    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
+    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
+
+    Args:
+        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
+            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
+            Of each the batch may be 1.
+
+    Returns:
+        (B, 3, H, W) Lab.
+    """
+        generator = torch.Generator().manual_seed(0)
+        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
+        turns[0] = torch.eye(3)
+        area = torch.ones_like(structure[:1, :1]) if area is None else area
+        batch = max(len(structure), len(palette), len(area))
+        values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
+        painted, colors = values, palette.float().expand(batch, -1, -1)
+        shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
+        shares = shares / shares.sum(1, keepdim=True)
+        for turn in turns.to(painted):
+            # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+            order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
+            wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
+            share = shares.gather(1, order)
+            reached = share.cumsum(1) - share / 2
+            painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
+            painted = (painted.unsqueeze(3) * turn.T).sum(2)
+        with torch.autocast(painted.device.type, enabled=False):
+            painted = one_color_per_region(painted, values, shares[..., :1])
+        return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
+        """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
+        lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+        return torch.cat([lightness, sketch[:, 1:]], 1)
+
+
+    def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
+        places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
+        below = places.long()
+        above = (below + 1).clamp(max=values.shape[1] - 1)
+        return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
+
+
+    def one_color_per_region(
+        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
+    ) -> torch.Tensor:
+        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+
+    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
+
+    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
+    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
+    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
+    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
+    """
+        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
+        seeds = modes = values.gather(1, sample)
+        for _ in range(3):
+            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+        means = kernel_mean(values, seeds, colors, 0.1)
+        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
+        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
+
+
+    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
+        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
+        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
+        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
+        value = F.pad(values, (0, 1))
+        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
+        return mean[:, 0, :, :3]
+
+
+    def _match_covariance(
+        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
+    ) -> torch.Tensor:
+        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
+        middle = (shares * target).sum(1, keepdim=True)
+        centered = colors - (shares * colors).sum(1, keepdim=True)
+        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
+        root, inverse = _power(have, 0.5), _power(have, -0.5)
+        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+
+
+    def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+        """Power of symmetric positive matrices (B, 3, 3)."""
+        variance, basis = torch.linalg.eigh(matrix)
+        return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
+
+
+    def random_turns(noise: torch.Tensor) -> torch.Tensor:
+        """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
+        q, r = torch.linalg.qr(noise)
+        return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+
+
+    def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+        """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+        u, _, vt = torch.linalg.svd(matrices.float())
+        return u @ vt
+
+
+    def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
+        # Written out: autocast would round a matrix product, and with it the order of the pixels.
+        turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
+        return turned.unflatten(2, structure.shape[2:])
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.strengths
     # -----------------------------------------------------------------------------------------------------------------
     Curve = tuple[float, float] | list[float] | Callable[[float], float]
@@ -340,6 +609,83 @@ def _define():
         return torch.stack(columns).prod(0) ** (1 / len(columns))
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.layout
+    # -----------------------------------------------------------------------------------------------------------------
+    @dataclass
+    class Layout:
+        """What octaves read, of each picture; where a scale is 0 there is nothing.
+
+    Args:
+        canvas: (B, 1, H, W) lightness over 10; sketch: (B, 3, H, W) sRGB in [-1, 1].
+        canvas_scale, sketch_scale: (B, 1, H, W), their strengths.
+    """
+
+        canvas: torch.Tensor
+        canvas_scale: torch.Tensor
+        sketch: torch.Tensor
+        sketch_scale: torch.Tensor
+
+
+    def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
+        """Features with the `canvas` of their `layout_tiles` and the `sketch` (Lab) of palette and `layout_structure`.
+
+    Args:
+        features: one entry of each granularity, settled (`apply_variation`); size: (height, width) of the output.
+    """
+        laid = {name: dict(parts) for name, parts in features.items()}
+        tiles = laid.get("texture", {}).pop("layout_tiles", None)
+        if tiles is not None:
+            laid["texture"]["canvas"] = lay_tiles(tiles, *size)
+        structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
+        if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
+            area = laid["color"].get("area")
+            area = area if area is None else F.interpolate(area, size, mode="area")
+            sketch = lay_palette(structure, laid["color"]["palette"], area)
+            laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
+        return laid
+
+
+    def join_layouts(
+        sets: Sequence[tuple[FeatureSet, torch.Tensor]],
+        shares: torch.Tensor | None,
+        granularities: Sequence[str],
+        size: tuple[int, int],
+    ) -> Layout | None:
+        """One layout of several sets of features, place by place in their shares; `None` where nothing is laid.
+
+    Args:
+        sets: what `lay_out` gave, and strengths (B, G); shares: (B or 1, sets, H, W), as of `split_regions`.
+    """
+        count = len(sets[0][1])
+        sums = dict.fromkeys(("canvas", "sketch"))
+        for place, (features, strengths) in enumerate(sets):
+            share = (
+                torch.ones(1, 1, 1, 1)
+                if shares is None
+                else F.interpolate(shares[:, place, None].float(), size, mode="area")
+            )
+            for name, granularity, used in (("canvas", "texture", ("texture",)), ("sketch", "shape", ("color", "shape"))):
+                laid = features.get(granularity, {}).get(name)
+                if laid is None:
+                    continue
+                strength = joint_strength(strengths, granularities, used).float().view(-1, 1, 1, 1)
+                scale = (share.to(strength) * strength).expand(count, 1, *size)
+                laid = scale * (laid.float() if name == "canvas" else lab_to_rgb(laid.float()) * 2 - 1)
+                sums[name] = (
+                    [scale, laid]
+                    if sums[name] is None
+                    else [a + b for a, b in zip(sums[name], (scale, laid), strict=True)]
+                )
+        if sums["canvas"] is None and sums["sketch"] is None:
+            return None
+        like = next(one[0] for one in sums.values() if one is not None)
+        parts = {}
+        for name, channels in (("canvas", 1), ("sketch", 3)):
+            scale, laid = sums[name] or (torch.zeros_like(like), like.new_zeros(count, channels, *size))
+            parts |= {name: laid / scale.clamp(min=1e-6), f"{name}_scale": scale}
+        return Layout(**parts)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.conditioning
     # -----------------------------------------------------------------------------------------------------------------
     @dataclass
@@ -368,12 +714,14 @@ def _define():
         num_tokens: tokens of each granularity.
         fused: by which granularities are on: what a factor of 0 takes out has no part in the fusion either.
         factors: (steps, G) of the strengths; `None` where these stay as they are.
+        layout: of the larger picture that octaves make of what the UNet paints, if there is one.
     """
 
         granularities: Sequence[str]
         num_tokens: int
         fused: dict[tuple[bool, ...], Fused]
         factors: torch.Tensor | None = None
+        layout: Layout | None = None
 
         def __post_init__(self):
             self._constant = None
@@ -450,25 +798,6 @@ def _define():
             repeats = 1 if len(value) == 1 else count // len(value)
             matched[name] = value.repeat_interleave(repeats, dim=0)
         return matched
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.features
-    # -----------------------------------------------------------------------------------------------------------------
-    FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
-    Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
-
-
-    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
-        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
-        bare = [name for name, one in features.items() if isinstance(one, dict)]
-        if bare:
-            warnings.warn(
-                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
-            f"refused by the next version.",
-                FutureWarning,
-                stacklevel=stacklevel,
-            )
-        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.regions
@@ -552,120 +881,6 @@ def _define():
         return int(place) if kind == "down_blocks" else count - 1 - int(place)
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.sketch
-    # -----------------------------------------------------------------------------------------------------------------
-    def lay_palette(
-        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
-    ) -> torch.Tensor:
-        """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
-
-    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
-    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
-    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
-
-    Args:
-        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
-            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
-            Of each the batch may be 1.
-
-    Returns:
-        (B, 3, H, W) Lab.
-    """
-        generator = torch.Generator().manual_seed(0)
-        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
-        turns[0] = torch.eye(3)
-        area = torch.ones_like(structure[:1, :1]) if area is None else area
-        batch = max(len(structure), len(palette), len(area))
-        values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
-        painted, colors = values, palette.float().expand(batch, -1, -1)
-        shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
-        shares = shares / shares.sum(1, keepdim=True)
-        for turn in turns.to(painted):
-            # Products written out: autocast would round a matrix product, and with it the order of the pixels.
-            order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
-            wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
-            share = shares.gather(1, order)
-            reached = share.cumsum(1) - share / 2
-            painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
-            painted = (painted.unsqueeze(3) * turn.T).sum(2)
-        with torch.autocast(painted.device.type, enabled=False):
-            painted = one_color_per_region(painted, values, shares[..., :1])
-        return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
-
-
-    def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
-        places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
-        below = places.long()
-        above = (below + 1).clamp(max=values.shape[1] - 1)
-        return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
-
-
-    def one_color_per_region(
-        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
-    ) -> torch.Tensor:
-        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
-
-    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
-
-    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
-    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
-    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
-    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
-    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
-    """
-        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
-        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
-        seeds = modes = values.gather(1, sample)
-        for _ in range(3):
-            modes = _kernel_mean(modes, seeds, seeds, 0.15)
-        colors = _kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-        means = _kernel_mean(values, seeds, colors, 0.1)
-        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
-        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
-
-
-    def _kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
-        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
-        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
-        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
-        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
-        value = F.pad(values, (0, 1))
-        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
-        return mean[:, 0, :, :3]
-
-
-    def _match_covariance(
-        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
-    ) -> torch.Tensor:
-        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
-        middle = (shares * target).sum(1, keepdim=True)
-        centered = colors - (shares * colors).sum(1, keepdim=True)
-        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
-        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
-        root, inverse = _power(have, 0.5), _power(have, -0.5)
-        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
-
-
-    def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
-        """Power of symmetric positive matrices (B, 3, 3)."""
-        variance, basis = torch.linalg.eigh(matrix)
-        return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
-
-
-    def random_turns(noise: torch.Tensor) -> torch.Tensor:
-        """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
-        q, r = torch.linalg.qr(noise)
-        return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
-
-
-    def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-        """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
-        # Written out: autocast would round a matrix product, and with it the order of the pixels.
-        turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
-        return turned.unflatten(2, structure.shape[2:])
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.variation
     # -----------------------------------------------------------------------------------------------------------------
     def draw_variation(
@@ -685,36 +900,50 @@ def _define():
         # Drawn even where they are not used: the tiles then lie as with them.
         drawn = {"turns": random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))}
         if "texture" in features:
-            shape = (batch_size, features["texture"]["tiles"].shape[1])
+            shape = (batch_size, features["texture"][_tiles(features["texture"])].shape[1])
             drawn["order"] = randn_tensor(shape, generator, device, torch.float32).argsort(dim=1)
         return drawn
 
 
-    def apply_variation(features: FeatureSet, batch_size: int, drawn: dict[str, torch.Tensor]) -> FeatureSet:
+    def _tiles(texture: dict[str, torch.Tensor]) -> str:
+        """The name of the tiles that are laid: where there are those of a larger canvas, the base reads it shrunk."""
+        return "layout_tiles" if "layout_tiles" in texture else "tiles"
+
+
+    def apply_variation(
+        features: FeatureSet, batch_size: int, drawn: dict[str, torch.Tensor], assignment: str = "light"
+    ) -> FeatureSet:
         """Settle for each sample what references leave open, as `draw_variation` drew it.
 
     (Of the order of the tiles the first one counts: `lay_tiles` goes on from it with what fits best.)
 
     Args:
         features: one entry of each granularity, of a batch that divides `batch_size`.
+        assignment: "light" keeps dark what is dark in the shape reference, "free" takes the turns that were drawn.
 
     Returns:
-        features whose `structure`, `sketch` and `tiles` are of batch `batch_size`; the others as they were.
+        features whose structures, `sketch` and tiles are of batch `batch_size`; the others as they were.
     """
         varied = {name: dict(parts) for name, parts in features.items()}
         if {"color", "shape"} <= set(features):
-            for key in {"structure", "sketch"} & set(features["shape"]):
+            structures = {"structure", "layout_structure"} & set(features["shape"])
+            for key in structures | ({"sketch", "layout_shading"} & set(features["shape"])):
                 value = features["shape"][key]
                 varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
-            # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
             own = varied["shape"].pop("turn", None)
-            turns = drawn["turns"] if own is None else own.repeat_interleave(batch_size // len(own), dim=0)
-            varied["shape"]["structure"] = turn_colors(varied["shape"]["structure"], turns)
+            for key in structures:
+                turn, light = own, varied["shape"].pop(key.replace("structure", "light"), None)
+                # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
+                if turn is None and light is not None and assignment == "light":
+                    turn = nearest_rotation(light)
+                turns = drawn["turns"] if turn is None else turn.repeat_interleave(batch_size // len(turn), dim=0)
+                varied["shape"][key] = turn_colors(varied["shape"][key], turns)
         if "texture" in features:
-            tiles = features["texture"]["tiles"]
+            key = _tiles(features["texture"])
+            tiles = features["texture"][key]
             tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
             rows = torch.arange(batch_size, device=tiles.device).unsqueeze(1)
-            varied["texture"]["tiles"] = tiles[rows, drawn["order"]]
+            varied["texture"][key] = tiles[rows, drawn["order"]]
         return varied
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -766,43 +995,6 @@ def _define():
 
     def _one_of_each(features: Any) -> FeatureSet:
         return {name: parts[0] if isinstance(parts, list) else parts for name, parts in features.items()}
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.quilting
-    # -----------------------------------------------------------------------------------------------------------------
-    TILE_OVERLAP = 6
-
-
-    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
-
-    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
-    Neighbors overlap by 6 pixels and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
-    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
-    """
-        batch, size = len(tiles), tiles.shape[2]
-        stride = size - TILE_OVERLAP
-        rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
-        canvas = tiles.new_zeros(batch, rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
-        ramp = (torch.arange(TILE_OVERLAP, device=tiles.device) + 1).to(tiles) / (TILE_OVERLAP + 1)
-        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
-        every = torch.arange(batch, device=tiles.device)
-        for row, column in product(range(rows), range(columns)):
-            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
-            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
-            if row:
-                above = slice(0, TILE_OVERLAP)
-                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
-                share[above] *= ramp[:, None]
-            if column:
-                left = (..., slice(0, TILE_OVERLAP))
-                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
-                share[left] *= ramp
-            chosen = cost.argmin(1)
-            used = used.index_put((every, chosen), price, accumulate=True)
-            blend = share * tiles[every, chosen] + (1 - share) * laid
-            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
-        return canvas[:, None, :height, :width]
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping
@@ -885,6 +1077,7 @@ def _define():
         num_tokens: tokens per granularity; equal, so that one matrix product serves all.
         token_dim: width of a token.
         map_stride: encoder pixels per latent cell of the shape map and the texture canvas.
+        canvas_gain: contrast of the canvas of a larger picture after it was shrunk, which leaves little of it.
     """
 
         # Layers are used one by one, outside of `forward`, and an `nn.MultiheadAttention` reads its last projection's
@@ -904,6 +1097,7 @@ def _define():
             num_tokens: int = 8,
             token_dim: int = 128,
             map_stride: int = 2,
+            canvas_gain: float = 1.3,
         ):
             super().__init__()
             self.tokens = nn.ModuleDict(
@@ -1057,11 +1251,17 @@ def _define():
                 others = [means[:, names.index(name)] if name in names else zero for name in ("color", "texture")]
                 yield ("shape",), self.shape_residuals(features["shape"], torch.cat(others, 1), sizes)
             if "texture" in features:
-                yield ("texture",), self.texture_residuals(lay_tiles(features["texture"]["tiles"], *canvas_size), sizes)
+                yield ("texture",), self.texture_residuals(self._canvas(features["texture"], canvas_size), sizes)
             if "color" in features and "shape" in features:
                 sketch = self.sketch(features, canvas_size)
                 middle = sketch.new_tensor([50.0, 0.0, 0.0]).view(1, 3, 1, 1)
                 yield ("color", "shape"), self.sketch_residuals(((sketch - middle) / 50.0).to(self.dtype), sizes)
+
+        def _canvas(self, texture: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+            """Tiles, quilted (B, 1, *size); or the canvas of a larger picture, shrunk."""
+            if "canvas" not in texture:
+                return lay_tiles(texture["tiles"], *size)
+            return self.config.canvas_gain * F.adaptive_avg_pool2d(texture["canvas"], size)
 
         def sketch(self, features: FeatureSet, size: tuple[int, int]) -> torch.Tensor:
             """Which color goes where, (B, 3, *size) in Lab: the palette laid into the regions, or what context knows.
@@ -1142,6 +1342,8 @@ def _define():
             is_unconditional: bool = False,
             generator: torch.Generator | list[torch.Generator] | None = None,
             is_settled: bool = False,
+            layout_size: tuple[int, int] | None = None,
+            assignment: str = "light",
         ) -> Conditioning | None:
             """Everything the UNet needs beside the text, for all steps: the one place where it is put together.
 
@@ -1155,6 +1357,9 @@ def _define():
             is_unconditional: whether B rows of the base model come first, as for classifier-free guidance.
             generator: draws what the references leave open, see `draw_variation`.
             is_settled: whether nothing is left open. (Of shape, a `turn` (B, 3, 3) says which region gets which color.)
+            layout_size: (height, width) in pixels of a larger picture that octaves make of what the UNet paints, of which
+                the features know (`MGEncoder.encode`); canvas and sketch are laid once, at that size.
+            assignment: of colors to regions, see `apply_variation`.
 
         Returns:
             rows in the order unconditional, contrasts, conditional; `None` where nothing has any strength.
@@ -1170,10 +1375,17 @@ def _define():
             elif any(present.any() for row in variants for _, present in row):
                 every = {name: parts for row in variants for own, _ in row for name, parts in own.items()}
                 drawn = draw_variation(every, count, generator)
-                variants = [[(apply_variation(own, count, drawn), present) for own, present in row] for row in variants]
+                variants = [
+                    [(apply_variation(own, count, drawn, assignment), present) for own, present in row] for row in variants
+                ]
             else:
                 return None  # before anything is drawn: what else the generator is for goes on as without references
-            sizes = down_block_sizes(self.config.block_strides, *latent_size)
+            sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
+            if layout_size is not None:
+                variants = [[(lay_out(own, layout_size), present) for own, present in row] for row in variants]
+                layout = join_layouts(
+                    self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
+                )
 
             def fuse(is_on: torch.Tensor) -> Fused:
                 rows = []
@@ -1189,7 +1401,14 @@ def _define():
             names = list(self.config.granularities)
             is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
             fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
-            return Conditioning(names, self.config.num_tokens, fused, factors)
+            return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+
+        @staticmethod
+        def _at_the_end(
+            row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None
+        ) -> list[tuple[FeatureSet, torch.Tensor]]:
+            """Sets with the strengths that they have in the last step, which octaves go on with."""
+            return row if factors is None else [(own, present * factors[-1].to(present)) for own, present in row]
 
         def _variants(
             self,

@@ -34,6 +34,7 @@ def _define():
     from collections.abc import Callable, Sequence
     from diffusers import ConfigMixin, ModelMixin
     from diffusers.configuration_utils import register_to_config
+    from itertools import product
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -41,6 +42,43 @@ def _define():
     from transformers import AutoBackbone, AutoConfig
     from types import ModuleType
     from typing import Any, BinaryIO, Self
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.quilting
+    # -----------------------------------------------------------------------------------------------------------------
+    TILE_OVERLAP = 6
+
+
+    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
+
+    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
+    Neighbors overlap by 6 pixels and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
+    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
+    """
+        batch, size = len(tiles), tiles.shape[2]
+        stride = size - TILE_OVERLAP
+        rows, columns = (max(1, math.ceil((side - TILE_OVERLAP) / stride)) for side in (height, width))
+        canvas = tiles.new_zeros(batch, rows * stride + TILE_OVERLAP, columns * stride + TILE_OVERLAP)
+        ramp = (torch.arange(TILE_OVERLAP, device=tiles.device) + 1).to(tiles) / (TILE_OVERLAP + 1)
+        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
+        every = torch.arange(batch, device=tiles.device)
+        for row, column in product(range(rows), range(columns)):
+            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
+            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
+            if row:
+                above = slice(0, TILE_OVERLAP)
+                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
+                share[above] *= ramp[:, None]
+            if column:
+                left = (..., slice(0, TILE_OVERLAP))
+                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
+                share[left] *= ramp
+            chosen = cost.argmin(1)
+            used = used.index_put((every, chosen), price, accumulate=True)
+            blend = share * tiles[every, chosen] + (1 - share) * laid
+            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
+        return canvas[:, None, :height, :width]
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.branch
@@ -74,6 +112,10 @@ def _define():
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
             raise NotImplementedError
+
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
+            return {}
 
         def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
             """What `distance` compares pictures of `size` (height, width) with."""
@@ -129,6 +171,22 @@ def _define():
         f = torch.where(xyz > delta**3, xyz.clamp(min=delta**3) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29)
         x, y, z = f.unbind(1)
         return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+    def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+        """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
+        lightness, a, b = lab.unbind(-3)
+        fy = (lightness + 16) / 116
+        f = torch.stack([fy + a / 500, fy, fy - b / 200], -3)
+        xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+        xyz = xyz * lab.new_tensor([0.95047, 1.0, 1.08883])[:, None, None]
+        to_linear = [
+            [3.2404542, -1.5371385, -0.4985314],
+            [-0.9692660, 1.8760108, 0.0415560],
+            [0.0556434, -0.2040259, 1.0572252],
+        ]
+        linear = torch.einsum("ij,...jhw->...ihw", lab.new_tensor(to_linear), xyz).clamp(0, 1)
+        return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
     def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -577,17 +635,41 @@ def _define():
         return weight
 
 
+    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
+        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
+
+    Raises:
+        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
+    """
+        given = fields.get("scale")
+        if name != "texture":
+            if given is not None:
+                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
+            return 1.0
+        try:
+            scale = float(1.0 if given is None else given) * float(texture_scale)
+        except (TypeError, ValueError):
+            scale = math.nan
+        if not 1 / 8 <= scale <= 8:
+            raise ValueError(
+                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
+            f"{given!r} and {texture_scale!r}."
+            )
+        return scale
+
+
     def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
 
     Args:
-        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
+        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
     """
         fields = reference if isinstance(reference, dict) else {"image": reference}
-        extra = set(fields) - {"image", "mask", "weight", "region"}
+        extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
         if extra or "image" not in fields:
             raise ValueError(
-                f'A reference dict has the keys "image" and, optional, "mask", "weight" and "region"; got {list(fields)}.'
+                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
+            f"{list(fields)}."
             )
         weight = read_weight(fields)
         rgb = read_image(fields["image"]).unsqueeze(0)
@@ -774,14 +856,14 @@ def _define():
             part.unlink(missing_ok=True)
 
 
-    def open_card(fields: dict[str, Any], name: str, encoder: str) -> dict[str, torch.Tensor]:
-        """The tensors of the card that a reference names.
+    def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+        """The tensors of the card that a reference names: those of the base, or those that a larger picture is laid of.
 
     Raises:
         ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
     """
         path = os.fspath(fields["image"])
-        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region"}
+        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
         if extra:
             raise ValueError(
                 f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
@@ -797,7 +879,7 @@ def _define():
                 f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
             f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
             )
-        return tensors
+        return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
 
 
     def hash_of(reference: Any) -> str:
@@ -810,9 +892,139 @@ def _define():
         return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.sketch
+    # -----------------------------------------------------------------------------------------------------------------
+    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+
+
+    def lay_palette(
+        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
+    ) -> torch.Tensor:
+        """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
+
+    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
+    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
+
+    Args:
+        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
+            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
+            Of each the batch may be 1.
+
+    Returns:
+        (B, 3, H, W) Lab.
+    """
+        generator = torch.Generator().manual_seed(0)
+        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
+        turns[0] = torch.eye(3)
+        area = torch.ones_like(structure[:1, :1]) if area is None else area
+        batch = max(len(structure), len(palette), len(area))
+        values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
+        painted, colors = values, palette.float().expand(batch, -1, -1)
+        shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
+        shares = shares / shares.sum(1, keepdim=True)
+        for turn in turns.to(painted):
+            # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+            order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
+            wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
+            share = shares.gather(1, order)
+            reached = share.cumsum(1) - share / 2
+            painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
+            painted = (painted.unsqueeze(3) * turn.T).sum(2)
+        with torch.autocast(painted.device.type, enabled=False):
+            painted = one_color_per_region(painted, values, shares[..., :1])
+        return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
+        """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
+        lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+        return torch.cat([lightness, sketch[:, 1:]], 1)
+
+
+    def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
+        places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
+        below = places.long()
+        above = (below + 1).clamp(max=values.shape[1] - 1)
+        return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
+
+
+    def one_color_per_region(
+        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
+    ) -> torch.Tensor:
+        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+
+    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
+
+    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
+    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
+    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
+    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
+    """
+        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
+        seeds = modes = values.gather(1, sample)
+        for _ in range(3):
+            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+        means = kernel_mean(values, seeds, colors, 0.1)
+        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
+        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
+
+
+    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
+        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
+        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
+        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
+        value = F.pad(values, (0, 1))
+        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
+        return mean[:, 0, :, :3]
+
+
+    def _match_covariance(
+        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
+    ) -> torch.Tensor:
+        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
+        middle = (shares * target).sum(1, keepdim=True)
+        centered = colors - (shares * colors).sum(1, keepdim=True)
+        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
+        root, inverse = _power(have, 0.5), _power(have, -0.5)
+        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+
+
+    def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+        """Power of symmetric positive matrices (B, 3, 3)."""
+        variance, basis = torch.linalg.eigh(matrix)
+        return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
+
+
+    def random_turns(noise: torch.Tensor) -> torch.Tensor:
+        """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
+        q, r = torch.linalg.qr(noise)
+        return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+
+
+    def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+        """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+        u, _, vt = torch.linalg.svd(matrices.float())
+        return u @ vt
+
+
+    def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
+        # Written out: autocast would round a matrix product, and with it the order of the pixels.
+        turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
+        return turned.unflatten(2, structure.shape[2:])
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
     # -----------------------------------------------------------------------------------------------------------------
     CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
+    SHADING_LIMIT = 15.0  # Lab lightness; what differs more is a region of its own
     FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -839,6 +1051,19 @@ def _define():
         spread = ((cloud.square() * share).sum((1, 2), keepdim=True) + 0.05**2).sqrt()  # a flat picture has no regions
         turned = (u @ vt).transpose(1, 2) @ cloud / spread
         return torch.tanh(turned).view_as(smooth)
+
+
+    def shading(structure: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
+        """How light a place is beside what is alike in the structure map: folds, roundness, ribs. (B, 1, H, W), lightness.
+
+    What all places of a region have in common, its brightness, is taken out by kernel regression on the map.
+    """
+        values = structure.flatten(2).transpose(1, 2)
+        places = torch.linspace(0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2)
+        anchors, found = values.gather(1, sample.expand(-1, -1, 3)), lightness.flatten(1).unsqueeze(2).gather(1, sample)
+        common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(lightness)
+        return SHADING_LIMIT * torch.tanh((lightness - common) / SHADING_LIMIT)
 
 
     def nearest_turn(structure: torch.Tensor, colors: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -1004,6 +1229,10 @@ def _define():
         ) -> dict[str, torch.Tensor]:
             return shape_view(smooth, mask)
 
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            structure = structure_map(smooth, mask)
+            return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1]) * mask}
+
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             maps = self(**view)
             vector = F.adaptive_avg_pool2d(maps[-1], 2).flatten(1)
@@ -1024,6 +1253,7 @@ def _define():
     DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
     DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
     TILE = 24
+    LAYOUT_TILES = 192  # of a canvas that is larger than those of the base
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
@@ -1129,7 +1359,7 @@ def _define():
     class TextureBranch(Branch):
         """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
 
-        shared_out = ("tiles",)
+        shared_out = ("tiles", "layout_tiles")
 
         def __init__(self, channels: int, num_tiles: int = 64):
             super().__init__()
@@ -1177,6 +1407,10 @@ def _define():
             view = texture_view(lab, smooth, mask)
             detail = view.pop("detail") * mask
             return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
+
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            view = texture_view(lab, smooth, mask)
+            return {"layout_tiles": draw_tiles(view["detail"] * mask, view["weight"], LAYOUT_TILES, mask=mask)}
 
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             read = {key: value for key, value in view.items() if key != "tiles"}
@@ -1282,7 +1516,19 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.modeling_mg_encoder
     # -----------------------------------------------------------------------------------------------------------------
+    CARD_SIDE = 256  # of a square with the area of the largest picture that a card serves
     BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
+
+
+    def _light_of(structure: torch.Tensor, rgb: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The turn of a structure map with which dark regions stay dark."""
+        colors = rgb_to_lab(rgb).flatten(2)
+        return nearest_turn(structure.flatten(2), colors, mask.flatten(2)).to(structure)
+
+
+    def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+        """A region at another size; everywhere if there is none."""
+        return torch.ones(1, 1, *size) if region is None else F.adaptive_avg_pool2d(region, size)
 
 
     class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
@@ -1356,18 +1602,19 @@ def _define():
             return self.branches["shape"].channels if "shape" in self.branches else ()
 
         # -- step 1: preprocess -------------------------------------------------------------------------------------------
-        def load(self, reference: Any) -> dict[str, torch.Tensor]:
+        def load(self, reference: Any, side: float | None = None) -> dict[str, torch.Tensor]:
             """Read one reference and bring it to the working size.
 
         Args:
-            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ...}`.
+            reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
+            side: of a square with the area of what it is brought to; `sample_size` if not given.
 
         Returns:
             `rgb` (1, 3, h, w) in [0, 1], `mask` (1, 1, h, w) in [0, 1], `weight` float.
         """
             rgb, mask, weight = read_reference(reference)
             height, width = rgb.shape[2:]
-            size = self._working_size(height, width)
+            size = self._working_size(height, width, side)
             if size != (height, width):
                 rgb = F.interpolate(rgb, size=size, mode="bicubic", antialias=True).clamp(0, 1)
                 mask = F.interpolate(mask, size=size, mode="area")
@@ -1378,9 +1625,9 @@ def _define():
                 )
             return {"rgb": rgb, "mask": mask, "weight": weight}
 
-        def _working_size(self, height: int, width: int) -> tuple[int, int]:
+        def _working_size(self, height: int, width: int, side: float | None = None) -> tuple[int, int]:
             """Sides of the working picture: the area of `sample_size ** 2`, multiples of 8, at least one tile."""
-            scale = self.config.sample_size / math.sqrt(height * width)
+            scale = (side or self.config.sample_size) / math.sqrt(height * width)
             sides = [max(8 * round(side * scale / 8), 8 * -(-TILE // 8)) for side in (height, width)]
             return sides[0], sides[1]
 
@@ -1441,7 +1688,14 @@ def _define():
             return {name: self.branches[name].distance(lab, targets[name], mask) for name in names}
 
         @torch.no_grad()
-        def encode(self, references: dict[str, Any], size: tuple[int, int], batch_size: int = 1) -> Features:
+        def encode(
+            self,
+            references: dict[str, Any],
+            size: tuple[int, int],
+            batch_size: int = 1,
+            layout_size: tuple[int, int] | None = None,
+            texture_scale: float = 1.0,
+        ) -> Features:
             """Features of references, ready for `MGAdapter`.
 
         Args:
@@ -1452,11 +1706,15 @@ def _define():
                 what regions leave goes to those without one.
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
+            layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
+                shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
+                `layout_structure` (B, 3, *layout_size), `layout_shading` (B, 1, *layout_size), `layout_light` (B, 3, 3).
+            texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
         Returns:
             Features whose batch dimension is 1 (shared by all samples) or `batch_size`: of a granularity one entry, or,
-            where references have regions, one for each, with its `region` (B, 1, *size); those of a place sum to at
-            most 1.
+            where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
+            those of a place sum to at most 1.
 
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
@@ -1471,7 +1729,10 @@ def _define():
                     raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
                 if reference is None:
                     continue
-                rows = [self._encode_row(name, row, size) for row in sort_by_sample(name, reference, batch_size)]
+                rows = [
+                    self._encode_row(name, row, size, layout_size, texture_scale)
+                    for row in sort_by_sample(name, reference, batch_size)
+                ]
                 kinds = {tuple("region" in parts for parts in row) for row in rows}
                 if len(kinds) > 1:
                     raise ValueError(
@@ -1523,32 +1784,43 @@ def _define():
                 )
             return features
 
-        def _encode_row(self, name: str, row: list[Any], size: tuple[int, int]) -> list[dict[str, torch.Tensor]]:
+        def _encode_row(
+            self,
+            name: str,
+            row: list[Any],
+            size: tuple[int, int],
+            layout_size: tuple[int, int] | None,
+            texture_scale: float,
+        ) -> list[dict[str, torch.Tensor]]:
             """The average of what one sample has for the whole picture, or one entry for each of its regions."""
-            given = [item.get("region") if isinstance(item, dict) else None for item in row]
-            regions = [None if region is None else read_region(region, size) for region in given]
-            encoded = [(*self._encode_one(name, item, size, at), at) for item, at in zip(row, regions, strict=True)]
+            encoded = []
+            for item in row:
+                fields = item if isinstance(item, dict) else {"image": item}
+                region = None if fields.get("region") is None else read_region(fields["region"], layout_size or size)
+                scale = read_scale(name, fields, texture_scale)
+                parts, weight = self._encode_one(name, fields, size, region, scale)
+                if layout_size is not None:
+                    parts |= self._layout(name, fields, layout_size, region, scale)
+                encoded.append((parts, weight, region))
             return merge(encoded, self.branches[name].shared_out)
 
         def _encode_one(
-            self, name: str, reference: Any, size: tuple[int, int], region: torch.Tensor | None
+            self, name: str, fields: dict[str, Any], size: tuple[int, int], region: torch.Tensor | None, scale: float
         ) -> tuple[dict[str, torch.Tensor], float]:
             """Features of one reference, of shape laid into its region if it has one (`read_region`), and its weight."""
-            fields = reference if isinstance(reference, dict) else {"image": reference}
             if is_card(fields.get("image")):
                 kept, weight = open_card(fields, name, self.fingerprint(name)), read_weight(fields)
             else:
-                kept, weight = self._kept(name, reference)
+                kept, weight = self._kept(name, fields, scale)
             if not self.branches[name].is_laid_out:
                 return {key: value.to(self.device, self.dtype) for key, value in kept.items()}, weight
             # The shape is laid out over the picture to be made, or over its region there, whatever its aspect ratio.
-            region = torch.ones(1, 1, *size) if region is None else region
-            laid = {key: lay_into(value.to(self.device), region) for key, value in kept.items()}
-            return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name][0], weight
+            light = {"light": kept.pop("light").to(self.device, self.dtype)} if "light" in kept else {}
+            laid = {key: lay_into(value.to(self.device), _pooled(region, size)) for key, value in kept.items()}
+            return self({name: {key: value.to(self.dtype) for key, value in laid.items()}})[name][0] | light, weight
 
-        def _kept(self, name: str, reference: Any) -> tuple[dict[str, torch.Tensor], float]:
+        def _kept(self, name: str, fields: dict[str, Any], scale: float = 1.0) -> tuple[dict[str, torch.Tensor], float]:
             """What a card keeps of a reference, and its weight: features, or the view of what is laid out (`Branch`)."""
-            fields = reference if isinstance(reference, dict) else {"image": reference}
             if is_palette(fields.get("image")):
                 if name != "color":
                     raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
@@ -1556,12 +1828,56 @@ def _define():
                     raise ValueError("A palette takes a weight and a region, but no mask: it holds no picture to mask.")
                 view, weight = palette_view(*parse_palette(fields["image"])), read_weight(fields)
             else:
-                loaded = self.load(reference)
-                view = self.views(loaded["rgb"].to(self.device), loaded["mask"].to(self.device), [name])[name]
-                weight = loaded["weight"]
+                loaded = self.load(fields, self.config.sample_size * scale)
+                rgb, mask, weight = loaded["rgb"].to(self.device), loaded["mask"].to(self.device), loaded["weight"]
+                view = self.views(rgb, mask, [name])[name]
             if self.branches[name].is_laid_out:
-                return view, weight
+                return {**view, "light": _light_of(view["structure"], rgb, mask)}, weight
             return self({name: {key: value.to(self.device, self.dtype) for key, value in view.items()}})[name][0], weight
+
+        def _layout(
+            self, name: str, fields: dict[str, Any], size: tuple[int, int], region: torch.Tensor | None, scale: float
+        ) -> dict[str, torch.Tensor]:
+            """What a canvas or a sketch of the output's size is laid of, of one reference."""
+            branch = self.branches[name]
+            if type(branch).layout is Branch.layout:
+                return {}
+            side = math.sqrt(size[0] * size[1]) * scale
+            if is_card(fields["image"]):
+                laid = self._layout_of_card(name, fields, side)
+            else:
+                laid = self._read_layout(name, fields, side)
+            if branch.is_laid_out:
+                maps = {key: value for key, value in laid.items() if value.ndim == 4}
+                laid |= {key: lay_into(value, _pooled(region, size)) for key, value in maps.items()}
+            return {key: value.half().to(self.dtype) for key, value in laid.items()}  # rounded as in cards
+
+        def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+            """What a canvas or a sketch is laid of, of a picture read at the area of a square."""
+            branch, loaded = self.branches[name], self.load(fields, side)
+            rgb, mask = loaded["rgb"].to(self.device), loaded["mask"].to(self.device)
+            lab = rgb_to_lab(rgb)
+            laid = branch.layout(lab, edge_preserving_smooth(lab), mask)
+            if branch.is_laid_out:
+                laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
+            return laid
+
+        def _layout_of_card(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+            """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
+            kept = open_card(fields, name, self.fingerprint(name), is_layout=True)
+            most = CARD_SIDE if kept else self.config.sample_size
+            if not kept or side > 1.05 * most:
+                raise ValueError(
+                    f"The {name} card {os.fspath(fields['image'])!r} serves pictures of up to {most} x {most} pixels (less if its "
+                f"texture is laid coarser), this call needs {side:.0f}. Make it anew with `mg-diffusion encode`, give the "
+                f"picture itself, or ask for a smaller picture."
+                )
+            laid = {key: value.to(self.device).float() for key, value in kept.items()}
+            if name == "texture" and side < CARD_SIDE / 1.05:
+                canvas = lay_tiles(laid["layout_tiles"], CARD_SIDE, CARD_SIDE)
+                canvas = F.interpolate(canvas, 2 * (max(TILE, round(side)),), mode="area")
+                laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES)
+            return laid
 
         # -- granularity cards --------------------------------------------------------------------------------------------
         @torch.no_grad()
@@ -1571,11 +1887,12 @@ def _define():
         The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
         encoder that reads it computes in the precision of the one that wrote it); so a list of cards is their average,
         `[{"image": "a.safetensors", "weight": 0.3}, {"image": "b.safetensors", "weight": 0.7}]` a mix.
-        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges and regions; each has a few
+        A color card holds 256 colors, a texture card shuffled tiles, a shape card edges, regions and how
+        they are turned for light ones to be light; each has a few
         to a few hundred KB.
 
         Args:
-            path: ends in .safetensors. It is replaced in one step.
+            path: ends in .safetensors. It is replaced in one step. It serves pictures of up to 256 x 256 pixels.
             reference: a picture, a dict {"image", "mask"} or, for color, a palette, as in `encode`; not a list of them.
 
         Raises:
@@ -1593,7 +1910,14 @@ def _define():
             target = Path(os.path.realpath(path))
             if not target.parent.is_dir():
                 raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
-            kept, _ = self._kept(granularity, reference)
+            fields = reference if isinstance(reference, dict) else {"image": reference}
+            kept, _ = self._kept(granularity, fields)
+            if type(self.branches[granularity]).layout is not Branch.layout:
+                layout = self._read_layout(granularity, fields, CARD_SIDE)
+                if self.branches[granularity].is_laid_out:
+                    whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                    layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
+                kept |= {key: value.half() for key, value in layout.items()}
             write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
 
         def fingerprint(self, granularity: str) -> str:

@@ -1,0 +1,209 @@
+"""Octaves: a picture of twice the size from a smaller one, its sketch and its texture canvas, by one small network.
+
+The network is a stock `UNet2DModel` without attention. It predicts the Haar cells of the larger picture (x0), told how
+far the smaller one is to be trusted (conditioning augmentation of cascaded diffusion, Ho et al., arXiv 2106.15282). It is
+convolutional and knows nothing of the size it works at, so that the same weights serve every octave.
+
+Each of canvas and sketch comes with a map of strengths; where that is 0 its pixels are 0, and so it is exactly absent.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, UNet2DModel
+from diffusers.utils.torch_utils import randn_tensor
+
+
+DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
+HAAR_CHANNELS = 12
+CONDITION_CHANNELS = {
+    "smaller": 3,
+    "canvas": 4,
+    "canvas_scale": 1,
+    "sketch": 12,
+    "sketch_scale": 1,
+    "hole": 1,
+    "known": 12,
+}
+LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a timestep is
+STEPS = 6  # of an octave
+LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
+
+
+def bands(like: torch.Tensor) -> torch.Tensor:
+    """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
+    signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+    return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+
+
+def to_cells(picture: torch.Tensor) -> torch.Tensor:
+    """Pictures (B, 3, H, W) in [-1, 1] to Haar cells (B, 12, H/2, W/2), as `AutoencoderHaar` orders them."""
+    pixels = F.pixel_unshuffle(picture, 2).unflatten(1, (3, 4))
+    return torch.einsum("bckhw,nk->bnchw", pixels, bands(picture)).flatten(1, 2)
+
+
+def to_picture(cells: torch.Tensor) -> torch.Tensor:
+    """The inverse of `to_cells`, not clamped."""
+    pixels = torch.einsum(
+        "bnchw,nk->bckhw", cells.unflatten(1, (4, 3)), torch.linalg.inv(bands(cells).float()).T.to(cells)
+    )
+    return F.pixel_shuffle(pixels.flatten(1, 2), 2)
+
+
+def build_scheduler() -> DDIMScheduler:
+    """x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891)."""
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="sample",
+        clip_sample=False,
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+    )
+
+
+def build_detail_unet(
+    widths: Sequence[int] = (48, 64, 96), layers_per_block: int = 1, sample_size: int = 32
+) -> UNet2DModel:
+    """A detail network that adds nothing yet: its picture is the smaller one, enlarged."""
+    levels = len(widths)
+    unet = UNet2DModel(
+        sample_size=sample_size,
+        in_channels=HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()),
+        out_channels=HAAR_CHANNELS,
+        block_out_channels=tuple(widths),
+        layers_per_block=layers_per_block,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        add_attention=False,
+        norm_num_groups=16,
+        resnet_time_scale_shift="scale_shift",
+        class_embed_type="timestep",
+    )
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    torch.nn.init.zeros_(unet.conv_out.bias)
+    return unet
+
+
+def condition(
+    smaller: torch.Tensor,
+    canvas: torch.Tensor,
+    canvas_scale: torch.Tensor,
+    sketch: torch.Tensor,
+    sketch_scale: torch.Tensor,
+    hole: torch.Tensor | None = None,
+    known: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """What an octave reads in all of its steps, (B, 34, h, w), for a picture of 2h x 2w.
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1].
+        canvas: (B, 1, 2h, 2w), lightness over 10; sketch: (B, 3, 2h, 2w), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, (B, 1, h, w) or what expands to it.
+        hole: (B, 1, h, w), 1 where a cell is to be painted, all of them if not given; known: (B, 12, h, w), the cells
+            of the picture around it.
+    """
+    size = (len(smaller), -1, *smaller.shape[2:])
+    canvas_scale, sketch_scale = canvas_scale.expand(size), sketch_scale.expand(size)
+    if hole is None:
+        hole, known = torch.ones_like(canvas_scale), smaller.new_zeros(len(smaller), HAAR_CHANNELS, *smaller.shape[2:])
+    parts = [
+        smaller,
+        F.pixel_unshuffle(canvas, 2) * canvas_scale,
+        canvas_scale,
+        F.pixel_unshuffle(sketch, 2) * sketch_scale,
+        sketch_scale,
+        hole,
+        known * (1 - hole),
+    ]
+    return torch.cat([part.to(smaller) for part in parts], 1)
+
+
+def predict_cells(
+    unet: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, levels: torch.Tensor
+) -> torch.Tensor:
+    """The clean cells (B, 12, h, w): the network gives what is to be added to the smaller picture.
+
+    Args:
+        timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
+    """
+    added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+    return added + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
+
+
+@torch.no_grad()
+def paint_octave(
+    unet: UNet2DModel,
+    scheduler: object,
+    conditions: torch.Tensor,
+    level: float,
+    num_inference_steps: int = STEPS,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+) -> torch.Tensor:
+    """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
+
+    Raises:
+        ValueError: for a size that the network cannot halve often enough.
+    """
+    unit = 2 ** (len(unet.config.block_out_channels) - 1)
+    batch, _, height, width = conditions.shape
+    if height % unit or width % unit:
+        raise ValueError(
+            f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
+            f"crop or pad to one of them."
+        )
+    levels = conditions.new_full((batch,), level)
+    known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
+    cells = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+    scheduler.set_timesteps(num_inference_steps, device=conditions.device)
+    for timestep in scheduler.timesteps:
+        predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
+        predicted = torch.where(hole > 0, predicted, known)
+        cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
+    return to_picture(predicted)  # the last step of some schedules leaves a little noise
+
+
+def paint_octaves(
+    unet: UNet2DModel,
+    scheduler: object,
+    smaller: torch.Tensor,
+    canvas: torch.Tensor,
+    sketch: torch.Tensor,
+    canvas_scale: float | torch.Tensor = 1.0,
+    sketch_scale: float | torch.Tensor = 1.0,
+    levels: Sequence[float] = LEVELS,
+    num_inference_steps: int = STEPS,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+) -> torch.Tensor:
+    """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
+
+    Args:
+        canvas: (B, 1, H, W) and sketch: (B, 3, H, W), H and W a power of two times h and w; each octave reads them shrunk.
+        canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
+        levels: of the smaller picture, by octave; the last one serves all that follow.
+
+    Raises:
+        ValueError: for sizes that no whole number of octaves joins.
+    """
+    octaves = (canvas.shape[3] // smaller.shape[3]).bit_length() - 1
+    if octaves < 0 or canvas.shape[2:] != tuple(side << octaves for side in smaller.shape[2:]):
+        raise ValueError(
+            f"Canvas and sketch must be 1, 2, 4, 8, ... times as large as the smaller picture, got "
+            f"{tuple(canvas.shape[2:])} and {tuple(smaller.shape[2:])}."
+        )
+    for octave in range(octaves):
+        height, width = smaller.shape[2:]
+        scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
+        laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
+        pairs = (part for pair in zip(laid, scales, strict=True) for part in pair)
+        level = levels[min(octave, len(levels) - 1)]
+        smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
+        smaller = smaller.clamp(-1, 1)
+    return smaller
+
+
+def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
+    maps = torch.as_tensor(maps).to(like)
+    return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")

@@ -1,0 +1,109 @@
+"""Octaves above what the UNet paints, by a detail network: sizes, and the larger picture."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from ..octaves import build_scheduler, paint_octaves
+from .references import first_picture_size
+
+
+MOST_PIXELS = 2048**2
+
+
+class Detailed:
+    """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
+
+    def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        """(height, width) of what the UNet paints, and of the output where octaves lead to it.
+
+        Raises:
+            ValueError: for a size that cannot be.
+        """
+        if self.mg_detail is None:
+            return self.default_size(given.height, given.width), None
+        height, width = self.output_size(given.height, given.width, given.reference_image)
+        octaves, unit = self.octaves(height, width)
+        if height <= 0 or width <= 0 or height % unit or width % unit:
+            near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
+            raise ValueError(
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
+                f"Near by are {near[0]} and {near[1]}."
+            )
+        if height * width > MOST_PIXELS:
+            raise ValueError(
+                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. "
+                f"Make a smaller picture and enlarge it."
+            )
+        return (height >> octaves, width >> octaves), (height, width)
+
+    def octaves(self, height: int, width: int) -> tuple[int, int]:
+        """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
+        side = math.sqrt(math.prod(self.default_size(None, None)))
+        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
+        return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
+
+    def output_size(
+        self,
+        height: int | None,
+        width: int | None,
+        reference_image: dict[str, Any] | None = None,
+        side: int | None = None,
+        aspect: float | None = None,
+    ) -> tuple[int, int]:
+        """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference.
+
+        Args:
+            side: of a square of about the same area; aspect: width over height, at most 4 either way.
+        """
+        if self.mg_detail is None:
+            return self.default_size(height, width)
+        side = side or 2 * self.mg_detail.config.sample_size
+        shown = first_picture_size((reference_image or {}).get("shape"))
+        if height is not None or width is not None or (shown is None and aspect is None):
+            return side if height is None else height, side if width is None else width
+        aspect = min(4.0, max(0.25, shown[1] / shown[0] if aspect is None else aspect))
+        unit = self.octaves(side, side)[1]
+        sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
+        return tuple(max(unit, unit * round(one / unit)) for one in sides)
+
+    def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
+        """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output."""
+        if given.assignment not in ("light", "free"):
+            raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
+        for name, parts in (given.reference_embeds or {}).items():
+            laid = [
+                part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
+                for part in parts
+            ]
+            if output_size is not None and any(one is None for one in laid):
+                raise ValueError(
+                    f"The {name} features were made for pictures of another size than {output_size[1]} x {output_size[0]}. "
+                    f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
+                )
+
+    def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
+        """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
+        given, unet = call.given, self.mg_detail
+        image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
+        layout = None if call.conditioning is None else call.conditioning.layout
+        if layout is None:
+            blank = image.new_zeros(len(image), 1, *call.output_size)
+            canvas, canvas_scale, sketch, sketch_scale = blank, blank, blank.expand(-1, 3, -1, -1), blank
+        else:
+            canvas, canvas_scale, sketch = layout.canvas, layout.canvas_scale, layout.sketch
+            sketch_scale = layout.sketch_scale.clamp(max=1)  # how far it is to be believed
+        return paint_octaves(
+            unet,
+            build_scheduler(),
+            image,
+            canvas.to(image),
+            sketch.to(image),
+            canvas_scale.to(image),
+            sketch_scale.to(image),
+            num_inference_steps=given.num_detail_steps,
+            generator=call.detail_generator,
+        )

@@ -1,0 +1,211 @@
+"""A detail network in the pipelines: sizes, the same canvas and sketch at every size, strength 0, what is refused."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from mg_diffusion import MGPipeline
+from mg_diffusion.octaves import build_detail_unet
+
+from .tiny import SIZE, tiny_components
+
+
+LARGE = 4 * SIZE
+
+
+def picture(seed, size=(48, 48)):
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def mg_detail():
+    torch.manual_seed(0)
+    unet = build_detail_unet((16, 32), sample_size=LARGE // 2).eval()
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.05)
+    return unet
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory, mg_detail):
+    pipe = MGPipeline(**tiny_components(tmp_path_factory.mktemp("tokenizer"), vae="haar"), mg_detail=mg_detail)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def small(pipe):
+    """The same without the detail network."""
+    return MGPipeline.from_pipe(pipe, mg_detail=None)
+
+
+REFERENCES = {"color": picture(1), "texture": picture(2), "shape": picture(3)}
+
+
+def run(pipe, references=REFERENCES, seed=0, **options):
+    options = {"num_inference_steps": 2, "num_detail_steps": 2, "output_type": "pt", **options}
+    return pipe(reference_image=references, generator=torch.Generator().manual_seed(seed), **options).images
+
+
+@pytest.mark.parametrize(
+    "asked, found",
+    [
+        ({}, (LARGE, LARGE)),
+        ({"height": SIZE, "width": SIZE}, (SIZE, SIZE)),
+        ({"height": 2 * SIZE}, (2 * SIZE, LARGE)),
+        ({"height": 6 * SIZE, "width": 4 * SIZE}, (6 * SIZE, 4 * SIZE)),
+    ],
+)
+def test_sizes(pipe, asked, found):
+    assert tuple(run(pipe, **asked).shape[2:]) == found
+
+
+def test_the_aspect_of_the_shape_reference_is_kept(pipe):
+    wide = {**REFERENCES, "shape": picture(3, (40, 80))}
+    height, width = run(pipe, wide).shape[2:]
+    assert width > 1.8 * height and 0.7 < height * width / LARGE**2 < 1.3
+    assert tuple(run(pipe, wide, height=LARGE, width=LARGE).shape[2:]) == (LARGE, LARGE)
+    assert tuple(run(pipe, {"color": wide["shape"]}).shape[2:]) == (LARGE, LARGE)
+
+
+@pytest.mark.parametrize("size", [(LARGE + 1, LARGE), (LARGE + 4, LARGE), (0, LARGE), (-16, LARGE)])
+def test_sizes_that_cannot_be_are_refused_with_one_that_can(pipe, size):
+    with pytest.raises(
+        ValueError, match=r"must be positive multiples of \d+ at about this size.*Near by are"
+    ) as refused:
+        run(pipe, height=size[0], width=size[1])
+    near = [int(one) for one in str(refused.value).rstrip(".").split("Near by are ")[1].split(" and ")]
+    assert tuple(run(pipe, height=near[0], width=near[1]).shape[2:]) == tuple(near)
+
+
+def test_a_size_beyond_memory_is_refused(pipe):
+    with pytest.raises(ValueError, match="at most 4,194,304 pixels.*Make a smaller picture"):
+        run(pipe, height=4096, width=4096)
+
+
+def test_at_the_size_of_the_unet_nothing_changes(pipe, small):
+    size = {"height": SIZE, "width": SIZE}
+    assert torch.equal(run(pipe, **size), run(small, **size))
+
+
+def test_strength_0_is_the_base_without_references_in_all_octaves(pipe):
+    base = run(pipe, None, height=LARGE, width=LARGE)
+    assert torch.equal(run(pipe, granularity_scale=0.0), base)
+    assert not torch.equal(run(pipe), base)
+
+
+@pytest.mark.parametrize("name", ["texture", "shape"])
+def test_a_strength_of_0_takes_a_reference_out_of_the_octaves(pipe, name):
+    """What is left is what the others make of it alone."""
+    others = {key: one for key, one in REFERENCES.items() if key != name}
+    size = {"height": LARGE, "width": LARGE}
+    torch.testing.assert_close(run(pipe, granularity_scale={name: 0.0}, **size), run(pipe, others, **size))
+
+
+def test_canvas_and_sketch_are_those_of_the_output_at_every_size(pipe):
+    features = pipe.encode_reference(REFERENCES)
+    assert features["shape"][0]["layout_structure"].shape[2:] == (LARGE, LARGE)
+    assert "layout_tiles" in features["texture"][0]
+    strengths = pipe.mg_adapter.strengths(1.0)
+    made = pipe.mg_adapter.assemble_conditioning(
+        pipe.unet, features, strengths, (SIZE // 2, SIZE // 2), layout_size=(LARGE, LARGE)
+    )
+    layout = made.layout
+    assert layout.canvas.shape == (1, 1, LARGE, LARGE) and layout.sketch.shape == (1, 3, LARGE, LARGE)
+    assert layout.sketch.abs().max() <= 1 and (layout.canvas_scale == 1).all() and (layout.sketch_scale == 1).all()
+    assert torch.equal(run(pipe), run(pipe, None, reference_embeds=features))
+
+
+def test_regions_count_where_they_are_in_every_octave(pipe):
+    left = {"image": REFERENCES["texture"], "region": (0, 0, 0.5, 1)}
+    features = pipe.encode_reference({"texture": left})
+    strengths = pipe.mg_adapter.strengths({"texture": 0.7})
+    layout = pipe.mg_adapter.assemble_conditioning(
+        pipe.unet, features, strengths, (SIZE // 2, SIZE // 2), layout_size=(LARGE, LARGE)
+    ).layout
+    torch.testing.assert_close(layout.canvas_scale[..., : LARGE // 2], torch.full((1, 1, LARGE, LARGE // 2), 0.7))
+    assert not layout.canvas_scale[..., LARGE // 2 :].any() and not layout.sketch_scale.any()
+
+
+def test_texture_scale_is_of_the_reference_times_that_of_the_call(pipe):
+    own = {**REFERENCES, "texture": {"image": REFERENCES["texture"], "scale": 2.0}}
+    assert torch.equal(run(pipe, own), run(pipe, texture_scale=2.0))
+    assert torch.equal(run(pipe, own, texture_scale=0.5), run(pipe))
+    assert not torch.equal(run(pipe, own), run(pipe))
+
+
+@pytest.mark.parametrize("scale", [0, -1, 9, float("nan"), "much"])
+def test_scales_that_cannot_be_are_refused(pipe, scale):
+    with pytest.raises(ValueError, match="from 0.125 to 8"):
+        run(pipe, {"texture": {"image": picture(1), "scale": scale}})
+    with pytest.raises(ValueError, match="from 0.125 to 8"):
+        run(pipe, {"texture": picture(1)}, texture_scale=scale)
+
+
+def test_a_scale_of_another_granularity_is_refused(pipe):
+    with pytest.raises(ValueError, match='texture reference has a "scale".*a shape reference has none'):
+        run(pipe, {"shape": {"image": picture(1), "scale": 2.0}})
+
+
+def test_the_free_assignment_is_left_to_the_generator(pipe):
+    given = {"color": picture(1), "shape": picture(3)}
+    free = [run(pipe, given, seed, assignment="free") for seed in (0, 0, 1)]
+    assert torch.equal(free[0], free[1]) and not torch.equal(free[0], free[2])
+    assert not torch.equal(free[0], run(pipe, given))
+
+
+def test_an_unknown_assignment_is_refused(pipe):
+    with pytest.raises(ValueError, match='`assignment` must be "light" or "free", got \'dark\''):
+        run(pipe, assignment="dark")
+
+
+@pytest.mark.parametrize("name", ["color", "texture", "shape"])
+def test_cards_serve_up_to_256_pixels(pipe, tmp_path, name):
+    """At that size they are what the picture is, bit for bit."""
+    path = str(tmp_path / f"{name}.safetensors")
+    pipe.mg_encoder.save_card(path, name, REFERENCES[name])
+    (own,), (kept,) = (
+        pipe.mg_encoder.encode({name: one}, (SIZE, SIZE), layout_size=(256, 256))[name]
+        for one in (REFERENCES[name], path)
+    )
+    assert own.keys() == kept.keys() and all(torch.equal(own[key], kept[key]) for key in own)
+    assert run(pipe, {**REFERENCES, name: path}).shape[2:] == (LARGE, LARGE)
+    if name != "color":
+        with pytest.raises(ValueError, match="serves pictures of up to 256 x 256.*this call needs 512"):
+            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(512, 512))
+
+
+def test_a_texture_card_that_is_laid_coarser_serves_less(pipe, tmp_path):
+    path = str(tmp_path / "texture.safetensors")
+    pipe.mg_encoder.save_card(path, "texture", picture(2))
+    pipe.mg_encoder.encode({"texture": {"image": path, "scale": 2.0}}, (SIZE, SIZE), layout_size=(128, 128))
+    with pytest.raises(ValueError, match="less if its texture is laid coarser"):
+        pipe.mg_encoder.encode({"texture": path}, (SIZE, SIZE), layout_size=(256, 256), texture_scale=2.0)
+
+
+def test_features_of_the_base_size_are_refused_for_a_larger_picture(pipe):
+    features = pipe.encode_reference(REFERENCES, SIZE, SIZE)
+    with pytest.raises(ValueError, match="were made for pictures of another size.*encode_reference"):
+        run(pipe, None, reference_embeds=features)
+
+
+def test_a_detail_network_that_does_not_fit_is_refused(pipe):
+    from diffusers import UNet2DModel
+
+    other = UNet2DModel(sample_size=8, in_channels=3, out_channels=3, block_out_channels=(32,), norm_num_groups=8,
+                        down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))  # fmt: skip
+    with pytest.raises(ValueError, match="detail network.*takes 46 channels and gives 12, this one 3 and 3"):
+        MGPipeline.from_pipe(pipe, mg_detail=other)
+
+
+def test_it_is_saved_and_loaded_with_the_pipeline(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    loaded = MGPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    torch.testing.assert_close(run(loaded), run(pipe), atol=1e-4, rtol=0)
+
+
+def test_many_prompts_and_latents(pipe):
+    assert run(pipe, num_images_per_prompt=2).shape == (2, 3, LARGE, LARGE)
+    assert run(pipe, prompt=["a", "b"]).shape == (2, 3, LARGE, LARGE)
+    assert run(pipe, output_type="latent").shape[2:] == (SIZE // 2, SIZE // 2)

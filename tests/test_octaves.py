@@ -1,0 +1,107 @@
+"""Octaves: what is absent, what is known, and the sizes that a detail network paints."""
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from mg_diffusion.octaves import (
+    build_detail_unet,
+    build_scheduler,
+    condition,
+    paint_octave,
+    paint_octaves,
+    predict_cells,
+    to_cells,
+    to_picture,
+)
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNet2DModel:
+    """A network that does something: its last layer is not zero."""
+    torch.manual_seed(0)
+    unet = build_detail_unet((16, 16)).eval()
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.1)
+    return unet
+
+
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def paint(unet: UNet2DModel, canvas_scale=1.0, sketch_scale=1.0, size=(16, 16), factor=4, **maps) -> torch.Tensor:
+    larger = [factor * side for side in size]
+    given = {
+        "smaller": torch.rand(1, 3, *size, generator=generator()) - 0.5,
+        "canvas": torch.rand(1, 1, *larger, generator=generator()),
+        "sketch": torch.rand(1, 3, *larger, generator=generator()) - 0.5,
+    }
+    scales = {"canvas_scale": canvas_scale, "sketch_scale": sketch_scale}
+    return paint_octaves(
+        unet, build_scheduler(), **{**given, **maps}, **scales, num_inference_steps=2, generator=generator()
+    )
+
+
+def test_cells_lose_nothing():
+    picture = torch.rand(2, 3, 8, 12)
+    assert torch.allclose(to_picture(to_cells(picture)), picture, atol=1e-6)
+
+
+def test_a_new_network_enlarges():
+    smaller = torch.rand(1, 3, 8, 8) - 0.5
+    painted = paint_octave(
+        build_detail_unet((16, 16)),
+        build_scheduler(),
+        condition(
+            smaller,
+            torch.zeros(1, 1, 16, 16),
+            torch.ones(1, 1, 1, 1),
+            torch.zeros(1, 3, 16, 16),
+            torch.ones(1, 1, 1, 1),
+        ),
+        level=0.1,
+    )
+    assert torch.allclose(painted, smaller.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name, channels", [("canvas", 1), ("sketch", 3)])
+def test_at_strength_0_it_is_exactly_absent(unet, name, channels):
+    other = torch.rand(1, channels, 64, 64, generator=torch.Generator().manual_seed(1))
+    absent = paint(unet, **{f"{name}_scale": 0.0})
+    assert torch.equal(absent, paint(unet, **{name: other, f"{name}_scale": 0.0}))
+    assert torch.equal(absent, paint(unet, **{f"{name}_scale": torch.zeros(1, 1, 64, 64)}))
+    assert not torch.equal(absent, paint(unet)) and not torch.equal(paint(unet), paint(unet, **{name: other}))
+
+
+def test_the_level_of_the_smaller_picture_is_read(unet):
+    noisy, conditions = torch.zeros(1, 12, 8, 8), torch.zeros(1, 34, 8, 8)
+    timestep = torch.tensor([500])
+    one, other = (predict_cells(unet, noisy, timestep, conditions, torch.tensor([level])) for level in (0.0, 0.3))
+    assert not torch.equal(one, other)
+
+
+def test_what_is_known_around_a_hole_stays(unet):
+    picture, hole = torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, 1, 16, 16)
+    hole[..., 4:9, 5:12] = 1
+    one = torch.ones(1, 1, 1, 1)
+    smaller = torch.nn.functional.avg_pool2d(picture, 2)
+    given = condition(smaller, torch.zeros(1, 1, 32, 32), one, picture, one, hole, to_cells(picture))
+    painted = paint_octave(unet, build_scheduler(), given, level=0.1, num_inference_steps=2, generator=generator())
+    known = torch.nn.functional.interpolate(1 - hole, scale_factor=2).expand_as(picture) > 0
+    assert torch.allclose(painted[known], picture[known], atol=1e-5)
+    assert not torch.allclose(painted[~known], picture[~known], atol=0.1)
+
+
+@pytest.mark.parametrize("size, factor", [((8, 8), 1), ((8, 8), 2), ((12, 20), 8)])
+def test_octaves_reach_the_size_of_canvas_and_sketch(unet, size, factor):
+    painted = paint(unet, size=size, factor=factor)
+    assert painted.shape == (1, 3, factor * size[0], factor * size[1]) and painted.abs().max() <= 1
+
+
+def test_sizes_that_do_not_fit_are_refused(unet):
+    with pytest.raises(ValueError, match="multiples of 4 pixels, got 30 x 32"):
+        paint(unet, size=(15, 16), factor=2)
+    with pytest.raises(ValueError, match="1, 2, 4, 8"):
+        paint(unet, factor=3)
+    with pytest.raises(ValueError, match="1, 2, 4, 8"):
+        paint(unet, sketch=torch.zeros(1, 3, 64, 64), canvas=torch.zeros(1, 1, 64, 32))
