@@ -29,6 +29,7 @@ CONDITION_CHANNELS = {
 LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a timestep is
 STEPS = 6  # of an octave
 LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
+SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
 
 
 def bands(like: torch.Tensor) -> torch.Tensor:
@@ -137,11 +138,13 @@ def paint_octave(
     unet: UNet2DModel,
     scheduler: object,
     conditions: torch.Tensor,
-    level: float,
+    level: float | torch.Tensor,
     num_inference_steps: int = STEPS,
     generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> torch.Tensor:
     """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
+
+    `level` is a number, or one of each picture (B,).
 
     Raises:
         ValueError: for a size that the network cannot halve often enough.
@@ -153,7 +156,7 @@ def paint_octave(
             f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
             f"crop or pad to one of them."
         )
-    levels = conditions.new_full((batch,), level)
+    levels = torch.as_tensor(level).to(conditions).expand(batch)
     known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
     cells = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
     scheduler.set_timesteps(num_inference_steps, device=conditions.device)
@@ -181,7 +184,8 @@ def paint_octaves(
     Args:
         canvas: (B, 1, H, W) and sketch: (B, 3, H, W), H and W a power of two times h and w; each octave reads them shrunk.
         canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
-        levels: of the smaller picture, by octave; the last one serves all that follow.
+        levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
+            as the strength of the sketch does.
 
     Raises:
         ValueError: for sizes that no whole number of octaves joins.
@@ -196,8 +200,10 @@ def paint_octaves(
         height, width = smaller.shape[2:]
         scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
         laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
-        pairs = (part for pair in zip(laid, scales, strict=True) for part in pair)
+        pairs = [part for pair in zip(laid, scales, strict=True) for part in pair]
         level = levels[min(octave, len(levels) - 1)]
+        if octave == 0:
+            level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
         smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
         smaller = smaller.clamp(-1, 1)
     return smaller

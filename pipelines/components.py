@@ -12,6 +12,19 @@ def bare(unet: torch.nn.Module) -> torch.nn.Module:
     return getattr(unet, "_orig_mod", unet)
 
 
+def part_or_none(name: str, part: Any) -> Any:
+    """An optional component. `DiffusionPipeline.from_pipe` may give what an index says of it, (library, class), in its place.
+
+    Raises:
+        ValueError: where the index says that there is one.
+    """
+    if not isinstance(part, (tuple, list)):
+        return part
+    if any(part):
+        raise ValueError(f"`{name}` must be a component or `None`, got {part!r}; pass `{name}=pipe.{name}`.")
+    return None
+
+
 def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
     """Raise a ValueError unless these fit each other; those that are `None` are left out."""
     if unet is not None and vae is not None:
@@ -26,6 +39,10 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_d
     if mg_adapter is not None and mg_encoder is not None:
         mg_adapter.check_encoder(mg_encoder)
     if mg_detail is not None:
+        if not isinstance(mg_detail, torch.nn.Module):
+            raise ValueError(
+                f"`mg_detail` must be a model or `None`, got {mg_detail!r}; pass `mg_detail=pipe.mg_detail`."
+            )
         found = mg_detail.config.in_channels, mg_detail.config.out_channels
         wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
         if found != wanted or mg_detail.config.class_embed_type != "timestep":

@@ -23,7 +23,7 @@ from diffusers.loaders import (
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
 from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from .components import scale_factor
+from .components import part_or_none, scale_factor
 from .conditioning import lora_scaled
 from .prompts import Prompts, listed
 
@@ -72,9 +72,9 @@ class OfStableDiffusion(
             scheduler=scheduler,
             mg_encoder=mg_encoder,
             mg_adapter=mg_adapter,
-            image_encoder=image_encoder,
-            feature_extractor=feature_extractor,
-            mg_detail=mg_detail,
+            image_encoder=part_or_none("image_encoder", image_encoder),
+            feature_extractor=part_or_none("feature_extractor", feature_extractor),
+            mg_detail=part_or_none("mg_detail", mg_detail),
         )
         if unet is not None and unet.config.addition_embed_type is not None:
             raise ValueError(

@@ -30,7 +30,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from .components import scale_factor
+from .components import part_or_none, scale_factor
 from .prompts import Prompts, listed
 
 
@@ -91,9 +91,9 @@ class OfStableDiffusionXL(
             scheduler=scheduler,
             mg_encoder=mg_encoder,
             mg_adapter=mg_adapter,
-            image_encoder=image_encoder,
-            feature_extractor=feature_extractor,
-            mg_detail=mg_detail,
+            image_encoder=part_or_none("image_encoder", image_encoder),
+            feature_extractor=part_or_none("feature_extractor", feature_extractor),
+            mg_detail=part_or_none("mg_detail", mg_detail),
         )
         self.register_to_config(force_zeros_for_empty_prompt=force_zeros_for_empty_prompt)
         self.check_components()

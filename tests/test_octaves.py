@@ -80,6 +80,24 @@ def test_the_level_of_the_smaller_picture_is_read(unet):
     assert not torch.equal(one, other)
 
 
+def test_each_picture_is_trusted_by_the_strength_of_its_own_sketch(unet):
+    size, strengths = (8, 8), torch.tensor([0.0, 1.0])
+    smaller = torch.rand(1, 3, *size, generator=generator()) - 0.5
+    maps = {"canvas": torch.zeros(1, 1, 16, 16), "sketch": torch.zeros(1, 3, 16, 16)}
+
+    def painted(smaller, canvas, sketch, scale, seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        options = {"num_inference_steps": 2, "generator": generators}
+        return paint_octaves(unet, build_scheduler(), smaller, canvas, sketch, sketch_scale=scale, **options)
+
+    both = painted(*(x.expand(2, -1, -1, -1) for x in (smaller, *maps.values())), strengths.view(2, 1, 1, 1), [0, 0])
+    for one, strength in zip(both, strengths, strict=True):
+        alone = painted(smaller, *maps.values(), strength, [0])
+        assert torch.allclose(one, alone[0], atol=1e-5)
+    # With a sketch of nothing but gray its strength is all that differs.
+    assert not torch.allclose(both[0], both[1], atol=1e-3)
+
+
 def test_what_is_known_around_a_hole_stays(unet):
     picture, hole = torch.rand(1, 3, 32, 32) * 2 - 1, torch.zeros(1, 1, 16, 16)
     hole[..., 4:9, 5:12] = 1

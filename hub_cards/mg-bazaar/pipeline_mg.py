@@ -185,6 +185,7 @@ def _define():
     LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a timestep is
     STEPS = 6  # of an octave
     LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
+    SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
 
 
     def bands(like: torch.Tensor) -> torch.Tensor:
@@ -293,11 +294,13 @@ def _define():
         unet: UNet2DModel,
         scheduler: object,
         conditions: torch.Tensor,
-        level: float,
+        level: float | torch.Tensor,
         num_inference_steps: int = STEPS,
         generator: torch.Generator | list[torch.Generator] | None = None,
     ) -> torch.Tensor:
         """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
+
+    `level` is a number, or one of each picture (B,).
 
     Raises:
         ValueError: for a size that the network cannot halve often enough.
@@ -309,7 +312,7 @@ def _define():
                 f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
             f"crop or pad to one of them."
             )
-        levels = conditions.new_full((batch,), level)
+        levels = torch.as_tensor(level).to(conditions).expand(batch)
         known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
         cells = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
         scheduler.set_timesteps(num_inference_steps, device=conditions.device)
@@ -337,7 +340,8 @@ def _define():
     Args:
         canvas: (B, 1, H, W) and sketch: (B, 3, H, W), H and W a power of two times h and w; each octave reads them shrunk.
         canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
-        levels: of the smaller picture, by octave; the last one serves all that follow.
+        levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
+            as the strength of the sketch does.
 
     Raises:
         ValueError: for sizes that no whole number of octaves joins.
@@ -352,8 +356,10 @@ def _define():
             height, width = smaller.shape[2:]
             scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
             laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
-            pairs = (part for pair in zip(laid, scales, strict=True) for part in pair)
+            pairs = [part for pair in zip(laid, scales, strict=True) for part in pair]
             level = levels[min(octave, len(levels) - 1)]
+            if octave == 0:
+                level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
             smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
             smaller = smaller.clamp(-1, 1)
         return smaller
@@ -372,6 +378,19 @@ def _define():
         return getattr(unet, "_orig_mod", unet)
 
 
+    def part_or_none(name: str, part: Any) -> Any:
+        """An optional component. `DiffusionPipeline.from_pipe` may give what an index says of it, (library, class), in its place.
+
+    Raises:
+        ValueError: where the index says that there is one.
+    """
+        if not isinstance(part, (tuple, list)):
+            return part
+        if any(part):
+            raise ValueError(f"`{name}` must be a component or `None`, got {part!r}; pass `{name}=pipe.{name}`.")
+        return None
+
+
     def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
         """Raise a ValueError unless these fit each other; those that are `None` are left out."""
         if unet is not None and vae is not None:
@@ -386,6 +405,10 @@ def _define():
         if mg_adapter is not None and mg_encoder is not None:
             mg_adapter.check_encoder(mg_encoder)
         if mg_detail is not None:
+            if not isinstance(mg_detail, torch.nn.Module):
+                raise ValueError(
+                    f"`mg_detail` must be a model or `None`, got {mg_detail!r}; pass `mg_detail=pipe.mg_detail`."
+                )
             found = mg_detail.config.in_channels, mg_detail.config.out_channels
             wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
             if found != wanted or mg_detail.config.class_embed_type != "timestep":
@@ -1759,9 +1782,9 @@ def _define():
                 scheduler=scheduler,
                 mg_encoder=mg_encoder,
                 mg_adapter=mg_adapter,
-                image_encoder=image_encoder,
-                feature_extractor=feature_extractor,
-                mg_detail=mg_detail,
+                image_encoder=part_or_none("image_encoder", image_encoder),
+                feature_extractor=part_or_none("feature_extractor", feature_extractor),
+                mg_detail=part_or_none("mg_detail", mg_detail),
             )
             if unet is not None and unet.config.addition_embed_type is not None:
                 raise ValueError(

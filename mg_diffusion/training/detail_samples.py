@@ -33,7 +33,7 @@ ABSENT_SHARE = {"canvas": 0.2, "sketch": 0.18}  # of photographs, of all
 WEAKENED_SHARE = 0.15
 HOLE_SHARE = 0.2
 FAULTLESS_SHARE = 0.2  # of smaller pictures
-LARGEST_LEVEL = 0.4  # deviation of their noise
+LARGEST_LEVEL = 0.5  # deviation of their noise
 FULL_FAULTS = 0.15  # the level from which they have all other faults too
 
 
@@ -90,7 +90,7 @@ class DetailSamples(Dataset):
             plain = lab_to_rgb(layers.plain) * 2 - 1
         maps = [F.avg_pool2d(one, factor) if factor > 1 else one for one in (picture, plain, layers.told, sketch)]
         hole = torch.ones(1, cells, cells) if rng.random() > HOLE_SHARE else random_mask(rng, cells, whole=0)
-        level = 0.0 if rng.random() < FAULTLESS_SHARE else LARGEST_LEVEL * rng.random() ** 2
+        level = 0.0 if rng.random() < FAULTLESS_SHARE else LARGEST_LEVEL * rng.random() ** 1.5
         smaller = faulty(rng, *(F.avg_pool2d(one, 2) for one in maps[:2]), hole, level)
         sample = {
             "image": maps[0],

@@ -196,6 +196,14 @@ def test_a_detail_network_that_does_not_fit_is_refused(pipe):
                         down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))  # fmt: skip
     with pytest.raises(ValueError, match="detail network.*takes 46 channels and gives 12, this one 3 and 3"):
         MGPipeline.from_pipe(pipe, mg_detail=other)
+    with pytest.raises(ValueError, match="must be a component or `None`.*pass `mg_detail=pipe.mg_detail`"):
+        MGPipeline.from_pipe(pipe, mg_detail=("diffusers", "UNet2DModel"))
+
+
+def test_what_an_index_says_of_absent_parts_is_none(pipe):
+    absent = dict.fromkeys(("mg_detail", "image_encoder", "feature_extractor"), (None, None))
+    made = MGPipeline.from_pipe(pipe, **absent)
+    assert made.mg_detail is None and made.image_encoder is None and made.feature_extractor is None
 
 
 def test_it_is_saved_and_loaded_with_the_pipeline(pipe, tmp_path):
