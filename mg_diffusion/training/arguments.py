@@ -99,7 +99,11 @@ init_from | str | folder of an MGPipeline to start from (fine-tuning, with defau
 lora_rank | int | train low-rank updates of the UNet (LoRA), of this rank, instead of UNet and text encoder; needs peft
 text_only | off | train UNet and text encoder alone on pictures and captions: a base without our parts
 block_out_channels | ints | of a new UNet; 48 96 160 if not given
-text_width | int | of a new text encoder; 128 if not given{SUPERVISION}\
+text_width | int | of a new text encoder; 128 if not given
+layout_size | int | lay canvas and sketch at this size, as pictures with octaves do, and read them shrunk; above \
+--resolution and a multiple of 8
+materials_dir | str | folder like --train_data_dir with pictures that are nothing but texture; needs --layout_size
+num_laid_crossings | 500 | pool of photographs crossed by light at --layout_size{SUPERVISION}\
 snr_gamma | 16.0 | limit of the v-space weight 1 / sigma^2
 """,
     "adapter": f"""
@@ -136,7 +140,7 @@ STAGE_DEFAULTS = {
 RANGES = {
     "be at least 1": "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps "
     "checkpointing_steps validation_steps num_validation_images latent_channels min_image_size max_image_pixels "
-    "streaming_window samples_per_picture lora_rank layers_per_block",
+    "streaming_window samples_per_picture lora_rank layers_per_block num_laid_crossings",
     "be at least 0": "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight "
     "detail_weight num_crossings num_rendered",
     "be above 0": "learning_rate adam_epsilon max_grad_norm snr_gamma",
@@ -154,7 +158,16 @@ STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
 # What supervises references, which --text_only has none of.
-OF_REFERENCES = ("cache_dir", "composite_share", "rendered_share", "num_crossings", "num_rendered")
+OF_REFERENCES = (
+    "cache_dir",
+    "composite_share",
+    "rendered_share",
+    "num_crossings",
+    "num_rendered",
+    "layout_size",
+    "materials_dir",
+    "num_laid_crossings",
+)
 
 # Defaults of stage base with --init_from: half an hour on two CPU cores for the embedded model. docs/fine-tuning.md shows
 # what they reach.
@@ -297,6 +310,8 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
     _check_data(parser, args)
+    if args.stage == "base":
+        _check_layout(parser, args, given)
     if args.stage == "detail":
         _check_detail(parser, args, given)
     text_width = getattr(args, "text_width", None)
@@ -327,6 +342,20 @@ def _check_data(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
             parser.error(f"--{name} contradicts --streaming: {reason}")
     if args.stage != "vae" and args.cache_dir is None:
         args.cache_dir = os.path.join(args.output_dir, "cache")  # of rendered pictures, which every window shares
+
+
+def _check_layout(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
+    if args.layout_size is None:
+        for name in ("materials_dir", "num_laid_crossings"):
+            if name in given:
+                parser.error(f"--{name} needs --layout_size, the size at which canvases are laid")
+        return
+    if args.layout_size <= args.resolution or args.layout_size % 8:
+        parser.error(
+            f"--layout_size must be a multiple of 8 above --resolution {args.resolution}, got {args.layout_size}"
+        )
+    if args.streaming:
+        parser.error("--streaming contradicts --layout_size, which lays out all pictures before training begins")
 
 
 def _check_detail(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:

@@ -1,6 +1,7 @@
 """Stage `base`: the UNet, the text encoder, the encoder and the adapter of the embedded default, trained together."""
 
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from mg_diffusion.loading import EMBEDDED_NAME, embedded_model
 from mg_diffusion.pipelines import MGPipeline
 
 from .fitting import HeldOut, fit
+from .laid_samples import build_laid_samples
 from .models import BASE, PARTS, TrainedModel, build_components
 from .objective import Objective
-from .pictures import load_splits
+from .pictures import load_materials, load_splits
 from .samples import build_samples
-from .settings import Data, RunSettings, Supervision
+from .settings import Data, Layouts, RunSettings, Supervision
 from .starting import start
 from .streaming import samples_of
 
@@ -62,7 +64,9 @@ def export_weights(components: dict[str, Any], folder: str | Path) -> None:
 def run(args: Namespace) -> list[dict[str, float]]:
     """Train; returns the log records. The resumable state and `weights/` are in `args.output_dir`."""
     accelerator, settings, data = start(args), RunSettings.of(args), Data.of(args)
-    pictures, others = load_splits(data, held_out_seed=1)
+    layouts = Layouts.of(args)
+    large, others = load_splits(replace(data, resolution=layouts.layout_size or data.resolution), held_out_seed=1)
+    pictures, others = large.resize(data.resolution), others and others.resize(data.resolution)
     components = load_components(args.init_from) if args.init_from else new_components(args, pictures.captions)
     model = TrainedModel.of(components)
     model.requires_grad_(True).to(memory_format=torch.channels_last)
@@ -74,6 +78,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
     supervision, tiles = Supervision.of(args), components["mg_encoder"].config.num_tiles
     make = partial(build_samples, supervision=supervision, num_tiles=tiles, is_window=data.streaming)
     samples = samples_of(settings, data, pictures, make)
+    if layouts.layout_size:
+        gain = components["mg_adapter"].config.canvas_gain
+        materials = load_materials(layouts.materials_dir, data, layouts.layout_size)
+        samples = build_laid_samples(large, materials, samples, gain, layouts.num_laid_crossings, supervision)
     objective = Objective(components, args.snr_gamma)
     held_out = others and HeldOut(
         others, build_samples(others, data.num_validation_images, supervision.held_out(len(others)), tiles), objective

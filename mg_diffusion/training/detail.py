@@ -1,7 +1,6 @@
 """Stage `detail`: the network of the octaves above the base (`mg_diffusion.octaves`), trained on crops."""
 
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,10 @@ from .detail_pool import build_rows
 from .detail_samples import DetailSamples
 from .loop import train
 from .objective import weight_of
-from .pictures import limits_of, load_pictures, load_splits
+from .pictures import load_materials, load_splits
 from .seeding import generators_of, per_sample
 from .settings import Data, RunSettings
 from .sharding import gathered
-from .sources import Source
 from .starting import start
 from .validation import labeled_grid, validation_loss
 
@@ -106,10 +104,7 @@ def run(args: Namespace) -> list[dict[str, float]]:
         unet = UNet2DModel.from_pretrained(args.init_from)
     else:
         unet = build_detail_unet(args.block_out_channels, args.layers_per_block, args.crop_size // 2)
-    materials = None
-    if args.materials_dir:
-        limits = replace(limits_of(data), size=args.resolution // 2, report=None)
-        materials = load_pictures(Source(args.materials_dir), "train", limits, seed=args.seed).whole
+    materials = load_materials(args.materials_dir, data, args.resolution)
     share = args.num_crossings / len(pictures)
     rows = build_rows(pictures.whole, materials, share, args.seed, args.cache_dir)
     samples = DetailSamples(rows, args.crop_size, settings.num_samples(accelerator.num_processes), args.seed)

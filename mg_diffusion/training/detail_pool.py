@@ -72,6 +72,25 @@ def colors_of(smooth: torch.Tensor) -> torch.Tensor:
     return smooth[:, :, stride // 2 :: stride, stride // 2 :: stride].flatten(2).transpose(1, 2)
 
 
+def _draw_pairs(count: int, num_crossings: int, seed: int) -> np.ndarray:
+    """Which of `count` photographs crossings have color and shape of, (2, num_crossings)."""
+    return np.random.default_rng([13, seed]).integers(0, count, (2, num_crossings))
+
+
+def _chunks(count: int, crossings_a_photo: float, seed: int) -> Iterator[tuple[slice, int, int]]:
+    """The pictures of each chunk, how many crossings are made of them, and by which seed."""
+    for number, start in enumerate(range(0, count, CHUNK)):
+        size = min(CHUNK, count - start)
+        yield slice(start, start + size), max(1, round(crossings_a_photo * size)), 1000 * number + seed
+
+
+def crossed_pairs(count: int, crossings_a_photo: float, seed: int) -> np.ndarray:
+    """The photographs, as rows of `build_rows`, that its crossings have color and shape of, (M, 2)."""
+    chunks = _chunks(count, crossings_a_photo, seed)
+    pairs = [part.start + _draw_pairs(part.stop - part.start, number, own) for part, number, own in chunks]
+    return np.concatenate(pairs, 1).T
+
+
 @torch.no_grad()
 def lay_out_photos(rgb: torch.Tensor, num_crossings: int, seed: int) -> Tensors:
     """Photographs (N, 3, S, S) uint8, their parts, and crossings of them by light.
@@ -101,7 +120,7 @@ def lay_out_photos(rgb: torch.Tensor, num_crossings: int, seed: int) -> Tensors:
 
     photos = _joined(photo, len(rgb))
     turned, folds = photos.pop("turned"), photos.pop("folds")
-    color, shape = np.random.default_rng([13, seed]).integers(0, len(rgb), (2, num_crossings))
+    color, shape = _draw_pairs(len(rgb), num_crossings, seed)
 
     def crossing(batch: slice) -> Tensors:
         palette = colors_of(photos["smooth"][color[batch]].float())
@@ -136,19 +155,17 @@ def build_rows(
     """
     side, code = photos.shape[3], code_fingerprint(build_rows, *LAID_BY)
 
-    def chunks_of(kind: str, rgb: torch.Tensor, make: Callable[[torch.Tensor, int], Tensors]) -> list[Tensors]:
-        found = []
-        for number, start in enumerate(tqdm(range(0, len(rgb), CHUNK), desc=f"laying out {kind}", mininterval=5)):
-            some = rgb[start : start + CHUNK]
+    def chunks_of(kind: str, rgb: torch.Tensor, make: Callable[[torch.Tensor, int, int], Tensors]) -> list[Tensors]:
+        found, parts = [], list(_chunks(len(rgb), crossings_a_photo, seed))
+        for number, (part, crossings, own) in enumerate(tqdm(parts, desc=f"laying out {kind}", mininterval=5)):
+            some = rgb[part]
             identity = [code, kind, picture_fingerprint(some), str([side, crossings_a_photo, seed, number])]
-            found.append(cached(cache_dir, f"detail-{kind}", identity, partial(make, some, 1000 * number + seed)))
+            found.append(cached(cache_dir, f"detail-{kind}", identity, partial(make, some, crossings, own)))
         return found
 
-    laid = chunks_of(
-        "photos", photos, lambda some, seed: lay_out_photos(some, max(1, round(crossings_a_photo * len(some))), seed)
-    )
+    laid = chunks_of("photos", photos, lay_out_photos)
     rows = {"photo": Rows(laid, ("rgb",)), "crossed": Rows(laid, ("crossed",))}
     if materials is not None:
-        covers = chunks_of("materials", materials, lambda some, seed: lay_out_materials(some, side, seed))
+        covers = chunks_of("materials", materials, lambda some, _, own: lay_out_materials(some, side, own))
         rows["material"] = Rows(covers, ("canvas",))
     return rows

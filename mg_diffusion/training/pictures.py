@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +178,14 @@ def limits_of(data: Data) -> Limits:
     """What of it may be read; the first process of a run writes the report."""
     report = Path(data.output_dir, REPORT) if PartialState().is_main_process else None
     return Limits(data.resolution, data.min_image_size, data.max_image_pixels, data.max_skipped_share, report)
+
+
+def load_materials(folder: str | None, data: Data, size: int) -> torch.Tensor | None:
+    """Pictures that are nothing but texture, (M, 3, size / 2, size / 2) uint8, for canvases of `size`; `None` of no folder."""
+    if folder is None:
+        return None
+    limits = replace(limits_of(data), size=size // 2, report=None)
+    return load_pictures(Source(folder), "train", limits, seed=data.seed).whole
 
 
 def load_splits(data: Data, held_out_seed: int = 0) -> tuple[Pictures, Pictures | None]:

@@ -85,7 +85,7 @@ class SampleStream(Dataset):
         # What is learned without any reference is to go on with what lies around a hole.
         mask = random_mask(rng, self.pool.rgb.shape[2], whole=0.5 if present.any() else 0.2)
         sample["mask"] = mask if self.is_inpainting else torch.ones_like(mask)
-        sample["sketch"], sample["has_sketch"] = torch.zeros_like(sample["image"]), torch.tensor(False)
+        sample = {"sketch": torch.zeros_like(sample["image"]), "has_sketch": torch.tensor(False), **sample}
         if not present.any() and sample["mask"].mean() < 0.95 and rng.random() < CONTEXT_SHARE:
             sample |= self._context(sample["image"], sample["mask"], rng)
         if self.images is not None:

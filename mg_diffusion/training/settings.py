@@ -59,6 +59,15 @@ class Supervision(Settings):
 
 
 @dataclass(frozen=True)
+class Layouts(Settings):
+    """What is laid out at a larger size than that of the base."""
+
+    layout_size: int | None
+    materials_dir: str | None
+    num_laid_crossings: int
+
+
+@dataclass(frozen=True)
 class Batches(Settings):
     """How samples become batches."""
 
