@@ -31,8 +31,8 @@ TRIPLES: list[Triple] = SHOWN["triples"]
 SWEEPS: dict[str, tuple[Triple, list[str]]] = SHOWN["sweeps"]  # only one granularity changes; the seed stays too
 EDITS: list[Triple] = SHOWN["edits"]
 SEED = 0
-BATCH = 8
-LARGE, SMALL, TINY = 192, 132, 64  # generations, references beside them, references above them
+BATCH = 2
+LARGE, SMALL, TINY = 256, 132, 64  # generations, references beside them, references above them
 PHOTO = 400
 
 
@@ -135,10 +135,10 @@ def make_showcase(pipe: Any, inpaint: Any, steps: int) -> tuple[PIL.Image.Image,
     photo, mask = photograph("coffee"), edit_mask()
     edited = edit(inpaint, photo, mask, EDITS, steps)
     differing = count_outside(photo, mask, edited)
-    size = made[0].width
+    width, height = made[0].size
     sections = [
         heading(
-            "Color, texture and shape, each from another reference", f"no prompt, {steps} steps; {size} px, enlarged"
+            "Color, texture and shape, each from another reference", f"no prompt, {steps} steps; {width} x {height} px"
         ),
         draw_triples(TRIPLES, made),
         heading("One reference changes, the others stay", "the changing reference is above each picture; same seed"),
