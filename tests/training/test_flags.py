@@ -12,7 +12,7 @@ from mg_diffusion.training.settings import Settings
 
 ALL = sorted({name for parser in stages().values() for name in flags_of(parser)})
 FIELDS = {field.name for part in Settings.__subclasses__() for field in fields(part)}
-PARTS = r"(self\.)?(settings|data|source|supervision|steps|now)(\.\w+)?"  # what parts are called
+PARTS = r"(self\.)?(settings|data|source|supervision|layouts|steps|now)(\.\w+)?"  # what parts are called
 
 
 @pytest.fixture(scope="module")
