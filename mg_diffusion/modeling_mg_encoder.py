@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -252,9 +253,23 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
             those of a place sum to at most 1.
 
+        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`).
+
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
         """
+        return self._encode(references, size, batch_size, layout_size, texture_scale, warns=True)
+
+    def _encode(
+        self,
+        references: dict[str, Any],
+        size: tuple[int, int],
+        batch_size: int,
+        layout_size: tuple[int, int] | None = None,
+        texture_scale: float = 1.0,
+        warns: bool = False,
+    ) -> Features:
+        """As `encode`, which warns."""
         if not isinstance(references, dict):
             raise ValueError(
                 f'References are given by granularity, for example {{"color": image}}; got {type(references).__name__}.'
@@ -266,7 +281,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             if reference is None:
                 continue
             rows = [
-                self._encode_row(name, row, size, layout_size, texture_scale)
+                self._encode_row(name, row, size, layout_size, texture_scale, warns)
                 for row in sort_by_sample(name, reference, batch_size)
             ]
             kinds = {tuple("region" in parts for parts in row) for row in rows}
@@ -307,7 +322,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         rest = [[{"image": one, "mask": mask}] for one, mask in zip(filled, known, strict=True)]
         whole = [[one] for one in filled]
         given = {name: whole if self.branches[name].is_laid_out else rest for name in names}
-        features = self.encode(given, size, count)
+        features = self._encode(given, size, count)
         if "shape" in features:
             (shape,) = features["shape"]
             structure = shape["structure"]
@@ -327,14 +342,21 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         size: tuple[int, int],
         layout_size: tuple[int, int] | None,
         texture_scale: float,
+        warns: bool,
     ) -> list[dict[str, torch.Tensor]]:
         """The average of what one sample has for the whole picture, or one entry for each of its regions."""
         encoded = []
-        for item in row:
+        for number, item in enumerate(row, 1):
             fields = item if isinstance(item, dict) else {"image": item}
             region = None if fields.get("region") is None else read_region(fields["region"], layout_size or size)
             scale = read_scale(name, fields, texture_scale)
             parts, weight = self._encode_one(name, fields, size, region, scale)
+            doubt = self.branches[name].doubt(parts) if warns else None
+            if doubt is not None:
+                path = fields.get("image")
+                which = f" {number} of {len(row)}" if len(row) > 1 else ""
+                which = f" {os.fspath(path)!r}" if isinstance(path, (str, os.PathLike)) else which
+                warnings.warn(f"The {name} reference{which} {doubt}.", stacklevel=2)
             if layout_size is not None:
                 parts |= self._layout(name, fields, layout_size, region, scale)
             encoded.append((parts, weight, region))

@@ -36,6 +36,10 @@ class Branch(nn.Module):
         """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
         raise NotImplementedError
 
+    def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+        """Why what was read of one reference may serve badly, as half a sentence; `None` where it will do."""
+        return None
+
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
         return {}

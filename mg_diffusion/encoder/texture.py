@@ -17,6 +17,7 @@ DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
 TILE = 24
 LAYOUT_TILES = 192  # of a canvas that is larger than those of the base
+UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
 GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
@@ -174,6 +175,22 @@ class TextureBranch(Branch):
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         view = texture_view(lab, smooth, mask)
         return {"layout_tiles": draw_tiles(view["detail"] * mask, view["weight"], LAYOUT_TILES, mask=mask)}
+
+    def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
+        """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
+        over its mean, averaged over the filters (B,)."""
+        even = tiles.float().flatten(0, 1).unsqueeze(1)
+        even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
+        response = F.conv2d(even, self.bank.weight.float(), padding=5).abs().mean((2, 3)).unflatten(0, tiles.shape[:2])
+        return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
+
+    def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+        if self.unevenness(features["tiles"]).max() < UNEVEN:
+            return None
+        return (
+            "looks like objects rather than like one texture: parts of them will lie about in the picture. Crop it to a "
+            "part that is the same everywhere, or give it a mask of such a part"
+        )
 
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         read = {key: value for key, value in view.items() if key != "tiles"}
