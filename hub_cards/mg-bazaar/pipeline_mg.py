@@ -1970,6 +1970,7 @@ def _define():
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
     MOST_PIXELS = 2048**2
+    SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
 
     class Detailed:
@@ -2030,7 +2031,16 @@ def _define():
             return tuple(max(unit, unit * round(one / unit)) for one in sides)
 
         def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
-            """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output."""
+            """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output.
+
+        Warns of a size that takes minutes.
+        """
+            if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
+                warnings.warn(
+                    f"A picture of {output_size[1]} x {output_size[0]} takes minutes on a CPU; the time grows with the number "
+                f"of pixels.",
+                    stacklevel=2,
+                )
             if given.assignment not in ("light", "free"):
                 raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
             for name, parts in (given.reference_embeds or {}).items():

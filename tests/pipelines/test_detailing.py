@@ -83,6 +83,15 @@ def test_a_size_beyond_memory_is_refused(pipe):
         run(pipe, height=4096, width=4096)
 
 
+def test_a_size_that_takes_minutes_is_told_before_it_is_painted(pipe, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipe.mg_encoder, "encode", stop)
+    with pytest.warns(UserWarning, match="2048 x 1536 takes minutes on a CPU"), pytest.raises(KeyboardInterrupt):
+        run(pipe, height=1536, width=2048)
+
+
 def test_at_the_size_of_the_unet_nothing_changes(pipe, small):
     size = {"height": SIZE, "width": SIZE}
     assert torch.equal(run(pipe, **size), run(small, **size))

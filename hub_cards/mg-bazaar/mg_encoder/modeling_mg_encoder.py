@@ -113,6 +113,10 @@ def _define():
             """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
             raise NotImplementedError
 
+        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+            """Why what was read of one reference may serve badly, as half a sentence; `None` where it will do."""
+            return None
+
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
             """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
             return {}
@@ -1254,6 +1258,7 @@ def _define():
     DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
     TILE = 24
     LAYOUT_TILES = 192  # of a canvas that is larger than those of the base
+    UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
@@ -1411,6 +1416,22 @@ def _define():
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
             view = texture_view(lab, smooth, mask)
             return {"layout_tiles": draw_tiles(view["detail"] * mask, view["weight"], LAYOUT_TILES, mask=mask)}
+
+        def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
+            """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
+        over its mean, averaged over the filters (B,)."""
+            even = tiles.float().flatten(0, 1).unsqueeze(1)
+            even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
+            response = F.conv2d(even, self.bank.weight.float(), padding=5).abs().mean((2, 3)).unflatten(0, tiles.shape[:2])
+            return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
+
+        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+            if self.unevenness(features["tiles"]).max() < UNEVEN:
+                return None
+            return (
+                "looks like objects rather than like one texture: parts of them will lie about in the picture. Crop it to a "
+            "part that is the same everywhere, or give it a mask of such a part"
+            )
 
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             read = {key: value for key, value in view.items() if key != "tiles"}
@@ -1716,9 +1737,23 @@ def _define():
             where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
             those of a place sum to at most 1.
 
+        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`).
+
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
         """
+            return self._encode(references, size, batch_size, layout_size, texture_scale, warns=True)
+
+        def _encode(
+            self,
+            references: dict[str, Any],
+            size: tuple[int, int],
+            batch_size: int,
+            layout_size: tuple[int, int] | None = None,
+            texture_scale: float = 1.0,
+            warns: bool = False,
+        ) -> Features:
+            """As `encode`, which warns."""
             if not isinstance(references, dict):
                 raise ValueError(
                     f'References are given by granularity, for example {{"color": image}}; got {type(references).__name__}.'
@@ -1730,7 +1765,7 @@ def _define():
                 if reference is None:
                     continue
                 rows = [
-                    self._encode_row(name, row, size, layout_size, texture_scale)
+                    self._encode_row(name, row, size, layout_size, texture_scale, warns)
                     for row in sort_by_sample(name, reference, batch_size)
                 ]
                 kinds = {tuple("region" in parts for parts in row) for row in rows}
@@ -1771,7 +1806,7 @@ def _define():
             rest = [[{"image": one, "mask": mask}] for one, mask in zip(filled, known, strict=True)]
             whole = [[one] for one in filled]
             given = {name: whole if self.branches[name].is_laid_out else rest for name in names}
-            features = self.encode(given, size, count)
+            features = self._encode(given, size, count)
             if "shape" in features:
                 (shape,) = features["shape"]
                 structure = shape["structure"]
@@ -1791,14 +1826,21 @@ def _define():
             size: tuple[int, int],
             layout_size: tuple[int, int] | None,
             texture_scale: float,
+            warns: bool,
         ) -> list[dict[str, torch.Tensor]]:
             """The average of what one sample has for the whole picture, or one entry for each of its regions."""
             encoded = []
-            for item in row:
+            for number, item in enumerate(row, 1):
                 fields = item if isinstance(item, dict) else {"image": item}
                 region = None if fields.get("region") is None else read_region(fields["region"], layout_size or size)
                 scale = read_scale(name, fields, texture_scale)
                 parts, weight = self._encode_one(name, fields, size, region, scale)
+                doubt = self.branches[name].doubt(parts) if warns else None
+                if doubt is not None:
+                    path = fields.get("image")
+                    which = f" {number} of {len(row)}" if len(row) > 1 else ""
+                    which = f" {os.fspath(path)!r}" if isinstance(path, (str, os.PathLike)) else which
+                    warnings.warn(f"The {name} reference{which} {doubt}.", stacklevel=2)
                 if layout_size is not None:
                     parts |= self._layout(name, fields, layout_size, region, scale)
                 encoded.append((parts, weight, region))
