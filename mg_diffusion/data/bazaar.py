@@ -22,11 +22,15 @@ from .sources import SOURCES, Source
 
 
 QUALITY = 85  # of WebP
+USUAL = 128  # pixels; up to here sources that are smaller are enlarged
+MARGIN = 1.25  # beyond, a source has so many times the resolution: texture is what a larger cut is for
 
 
-def square(data: bytes, resolution: int) -> PIL.Image.Image:
-    """The centered square of an encoded picture, (resolution, resolution) in RGB."""
+def square(data: bytes, resolution: int) -> PIL.Image.Image | None:
+    """The centered square of an encoded picture, (resolution, resolution) in RGB; `None` of one too small for that."""
     image = read_upright(io.BytesIO(data)).convert("RGB")
+    if resolution > USUAL and min(image.size) < MARGIN * resolution:
+        return None
     return centered_square(image, resolution, PIL.Image.Resampling.LANCZOS)
 
 
@@ -38,13 +42,13 @@ def read_index(path: Path) -> tuple[list[str], dict[str, bytes]]:
 
 def write_pictures(
     source: Source, path: Path, chosen: dict[str, Entry], omitted: frozenset[str], folder: Path, resolution: int
-) -> dict[str, str]:
-    """Write the chosen pictures that are not left out; returns the SHA-256 of all chosen members.
+) -> tuple[dict[str, str], set[str]]:
+    """Write the chosen pictures that are not left out; returns the SHA-256 of all chosen members, and which were too small.
 
     Raises:
         ValueError: for a picture that cannot be read.
     """
-    digests = {}
+    digests, small = {}, set()
     with tqdm(total=len(chosen), desc=f"cutting {source.name}", mininterval=5) as bar:
         for name, data in members(path, chosen):
             if data is None:
@@ -54,13 +58,17 @@ def write_pictures(
             bar.update()
             if entry.file_name.removesuffix(".webp") in omitted:
                 continue
-            target = folder / entry.split / entry.file_name
-            target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                square(data, resolution).save(target, quality=QUALITY)
+                picture = square(data, resolution)
             except Exception as error:  # decoders of damaged files raise errors of any type
                 raise ValueError(f"{name} in {path} cannot be read as a picture: {error}.") from error
-    return digests
+            if picture is None:
+                small.add(name)
+                continue
+            target = folder / entry.split / entry.file_name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(target, quality=QUALITY)
+    return digests, small
 
 
 def add_source(source: Source, path: Path, folder: Path, resolution: int) -> list[Entry]:
@@ -78,7 +86,7 @@ def add_source(source: Source, path: Path, folder: Path, resolution: int) -> lis
             f"{source.pictures}. {path} is not what {source.url} holds."
         )
     omitted = left_out()
-    digests = write_pictures(source, path, chosen, omitted, folder, resolution)
+    digests, small = write_pictures(source, path, chosen, omitted, folder, resolution)
     if source.contents_sha256 is not None and (found := contents_digest(digests)) != source.contents_sha256:
         raise ValueError(
             f"The pictures in {path} are not those that {source.name} had: the digest of their contents is {found}, "
@@ -87,7 +95,8 @@ def add_source(source: Source, path: Path, folder: Path, resolution: int) -> lis
     for name in ("LICENSE.txt", "LICENSE"):
         if name in raw:
             (folder / f"LICENSE.{source.name}.txt").write_bytes(raw[name])
-    return [entry for entry in chosen.values() if entry.file_name.removesuffix(".webp") not in omitted]
+    kept = (entry for name, entry in chosen.items() if name not in small)
+    return [entry for entry in kept if entry.file_name.removesuffix(".webp") not in omitted]
 
 
 def write_metadata(entries: Sequence[Entry], folder: Path) -> dict[str, int]:
@@ -144,7 +153,7 @@ def build(
     """Download what is missing and write the training set; `output` appears when it is complete.
 
     Args:
-        resolution: side of the pictures in pixels.
+        resolution: side of the pictures in pixels; above 128 only sources of 1.25 times it and more are taken.
         given: name and file of archives downloaded by hand.
         sources: addresses and checksums, for a mirror.
 
@@ -152,7 +161,8 @@ def build(
         The number of pictures of "train" and "val".
 
     Raises:
-        ValueError: if `output` holds something, an archive cannot be had, or does not hold what is expected.
+        ValueError: if `output` holds something, an archive cannot be had, or does not hold what is expected, and where no
+            source is large enough.
     """
     folder = Path(output)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -163,6 +173,10 @@ def build(
     unfinished.mkdir(parents=True)
     try:
         entries = [entry for one in sources for entry in add_source(one, archives[one.name], unfinished, resolution)]
+        if not entries:
+            raise ValueError(
+                f"No source has the {MARGIN * resolution:.0f} pixels that pictures of {resolution} are cut of."
+            )
         counts = write_metadata(entries, unfinished)
         (unfinished / "README.md").write_text(read_me(sources, counts, resolution), encoding="utf-8")
     except BaseException:

@@ -34,7 +34,8 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_bazaar_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", help="folder to make; must not exist, or be empty")
-    parser.add_argument("--resolution", type=side, default=128, metavar="PIXELS", help="16 to 512; default: 128")
+    purpose = "16 to 512; default: 128. Above it only sources of 1.25 times the resolution are taken"
+    parser.add_argument("--resolution", type=side, default=128, metavar="PIXELS", help=purpose)
     purpose = "where archives are kept; default: ~/.cache/mg-diffusion/data"
     parser.add_argument("--cache-dir", "--cache_dir", metavar="FOLDER", help=purpose)
     purpose = "an archive downloaded by hand, of flowers, clothing or grocery; may be repeated"

@@ -228,6 +228,23 @@ def test_pictures_are_the_centered_square_at_the_resolution(sources, tmp_path):
     assert "pictures of 32 x 32 pixels" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_larger_cut_takes_what_is_large_enough(sources, server, tmp_path):
+    larger = {**flowers(), "daisy/0_a.jpg": jpeg(0, (260, 240)), "tulips/1_a.jpg": jpeg(1, (240, 239))}
+    pack_tar(server.folder / "flowers", larger)
+    sha256 = hashlib.sha256((server.folder / "flowers").read_bytes()).hexdigest()
+    given = [dataclasses.replace(one, sha256=sha256) if one.name == "flowers" else one for one in sources]
+    made = build(tmp_path / "out", resolution=192, cache_dir=tmp_path / "cache", sources=given)
+    assert made == {"train": 1, "val": 0}
+    assert [path.name for path in (tmp_path / "out").rglob("*.webp")] == ["0_a.webp"]
+    assert [row["file_name"] for row in rows(tmp_path / "out", "train")] == ["flowers_daisy/0_a.webp"]
+
+
+def test_a_cut_larger_than_all_sources_is_refused(sources, tmp_path):
+    with pytest.raises(ValueError, match="No source has the 250 pixels that pictures of 200 are cut of"):
+        build(tmp_path / "out", resolution=200, cache_dir=tmp_path / "cache", sources=sources)
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_pictures_load_as_an_imagefolder(sources, tmp_path):
     from datasets import load_dataset
 
