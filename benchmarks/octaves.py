@@ -1,13 +1,13 @@
 """Crossings of photographs at the sizes that octaves reach: what the model makes, beside what it makes it of.
 
-    python -m benchmarks.octaves --data PHOTOGRAPHS --materials MATERIALS --squeezenet WEIGHTS --output_dir OUT
+    python -m benchmarks.octaves --data PHOTOGRAPHS --materials MATERIALS --squeezenet WEIGHTS --pictures FOLDER
 
 References are drawn from the `val` pictures by a seed. Two tracks: photographs crossed at 256 px, and photographs under
 materials at 128 px. Three rows: the composition alone (canvas over sketch, no network), the base's picture enlarged, and
 the pipeline. Judged by `mg_diffusion.evaluation`: own reference nearest of 32, own against each other one (pairwise);
 recognition, the same of the shape reference by an independent network's features; sharpness, the mean gradient of lightness
 over that of photographs; naturalness, the Frechet distance of those features to photographs that lent nothing.
-Writes `octaves.json` (shown in docs/detail.md, `python -m benchmarks.pages`) and a sheet of each track, first to last.
+Writes `octaves.json` (the model card and docs/detail.md show it) and a sheet of each track, its first crossings.
 """
 
 import argparse
@@ -29,12 +29,13 @@ from mg_diffusion.evaluation.metrics import Descriptor, describe, distances
 from mg_diffusion.evaluation.quality import frechet_distance
 from mg_diffusion.evaluation.squeezenet import load_squeezenet, pooled_features
 from mg_diffusion.mg_bench.pools import read_pool
+from mg_diffusion.model_card import octaves_table
 from mg_diffusion.training.validation import labeled_grid
 
 
 CANDIDATES = 32
 METHODS = ("composition", "enlarged", "pipeline")
-OUTPUT = Path(__file__).parent / "results" / "octaves.json"
+OUTPUT = "hub_cards/mg-bazaar/octaves.json"
 
 
 @dataclass(frozen=True)
@@ -165,29 +166,13 @@ def run_track(pipe: Recording, args: argparse.Namespace, size: int, materials: b
     return {"size": size, "cpu_seconds_a_picture": seconds, "methods": figures}, labeled_grid(rows)
 
 
-def table(found: dict[str, Any]) -> str:
-    """Rows of all tracks, for docs/detail.md."""
-    names = ("color", "texture", "shape", "recognition")
-    lines = [
-        f"{found['settings']['count']} crossings by seed {found['settings']['seed']}; nearest of 32 / nearer in pairs.",
-        "",
-        f"| | {' | '.join(names)} | all three | sharpness | naturalness |",
-        "|-|" + "-:|" * (len(names) + 3),
-    ]
-    for track, result in found["tracks"].items():
-        for method, row in result["methods"].items():
-            cells = [f"{row[n]['nearest']:.2f} / {row[n]['pairwise']:.2f}" if n in row else "-" for n in names]
-            cells += [f"{row['all three']:.2f}", f"{row['sharpness']:.2f}", f"{row.get('naturalness', '-')}"]
-            lines.append(f"| {track}, {result['size']} px: {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.octaves", description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="folder of photographs with val/")
     parser.add_argument("--materials", required=True, help="folder of materials with val/")
     parser.add_argument("--model", default="hub_cards/mg-bazaar", help="MGPipeline with a detail network")
-    parser.add_argument("--output_dir", required=True)
+    parser.add_argument("--output", default=OUTPUT, metavar="FILE.json")
+    parser.add_argument("--pictures", required=True, metavar="FOLDER", help="where to put the sheets")
     parser.add_argument(
         "--tracks", nargs="+", choices=("photographs", "materials"), default=["photographs", "materials"]
     )
@@ -201,7 +186,7 @@ def parse_args() -> argparse.Namespace:
 @torch.no_grad()
 def main() -> None:
     args = parse_args()
-    folder = Path(args.output_dir)
+    folder = Path(args.pictures)
     folder.mkdir(parents=True, exist_ok=True)
     pipe = Recording(**MGPipeline.from_pretrained(args.model, dtype=torch.float32).components)
     pipe.set_progress_bar_config(disable=True)
@@ -212,8 +197,8 @@ def main() -> None:
         sheet.save(folder / f"{name}.png")
         settings = {key: getattr(args, key) for key in ("count", "seed")}
         text = json.dumps({"settings": settings, "tracks": tracks}, indent=2) + "\n"
-        (folder / "octaves.json").write_text(text, encoding="utf-8")
-    print(table(json.loads(text)))
+        Path(args.output).write_text(text, encoding="utf-8")
+    print(octaves_table(json.loads(text)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mg_diffusion.granularities import GRANULARITIES
+from mg_diffusion.model_card import octaves_table
 
 from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
@@ -15,15 +16,18 @@ from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .scaling import OUTPUT as SCALING
 from .scaling import table as scaling_table
+from .sizes import OUTPUT as SIZES
+from .sizes import table as sizes_table
 from .training_speed import DEFAULT_OUTPUT as TRAINING_SPEED
 from .training_speed import text as training_speed_text
 
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE = (
-    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo")
+PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE = (
+    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo", "detail")
 )
+PAGES = (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE)
 BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
@@ -81,6 +85,9 @@ def blocks_of(place: Path) -> dict[str, str]:
         return {name: made(read(Path(place))) for name, (place, made) in tables.items() if Path(place).exists()}
     if place == FINE_TUNING_PAGE:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
+    if place == DETAIL_PAGE:
+        figures = octaves_table(read(ROOT / "hub_cards" / "mg-bazaar" / "octaves.json"))
+        return {"octaves": figures, "sizes": sizes_table(read(SIZES))}
     if place == DEMO_PAGE:
         return {"load": demo_load_table(read(DEMO_LOAD))}
     return {"bases": bases_table(read(RESULTS / "bases.json")["bases"]), "share": share_table(), "speed": speed_text()}
@@ -98,7 +105,7 @@ def rewritten(page: str, place: Path = PAGE) -> str:
 
 
 def main() -> int:
-    for place in (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE):
+    for place in PAGES:
         place.write_text(rewritten(place.read_text(encoding="utf-8"), place), encoding="utf-8")
     return 0
 

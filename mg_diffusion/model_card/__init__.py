@@ -12,11 +12,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from .card import PLACES, model_card, read, speed_table
+from .card import PLACES, model_card, octaves_table, read, speed_table
 from .readme import credits, readme_tables, replace_numbers
 
 
-__all__ = ["PLACES", "main"]
+__all__ = ["PLACES", "main", "octaves_table"]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -58,6 +58,7 @@ def model_card(folder: Path) -> str:
         other_data=other_data(folder),
         baselines=baselines(folder),
         controls=controls(folder),
+        octaves=octaves(folder),
         speed=speed_table(speed),
         training=settings,
     )
@@ -122,6 +123,26 @@ def baselines(folder: Path) -> str:
         if benched:
             text += f"\n\nOwn reference nearest, {TRACKS[track]}:\n\n{methods_table(benched, track)}"
     return text
+
+
+def octaves_table(found: dict[str, Any]) -> str:
+    """Markdown table of `octaves.json`: crossings at the sizes that octaves reach."""
+    names = (*GRANULARITIES, "recognition")
+    rows = []
+    for track, result in found["tracks"].items():
+        for method, row in result["methods"].items():
+            cells = [f"{row[one]['nearest']:.2f} / {row[one]['pairwise']:.2f}" if one in row else "-" for one in names]
+            cells += [f"{row['all three']:.2f}", f"{row['sharpness']:.2f}", str(row.get("naturalness", "-"))]
+            rows.append([f"{track}, {result['size']} px: {method}", *cells])
+    return table(["", *names, "all three", "sharpness", "naturalness"], rows)
+
+
+def octaves(folder: Path) -> str:
+    """The section on larger pictures, from `octaves.json`; empty where they were not measured."""
+    if not (folder / "octaves.json").is_file():
+        return ""
+    found = read(folder, "octaves.json")
+    return fill("octaves", table=octaves_table(found), **found["settings"])
 
 
 def controls(folder: Path) -> str:
