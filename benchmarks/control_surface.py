@@ -207,6 +207,7 @@ def read_inputs(options: argparse.Namespace) -> tuple[Path, Any, list[np.ndarray
     """Of the flags of `build_parser`: the output, the pipeline, the photographs and the settings."""
     output = prepare_output(options.output, ".json")
     pipe = load_pipeline(MGPipeline, options.model)
+    pipe.register_modules(mg_detail=None)  # of the base; its octaves: benchmarks.octaves
     pipe.set_progress_bar_config(disable=True)
     pool = read_pool(options.data, None, pipe.unet.config.sample_size * pipe.vae_scale_factor).pictures
     settings = {"count": options.count, "model": model_name(options.model), "versions": versions()}

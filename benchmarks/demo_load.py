@@ -63,7 +63,7 @@ class Visitor:
     def __init__(self, url: str, folder: Path, files: dict[str, str], seed: int, steps: int, size: int = 256):
         from gradio_client import Client
 
-        self.client = Client(url, verbose=False, download_files=str(folder))
+        self.client = Client(url, verbose=False, download_files=str(folder), httpx_kwargs={"timeout": 120})
         self.files, self.settings, self.chance = files, {"steps": steps, "size": str(size)}, random.Random(seed)
 
     def ask(self, kind: str) -> None:

@@ -7,7 +7,7 @@ materials at 128 px. Three rows: the composition alone (canvas over sketch, no n
 the pipeline. Judged by `mg_diffusion.evaluation`: own reference nearest of 32, own against each other one (pairwise);
 recognition, the same of the shape reference by an independent network's features; sharpness, the mean gradient of lightness
 over that of photographs; naturalness, the Frechet distance of those features to photographs that lent nothing.
-Writes `octaves.json` (the model card and docs/detail.md show it) and a sheet of each track, its first crossings.
+Writes `octaves.json` (the model card and docs/detail.md show it) and a sheet of each track.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 import torch.nn.functional as F
 from skimage.color import rgb2lab
@@ -34,6 +35,7 @@ from mg_diffusion.training.validation import labeled_grid
 
 
 CANDIDATES = 32
+ACROSS, GAP = 12, 24  # crossings of a band of a sheet; pixels between bands
 METHODS = ("composition", "enlarged", "pipeline")
 OUTPUT = "hub_cards/mg-bazaar/octaves.json"
 
@@ -141,7 +143,24 @@ class Judges:
         return figures
 
 
-def run_track(pipe: Recording, args: argparse.Namespace, size: int, materials: bool) -> tuple[dict[str, Any], Any]:
+def sheet(columns: dict[str, list[np.ndarray]]) -> PIL.Image.Image:
+    """All crossings in bands of `ACROSS`, at half the size."""
+    count, bands = len(columns["color"]), []
+    for start in range(0, count, ACROSS):
+        rows = {
+            n: [(one * 255).round().astype(np.uint8) for one in row[start:][:ACROSS]] for n, row in columns.items()
+        }
+        grid = labeled_grid(rows)
+        bands.append(grid.resize((grid.width // 2, grid.height // 2), PIL.Image.Resampling.LANCZOS))
+    made = PIL.Image.new("RGB", (bands[0].width, sum(band.height + GAP for band in bands) - GAP), "white")
+    for number, band in enumerate(bands):
+        made.paste(band, (0, number * (bands[0].height + GAP)))
+    return made
+
+
+def run_track(
+    pipe: Recording, args: argparse.Namespace, size: int, materials: bool
+) -> tuple[dict[str, Any], PIL.Image.Image]:
     """Figures by method, and the sheet."""
     photos = read_pool(args.data, None, size).pictures
     textures = read_pool(args.materials, None, size).pictures if materials else photos
@@ -158,12 +177,8 @@ def run_track(pipe: Recording, args: argparse.Namespace, size: int, materials: b
         "texture": [textures[one.texture] for one in crossings],
         "shape": [photos[one.shape] for one in crossings],
     }
-    rows = {
-        name: [(one * 255).round().astype(np.uint8) for one in row[: args.shown]]
-        for name, row in (given | made).items()
-    }
     figures = {name: judges(crossings, pictures) for name, pictures in made.items()}
-    return {"size": size, "cpu_seconds_a_picture": seconds, "methods": figures}, labeled_grid(rows)
+    return {"size": size, "cpu_seconds_a_picture": seconds, "methods": figures}, sheet(given | made)
 
 
 def parse_args() -> argparse.Namespace:
@@ -177,7 +192,6 @@ def parse_args() -> argparse.Namespace:
         "--tracks", nargs="+", choices=("photographs", "materials"), default=["photographs", "materials"]
     )
     parser.add_argument("--count", type=int, default=48)
-    parser.add_argument("--shown", type=int, default=12, help="crossings of a sheet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--squeezenet", help="weights, for recognition and naturalness")
     return parser.parse_args()
@@ -193,8 +207,8 @@ def main() -> None:
     tracks = {}
     for name in args.tracks:
         size = 2 * pipe.mg_detail.config.sample_size
-        tracks[name], sheet = run_track(pipe, args, size // 2 if name == "materials" else size, name == "materials")
-        sheet.save(folder / f"{name}.png")
+        tracks[name], shown = run_track(pipe, args, size // 2 if name == "materials" else size, name == "materials")
+        shown.save(folder / f"crossings-{name}.webp", quality=80, method=6)
         settings = {key: getattr(args, key) for key in ("count", "seed")}
         text = json.dumps({"settings": settings, "tracks": tracks}, indent=2) + "\n"
         Path(args.output).write_text(text, encoding="utf-8")

@@ -170,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"--repeats must be at least 1, got {options.repeats}.")
         output = prepare_output(options.output, ".json")
         pipe = load_pipeline(MGPipeline, options.model, device=options.device)
+        pipe.register_modules(mg_detail=None)  # of the base; its octaves: benchmarks.octaves
         times = measure(pipe, options.repeats)
         result = {
             "model": model_name(options.model),

@@ -73,6 +73,7 @@ def held_out_loss(model: str, args: Namespace) -> dict[str, float]:
 def judge(model: str | None, data: str, sizes: Sizes) -> tuple[dict[str, Any], Bench]:
     """Own references nearest of 32, on held-out pictures and on rendered ones that no training has seen; edits of the former."""
     generator = load_pipeline(MGPipeline, model, device="cpu")
+    generator.register_modules(mg_detail=None)  # of the base; its octaves: benchmarks.octaves
     size = generator.default_size(None, None)[0]
     inpainter = MGInpaintPipeline(**generator.components)
     method = PipelineMethod(generator, inpainter, {}, dict.fromkeys(GRANULARITIES, 1.0))

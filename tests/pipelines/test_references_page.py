@@ -4,6 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from mg_diffusion.octaves import build_detail_unet
 
 from .tiny import SIZE, picture, references, seeded
 
@@ -44,11 +47,23 @@ def arguments(name, column, given):
     return values[column]
 
 
+@pytest.fixture(scope="module")
+def mg_detail():
+    torch.manual_seed(0)
+    unet = build_detail_unet((16, 32), sample_size=2 * SIZE).eval()
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.05)
+    return unet
+
+
+@pytest.mark.parametrize("octaves", [0, 2])
 @pytest.mark.parametrize("row, column, cell", list(cells()), ids=lambda value: value[:24])
-def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
+def test_the_table_is_true(make, make_inpaint, mg_detail, tmp_path, row, column, cell, octaves):
     name, _, how = row.partition(", ")
     is_edit = how == "from the surroundings of an edit"
     pipeline = (make_inpaint if is_edit else make)(is_inpainting=True)
+    if octaves:
+        pipeline.register_modules(mg_detail=mg_detail)
+    side = SIZE if is_edit else SIZE << octaves  # edits are painted without octaves
     given = picture(7)
     if how == "from a granularity card" or column == "granularity card":
         pipeline.mg_encoder.save_card(tmp_path / "a.safetensors", name, given)
@@ -58,6 +73,8 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
     if how == "without an adapter":
         pipeline.mg_adapter = None
     options = {"num_inference_steps": 2, "output_type": "np"}
+    if octaves and not is_edit:
+        options |= {"num_detail_steps": 2, "height": side, "width": side}
     if is_edit:
         mask = np.zeros((SIZE, SIZE), np.uint8)
         mask[4:12, 4:12] = 255
@@ -85,7 +102,7 @@ def test_the_table_is_true(make, make_inpaint, tmp_path, row, column, cell):
     assert np.isfinite(made).all() and made.any()
     if column == "attribution":
         return
-    assert made.shape == (1, SIZE, SIZE, 3)
+    assert made.shape == (1, side, side, 3)
     without = call(reference_image=others) if column in ("palette", "granularity card") else call(**plain)
     assert not np.array_equal(made, without)
 
