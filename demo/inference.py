@@ -126,6 +126,8 @@ class Studio:
                 prompt=settings.prompt or None,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance,
+                texture_scale=settings.coarseness,
+                assignment=settings.assignment,
                 generator=torch.Generator().manual_seed(seed),
                 callback_on_step_end=job.after_step,
                 **options,

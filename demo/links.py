@@ -14,6 +14,8 @@ from demo.references import DRAWN_TEXTURES, PALETTES, SHAPE_COLORS
 from demo.settings import (
     ASPECT,
     ASPECTS,
+    ASSIGNMENTS,
+    COARSENESS,
     MAX_GUIDANCE,
     MAX_SCALE,
     MAX_SEED,
@@ -52,6 +54,8 @@ def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], 
         "size": lambda text: choice(text, "The size", tuple(map(str, SIZES))),
         "guidance": lambda text: number(read_number(text), "Guidance", 1, MAX_GUIDANCE),
         "aspect": lambda text: choice(text, "The aspect", tuple(ASPECTS)),
+        "coarseness": lambda text: number(read_number(text), "The coarseness of texture", *COARSENESS),
+        "assignment": lambda text: choice(text, "The assignment of colors", ASSIGNMENTS),
         "tab": lambda text: choice(text, "A tab", TABS),
         "model": lambda text: choice(text, "A model", tuple(models)),
     }
@@ -88,6 +92,8 @@ def write(values: Mapping[str, Any]) -> str:
         "steps": 20,
         "size": str(SIZE),
         "aspect": ASPECT,
+        "coarseness": 1.0,
+        "assignment": ASSIGNMENTS[0],
         "tab": "generate",
     }
     plain["guidance"] = start_guidance()

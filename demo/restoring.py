@@ -11,7 +11,7 @@ import PIL.Image
 from demo import uploads
 from demo.checked_references import DAMAGED, read_reference
 from demo.edits import Edit, restore_edit
-from demo.settings import ASPECT, GUIDANCE, SIZE, Settings, choice, number, shown
+from demo.settings import ASPECT, ASSIGNMENTS, GUIDANCE, SIZE, Settings, choice, number, shown
 from demo.shelf import Shelf
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import KEY, versions
@@ -85,6 +85,8 @@ def restore(content: bytes, shelf: Shelf, models: list[str]) -> Restored:
         guidance=recipe.get("guidance_scale", GUIDANCE),
         size=recipe.get("size", SIZE),
         aspect=recipe.get("aspect", ASPECT),
+        coarseness=recipe.get("texture_scale", 1.0),
+        assignment=recipe.get("assignment", ASSIGNMENTS[0]),
     )
     restored = Restored(TABS.get(str(recipe.get("command")), "generate"), settings, {})
     restored.given = {name: restore_slot(recipe, name, shelf, restored.notes) for name in GRANULARITIES}

@@ -13,6 +13,8 @@ MAX_SWEEP, MAX_FEATHER, MAX_ADDED, MAX_GUIDANCE = 7, 64, 512, 15.0
 SIZES = (64, 128, 256, 512)  # sides of a square with the area of the picture
 ASPECTS = {"as the shape": None, "1:1": 1.0, "3:2": 1.5, "2:3": 2 / 3, "2:1": 2.0, "1:2": 0.5}  # width over height
 SIZE, ASPECT = 256, "as the shape"
+COARSENESS = (0.25, 4.0)  # of texture, 1 is as in the reference
+ASSIGNMENTS = ("light", "free")  # which region gets which color: dark ones the dark, or as the seed has it
 GUIDANCE = 1.5  # as the pipelines have it
 
 
@@ -64,6 +66,8 @@ class Settings:
     guidance: float = GUIDANCE  # 1 is off
     size: int = SIZE  # of pictures of models with a detail network
     aspect: str = ASPECT
+    coarseness: float = 1.0  # of texture
+    assignment: str = ASSIGNMENTS[0]  # of colors to regions
 
     def __post_init__(self):
         if set(self.scales) != set(GRANULARITIES):
@@ -82,6 +86,8 @@ class Settings:
             raise ValueError(f"The size must be one of {', '.join(map(str, SIZES))}, got {self.size}.")
         object.__setattr__(self, "size", int(self.size))
         choice(self.aspect, "The aspect", tuple(ASPECTS))
+        object.__setattr__(self, "coarseness", number(self.coarseness, "The coarseness of texture", *COARSENESS))
+        choice(self.assignment, "The assignment of colors", ASSIGNMENTS)
         object.__setattr__(self, "count", whole(self.count, "The number of pictures", 1, MAX_COUNT))
 
     @property
@@ -93,6 +99,8 @@ class Settings:
             "guidance_scale": self.guidance,
             "size": self.size,
             "aspect": self.aspect,
+            "texture_scale": self.coarseness,
+            "assignment": self.assignment,
         }
 
 

@@ -65,7 +65,10 @@ def link_of(values: Values, examples: dict[str, str | None], tab: str = "generat
     """The query string of what can travel in an address."""
     _, settings, _ = asked(values)
     kept = {f"{name}_scale": scale for name, scale in settings.scales.items()}
-    kept |= {name: getattr(settings, name) for name in ("prompt", "seed", "steps", "aspect", "guidance")}
+    kept |= {
+        name: getattr(settings, name)
+        for name in ("prompt", "seed", "steps", "aspect", "coarseness", "assignment", "guidance")
+    }
     kept |= {"size": str(settings.size)}
     chosen = {name: example for name, example in examples.items() if example}
     kept |= {name: choice(example, "An example", links.EXAMPLES[name]) for name, example in chosen.items()}

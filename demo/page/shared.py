@@ -9,7 +9,17 @@ from demo import links
 from demo.inference import Studio
 from demo.page.parts import PRIVATE
 from demo.page.slots import Slot, example_values, slot_values
-from demo.settings import ASPECT, ASPECTS, MAX_GUIDANCE, MAX_STEPS, SIZE, SIZES, start_guidance
+from demo.settings import (
+    ASPECT,
+    ASPECTS,
+    ASSIGNMENTS,
+    COARSENESS,
+    MAX_GUIDANCE,
+    MAX_STEPS,
+    SIZE,
+    SIZES,
+    start_guidance,
+)
 from mg_diffusion.granularities import GRANULARITIES
 
 
@@ -37,6 +47,13 @@ class Shared:
                 list(map(str, SIZES)), value=str(SIZE), label="Size", min_width=100, elem_id="size"
             )
             self.aspect = gr.Dropdown(list(ASPECTS), value=ASPECT, label="Aspect", min_width=140, elem_id="aspect")
+        with gr.Row():
+            label = "Coarseness of texture (1 is as in the reference)"
+            self.coarseness = gr.Slider(*COARSENESS, 1.0, step=0.05, label=label, min_width=180, elem_id="coarseness")
+            choices = list(zip(("dark to dark", "as the seed has it"), ASSIGNMENTS, strict=True))
+            self.assignment = gr.Dropdown(
+                choices, value=ASSIGNMENTS[0], label="Colors go", min_width=140, elem_id="assignment"
+            )
         label = "Guidance (1 is off; more of it follows words and references more closely)"
         self.guidance = gr.Slider(1, MAX_GUIDANCE, start_guidance(), step=0.5, label=label, elem_id="guidance")
         self.live = gr.Checkbox(True, label="Make a new picture when a strength changes", elem_id="live")
@@ -51,16 +68,16 @@ class Shared:
             label = "Drop a PNG made here: everything is set as it was"
             self.dropped = gr.File(label=label, file_types=[".png"], height=110, elem_id="restore")
 
+    # What is chosen beside the references, by the names that addresses and the API have for it.
+    chosen = ("prompt", "seed", "steps", "size", "aspect", "coarseness", "assignment", "guidance")
+
     @property
     def inputs(self) -> dict[str, gr.components.Component]:
         """By the names that the API has for them."""
         slots = {
             key: part for slot in self.slots for key, part in {**slot.inputs, f"{slot.name}_scale": slot.scale}.items()
         }
-        return slots | {
-            name: getattr(self, name)
-            for name in ("prompt", "seed", "steps", "size", "aspect", "guidance", "keep", "model")
-        }
+        return slots | {name: getattr(self, name) for name in (*self.chosen, "keep", "model")}
 
     @property
     def references(self) -> list[gr.components.Component]:
@@ -71,12 +88,7 @@ class Shared:
         """What an address or a recipe sets, in the order of `found` and `restored`."""
         return [
             *self.references,
-            self.prompt,
-            self.seed,
-            self.steps,
-            self.size,
-            self.aspect,
-            self.guidance,
+            *(getattr(self, name) for name in self.chosen),
             self.model,
         ]
 
@@ -88,8 +100,8 @@ class Shared:
             example = found.get(name, None if asks_references else links.START[name])
             scale = found.get(f"{name}_scale", 1.0)
             values += slot_values(name, {}, scale) if example is None else example_values(name, example, scale)
-        values += [found.get("prompt", ""), found.get("seed", 0), found.get("steps", 20)]
-        values += [found.get("size", str(SIZE)), found.get("aspect", ASPECT), found.get("guidance", start_guidance())]
+        start = ("", 0, 20, str(SIZE), ASPECT, 1.0, ASSIGNMENTS[0], start_guidance())
+        values += [found.get(name, value) for name, value in zip(self.chosen, start, strict=True)]
         return [*values, found.get("model", self.studio.models.names[0])]
 
     def restored(self, found: Any) -> list[Any]:
@@ -97,14 +109,7 @@ class Shared:
         values, settings = [], found.settings
         for name in GRANULARITIES:
             values += slot_values(name, found.given[name], settings.scales[name])
-        values += [
-            settings.prompt,
-            settings.seed,
-            settings.steps,
-            str(settings.size),
-            settings.aspect,
-            settings.guidance,
-        ]
+        values += [str(settings.size) if name == "size" else getattr(settings, name) for name in self.chosen]
         return [*values, found.model or self.studio.models.names[0]]
 
     def with_card(self, granularity: str, path: str) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from demo.jobs import Stopped
-from demo.settings import ASPECT, SIZE, SIZES, Settings, choice
+from demo.settings import ASPECT, ASSIGNMENTS, SIZE, SIZES, Settings, choice
 from mg_diffusion.granularities import GRANULARITIES
 
 
@@ -58,7 +58,8 @@ def asked(values: Values) -> tuple[dict[str, dict[str, Any]], Settings, str | No
     numbers = {name: values.get(name) for name in ("seed", "steps", "guidance")}
     more = {"count": values.get("count", 1), "keep": bool(values.get("keep", True))}
     more |= {"size": int(choice(values.get("size") or str(SIZE), "The size", tuple(map(str, SIZES))))}
-    more |= {"aspect": values.get("aspect") or ASPECT}
+    more |= {"aspect": values.get("aspect") or ASPECT, "assignment": values.get("assignment") or ASSIGNMENTS[0]}
+    more |= {"coarseness": 1.0 if values.get("coarseness") is None else values["coarseness"]}
     return given, Settings(scales, values.get("prompt") or "", **numbers, **more), values.get("model")
 
 

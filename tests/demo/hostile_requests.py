@@ -24,6 +24,8 @@ def queries(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         "guidance",
         "size",
         "aspect",
+        "coarseness",
+        "assignment",
         "prompt",
         "tab",
         "model",

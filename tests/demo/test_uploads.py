@@ -234,6 +234,9 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"size": "256"}, "size must be a number"),
         ({"aspect": "5:1"}, "aspect must be one of as the shape, 1:1"),
         ({"aspect": None}, "aspect"),
+        ({"coarseness": 0.2}, "coarseness of texture must be a number from 0.25 to 4"),
+        ({"coarseness": float("nan")}, "coarseness"),
+        ({"assignment": "dark"}, "assignment of colors must be one of light, free"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes, message):
@@ -243,9 +246,12 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_an_address_comes_back():
     values = {"color": "#023047:2, #8ecae6", "texture": "weave", "shape_scale": 0.5, "seed": 3, "prompt": "a b&c"}
-    values |= {"size": "128", "aspect": "3:2"}
+    values |= {"size": "128", "aspect": "3:2", "coarseness": 2.0, "assignment": "free"}
     query = links.write(values)
-    assert query == "?color=023047:2,8ecae6&texture=weave&shape_scale=0.5&seed=3&prompt=a+b%26c&size=128&aspect=3:2"
+    assert query == (
+        "?color=023047:2,8ecae6&texture=weave&shape_scale=0.5&seed=3&prompt=a+b%26c&size=128&aspect=3:2"
+        "&coarseness=2&assignment=free"
+    )
     from urllib.parse import parse_qsl
 
     assert links.parse(dict(parse_qsl(query[1:])), ["mg-bazaar"]) == (values, [])
