@@ -396,6 +396,18 @@ def test_guidance_is_passed_on_and_restored(studio, given):
     assert read_recipe(strong)["guidance_scale"] == 6.0 and restored(studio, strong).settings.guidance == 6.0
 
 
+@pytest.mark.parametrize(
+    "changed, recorded",
+    [({"coarseness": 2.0}, {"texture_scale": 2.0}), ({"assignment": "free"}, {"assignment": "free"})],
+)
+def test_coarseness_and_assignment_are_passed_on_and_restored(studio, given, changed, recorded):
+    (other,), (plain,) = (studio.generate(given, settings(**options)) for options in (changed, {}))
+    assert (pixels(other) != pixels(plain)).any()
+    assert read_recipe(other).items() >= recorded.items()
+    ((name, value),) = changed.items()
+    assert getattr(restored(studio, other).settings, name) == value
+
+
 def test_a_deployer_sets_the_guidance_of_a_new_page(monkeypatch):
     assert start_guidance() == 1.5
     monkeypatch.setenv("MG_GUIDANCE", "7.5")
