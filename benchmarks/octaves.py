@@ -7,7 +7,8 @@ materials at 128 px. Three rows: the composition alone (canvas over sketch, no n
 the pipeline. Judged by `mg_diffusion.evaluation`: own reference nearest of 32, own against each other one (pairwise);
 recognition, the same of the shape reference by an independent network's features; sharpness, the mean gradient of lightness
 over that of photographs; naturalness, the Frechet distance of those features to photographs that lent nothing.
-Writes `octaves.json` (the model card and docs/detail.md show it) and a sheet of each track.
+Writes `octaves.json` (the model card and docs/detail.md show it) and, in the folder, the pictures
+and a sheet of each track.
 """
 
 import argparse
@@ -177,6 +178,8 @@ def run_track(
         "texture": [textures[one.texture] for one in crossings],
         "shape": [photos[one.shape] for one in crossings],
     }
+    for number, picture in enumerate(made["pipeline"]):
+        PIL.Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / f"{number:02d}.png")
     figures = {name: judges(crossings, pictures) for name, pictures in made.items()}
     return {"size": size, "cpu_seconds_a_picture": seconds, "methods": figures}, sheet(given | made)
 
@@ -207,7 +210,9 @@ def main() -> None:
     tracks = {}
     for name in args.tracks:
         size = 2 * pipe.mg_detail.config.sample_size
-        tracks[name], shown = run_track(pipe, args, size // 2 if name == "materials" else size, name == "materials")
+        (folder / name).mkdir(exist_ok=True)
+        is_small = name == "materials"
+        tracks[name], shown = run_track(pipe, args, size // 2 if is_small else size, is_small, folder / name)
         shown.save(folder / f"crossings-{name}.webp", quality=80, method=6)
         settings = {key: getattr(args, key) for key in ("count", "seed")}
         text = json.dumps({"settings": settings, "tracks": tracks}, indent=2) + "\n"
