@@ -7,8 +7,7 @@ materials at 128 px. Three rows: the composition alone (canvas over sketch, no n
 the pipeline. Judged by `mg_diffusion.evaluation`: own reference nearest of 32, own against each other one (pairwise);
 recognition, the same of the shape reference by an independent network's features; sharpness, the mean gradient of lightness
 over that of photographs; naturalness, the Frechet distance of those features to photographs that lent nothing.
-Writes `octaves.json` (the model card and docs/detail.md show it) and, in the folder, the pictures
-and a sheet of each track.
+Writes `octaves.json` (the model card and docs/detail.md show it) and, in the folder, the pictures and a sheet of each track.
 """
 
 import argparse
@@ -160,9 +159,9 @@ def sheet(columns: dict[str, list[np.ndarray]]) -> PIL.Image.Image:
 
 
 def run_track(
-    pipe: Recording, args: argparse.Namespace, size: int, materials: bool
+    pipe: Recording, args: argparse.Namespace, size: int, materials: bool, folder: Path
 ) -> tuple[dict[str, Any], PIL.Image.Image]:
-    """Figures by method, and the sheet."""
+    """Figures by method, and the sheet; what the pipeline makes is written to a folder."""
     photos = read_pool(args.data, None, size).pictures
     textures = read_pool(args.materials, None, size).pictures if materials else photos
     crossings = draw_crossings(len(photos), len(textures) if materials else None, args.count, args.seed)
