@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 
 from mg_diffusion.adapter.quilting import lay_tiles
-from mg_diffusion.encoder.structure import nearest_turn
 from mg_diffusion.encoder.views import rgb_to_lab
 
 from .crossings import add_texture
@@ -111,10 +110,6 @@ class LaidStream(SampleStream):
         """The same of a photograph."""
         item = int(rng.integers(len(self.captions)))
         return self._texture(item, False, rng), self.rows["photo"]("quilt", item).float()
-
-    def _turn(self, item: int) -> torch.Tensor:
-        structure = self.pool.structure[item, None, :, 1::4, 1::4].flatten(2)
-        return nearest_turn(structure, self.pool.points[item, None].transpose(1, 2))[0]
 
     def _laid(self, canvas: torch.Tensor, sketch: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"tiles": canvas, "sketch": rgb_to_lab(sketch[None])[0], "has_sketch": torch.tensor(True)}

@@ -123,7 +123,6 @@ class SampleStream(Dataset):
         flip = self.augment and rng.random() < 0.5
         is_dropped = self.augment and rng.random() < self.text_dropout
         caption = "" if is_dropped else self.captions[picture]
-        structure = self.pool.structure[this, None, :, 1::4, 1::4].flatten(2)
         image = self.pool.rgb[this].float() / 255
         return {
             "image": image.flip(-1) if flip else image,
@@ -131,7 +130,7 @@ class SampleStream(Dataset):
             "crossing": torch.tensor(-1),
             "is_flipped": torch.tensor(flip),
             "caption": caption,
-            "turn": nearest_turn(structure, self.pool.points[this, None].transpose(1, 2))[0],
+            "turn": self._turn(this),
             **self._color(other[0]),
             **self._texture(other[1], self._is_flipped(rng), rng),
             **self._shape(this, flip),
@@ -176,6 +175,11 @@ class SampleStream(Dataset):
             "has_sketch": torch.tensor(True),
             "present": torch.ones(3, dtype=torch.bool),
         }
+
+    def _turn(self, item: int) -> torch.Tensor:
+        """The assignment of colors (3, 3) that a photograph has itself."""
+        structure = self.pool.structure[item, None, :, 1::4, 1::4].flatten(2)
+        return nearest_turn(structure, self.pool.points[item, None].transpose(1, 2))[0]
 
     def _color(self, item: int) -> dict[str, torch.Tensor]:
         points = self.pool.points[item].float()
