@@ -104,7 +104,7 @@ class ShapeBranch(Branch):
 
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         structure = structure_map(smooth, mask)
-        return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1]) * mask}
+        return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1], lab[:, :1]) * mask}
 
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         maps = self(**view)

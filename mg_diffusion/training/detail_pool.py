@@ -108,7 +108,7 @@ def lay_out_photos(rgb: torch.Tensor, num_crossings: int, seed: int) -> Tensors:
         mask = torch.ones_like(lab[:, :1])
         texture, structure = texture_view(lab, smooth, mask), shape_view(smooth, mask)["structure"]
         turned = turn_colors(structure, nearest_turn(structure.flatten(2), smooth.flatten(2)))
-        folds = shading(structure, smooth[:, :1])
+        folds = shading(structure, smooth[:, :1], lab[:, :1])
         return {
             "smooth": smooth.half(),
             "detail": texture["detail"].half(),
