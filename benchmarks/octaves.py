@@ -3,18 +3,22 @@
     python -m benchmarks.octaves --data PHOTOGRAPHS --materials MATERIALS --squeezenet WEIGHTS --pictures FOLDER
 
 References are drawn from the `val` pictures by a seed. Two tracks: photographs crossed at 256 px, and photographs under
-materials at 128 px. Three rows: the composition alone (canvas over sketch, no network), the base's picture enlarged, and
-the pipeline. Judged by `mg_diffusion.evaluation`: own reference nearest of 32, own against each other one (pairwise);
-recognition, the same of the shape reference by an independent network's features; sharpness, the mean gradient of lightness
-over that of photographs; naturalness, the Frechet distance of those features to photographs that lent nothing.
+materials at 128 px. Rows: the canvas over gray (how well a texture can be found at all), the composition (canvas over sketch,
+no network), the base's picture enlarged, the pipeline, the pipeline that assigns colors freely, the shape reference with the
+histogram of the color reference, the same optimised for the texture reference (Gatys), and the shape reference as it is.
+
+Judged by `mg_diffusion.evaluation`: own reference nearest of 32, own against each other one (pairwise), texture by Gram
+matrices as well; recognition, the same of the shape reference by an independent network's features; sharpness, the mean
+gradient of lightness over that of photographs; naturalness, the Frechet distance of those features to photographs that lent
+nothing; diversity, their variance over seeds over that between photographs.
 Writes `octaves.json` (the model card and docs/detail.md show it) and, in the folder, the pictures and a sheet of each track.
 """
 
 import argparse
 import json
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +27,28 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 from skimage.color import rgb2lab
+from skimage.exposure import match_histograms
 
 from mg_diffusion import MGPipeline
-from mg_diffusion.encoder.views import lab_to_rgb, rgb_to_lab
+from mg_diffusion.encoder.views import lab_to_rgb
+from mg_diffusion.evaluation.diversity import diversity
 from mg_diffusion.evaluation.metrics import Descriptor, describe, distances
 from mg_diffusion.evaluation.quality import frechet_distance
-from mg_diffusion.evaluation.squeezenet import load_squeezenet, pooled_features
+from mg_diffusion.evaluation.squeezenet import load_squeezenet, pooled_features, texture_grams
 from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.model_card import octaves_table
+from mg_diffusion.octaves import CANVAS_UNIT, compose
 from mg_diffusion.training.validation import labeled_grid
+
+from .baselines.gatys import GatysMethod
 
 
 CANDIDATES = 32
 ACROSS, GAP = 12, 24  # crossings of a band of a sheet; pixels between bands
-METHODS = ("composition", "enlarged", "pipeline")
+SHOWN = ("composition", "enlarged", "pipeline")  # in the sheet
+FREE = "free assignment"
+GRAY = 60.0  # Lab lightness
+SEEDS, REPEATED = 2, 12  # seeds of a crossing, and crossings that are painted by all of them, for diversity
 OUTPUT = "hub_cards/mg-bazaar/octaves.json"
 
 
@@ -71,13 +83,30 @@ def draw_crossings(photos: int, textures: int | None, count: int, seed: int) -> 
 
 
 def paint(pipe: Recording, references: dict[str, np.ndarray], size: int, seed: int) -> dict[str, np.ndarray]:
-    """The picture of each method, (size, size, 3) in [0, 1]."""
-    generator = torch.Generator().manual_seed(seed)
-    made = pipe(reference_image=references, height=size, width=size, generator=generator, output_type="pt").images
-    lab = rgb_to_lab(pipe.layout.sketch.float() / 2 + 0.5)
-    lab[:, :1] += 10 * pipe.layout.canvas.float()
+    """The picture of each of our rows, (size, size, 3) in [0, 1]."""
+    made = {name: call(pipe, references, size, seed, name) for name in (FREE, "pipeline")}
+    laid = pipe.layout
+    composed = compose(pipe.small, laid.canvas, laid.canvas_scale, laid.sketch, laid.sketch_scale) / 2 + 0.5
+    gray = F.pad(GRAY + CANVAS_UNIT * laid.canvas, (0, 0, 0, 0, 0, 2))  # Lab, a and b are 0
     small = F.interpolate(pipe.small.float() / 2 + 0.5, (size, size), mode="bicubic", align_corners=False)
-    return {name: to_array(rgb.float()) for name, rgb in zip(METHODS, (lab_to_rgb(lab), small, made), strict=True)}
+    shown = {"canvas over gray": lab_to_rgb(gray), "composition": composed, "enlarged": small}
+    return {name: to_array(one.float()) for name, one in shown.items()} | made
+
+
+def call(pipe: Recording, references: dict[str, np.ndarray], size: int, seed: int, row: str) -> np.ndarray:
+    options = {"height": size, "width": size, "generator": torch.Generator().manual_seed(seed), "output_type": "pt"}
+    assignment = "free" if row == FREE else "light"
+    return to_array(pipe(reference_image=references, assignment=assignment, **options).images.float())
+
+
+def classical(references: dict[str, np.ndarray], net: Any) -> dict[str, np.ndarray]:
+    """What needs no training: the colors' histogram, and with a network that judges, Gatys' optimisation."""
+    matched = match_histograms(references["shape"], references["color"], channel_axis=-1).clip(0, 1)
+    if net is None:
+        return {"histogram matching": matched}
+    with torch.enable_grad():
+        (optimised,) = GatysMethod(net).generate(seeds=[0], **{name: [one] for name, one in references.items()})
+    return {"histogram matching": matched, "Gatys": optimised}
 
 
 def gradient(picture: np.ndarray) -> float:
@@ -94,7 +123,7 @@ class Judges:
 
     def __init__(self, photos: list[np.ndarray], textures: list[np.ndarray], squeezenet: str | None, seed: int):
         self.pools = {"color": photos, "texture": textures, "shape": photos}
-        self.described, self.features = {}, {}
+        self.found = {}
         rng = np.random.default_rng(seed)
         self.others = {name: rng.permutation(len(pool))[:CANDIDATES] for name, pool in self.pools.items()}
         self.sharpness = float(np.mean([gradient(photo) for photo in photos[:100]]))
@@ -105,15 +134,44 @@ class Judges:
         return [own, *(int(one) for one in self.others[name] if one != own)][:CANDIDATES]
 
     def _described(self, name: str, place: int) -> Descriptor:
-        key = id(self.pools[name]), place
-        if key not in self.described:
-            self.described[key] = describe(self.pools[name][place])
-        return self.described[key]
+        return self._once((id(self.pools[name]), place), lambda: describe(self.pools[name][place]))
 
     def _feature(self, place: int) -> np.ndarray:
-        if place not in self.features:
-            (self.features[place],) = pooled_features(self.net, [self.pools["shape"][place]])
-        return self.features[place]
+        return self._once(("feature", place), lambda: pooled_features(self.net, [self.pools["shape"][place]])[0])
+
+    def _gram(self, place: int) -> np.ndarray:
+        return self._once(("gram", place), lambda: texture_grams(self.net, [self.pools["texture"][place]])[0])
+
+    def _once(self, key: tuple[Any, int], make: Callable[[], Any]) -> Any:
+        if key not in self.found:
+            self.found[key] = make()
+        return self.found[key]
+
+    def _by_network(self, crossings: list[Crossing], made: list[np.ndarray]) -> dict[str, list[tuple[float, float]]]:
+        """How the own references rank by features of the network."""
+        features, grams = (
+            np.concatenate([of(self.net, [one]) for one in made]) for of in (pooled_features, texture_grams)
+        )
+        return {
+            "texture by Gram": [
+                self._rank("texture", self._gram, *pair) for pair in zip(crossings, grams, strict=True)
+            ],
+            "recognition": [
+                self._rank("shape", self._feature, *pair) for pair in zip(crossings, features, strict=True)
+            ],
+        }
+
+    def _rank(
+        self, name: str, of: Callable[[int], np.ndarray], crossing: Crossing, found: np.ndarray
+    ) -> tuple[float, float]:
+        among = np.stack([of(one) for one in self._candidates(name, getattr(crossing, name))])
+        own, *others = np.linalg.norm(among - found, axis=1)
+        return ranked(own, others)
+
+    def diversity(self, groups: list[list[np.ndarray]]) -> float:
+        """Of pictures that differ in their seed alone."""
+        real = self.pools["shape"][:200]
+        return round(diversity(groups, real, partial(pooled_features, self.net))["mean"], 3)
 
     def __call__(self, crossings: list[Crossing], made: list[np.ndarray]) -> dict[str, Any]:
         scores, joint = {}, []
@@ -125,11 +183,7 @@ class Judges:
                 scores.setdefault(name, []).append(ranked(found[0], found[1:]))
                 hits.append(scores[name][-1][0])
             joint.append(min(hits))
-        own = np.concatenate([pooled_features(self.net, [one]) for one in made]) if self.net else []
-        for crossing, feature in zip(crossings, own, strict=bool(self.net)):
-            among = np.stack([self._feature(one) for one in self._candidates("shape", crossing.shape)])
-            found = np.linalg.norm(among - feature, axis=1)
-            scores.setdefault("recognition", []).append(ranked(found[0], found[1:]))
+        scores |= self._by_network(crossings, made) if self.net else {}
         figures = {
             name: dict(zip(("nearest", "pairwise"), np.mean(values, 0).round(3).tolist(), strict=True))
             for name, values in scores.items()
@@ -139,6 +193,7 @@ class Judges:
         if self.net:
             lent = {getattr(one, name) for one in crossings for name in ("color", "shape")}
             rest = [place for place in range(len(self.pools["shape"])) if place not in lent][:200]
+            own = np.concatenate([pooled_features(self.net, [one]) for one in made])
             figures["naturalness"] = round(frechet_distance(own, np.stack([self._feature(one) for one in rest])), 1)
         return figures
 
@@ -165,22 +220,28 @@ def run_track(
     photos = read_pool(args.data, None, size).pictures
     textures = read_pool(args.materials, None, size).pictures if materials else photos
     crossings = draw_crossings(len(photos), len(textures) if materials else None, args.count, args.seed)
-    made, start = {name: [] for name in METHODS}, time.process_time()
-    for number, one in enumerate(crossings):
-        references = {"color": photos[one.color], "texture": textures[one.texture], "shape": photos[one.shape]}
-        for name, picture in paint(pipe, references, size, number).items():
-            made[name].append(picture)
-    seconds = round((time.process_time() - start) / args.count, 2)
+    given = [
+        {"color": photos[one.color], "texture": textures[one.texture], "shape": photos[one.shape]} for one in crossings
+    ]
     judges = Judges(photos, textures, args.squeezenet, args.seed)
-    given = {
-        "color": [photos[one.color] for one in crossings],
-        "texture": [textures[one.texture] for one in crossings],
-        "shape": [photos[one.shape] for one in crossings],
-    }
+    made = rows_of([paint(pipe, references, size, seed) for seed, references in enumerate(given)])
+    shown = rows_of(given) | {name: made[name] for name in SHOWN}
     for number, picture in enumerate(made["pipeline"]):
         PIL.Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / f"{number:02d}.png")
+    made |= rows_of([classical(references, judges.net) for references in given])
+    made["shape reference"] = shown["shape"]
     figures = {name: judges(crossings, pictures) for name, pictures in made.items()}
-    return {"size": size, "cpu_seconds_a_picture": seconds, "methods": figures}, sheet(given | made)
+    for row in ("pipeline", FREE) if judges.net else ():
+        again = [
+            [made[row][number], *(call(pipe, one, size, args.count + seed, row) for seed in range(1, SEEDS))]
+            for number, one in enumerate(given[:REPEATED])
+        ]
+        figures[row]["diversity"] = judges.diversity(again)
+    return {"size": size, "methods": figures}, sheet(shown)
+
+
+def rows_of(pictures: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    return {name: [one[name] for one in pictures] for name in pictures[0]}
 
 
 def parse_args() -> argparse.Namespace:

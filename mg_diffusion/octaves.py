@@ -4,6 +4,9 @@ The network is a stock `UNet2DModel` without attention. It predicts the Haar cel
 far the smaller one is to be trusted (conditioning augmentation of cascaded diffusion, Ho et al., arXiv 2106.15282). It is
 convolutional and knows nothing of the size it works at, so that the same weights serve every octave.
 
+Where there is a sketch, an octave begins late, with the composition of canvas and sketch under the noise of that step (SDEdit,
+Meng et al., arXiv 2108.01073; by place as Differential Diffusion, Levin and Fried, arXiv 2306.00950).
+
 Each of canvas and sketch comes with a map of strengths; where that is 0 its pixels are 0, and so it is exactly absent.
 """
 
@@ -13,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
+
+from .encoder.views import lab_to_rgb, rgb_to_lab
 
 
 DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
@@ -30,6 +35,8 @@ LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a 
 STEPS = 6  # of an octave
 LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
 SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
+COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
+CANVAS_UNIT = 10.0  # Lab lightness
 
 
 def bands(like: torch.Tensor) -> torch.Tensor:
@@ -133,6 +140,28 @@ def predict_cells(
     return added + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
+def compose(
+    smaller: torch.Tensor,
+    canvas: torch.Tensor,
+    canvas_scale: torch.Tensor,
+    sketch: torch.Tensor,
+    sketch_scale: torch.Tensor,
+) -> torch.Tensor:
+    """Canvas over sketch, each by its strength, over the enlarged smaller picture: no network, (B, 3, H, W) in [-1, 1].
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1]; canvas: (B, 1, H, W), lightness over 10; sketch: (B, 3, H, W), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, maps (B, 1, ...) of any size.
+    """
+    maps = (smaller, canvas_scale, sketch_scale)
+    enlarged, canvas_scale, sketch_scale = (
+        F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
+    )
+    lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale).clamp(-1, 1) / 2 + 0.5)
+    lightness = lab[:, :1] + CANVAS_UNIT * canvas_scale * canvas.float()
+    return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
+
+
 @torch.no_grad()
 def paint_octave(
     unet: UNet2DModel,
@@ -141,10 +170,15 @@ def paint_octave(
     level: float | torch.Tensor,
     num_inference_steps: int = STEPS,
     generator: torch.Generator | list[torch.Generator] | None = None,
+    composed: torch.Tensor | None = None,
+    composed_share: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
     """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
 
-    `level` is a number, or one of each picture (B,).
+    Args:
+        level: a number, or one of each picture (B,).
+        composed: (B, 3, 2h, 2w) in [-1, 1], what to begin with; composed_share: how many of the steps it spares, a number in
+            [0, 1] or a map (B, 1, h, w) of them. All steps are done where it is 0.
 
     Raises:
         ValueError: for a size that the network cannot halve often enough.
@@ -158,9 +192,18 @@ def paint_octave(
         )
     levels = torch.as_tensor(level).to(conditions).expand(batch)
     known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
-    cells = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+    cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+    start = noise if composed is None else to_cells(composed)
     scheduler.set_timesteps(num_inference_steps, device=conditions.device)
-    for timestep in scheduler.timesteps:
+    begins = (
+        (torch.as_tensor(composed_share).to(conditions) * num_inference_steps)
+        .round()
+        .clamp(0, num_inference_steps - 1)
+    )
+    for step in range(int(begins.min()), num_inference_steps):
+        timestep = scheduler.timesteps[step]
+        if step and (begins >= step).any():
+            cells = torch.where(begins < step, cells, scheduler.add_noise(start, noise, timestep[None]))
         predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
         predicted = torch.where(hole > 0, predicted, known)
         cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
@@ -204,7 +247,9 @@ def paint_octaves(
         level = levels[min(octave, len(levels) - 1)]
         if octave == 0:
             level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
-        smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
+        composed, share = compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)
+        given = condition(smaller, *pairs)
+        smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, composed, share)
         smaller = smaller.clamp(-1, 1)
     return smaller
 

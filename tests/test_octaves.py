@@ -7,6 +7,7 @@ from diffusers import UNet2DModel
 from mg_diffusion.octaves import (
     build_detail_unet,
     build_scheduler,
+    compose,
     condition,
     paint_octave,
     paint_octaves,
@@ -108,6 +109,55 @@ def test_what_is_known_around_a_hole_stays(unet):
     known = torch.nn.functional.interpolate(1 - hole, scale_factor=2).expand_as(picture) > 0
     assert torch.allclose(painted[known], picture[known], atol=1e-5)
     assert not torch.allclose(painted[~known], picture[~known], atol=0.1)
+
+
+def absent_maps(size: int) -> dict[str, torch.Tensor]:
+    """Canvas and sketch of nothing."""
+    return {"canvas": torch.zeros(1, 1, size, size), "sketch": torch.zeros(1, 3, size, size)}
+
+
+def test_a_composition_is_canvas_over_sketch_over_what_is_smaller():
+    one, none, maps = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), absent_maps(16)
+    smaller, sketch = torch.full((1, 3, 8, 8), -0.5), torch.full((1, 3, 16, 16), 0.2)
+    for scale, shown in ((one, sketch), (none, torch.full_like(sketch, -0.5))):
+        found = compose(smaller, maps["canvas"], none, sketch, scale)
+        torch.testing.assert_close(found, shown, atol=1e-3, rtol=0)
+    canvas = torch.zeros(1, 1, 16, 16)
+    canvas[..., 3:6] = 1
+    lighter = compose(smaller, canvas, one, sketch, one) - sketch
+    assert (lighter[..., 3:6] > 0.1).all() and lighter[..., 8:].abs().max() < 1e-3
+
+
+def test_a_new_network_keeps_the_composition_it_begins_with_only_where_it_is_told():
+    """What is begun from noise forgets it; the network adds nothing to the smaller picture."""
+    share = torch.zeros(1, 1, 16, 16)
+    share[..., :8] = 2 / 3
+    seen = []
+
+    class Watched(torch.nn.Module):
+        config = build_detail_unet((16, 16)).config
+
+        def forward(self, cells, timestep, class_labels):
+            seen.append(cells[:, :12])
+            return type("Output", (), {"sample": torch.zeros_like(cells[:, :12])})
+
+    one = torch.ones(1, 1, 1, 1)
+    given = condition(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 32, 32), one, torch.zeros(1, 3, 32, 32), one)
+    white = torch.ones(1, 3, 32, 32)
+    paint_octave(Watched(), build_scheduler(), given, 0.1, 6, generator(), white, share)
+    assert len(seen) == 6 and not torch.equal(seen[4][..., :8], seen[4][..., 8:])
+    assert seen[4][:, :3, :, :8].mean() > 1.4 and abs(seen[4][:, :3, :, 8:].mean()) < 0.2  # 2 is white without noise
+    seen.clear()
+    paint_octave(Watched(), build_scheduler(), given, 0.1, 6, generator(), white, 2 / 3)
+    assert len(seen) == 2 and seen[0][:, :3].mean() > 1.4
+
+
+def test_a_share_of_0_begins_with_noise_bit_for_bit(unet):
+    one, maps = torch.ones(1, 1, 1, 1), absent_maps(32)
+    given = condition(torch.rand(1, 3, 16, 16, generator=generator()), maps["canvas"], one, maps["sketch"], one)
+    plain = paint_octave(unet, build_scheduler(), given, 0.1, 4, generator())
+    begun = paint_octave(unet, build_scheduler(), given, 0.1, 4, generator(), torch.ones(1, 3, 32, 32), 0.0)
+    assert torch.equal(plain, begun)
 
 
 @pytest.mark.parametrize("size, factor", [((8, 8), 1), ((8, 8), 2), ((12, 20), 8)])

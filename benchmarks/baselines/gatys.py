@@ -17,7 +17,7 @@ STEPS = 80
 LEARNING_RATE = 0.03
 STYLE_WEIGHT = 3e3  # the best of 3e2, 3e3, 3e4 and 3e5 on training pictures, docs/training.md
 CONTENT, STYLE = "fire5", ("conv1", "fire3", "fire5")
-SIDE = 128  # SqueezeNet needs as much
+SIDE = 128  # SqueezeNet needs as much; larger pictures are read as they are
 
 
 class GatysMethod:
@@ -68,7 +68,8 @@ class GatysMethod:
 
     def _features(self, luminance: torch.Tensor) -> dict[str, torch.Tensor]:
         """Of luminance (B, 1, H, W) in [0, 1], on the scale of unit variance that the losses are weighed for."""
-        pixels = F.interpolate(luminance, size=(SIDE, SIDE), mode="bilinear").expand(-1, 3, -1, -1)
+        size = [max(SIDE, side) for side in luminance.shape[2:]]
+        pixels = F.interpolate(luminance, size=size, mode="bilinear").expand(-1, 3, -1, -1)
         return {name: value / 100 for name, value in self.net.stages(pixels).items()}
 
 

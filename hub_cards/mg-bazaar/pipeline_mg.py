@@ -169,6 +169,90 @@ def _define():
         return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.views
+    # -----------------------------------------------------------------------------------------------------------------
+    def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
+        """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
+        linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+        to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+        white = rgb.new_tensor([0.95047, 1.0, 1.08883])
+        xyz = torch.einsum("ij,bjhw->bihw", rgb.new_tensor(to_xyz) / white[:, None], linear)
+        delta = 6 / 29
+        # The clamp keeps the unused side of `where` from sending NaN gradients through the cube root.
+        f = torch.where(xyz > delta**3, xyz.clamp(min=delta**3) ** (1 / 3), xyz / (3 * delta**2) + 4 / 29)
+        x, y, z = f.unbind(1)
+        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+    def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
+        """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
+        lightness, a, b = lab.unbind(-3)
+        fy = (lightness + 16) / 116
+        f = torch.stack([fy + a / 500, fy, fy - b / 200], -3)
+        xyz = torch.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29))
+        xyz = xyz * lab.new_tensor([0.95047, 1.0, 1.08883])[:, None, None]
+        to_linear = [
+            [3.2404542, -1.5371385, -0.4985314],
+            [-0.9692660, 1.8760108, 0.0415560],
+            [0.0556434, -0.2040259, 1.0572252],
+        ]
+        linear = torch.einsum("ij,...jhw->...ihw", lab.new_tensor(to_linear), xyz).clamp(0, 1)
+        return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
+
+
+    def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
+        channels = x.shape[1]
+        for axis, length in ((2, x.shape[2]), (3, x.shape[3])):
+            radius = min(math.ceil(3 * sigma), length - 1)
+            offset = torch.arange(-radius, radius + 1, device=x.device, dtype=x.dtype)
+            kernel = torch.exp(-(offset**2) / (2 * sigma**2))
+            kernel = (kernel / kernel.sum()).expand(channels, 1, -1)
+            padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
+            x = F.pad(x, padding, mode="reflect")
+            x = F.conv2d(x, kernel.unsqueeze(5 - axis), groups=channels)
+        return x
+
+
+    def edge_preserving_smooth(
+        lab: torch.Tensor, sigma: float = 2.5, steps: int = 4, color_sigma: float = 14.0, dilation: int = 2
+    ) -> torch.Tensor:
+        """Rolling guidance filter (Zhang et al., ECCV 2014): removes structure below a scale, keeps larger edges.
+
+    Args:
+        lab: (B, 3, H, W) CIELAB, H and W at least 5 * dilation.
+        sigma: scale in pixels of what is removed by the first blur.
+        steps: joint bilateral iterations that bring large edges back.
+        color_sigma: range of the bilateral weight, in Delta-E.
+        dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
+    """
+        batch, channels, height, width = lab.shape
+        reach = 2 * dilation
+
+        def taps(x: torch.Tensor) -> torch.Tensor:
+            padded = F.pad(x, (reach,) * 4, mode="reflect")
+            return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
+
+        offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
+        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+        values, guide = taps(lab), gaussian_blur(lab, sigma)
+        for _ in range(steps):
+            difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
+            weight = near * torch.exp(-difference / (2 * color_sigma**2))
+            guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+        return guide
+
+
+    def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
+        """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
+        padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
+        dx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+        dy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+        xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
+        largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
+        return torch.sqrt(largest + 1e-6).unsqueeze(1)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.octaves
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
@@ -186,6 +270,8 @@ def _define():
     STEPS = 6  # of an octave
     LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
     SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
+    COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
+    CANVAS_UNIT = 10.0  # Lab lightness
 
 
     def bands(like: torch.Tensor) -> torch.Tensor:
@@ -289,6 +375,24 @@ def _define():
         return added + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
+    def compose(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+    ) -> torch.Tensor:
+        """Canvas over sketch, by their strengths; without a network. Arguments as of `condition`, (B, 3, 2h, 2w) in [-1, 1]."""
+        enlarged = F.interpolate(smaller.float(), canvas.shape[2:], mode="bilinear")
+        canvas_scale, sketch_scale = (
+            F.interpolate(scale.float().expand(len(smaller), 1, *smaller.shape[2:]), canvas.shape[2:])
+            for scale in (canvas_scale, sketch_scale)
+        )
+        lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale).clamp(-1, 1) / 2 + 0.5)
+        lightness = lab[:, :1] + CANVAS_UNIT * canvas_scale * canvas.float()
+        return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
+
+
     @torch.no_grad()
     def paint_octave(
         unet: UNet2DModel,
@@ -297,10 +401,15 @@ def _define():
         level: float | torch.Tensor,
         num_inference_steps: int = STEPS,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        composed: torch.Tensor | None = None,
+        composed_share: torch.Tensor | float = 0.0,
     ) -> torch.Tensor:
         """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
 
-    `level` is a number, or one of each picture (B,).
+    Args:
+        level: a number, or one of each picture (B,).
+        composed: (B, 3, 2h, 2w) in [-1, 1], what to begin with; composed_share: how many of the steps it spares, a number in
+            [0, 1] or a map (B, 1, h, w) of them. All steps are done where it is 0.
 
     Raises:
         ValueError: for a size that the network cannot halve often enough.
@@ -314,9 +423,18 @@ def _define():
             )
         levels = torch.as_tensor(level).to(conditions).expand(batch)
         known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
-        cells = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+        cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+        start = noise if composed is None else to_cells(composed)
         scheduler.set_timesteps(num_inference_steps, device=conditions.device)
-        for timestep in scheduler.timesteps:
+        begins = (
+            (torch.as_tensor(composed_share).to(conditions) * num_inference_steps)
+            .round()
+            .clamp(0, num_inference_steps - 1)
+        )
+        for step in range(int(begins.min()), num_inference_steps):
+            timestep = scheduler.timesteps[step]
+            if step and (begins >= step).any():
+                cells = torch.where(begins < step, cells, scheduler.add_noise(start, noise, timestep[None]))
             predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
             predicted = torch.where(hole > 0, predicted, known)
             cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
@@ -360,7 +478,9 @@ def _define():
             level = levels[min(octave, len(levels) - 1)]
             if octave == 0:
                 level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
-            smaller = paint_octave(unet, scheduler, condition(smaller, *pairs), level, num_inference_steps, generator)
+            composed, share = compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)
+            given = condition(smaller, *pairs)
+            smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, composed, share)
             smaller = smaller.clamp(-1, 1)
         return smaller
 

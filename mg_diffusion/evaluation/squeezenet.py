@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from scipy.ndimage import gaussian_filter
+from skimage.color import rgb2lab
 from torch import nn
 
 from .metrics import _checked
@@ -41,6 +43,9 @@ STAGES = ("conv1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9")
 # of the distance between untouched ones: 5, 17, 42, 64 and 1. From fire9 alone: 3, 11, 54, 108 and 1. Without scaling to
 # one length at each position: 3, 3, 8, 2 and 22, and values so large that nothing but its cube is left of the kernel.
 POOLED_STAGES = ("fire3", "fire5", "fire9")
+# Of 32 materials at 128 px, quilted over one gray, this stage finds .97 again, local binary patterns .63.
+GRAM_STAGE = "fire3"
+LOCAL_MEAN, LOCAL_DEVIATION = 8, 16  # pixels, of what is taken out of lightness before Gram matrices are
 
 
 class Fire(nn.Module):
@@ -120,6 +125,24 @@ def pooled_features(net: SqueezeNet, pictures: Sequence[np.ndarray], *, batch_si
         stages = net.stages(_upscaled(pixels.to(net.conv1.weight.device)))
         rows.append(torch.cat([_pooled(stages[name]) for name in POOLED_STAGES], 1).cpu().numpy())
     return np.concatenate(rows)
+
+
+@torch.no_grad()
+def texture_grams(net: SqueezeNet, pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Which filters respond together, wherever that is: unit vectors (N, 128 * 128), for distances between textures.
+
+    The Gram matrix of Gatys et al. 2015, of lightness less its local mean, over its local deviation: colors, brightness
+    and contrast count for little. Pictures are (H, W, 3) in [0, 1], at one resolution.
+    """
+    rows = []
+    for picture in pictures:
+        lightness = rgb2lab(_checked(picture))[..., 0]
+        lightness = lightness - gaussian_filter(lightness, LOCAL_MEAN)
+        deviation = np.sqrt(gaussian_filter(lightness**2, LOCAL_DEVIATION)).clip(2)
+        pixels = torch.from_numpy((0.5 + 0.12 * lightness / deviation).clip(0, 1)).float().expand(1, 3, -1, -1)
+        responses = net.stages(pixels.to(net.conv1.weight.device))[GRAM_STAGE].flatten(2)[0]
+        rows.append(F.normalize((responses @ responses.T).flatten(), dim=0).cpu().numpy())
+    return np.stack(rows)
 
 
 @torch.no_grad()

@@ -127,14 +127,15 @@ def baselines(folder: Path) -> str:
 
 def octaves_table(found: dict[str, Any]) -> str:
     """Markdown table of `octaves.json`: crossings at the sizes that octaves reach."""
-    names = (*GRANULARITIES, "recognition")
+    names = ("color", "texture", "texture by Gram", "shape", "recognition")
     rows = []
     for track, result in found["tracks"].items():
         for method, row in result["methods"].items():
             cells = [f"{row[one]['nearest']:.2f} / {row[one]['pairwise']:.2f}" if one in row else "-" for one in names]
             cells += [f"{row['all three']:.2f}", f"{row['sharpness']:.2f}", str(row.get("naturalness", "-"))]
+            cells.append(f"{row['diversity']:.3f}" if "diversity" in row else "-")
             rows.append([f"{track}, {result['size']} px: {method}", *cells])
-    return table(["", *names, "all three", "sharpness", "naturalness"], rows)
+    return table(["", *names, "all three", "sharpness", "naturalness", "diversity"], rows)
 
 
 def octaves(folder: Path) -> str:

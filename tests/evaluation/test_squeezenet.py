@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from mg_diffusion.evaluation.squeezenet import load_squeezenet, perceptual_distance, pooled_features
+from mg_diffusion.evaluation.squeezenet import load_squeezenet, perceptual_distance, pooled_features, texture_grams
 
 from . import render
 
@@ -124,6 +124,18 @@ def test_perceptual_distance_is_zero_to_itself_symmetric_and_grows(net, pictures
     assert little.shape == (5,)
     assert (0 < little).all() and (little < much).all() and (much < 2).all()
     np.testing.assert_allclose(perceptual_distance(net, strong, pictures), much, rtol=1e-4)
+
+
+def test_grams_find_a_texture_in_other_colors_and_places(net):
+    """With random weights, too: stripes and dots do not make the same filters respond together."""
+    y, x = np.mgrid[:128, :128]
+    textures = [np.sin(x / 2), np.sin(x / 2) * np.sin(y / 2), np.sin((x + y) / 5), np.sin(y / 1.5)]
+    pictures = [np.stack([0.5 + 0.3 * one] * 3, -1) for one in textures]
+    others = [np.roll(picture, 9, (0, 1)) * [0.9, 0.6, 0.3] for picture in pictures]
+    own, found = texture_grams(net, pictures), texture_grams(net, others)
+    assert own.shape == (4, 128 * 128) and np.allclose(np.linalg.norm(own, axis=1), 1, atol=1e-5)
+    between = np.linalg.norm(found[:, None] - own, axis=2)
+    assert (between.argmin(1) == np.arange(4)).all()
 
 
 def test_networks_are_frozen(net):

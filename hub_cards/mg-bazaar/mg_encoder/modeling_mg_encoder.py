@@ -1029,6 +1029,8 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
     SHADING_LIMIT = 15.0  # Lab lightness; what differs more is a region of its own
+    LINE_SCALES = (1.0, 4.0)  # pixels, the deviations of the two blurs between which a line lies
+    LINE_FLOOR = 4.0  # Lab lightness; what stands out less is grain or texture
     FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
 
 
@@ -1057,17 +1059,33 @@ def _define():
         return torch.tanh(turned).view_as(smooth)
 
 
-    def shading(structure: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
-        """How light a place is beside what is alike in the structure map: folds, roundness, ribs. (B, 1, H, W), lightness.
+    def shading(structure: torch.Tensor, smooth: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
+        """How light a place is beside what is alike in the structure map: folds, roundness, lines. (B, 1, H, W), lightness.
 
     What all places of a region have in common, its brightness, is taken out by kernel regression on the map.
+
+    Args:
+        structure: (B, 3, H, W); smooth, lightness: (B, 1, H, W), smoothed between its edges and as it is.
     """
         values = structure.flatten(2).transpose(1, 2)
         places = torch.linspace(0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device).long()
         sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2)
-        anchors, found = values.gather(1, sample.expand(-1, -1, 3)), lightness.flatten(1).unsqueeze(2).gather(1, sample)
-        common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(lightness)
-        return SHADING_LIMIT * torch.tanh((lightness - common) / SHADING_LIMIT)
+        anchors, found = values.gather(1, sample.expand(-1, -1, 3)), smooth.flatten(1).unsqueeze(2).gather(1, sample)
+        common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(smooth)
+        return _limited(smooth - common) + _limited(lines(lightness))
+
+
+    def lines(lightness: torch.Tensor) -> torch.Tensor:
+        """What is drawn within regions, without the grain: seams, buttons, the borders of one apple before another.
+
+    Difference of Gaussians, softly thresholded (as wavelets are, Donoho 1995); (B, 1, H, W) -> (B, 1, H, W).
+    """
+        finer, coarser = (gaussian_blur(lightness, scale) for scale in LINE_SCALES)
+        return F.softshrink(finer - coarser, LINE_FLOOR)
+
+
+    def _limited(lightness: torch.Tensor) -> torch.Tensor:
+        return SHADING_LIMIT * torch.tanh(lightness / SHADING_LIMIT)
 
 
     def nearest_turn(structure: torch.Tensor, colors: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -1235,7 +1253,7 @@ def _define():
 
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
             structure = structure_map(smooth, mask)
-            return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1]) * mask}
+            return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1], lab[:, :1]) * mask}
 
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             maps = self(**view)
