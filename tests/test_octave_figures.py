@@ -50,7 +50,10 @@ def test_tables_hold_all_rows():
     row |= {"all three": 0.25, "sharpness": 0.9}
     tracks = {"photographs": {"size": 256, "methods": {"composition": row, "pipeline": row}}}
     text = octaves_table({"settings": {}, "tracks": tracks})
-    assert "| photographs, 256 px: pipeline | 0.50 / 0.75 | 0.50 / 0.75 | - | 0.50 / 0.75 | - | 0.25 | 0.90 | - | - |" in text
+    assert (
+        "| photographs, 256 px: pipeline | 0.50 / 0.75 | 0.50 / 0.75 | - | 0.50 / 0.75 | - | 0.25 | 0.90 | - | - |"
+        in text
+    )
     sizes = {"settings": {"threads": 2}, "sizes": {"100": {"encode": 1.0, "picture": 2.0, "memory_mib": 700.4}}}
     assert "| 100 | 1.0 | 2.0 | 200 | 700 |" in sizes_table(sizes)
 
