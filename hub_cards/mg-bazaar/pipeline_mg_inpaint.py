@@ -386,11 +386,15 @@ def _define():
         sketch: torch.Tensor,
         sketch_scale: torch.Tensor,
     ) -> torch.Tensor:
-        """Canvas over sketch, by their strengths; without a network. Arguments as of `condition`, (B, 3, 2h, 2w) in [-1, 1]."""
-        enlarged = F.interpolate(smaller.float(), canvas.shape[2:], mode="bilinear")
-        canvas_scale, sketch_scale = (
-            F.interpolate(scale.float().expand(len(smaller), 1, *smaller.shape[2:]), canvas.shape[2:])
-            for scale in (canvas_scale, sketch_scale)
+        """Canvas over sketch, each by its strength, over the enlarged smaller picture: no network, (B, 3, H, W) in [-1, 1].
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1]; canvas: (B, 1, H, W), lightness over 10; sketch: (B, 3, H, W), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, maps (B, 1, ...) of any size.
+    """
+        maps = (smaller, canvas_scale, sketch_scale)
+        enlarged, canvas_scale, sketch_scale = (
+            F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
         )
         lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale).clamp(-1, 1) / 2 + 0.5)
         lightness = lab[:, :1] + CANVAS_UNIT * canvas_scale * canvas.float()

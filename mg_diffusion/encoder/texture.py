@@ -16,7 +16,7 @@ LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
 DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
 TILE = 24
-LAYOUT_TILES = 192  # of a canvas that is larger than those of the base
+LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
 UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
 GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
@@ -174,14 +174,30 @@ class TextureBranch(Branch):
 
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         view = texture_view(lab, smooth, mask)
-        return {"layout_tiles": draw_tiles(view["detail"] * mask, view["weight"], LAYOUT_TILES, mask=mask)}
+        tiles = draw_tiles(view["detail"] * mask, view["weight"], 2 * LAYOUT_TILES, mask=mask)
+        return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
+
+    def flattest(self, tiles: torch.Tensor, count: int) -> torch.Tensor:
+        """The `count` of tiles (B, K, p, p), in their order, in which no filter responds far more in one place than in all.
+
+        What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
+        less, the canvas of a photograph has no scratches (docs/detail.md).
+        """
+        response = self._responses(tiles.float().flatten(0, 1))
+        peak = response.amax((2, 3)) / (response.mean((2, 3)) + 0.02)
+        kept = peak.mean(1).view(tiles.shape[:2]).argsort(dim=1)[:, :count].sort(1).values
+        return tiles.gather(1, kept[..., None, None].expand(-1, -1, *tiles.shape[2:]))
+
+    def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
+        """How strongly the filters respond, tiles (N, p, p) to (N, 18, p, p)."""
+        return F.conv2d(tiles.unsqueeze(1), self.bank.weight.float(), padding=5).abs()
 
     def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
         """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
         over its mean, averaged over the filters (B,)."""
-        even = tiles.float().flatten(0, 1).unsqueeze(1)
-        even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
-        response = F.conv2d(even, self.bank.weight.float(), padding=5).abs().mean((2, 3)).unflatten(0, tiles.shape[:2])
+        even = tiles.float().flatten(0, 1)
+        even = even / (even.square().mean((1, 2), keepdim=True) + 0.05**2).sqrt()
+        response = self._responses(even).mean((2, 3)).unflatten(0, tiles.shape[:2])
         return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
 
     def doubt(self, features: dict[str, torch.Tensor]) -> str | None:

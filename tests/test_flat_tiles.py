@@ -1,0 +1,40 @@
+"""Of a texture reference's tiles those are laid that are nothing but texture."""
+
+import pytest
+import torch
+
+from mg_diffusion.encoder.texture import LAYOUT_TILES, TextureBranch
+from mg_diffusion.encoder.views import edge_preserving_smooth
+
+
+@pytest.fixture(scope="module")
+def branch() -> TextureBranch:
+    return TextureBranch(16)
+
+
+def grain(*size: int) -> torch.Tensor:
+    return torch.randn(*size, generator=torch.Generator().manual_seed(0))
+
+
+def test_tiles_with_a_thing_in_them_are_left_out_and_the_others_keep_their_order(branch):
+    tiles = 0.3 * grain(2, 12, 24, 24)
+    tiles[0, ::2, 4:20, 11:13] = 2.0  # scratches
+    tiles[1, 6:, 10:13, 3:21] = -2.0
+    kept = branch.flattest(tiles, 6)
+    assert torch.equal(kept[0], tiles[0, 1::2]) and torch.equal(kept[1], tiles[1, :6])
+
+
+def test_contrast_alone_leaves_nothing_out(branch):
+    """A strong texture is as good as a weak one; a tile without any is the flattest."""
+    tiles = 2 * grain(1, 8, 24, 24)
+    tiles[0, 3] = 0
+    assert (branch.flattest(tiles, 1) == 0).all()
+    assert torch.equal(branch.flattest(tiles, 8), tiles)
+
+
+def test_a_layout_of_a_picture_with_a_border_is_laid_without_it(branch):
+    lab = torch.zeros(1, 3, 128, 128)
+    lab[:, 0] = 50 + 4 * grain(128, 128)
+    lab[:, 0, :, 40:43] -= 40
+    tiles = branch.layout(lab, edge_preserving_smooth(lab), torch.ones(1, 1, 128, 128))["layout_tiles"]
+    assert tiles.shape == (1, LAYOUT_TILES, 24, 24) and tiles.min() > -1.9
