@@ -19,7 +19,7 @@ from mg_diffusion.edits import SIDES, named_edit
 # What an edit does; whether it reads the mask: "needed", "optional" or "unused".
 ACTIONS = {
     "repaint": ("the mask is painted anew from the references; what none gives is lent by the surroundings", "needed"),
-    "recolor": ("other colors, the same texture and shape", "optional"),
+    "recolor": ("other colors; every line, light and shade stay", "optional"),
     "retexture": ("another texture, the same colors and shape", "optional"),
     "reshape": ("new content in the shape of the mask, or of the shape reference", "needed"),
     "remove": ("what is in the mask goes, its surroundings go on", "needed"),

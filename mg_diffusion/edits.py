@@ -1,4 +1,4 @@
-"""Named edits: what people ask for, each one call of an `MGInpaintPipeline`.
+"""Named edits: what people ask for, each one call with an `MGInpaintPipeline`.
 
     from mg_diffusion import MGInpaintPipeline
     from mg_diffusion.edits import recolor
@@ -6,13 +6,16 @@
     pipe = MGInpaintPipeline.from_pretrained("path/to/exported/repository")
     (recolored,) = recolor(pipe, image, ["#1d3557", "#f1faee"])
 
-Every one returns a list of PIL images in which no pixel outside the mask differs, takes a PIL image or a path, and passes
-what else it is given on to the pipeline (`generator`, `num_images_per_prompt`, `feature_guidance_scale`, ...).
+Every one returns a list of PIL images in which no pixel outside the mask differs, and takes a PIL image or a path. All but
+`recolor`, which paints nothing, pass what else they are given on to the pipeline (`generator`, `num_images_per_prompt`,
+`feature_guidance_scale`, ...).
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
@@ -22,16 +25,54 @@ from .granularities import GRANULARITIES
 Picture = Any  # a PIL image or a path
 Pictures = list[PIL.Image.Image]
 SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
+# What `recolor` takes of the options of all edits.
+RECOLOR_OPTIONS = (
+    "select", "tolerance", "assignment", "granularity_scale", "mask_feather", "num_images_per_prompt", "generator",
+)  # fmt: skip
 
 
-def recolor(pipe: Any, image: Picture, color: Any, mask_image: Picture | None = None, **options: Any) -> Pictures:
-    """Other colors; texture and shape are those of the picture.
+def recolor(
+    pipe: Any,
+    image: Picture,
+    color: Any,
+    mask_image: Picture | None = None,
+    *,
+    select: str | None = None,
+    tolerance: float = 20.0,
+    assignment: str = "light",
+    granularity_scale: float | Mapping[str, float] = 1.0,
+    mask_feather: int = 0,
+    num_images_per_prompt: int = 1,
+    generator: Any = None,
+) -> Pictures:
+    """Other colors, at the picture's own resolution; every line and all light and shade of it stay. Nothing is painted.
 
     Args:
-        color: a color reference, picture or palette.
-        mask_image: white is recolored; everything if not given.
+        pipe: a pipeline with an `MGEncoder`, which reads the color reference; nothing else of it is used.
+        color: a color reference, picture or palette; a single hex color gives its shades.
+        mask_image: white is recolored, gray in part; everything if not given.
+        select: recolor only what has about this color, "#rrggbb".
+        tolerance: of `select`, in Delta-E, lightness counted half; above 0 and at most 100.
+        assignment: "light" keeps dark what is dark; "free" leaves to the generator which region gets which color.
+        granularity_scale: how far colors move, a number or that of "color"; 0 is the picture, bit for bit.
+        mask_feather: width in pixels of the soft edge inside the mask.
+
+    Raises:
+        ValueError: for anything out of range, a reference with a region, or a color to select that is nowhere.
     """
-    return _exchanged(pipe, image, mask_image, {"color": color}, options)
+    from .recoloring import recolored, select_color  # with it comes torch
+
+    image = _opened(image)
+    mask = None if mask_image is None else _mask_of(image, mask_image)
+    strength = granularity_scale.get("color", 1.0) if isinstance(granularity_scale, Mapping) else granularity_scale
+    _check_recoloring(image, strength, tolerance, assignment, mask_feather)
+    pixels, area = np.asarray(image), None if mask is None else _feathered(mask, mask_feather)
+    if select is not None:
+        selected = select_color(pixels, select, tolerance)
+        area = selected if area is None else np.minimum(selected, area)
+    palette = _palette_of(pipe, color)
+    turns = _turns(assignment, num_images_per_prompt, generator)
+    return [PIL.Image.fromarray(recolored(pixels, palette, area, turn, strength)) for turn in turns]
 
 
 def retexture(pipe: Any, image: Picture, texture: Any, mask_image: Picture | None = None, **options: Any) -> Pictures:
@@ -41,7 +82,7 @@ def retexture(pipe: Any, image: Picture, texture: Any, mask_image: Picture | Non
         texture: a texture reference.
         mask_image: white is retextured; everything if not given.
     """
-    return _exchanged(pipe, image, mask_image, {"texture": texture}, options)
+    return _retextured(pipe, image, mask_image, texture, options)
 
 
 def reshape(
@@ -125,9 +166,11 @@ def named_edit(
     **options: Any,
 ) -> Pictures:
     """The edit of this name, with what it takes of a mask, of references and of pixels added on each of `SIDES`."""
-    if name in ("recolor", "retexture"):
-        edit, reference = (recolor, "color") if name == "recolor" else (retexture, "texture")
-        return edit(pipe, image, references[reference], mask, **options)
+    if name == "recolor":
+        options = {key: value for key, value in options.items() if key in RECOLOR_OPTIONS}
+        return recolor(pipe, image, references["color"], mask, **options)
+    if name == "retexture":
+        return retexture(pipe, image, references["texture"], mask, **options)
     if name == "reshape":
         return reshape(pipe, image, mask, **references, **options)
     if name == "remove":
@@ -168,15 +211,61 @@ def _check_whole(options: dict[str, Any]) -> None:
         )
 
 
-def _exchanged(
-    pipe: Any, image: Picture, mask: Picture | None, given: dict[str, Any], options: dict[str, Any]
-) -> Pictures:
-    """The picture with one attribute of another: the others are its own, color and texture those of what is masked."""
+def _check_recoloring(
+    image: PIL.Image.Image, strength: float, tolerance: float, assignment: str, feather: int
+) -> None:
+    if min(image.size) < 16:
+        raise ValueError(f"`recolor` reads pictures of at least 16 x 16 pixels, got {image.size}; enlarge it first.")
+    if not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
+        raise ValueError(f"The strength of color must be a finite number of at least 0 (0 is off), got {strength!r}.")
+    if not isinstance(tolerance, (int, float)) or not 0 < tolerance <= 100:
+        raise ValueError(f"`tolerance` is a Delta-E above 0 and at most 100, got {tolerance!r}.")
+    if not isinstance(feather, int) or feather < 0:
+        raise ValueError(f"`mask_feather` is a number of pixels, an integer of at least 0; got {feather!r}.")
+    if assignment not in ("light", "free"):
+        raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
+
+
+def _feathered(mask: PIL.Image.Image, width: int) -> np.ndarray:
+    import torch
+
+    from .pipelines.pictures import feathered
+
+    area = np.array(mask)
+    if not width:
+        return area
+    alpha = feathered(torch.from_numpy(area > 0)[None, None].float(), width)[0, 0].numpy()
+    return (area * alpha).round().clip(area > 0, 255).astype(np.uint8)
+
+
+def _palette_of(pipe: Any, color: Any) -> Any:
+    """The colors (1, N, 3) of a reference, as the pipeline's encoder reads it."""
+    if getattr(pipe, "mg_encoder", None) is None:
+        raise ValueError("`recolor` reads the color reference with an encoder; this pipeline has no `mg_encoder`.")
+    features = pipe.mg_encoder.encode({"color": color}, (8, 8))["color"]
+    if len(features) > 1 or "region" in features[0]:
+        raise ValueError("`recolor` lays its colors over all that is white in the mask; leave the region out.")
+    return features[0]["palette"].float().cpu()
+
+
+def _turns(assignment: str, count: int, generator: Any) -> list[Any]:
+    """Which color goes where, of each picture: by light, or as the generator, or that of each picture, has it."""
+    if assignment == "light":
+        return [None] * count
+    from diffusers.utils.torch_utils import randn_tensor
+
+    from .adapter.sketch import random_turns
+
+    return list(random_turns(randn_tensor((count, 3, 3), generator=generator)).unsqueeze(1))
+
+
+def _retextured(pipe: Any, image: Picture, mask: Picture | None, texture: Any, options: dict[str, Any]) -> Pictures:
+    """The picture in another texture: its shape is its own, its colors those of what is masked."""
     _check_whole(options)
     image = _opened(image)
     mask = _mask_of(image, mask)
-    masked = {"image": image, "mask": mask}
-    return _edited(pipe, image, mask, {"color": masked, "texture": masked, "shape": image} | given, options)
+    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
+    return _edited(pipe, image, mask, references, options)
 
 
 def _edited(pipe: Any, image: Picture, mask: Picture, references: Any, options: dict[str, Any]) -> Pictures:

@@ -55,26 +55,6 @@ def unchanged_outside(before, after, mask) -> bool:
     return np.array_equal(pixels(before)[np.asarray(mask) == 0], pixels(after)[np.asarray(mask) == 0])
 
 
-def test_recolor_moves_the_palette_and_keeps_the_shape(pipe, photos):
-    wanted = np.tile(np.array([[17, 85, 204], [255, 221, 51]]).repeat(16, 0)[:, None] / 255, (1, 32, 1))
-    closer, kept = [], []
-    for name, photo in photos.items():
-        (made,) = edits.recolor(pipe, photo, ["#1155cc", "#ffdd33"], generator=seeded(), **QUICK)
-        closer.append(color_distance(pixels(made), wanted) / color_distance(pixels(photo), wanted))
-        others = [shape_distance(pixels(made), pixels(photos[other])) for other in PHOTOS if other != name]
-        kept.append(shape_distance(pixels(made), pixels(photo)) < min(others))
-    assert np.mean(closer) < 0.6 and sum(kept) >= 3
-
-
-def test_recolor_with_a_mask_leaves_the_rest(pipe, photos):
-    (made,) = edits.recolor(pipe, photos["cat"], ["#1155cc"], disc(), generator=seeded(), **QUICK)
-    inside = np.asarray(disc()) > 0
-    assert unchanged_outside(photos["cat"], made, disc())
-    blue = np.array([17, 85, 204]) / 255
-    before, after = (np.abs(pixels(one)[inside].mean(0) - blue).sum() for one in (photos["cat"], made))
-    assert after < 0.6 * before
-
-
 def test_retexture_moves_the_texture_and_keeps_colors_and_shape(pipe, photos):
     brick = reference("brick").resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
     texture, color, kept = [], [], []
@@ -157,8 +137,6 @@ def test_what_no_edit_can_do_is_refused(pipe, photos, call, message):
 @pytest.mark.parametrize(
     ("command", "flags"),
     [
-        ("recolor", ["--color", "#1155cc,#ffdd33"]),
-        ("recolor", ["--color", "photo.png", "--mask", "mask.png"]),
         ("retexture", ["--texture", "photo.png,weight=2"]),
         ("reshape", ["--mask", "mask.png", "--color", "#cc2222"]),
         ("reshape", ["--mask", "mask.png", "--texture", "photo.png", "--shape", "photo.png"]),
@@ -183,7 +161,6 @@ def test_every_edit_has_a_command(model, photos, tmp_path, monkeypatch, capsys, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["recolor", "photo.png"], "--color"),
         (["remove", "photo.png"], "--mask"),
         (["remove", "photo.png", "--mask", "mask.png", "--color", "#112233"], "--color"),
     ],

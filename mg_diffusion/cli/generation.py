@@ -61,6 +61,12 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {name: parameters[name].default if value is None else value for name, value in given.items()}
 
 
+def recolor_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags that `edits.recolor` knows; it samples nothing."""
+    selected = {} if options.select is None else {"select": options.select, "tolerance": options.tolerance}
+    return {"assignment": options.assignment or "light", "mask_feather": options.mask_feather or 0, **selected}
+
+
 def generate(options: argparse.Namespace) -> None:
     """`mg-diffusion generate`."""
     if options.size is not None:
@@ -136,7 +142,7 @@ def _run(
     Args:
         make: called with what the flags say beside pictures and references.
     """
-    settings = pipeline_settings(pipe, options)
+    settings = recolor_settings(options) if options.command == "recolor" else pipeline_settings(pipe, options)
     scales = {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
     steering = {
         "granularity_schedule": dict(options.schedule),

@@ -13,7 +13,6 @@ from . import commands, flags, generation
 
 # The edits that have a name: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
-    "recolor": ("other colors, the same texture and shape", ("color",), ("mask",)),
     "retexture": ("another texture, the same colors and shape", ("texture",), ("mask",)),
     "reshape": ("new content in the mask, in its shape or that of a reference", ("mask",), GRANULARITIES),
     "remove": ("what is in the mask goes, its surroundings go on", ("mask",), ()),
@@ -34,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    names = ("generate", "edit", *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
+    names = ("generate", "edit", "recolor", *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
     group = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
     _add_picture_commands(group)
 
@@ -71,6 +70,10 @@ def _add_picture_commands(group: Any) -> None:
     flags.add_edit_flags(one)
     flags.add_report_flags(one)
     flags.add_model_flags(one)
+
+    one = _add(group, "recolor", "other colors, at the picture's own resolution; all else stays", generation.edit)
+    one.add_argument("image", metavar="PICTURE", help="outside the mask no pixel changes")
+    flags.add_recolor_flags(one)
 
     for name, (purpose, needed, allowed) in NAMED_EDITS.items():
         one = _add(group, name, purpose, generation.edit)

@@ -1,0 +1,190 @@
+"""Other colors at a picture's own resolution: nothing is painted, the palette moves.
+
+The palette is laid into the regions of the picture at about 256 x 256 pixels, as into those of a shape reference. What that
+says of hue and chroma is carried up by `LocalModel`, so that every edge of the picture is one of the result. Lightness is
+the picture's own, moved by one rising curve toward that of the palette: what is lighter stays lighter, to the last hair.
+"""
+
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
+
+from .adapter.sketch import lay_palette, turn_colors
+from .encoder.references import parse_palette
+from .encoder.structure import nearest_turn, structure_map
+from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
+
+
+SIDE = 256  # of a square with the area of what the palette is laid into
+RADIUS = 4  # cells around each that its linear model is fitted to
+FLOOR = 1e-3  # variance, of Lab over 100, below which a picture says nothing about where an edge is
+SLOPES = (0.35, 2.5)  # of the curve of lightness: details neither vanish nor grow coarse
+CURVE_BLUR = 6.0  # units of lightness: a palette of few colors must not make steps
+STRIP = 256  # rows that are computed at once
+
+
+def recolored(
+    image: np.ndarray,
+    palette: torch.Tensor,
+    mask: np.ndarray | None = None,
+    turn: torch.Tensor | None = None,
+    strength: float = 1.0,
+) -> np.ndarray:
+    """The picture in the colors of a palette, (H, W, 3) of 8 bits.
+
+    Args:
+        image: (H, W, 3) of 8 bits, sides of at least 16 pixels.
+        palette: (1, N, 3) Lab colors of equal weight; a single color gives its shades.
+        mask: (H, W) of 8 bits, 255 where the picture is recolored; where it is 0 no pixel differs.
+        turn: (1, 3, 3), which color goes to which region (`random_turns`); by light if not given.
+        strength: how far the colors move: 0 is the picture, 1 the palette, more goes beyond it.
+    """
+    if strength == 0:
+        return image.copy()
+    size = _small_size(*image.shape[:2])
+    small = rgb_to_lab(_to_rgb(_resized(image, size)))
+    area = torch.ones_like(small[:, :1]) if mask is None else _to_rgb(_resized(mask, size)[..., None])
+    wanted = _shades(small, palette, area) if _is_one_color(palette) else _laid(small, palette, area, turn)
+    model = LocalModel(small / 100, wanted[:, 1:] / 100)
+    curve = lightness_curve(small[:, :1], wanted[:, :1], area)
+    result = image.copy()
+    for top in range(0, len(image), STRIP):
+        rows = slice(top, top + STRIP)
+        lab = rgb_to_lab(_to_rgb(image[rows]))
+        lightness = torch.from_numpy(np.interp(lab[:, :1].numpy(), np.arange(101), curve)).to(lab)
+        moved = torch.cat([lightness, 100 * model(lab / 100, top, len(image))], 1)
+        share = strength if mask is None else strength * _to_rgb(mask[rows, :, None])
+        made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share)))
+        made = (made[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        result[rows] = made if mask is None else np.where(mask[rows, :, None] > 0, made, image[rows])
+    return result
+
+
+def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
+    """Where a picture (H, W, 3) of 8 bits has about a color, "#rrggbb": (H, W) of 8 bits, with soft edges.
+
+    Args:
+        tolerance: Delta-E (CIE76) in which all is selected; at half as much again nothing is. Differences of lightness count
+            half: a red in the shade is a red.
+
+    Raises:
+        ValueError: if there is nothing, with what is nearest.
+    """
+    size = _small_size(*image.shape[:2])
+    small = rgb_to_lab(_to_rgb(_resized(image, size)))
+    smooth = edge_preserving_smooth(small)
+    wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
+    distance = ((smooth - wanted) * torch.tensor([0.5, 1, 1]).view(1, 3, 1, 1)).square().sum(1, keepdim=True).sqrt()
+    share = (3 - 2 * distance / tolerance).clamp(0, 1)
+    if share.max() < 1:
+        nearest = smooth.flatten(2)[..., distance.flatten().argmin()]
+        red, green, blue = (lab_to_rgb(nearest[..., None, None]).flatten() * 255).round().int().tolist()
+        raise ValueError(
+            f"No part of the picture is within {tolerance:g} of {color}; the nearest, #{red:02x}{green:02x}{blue:02x}, is "
+            f"{distance.min():.0f} away (Delta-E, lightness counted half). Select that, or raise the tolerance."
+        )
+    model = LocalModel(small / 100, share)
+    mask = np.zeros(image.shape[:2], np.uint8)
+    for top in range(0, len(image), STRIP):
+        found = model(rgb_to_lab(_to_rgb(image[top : top + STRIP])) / 100, top, len(image))[0, 0]
+        mask[top : top + STRIP] = (255 * found.where(found > 0.05, 0).clamp(0, 1)).round()  # what is left of blur
+    return mask
+
+
+class LocalModel:
+    """Values of a small picture as a function of its colors that is linear around each cell, to be read at any size.
+
+    (Fast guided filter with a guide of three channels: He et al., TPAMI 2013; He and Sun, arXiv 1505.00996.)
+
+    Args:
+        guide: (1, 3, h, w), Lab over 100; values: (1, C, h, w).
+    """
+
+    def __init__(self, guide: torch.Tensor, values: torch.Tensor):
+        mean, target = _box(guide), _box(values)
+        variance = _products(guide, guide) - mean.unsqueeze(2) * mean.unsqueeze(1)
+        shared = _products(guide, values) - mean.unsqueeze(2) * target.unsqueeze(1)
+        variance, shared = (x.permute(0, 3, 4, 1, 2) for x in (variance, shared))
+        slopes = torch.linalg.solve(variance + FLOOR * torch.eye(3), shared).permute(0, 3, 4, 1, 2)
+        offsets = target - (slopes * mean.unsqueeze(2)).sum(1)
+        self.coefficients = _box(torch.cat([slopes, offsets.unsqueeze(1)], 1).flatten(1, 2))
+
+    def __call__(self, guide: torch.Tensor, top: int, height: int) -> torch.Tensor:
+        """Values (1, C, n, W) of the rows (1, 3, n, W) that begin at `top` of a picture of this height."""
+        count, width = guide.shape[2:]
+        small = self.coefficients.shape[2]
+        places = ((torch.arange(top, top + count) + 0.5) * small / height - 0.5).clamp(0, small - 1)
+        above = places.long()
+        below = (above + 1).clamp(max=small - 1)
+        rows = torch.lerp(
+            self.coefficients[:, :, above], self.coefficients[:, :, below], (places - above).view(1, 1, -1, 1)
+        )
+        rows = F.interpolate(rows, (count, width), mode="bilinear").unflatten(1, (4, -1))
+        return (rows[:, :3] * guide.unsqueeze(2)).sum(1) + rows[:, 3]
+
+
+def lightness_curve(source: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> np.ndarray:
+    """What lightness 0, 1, ... 100 becomes, (101,): the quantiles of one map go to those of another, where slopes allow.
+
+    Args:
+        source, wanted, weight: (1, 1, h, w), lightness and how much a place counts.
+    """
+    share = _histogram(source, weight)
+    reached, asked = (_smooth(_histogram(one, weight) + 1e-5, 3.0).cumsum(0) for one in (source, wanted))
+    matched = np.interp((reached / reached[-1]).numpy(), (asked / asked[-1]).numpy(), np.arange(101))
+    matched = _smooth(torch.from_numpy(matched).float(), CURVE_BLUR)
+    curve = F.pad(matched.diff().clamp(*SLOPES).cumsum(0), (1, 0))
+    return (curve + ((matched - curve) * share).sum()).numpy()  # of the same mean
+
+
+def _laid(small: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, turn: torch.Tensor | None) -> torch.Tensor:
+    smooth = edge_preserving_smooth(small)
+    structure = structure_map(smooth, area)
+    turn = nearest_turn(structure.flatten(2), smooth.flatten(2), area.flatten(2)) if turn is None else turn
+    return lay_palette(turn_colors(structure, turn), palette, area)
+
+
+def _shades(small: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
+    """One color, lighter and darker as the picture is."""
+    color = palette.mean(1)[..., None, None]
+    mean = (small[:, :1] * area).sum() / area.sum()
+    return torch.cat([small[:, :1] - mean + color[:, :1], color[:, 1:].expand(-1, -1, *small.shape[2:])], 1)
+
+
+def _is_one_color(palette: torch.Tensor) -> bool:
+    return (palette.amax(1) - palette.amin(1)).max() < 1e-3
+
+
+def _small_size(height: int, width: int) -> tuple[int, int]:
+    factor = min(1.0, SIDE / (height * width) ** 0.5)
+    return max(16, round(height * factor)), max(16, round(width * factor))
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling.BOX))
+
+
+def _to_rgb(pixels: np.ndarray) -> torch.Tensor:
+    """(H, W, C) of 8 bits to (1, C, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+def _box(maps: torch.Tensor) -> torch.Tensor:
+    """Means (B, C, h, w) over the cells around each."""
+    padded = F.pad(maps, (RADIUS,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, 2 * RADIUS + 1, 1)
+
+
+def _products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Means of a_i b_j around each cell, (1, I, J, h, w)."""
+    return _box((a.unsqueeze(2) * b.unsqueeze(1)).flatten(1, 2)).unflatten(1, (a.shape[1], b.shape[1]))
+
+
+def _histogram(lightness: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    places = lightness.flatten().round().clamp(0, 100).long()
+    return torch.zeros(101).index_add_(0, places, weight.flatten()) / weight.sum()
+
+
+def _smooth(curve: torch.Tensor, sigma: float) -> torch.Tensor:
+    return gaussian_blur(curve.view(1, 1, 1, -1).expand(1, 1, 2, -1), sigma)[0, 0, 0]

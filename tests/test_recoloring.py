@@ -1,0 +1,199 @@
+"""Recoloring at a photograph's own resolution: the palette moves, all else stays."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from scipy.stats import spearmanr
+from skimage import data
+from skimage.color import rgb2lab
+from skimage.feature import canny
+
+from mg_diffusion import edits
+from mg_diffusion.cli import main
+from mg_diffusion.evaluation.metrics import color_distance
+from mg_diffusion.recipe import read_recipe
+from mg_diffusion.recoloring import LocalModel, recolored, select_color
+
+
+PHOTOS = {"astronaut": data.astronaut(), "coffee": data.coffee(), "cat": data.chelsea(), "rocket": data.rocket()}
+TEAL = ["#0a9396", "#005f73", "#e9d8a6", "#001219"]
+
+
+@pytest.fixture(scope="module")
+def pipe(shipped):
+    return shipped
+
+
+def lightness(picture) -> np.ndarray:
+    return rgb2lab(np.asarray(picture))[..., 0]
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_what_is_lighter_stays_lighter_and_edges_stay(pipe, name):
+    photo = PIL.Image.fromarray(PHOTOS[name])
+    (made,) = edits.recolor(pipe, photo, TEAL)
+    assert made.size == photo.size
+    before, after = lightness(photo), lightness(made)
+    assert spearmanr(before.flatten(), after.flatten()).statistic > 0.97
+    edges, kept = (canny((one - one.min()) / np.ptp(one), 1.5) for one in (before, after))
+    near = np.asarray(PIL.Image.fromarray(kept).resize(kept.shape[::-1]))
+    grown = torch.nn.functional.max_pool2d(torch.from_numpy(near)[None].float(), 5, 1, 2)[0].numpy() > 0
+    assert (edges & grown).sum() / edges.sum() > 0.85
+
+
+def test_colors_come_near_those_of_the_reference(pipe):
+    found = []
+    for name, other in (("astronaut", "coffee"), ("coffee", "rocket"), ("cat", "astronaut"), ("rocket", "cat")):
+        photo, wanted = PHOTOS[name], PHOTOS[other]
+        (made,) = edits.recolor(pipe, PIL.Image.fromarray(photo), PIL.Image.fromarray(wanted))
+        found.append([color_distance(one / 255, wanted / 255) for one in (photo, np.asarray(made))])
+    before, after = np.mean(found, 0)
+    assert after < 0.3 * before
+
+
+def test_a_single_color_gives_its_shades(pipe):
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(PHOTOS["cat"]), ["#7a6fa0"])
+    lab = rgb2lab(np.asarray(made))
+    wanted = rgb2lab(np.array([[[0x7A, 0x6F, 0xA0]]]) / 255)[0, 0]
+    assert np.median(np.hypot(*(lab[..., 1:] - wanted[1:]).transpose(2, 0, 1))) < 6
+    assert np.ptp(lab[..., 0]) > 40
+
+
+def test_outside_the_mask_and_at_strength_0_nothing_differs(pipe):
+    photo = PIL.Image.fromarray(PHOTOS["coffee"])
+    mask = PIL.Image.new("L", photo.size)
+    mask.paste(255, (100, 100, 300, 250))
+    (made,) = edits.recolor(pipe, photo, TEAL, mask, mask_feather=9)
+    outside = np.asarray(mask) == 0
+    assert np.array_equal(np.asarray(made)[outside], PHOTOS["coffee"][outside])
+    moved = np.abs(np.asarray(made).astype(int) - PHOTOS["coffee"]).mean(2)
+    assert moved[150:200, 150:250].mean() > 3 * moved[101, 110:290].mean() > 0
+    for scale in (0, 0.0, {"color": 0}):
+        (same,) = edits.recolor(pipe, photo, TEAL, granularity_scale=scale)
+        assert np.array_equal(np.asarray(same), PHOTOS["coffee"])
+    (half,), (whole,) = (edits.recolor(pipe, photo, TEAL, granularity_scale=scale) for scale in (0.5, 1.0))
+    far, near = (np.abs(np.asarray(one).astype(int) - PHOTOS["coffee"]).mean() for one in (whole, half))
+    assert 0.3 * far < near < 0.7 * far
+
+
+def test_a_color_is_selected_with_its_shades_and_no_other(pipe):
+    photo = PIL.Image.fromarray(PHOTOS["astronaut"])
+    (made,) = edits.recolor(pipe, photo, ["#0a9396"], select="#e1552d", tolerance=25)
+    changed = np.abs(np.asarray(made).astype(int) - PHOTOS["astronaut"]).max(2)
+    assert changed[330:360, 130:170].mean() > 40 and not changed[:80, 260:330].any()  # the suit, the ground
+    assert 0.1 < (changed > 0).mean() < 0.5
+    with pytest.raises(
+        ValueError, match="No part of the picture is within 20 of #00ff00; the nearest, #[0-9a-f]{6}, is"
+    ):
+        edits.recolor(pipe, photo, ["#0a9396"], select="#00ff00")
+
+
+def test_a_selection_ends_where_the_color_does():
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, :32] = (200, 30, 30)
+    found = select_color(picture, "#c81e1e", 20)
+    assert (found[:, :28] == 255).all() and not found[:, 36:].any()
+
+
+def test_free_assignments_are_up_to_the_generator(pipe):
+    photo, palette = PIL.Image.fromarray(PHOTOS["coffee"]), ["#c81e1e", "#1155cc", "#ffdd33"]
+
+    def made(seed, **options):
+        generator = torch.Generator().manual_seed(seed)
+        return [np.asarray(one) for one in edits.recolor(pipe, photo, palette, generator=generator, **options)]
+
+    one, same, other = (made(seed, assignment="free")[0] for seed in (0, 0, 1))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    two = made(0, assignment="free", num_images_per_prompt=2)
+    assert not np.array_equal(*two)
+    assert np.array_equal(*made(0, num_images_per_prompt=2))
+
+
+def test_a_large_picture_is_computed_in_strips(monkeypatch):
+    """Which are the same as the whole."""
+    palette = torch.tensor([[[30.0, 40, 20], [70.0, -20, 10], [90.0, 0, 5]]])
+    whole = recolored(PHOTOS["rocket"], palette)
+    monkeypatch.setattr("mg_diffusion.recoloring.STRIP", 37)
+    assert np.abs(recolored(PHOTOS["rocket"], palette).astype(int) - whole).max() <= 1
+
+
+def test_a_local_model_carries_edges_up():
+    """Of a guide with one edge, values that jump there jump at the same place in the larger picture."""
+    large = torch.zeros(1, 3, 64, 64)
+    large[..., 30:] = 0.8
+    small = torch.nn.functional.avg_pool2d(large, 4)
+    model = LocalModel(small, 5 * small[:, :1] - 1)
+    assert (model(large, 0, 64) - (5 * large[:, :1] - 1)).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"granularity_scale": -1}, "must be a finite number of at least 0"),
+        ({"granularity_scale": {"color": float("nan")}}, "must be a finite number of at least 0"),
+        ({"select": "#c81e1e", "tolerance": 0}, "above 0 and at most 100, got 0"),
+        ({"select": "red"}, 'must be "#rrggbb"'),
+        ({"assignment": "dark"}, 'must be "light" or "free"'),
+        ({"mask_feather": 0.5}, "an integer of at least 0; got 0.5"),
+        ({"color": {"image": PIL.Image.fromarray(PHOTOS["cat"]), "region": (0, 0, 0.5, 1)}}, "leave the region out"),
+        ({"image": PIL.Image.new("RGB", (12, 40))}, "at least 16 x 16 pixels"),
+        ({"mask_image": PIL.Image.new("L", (16, 16))}, "mask must have the size"),
+    ],
+)
+def test_what_cannot_be_is_refused(pipe, options, message):
+    given = {"image": PIL.Image.fromarray(PHOTOS["coffee"]), "color": TEAL, **options}
+    with pytest.raises(ValueError, match=message):
+        edits.recolor(pipe, **given)
+
+
+def test_a_pipeline_without_an_encoder_is_refused():
+    with pytest.raises(ValueError, match="has no `mg_encoder`"):
+        edits.recolor(object(), PIL.Image.fromarray(PHOTOS["cat"]), TEAL)
+
+
+# -- the command line -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PIL.Image.fromarray(PHOTOS["coffee"]).save("photo.png")
+    mask = PIL.Image.new("L", (600, 400))
+    mask.paste(255, (100, 100, 300, 250))
+    mask.save("mask.png")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--color", "#0a9396,#001219:2"],
+        ["--color", "photo.png", "--mask", "mask.png", "--feather", "4"],
+        ["--color", "#0a9396", "--select", "#a0522d", "--tolerance", "40", "--scale", "color=0.8"],
+        ["--color", "#0a9396,#c81e1e", "--assignment", "free", "--seed", "3"],
+    ],
+)
+def test_the_command(folder, capsys, flags):
+    assert main(["recolor", "photo.png", *flags, "-o", "out.png"]) == 0
+    recipe = read_recipe("out.png")
+    assert recipe["command"] == "recolor" and recipe["image"]["file"] == "photo.png"
+    assert "num_inference_steps" not in recipe and PIL.Image.open("out.png").size == (600, 400)
+    if "--mask" in flags:
+        assert "pixels outside the mask that differ: 0" in capsys.readouterr().out
+    if "--select" in flags:
+        assert recipe["select"] == "#a0522d" and recipe["tolerance"] == 40
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--color"),
+        (["--color", "#0a9396", "--steps", "2"], "--steps"),
+        (["--color", "#0a9396", "--scale", "texture=2"], "leave this --scale out"),
+        (["--color", "#0a9396", "--select", "#00ff00"], "raise the tolerance"),
+    ],
+)
+def test_flags_that_it_needs_or_does_not_know(folder, capsys, flags, message):
+    try:
+        assert main(["recolor", "photo.png", *flags, "-o", "out.png"])
+    except SystemExit as error:
+        assert error.code
+    assert message in capsys.readouterr().err
