@@ -30,6 +30,7 @@ from skimage.color import rgb2lab
 from skimage.exposure import match_histograms
 
 from mg_diffusion import MGPipeline
+from mg_diffusion.encoder.texture import DETAIL_UNIT
 from mg_diffusion.encoder.views import lab_to_rgb
 from mg_diffusion.evaluation.diversity import diversity
 from mg_diffusion.evaluation.metrics import Descriptor, describe, distances
@@ -37,7 +38,7 @@ from mg_diffusion.evaluation.quality import frechet_distance
 from mg_diffusion.evaluation.squeezenet import load_squeezenet, pooled_features, texture_grams
 from mg_diffusion.mg_bench.pools import read_pool
 from mg_diffusion.model_card import octaves_table
-from mg_diffusion.octaves import CANVAS_UNIT, compose
+from mg_diffusion.octaves import compose
 from mg_diffusion.training.validation import labeled_grid
 
 from .baselines.gatys import GatysMethod
@@ -87,7 +88,7 @@ def paint(pipe: Recording, references: dict[str, np.ndarray], size: int, seed: i
     made = {name: call(pipe, references, size, seed, name) for name in (FREE, "pipeline")}
     laid = pipe.layout
     composed = compose(pipe.small, laid.canvas, laid.canvas_scale, laid.sketch, laid.sketch_scale) / 2 + 0.5
-    gray = F.pad(GRAY + CANVAS_UNIT * laid.canvas, (0, 0, 0, 0, 0, 2))  # Lab, a and b are 0
+    gray = F.pad(GRAY + DETAIL_UNIT * laid.canvas, (0, 0, 0, 0, 0, 2))  # Lab, a and b are 0
     small = F.interpolate(pipe.small.float() / 2 + 0.5, (size, size), mode="bicubic", align_corners=False)
     shown = {"canvas over gray": lab_to_rgb(gray), "composition": composed, "enlarged": small}
     return {name: to_array(one.float()) for name, one in shown.items()} | made
@@ -147,11 +148,11 @@ class Judges:
             self.found[key] = make()
         return self.found[key]
 
-    def _by_network(self, crossings: list[Crossing], made: list[np.ndarray]) -> dict[str, list[tuple[float, float]]]:
+    def _by_network(
+        self, crossings: list[Crossing], made: list[np.ndarray], features: np.ndarray
+    ) -> dict[str, list[tuple[float, float]]]:
         """How the own references rank by features of the network."""
-        features, grams = (
-            np.concatenate([of(self.net, [one]) for one in made]) for of in (pooled_features, texture_grams)
-        )
+        grams = texture_grams(self.net, made)
         return {
             "texture by Gram": [
                 self._rank("texture", self._gram, *pair) for pair in zip(crossings, grams, strict=True)
@@ -183,7 +184,8 @@ class Judges:
                 scores.setdefault(name, []).append(ranked(found[0], found[1:]))
                 hits.append(scores[name][-1][0])
             joint.append(min(hits))
-        scores |= self._by_network(crossings, made) if self.net else {}
+        own = np.concatenate([pooled_features(self.net, [one]) for one in made]) if self.net else None
+        scores |= self._by_network(crossings, made, own) if self.net else {}
         figures = {
             name: dict(zip(("nearest", "pairwise"), np.mean(values, 0).round(3).tolist(), strict=True))
             for name, values in scores.items()
@@ -193,7 +195,6 @@ class Judges:
         if self.net:
             lent = {getattr(one, name) for one in crossings for name in ("color", "shape")}
             rest = [place for place in range(len(self.pools["shape"])) if place not in lent][:200]
-            own = np.concatenate([pooled_features(self.net, [one]) for one in made])
             figures["naturalness"] = round(frechet_distance(own, np.stack([self._feature(one) for one in rest])), 1)
         return figures
 

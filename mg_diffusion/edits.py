@@ -11,7 +11,8 @@ Every one returns a list of PIL images in which no pixel outside the mask differ
 `feature_guidance_scale`, ...).
 """
 
-import math
+import inspect
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +25,8 @@ from .granularities import GRANULARITIES
 
 Picture = Any  # a PIL image or a path
 Pictures = list[PIL.Image.Image]
+MOST_STRENGTH = 4  # of `recolor`; beyond it, little but the corners of the gamut is left
 SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
-# What `recolor` takes of the options of all edits.
-RECOLOR_OPTIONS = (
-    "select", "tolerance", "assignment", "granularity_scale", "mask_feather", "num_images_per_prompt", "generator",
-)  # fmt: skip
 
 
 def recolor(
@@ -49,7 +47,7 @@ def recolor(
 
     Args:
         pipe: a pipeline with an `MGEncoder`, which reads the color reference; nothing else of it is used.
-        color: a color reference, picture or palette; a single hex color gives its shades.
+        color: a color reference, picture or list of hex colors; a single one, `["#0a9396"]`, gives its shades.
         mask_image: white is recolored, gray in part; everything if not given.
         select: recolor only what has about this color, "#rrggbb".
         tolerance: of `select`, in Delta-E, lightness counted half; above 0 and at most 100.
@@ -64,15 +62,18 @@ def recolor(
 
     image = _opened(image)
     mask = None if mask_image is None else _mask_of(image, mask_image)
-    strength = granularity_scale.get("color", 1.0) if isinstance(granularity_scale, Mapping) else granularity_scale
-    _check_recoloring(image, strength, tolerance, assignment, mask_feather)
+    strength = _color_strength(granularity_scale)
+    _check_recoloring(image, tolerance, assignment, mask_feather)
+    turns = _turns(assignment, num_images_per_prompt, generator)
     pixels, area = np.asarray(image), None if mask is None else _feathered(mask, mask_feather)
     if select is not None:
         selected = select_color(pixels, select, tolerance)
         area = selected if area is None else np.minimum(selected, area)
+        if not area.any():
+            raise ValueError(f"Nothing in the mask has the color {select}. Enlarge the mask, or select another color.")
     palette = _palette_of(pipe, color)
-    turns = _turns(assignment, num_images_per_prompt, generator)
-    return [PIL.Image.fromarray(recolored(pixels, palette, area, turn, strength)) for turn in turns]
+    made = [PIL.Image.fromarray(recolored(pixels, palette, area, turn, strength)) for turn in turns]
+    return made if len(made) == num_images_per_prompt else [made[0].copy() for _ in range(num_images_per_prompt)]
 
 
 def retexture(pipe: Any, image: Picture, texture: Any, mask_image: Picture | None = None, **options: Any) -> Pictures:
@@ -167,7 +168,8 @@ def named_edit(
 ) -> Pictures:
     """The edit of this name, with what it takes of a mask, of references and of pixels added on each of `SIDES`."""
     if name == "recolor":
-        options = {key: value for key, value in options.items() if key in RECOLOR_OPTIONS}
+        known = inspect.signature(recolor).parameters  # the rest is about sampling, which it does not
+        options = {key: value for key, value in options.items() if key in known}
         return recolor(pipe, image, references["color"], mask, **options)
     if name == "retexture":
         return retexture(pipe, image, references["texture"], mask, **options)
@@ -182,6 +184,11 @@ def _opened(image: Picture) -> PIL.Image.Image:
     """A picture in RGB, upright; what has no well-defined color is refused, as by the pipeline."""
     from .pipelines.pictures import list_images  # with it comes most of diffusers
 
+    if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        raise ValueError(
+            f"A named edit takes one picture, a PIL image or a path, got {type(image).__name__}. Arrays: "
+            f"`PIL.Image.fromarray(array)`; several pictures: one by one."
+        )
     return list_images(image)[0]
 
 
@@ -199,6 +206,8 @@ def _mask_of(image: PIL.Image.Image, mask: Picture | None) -> PIL.Image.Image:
     mask = mask.convert("L")
     if mask.getbbox() is None:
         raise ValueError("The mask is all black, so there is nothing to repaint. White is repainted.")
+    if mask.getextrema()[1] == 1:
+        raise ValueError("The mask is of 0 and 1, which is black to a picture. Multiply it by 255.")
     return mask
 
 
@@ -211,16 +220,22 @@ def _check_whole(options: dict[str, Any]) -> None:
         )
 
 
-def _check_recoloring(
-    image: PIL.Image.Image, strength: float, tolerance: float, assignment: str, feather: int
-) -> None:
+def _color_strength(scale: float | Mapping[str, float]) -> float:
+    """How far colors move, of a number or of strengths by granularity."""
+    if isinstance(scale, Mapping) and not set(scale) <= set(GRANULARITIES):
+        raise ValueError(f"Strengths are those of {', '.join(GRANULARITIES)}, got {sorted(scale)}.")
+    strength = scale.get("color", 1.0) if isinstance(scale, Mapping) else scale
+    if isinstance(strength, bool) or not isinstance(strength, (int, float)) or not 0 <= strength <= MOST_STRENGTH:
+        raise ValueError(f"The strength of color must be a number from 0 (off) to {MOST_STRENGTH}, got {strength!r}.")
+    return strength
+
+
+def _check_recoloring(image: PIL.Image.Image, tolerance: float, assignment: str, feather: int) -> None:
     if min(image.size) < 16:
         raise ValueError(f"`recolor` reads pictures of at least 16 x 16 pixels, got {image.size}; enlarge it first.")
-    if not isinstance(strength, (int, float)) or not 0 <= strength < math.inf:
-        raise ValueError(f"The strength of color must be a finite number of at least 0 (0 is off), got {strength!r}.")
-    if not isinstance(tolerance, (int, float)) or not 0 < tolerance <= 100:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance <= 100:
         raise ValueError(f"`tolerance` is a Delta-E above 0 and at most 100, got {tolerance!r}.")
-    if not isinstance(feather, int) or feather < 0:
+    if isinstance(feather, bool) or not isinstance(feather, int) or feather < 0:
         raise ValueError(f"`mask_feather` is a number of pixels, an integer of at least 0; got {feather!r}.")
     if assignment not in ("light", "free"):
         raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
@@ -242,6 +257,8 @@ def _palette_of(pipe: Any, color: Any) -> Any:
     """The colors (1, N, 3) of a reference, as the pipeline's encoder reads it."""
     if getattr(pipe, "mg_encoder", None) is None:
         raise ValueError("`recolor` reads the color reference with an encoder; this pipeline has no `mg_encoder`.")
+    if color is None:
+        raise ValueError("`recolor` needs a color reference: a picture, a card, or a list of hex colors.")
     features = pipe.mg_encoder.encode({"color": color}, (8, 8))["color"]
     if len(features) > 1 or "region" in features[0]:
         raise ValueError("`recolor` lays its colors over all that is white in the mask; leave the region out.")
@@ -249,14 +266,26 @@ def _palette_of(pipe: Any, color: Any) -> Any:
 
 
 def _turns(assignment: str, count: int, generator: Any) -> list[Any]:
-    """Which color goes where, of each picture: by light, or as the generator, or that of each picture, has it."""
+    """Which color goes where: by light, once for all pictures, or as the generator, or that of each picture, has it."""
+    import torch
+
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"`num_images_per_prompt` must be an integer of at least 1, got {count!r}.")
+    is_list = isinstance(generator, (list, tuple))
+    generators = list(generator) if is_list else [generator]
+    if is_list and len(generators) != count:
+        raise ValueError(f"Pass one generator, or one for each of the {count} pictures; got {len(generators)}.")
+    if not all(isinstance(one, torch.Generator) for one in generators if is_list or one is not None):
+        raise ValueError(f"`generator` must be a `torch.Generator().manual_seed(...)`, or a list, got {generator!r}.")
     if assignment == "light":
-        return [None] * count
+        return [None]
     from diffusers.utils.torch_utils import randn_tensor
 
     from .adapter.sketch import random_turns
 
-    return list(random_turns(randn_tensor((count, 3, 3), generator=generator)).unsqueeze(1))
+    device = torch.device("cpu") if generators[0] is None else generators[0].device
+    noise = randn_tensor((count, 3, 3), generators if is_list else generator, device, torch.float32)
+    return list(random_turns(noise.cpu()).unsqueeze(1))
 
 
 def _retextured(pipe: Any, image: Picture, mask: Picture | None, texture: Any, options: dict[str, Any]) -> Pictures:

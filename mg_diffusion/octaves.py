@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
+from .encoder.texture import DETAIL_UNIT
 from .encoder.views import lab_to_rgb, rgb_to_lab
 
 
@@ -36,7 +37,7 @@ STEPS = 6  # of an octave
 LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
 SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
 COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
-CANVAS_UNIT = 10.0  # Lab lightness
+CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 
 def bands(like: torch.Tensor) -> torch.Tensor:
@@ -136,8 +137,10 @@ def predict_cells(
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-    added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
-    return added + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
+    dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
+    with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+        added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+    return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
 def compose(
@@ -157,8 +160,8 @@ def compose(
     enlarged, canvas_scale, sketch_scale = (
         F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
     )
-    lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale).clamp(-1, 1) / 2 + 0.5)
-    lightness = lab[:, :1] + CANVAS_UNIT * canvas_scale * canvas.float()
+    lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale.clamp(0, 1)).clamp(-1, 1) / 2 + 0.5)
+    lightness = lab[:, :1] + DETAIL_UNIT * canvas_scale * canvas.float()
     return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
 
 
@@ -170,14 +173,13 @@ def paint_octave(
     level: float | torch.Tensor,
     num_inference_steps: int = STEPS,
     generator: torch.Generator | list[torch.Generator] | None = None,
-    composed: torch.Tensor | None = None,
-    composed_share: torch.Tensor | float = 0.0,
+    start: tuple[torch.Tensor, torch.Tensor | float] | None = None,
 ) -> torch.Tensor:
     """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
 
     Args:
         level: a number, or one of each picture (B,).
-        composed: (B, 3, 2h, 2w) in [-1, 1], what to begin with; composed_share: how many of the steps it spares, a number in
+        start: a picture (B, 3, 2h, 2w) in [-1, 1] to begin with, and the share of the steps that it spares, a number in
             [0, 1] or a map (B, 1, h, w) of them. All steps are done where it is 0.
 
     Raises:
@@ -193,17 +195,14 @@ def paint_octave(
     levels = torch.as_tensor(level).to(conditions).expand(batch)
     known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
     cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
-    start = noise if composed is None else to_cells(composed)
     scheduler.set_timesteps(num_inference_steps, device=conditions.device)
-    begins = (
-        (torch.as_tensor(composed_share).to(conditions) * num_inference_steps)
-        .round()
-        .clamp(0, num_inference_steps - 1)
-    )
+    picture, share = (None, 0.0) if start is None else start
+    begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
     for step in range(int(begins.min()), num_inference_steps):
         timestep = scheduler.timesteps[step]
         if step and (begins >= step).any():
-            cells = torch.where(begins < step, cells, scheduler.add_noise(start, noise, timestep[None]))
+            begun = scheduler.add_noise(to_cells(picture), noise, timestep[None])
+            cells = torch.where(begins < step, cells, begun)
         predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
         predicted = torch.where(hole > 0, predicted, known)
         cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
@@ -247,9 +246,10 @@ def paint_octaves(
         level = levels[min(octave, len(levels) - 1)]
         if octave == 0:
             level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
-        composed, share = compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)
+        start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
+        pairs[1] = CANVAS_GAIN * pairs[1]
         given = condition(smaller, *pairs)
-        smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, composed, share)
+        smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
         smaller = smaller.clamp(-1, 1)
     return smaller
 

@@ -36,15 +36,15 @@ def recolored(
     Args:
         image: (H, W, 3) of 8 bits, sides of at least 16 pixels.
         palette: (1, N, 3) Lab colors of equal weight; a single color gives its shades.
-        mask: (H, W) of 8 bits, 255 where the picture is recolored; where it is 0 no pixel differs.
-        turn: (1, 3, 3), which color goes to which region (`random_turns`); by light if not given.
+        mask: (H, W) of 8 bits, 255 where the picture is recolored; where it is 0, not everywhere, no pixel differs.
+        turn: (1, 3, 3) on the CPU, which color goes to which region (`random_turns`); by light if not given.
         strength: how far the colors move: 0 is the picture, 1 the palette, more goes beyond it.
     """
     if strength == 0:
         return image.copy()
-    size = _small_size(*image.shape[:2])
-    small = rgb_to_lab(_to_rgb(_resized(image, size)))
-    area = torch.ones_like(small[:, :1]) if mask is None else _to_rgb(_resized(mask, size)[..., None])
+    small = _small_lab(image)
+    area = torch.ones_like(small[:, :1]) if mask is None else _small_area(mask, small)
+    palette = palette.to(small)
     wanted = _shades(small, palette, area) if _is_one_color(palette) else _laid(small, palette, area, turn)
     model = LocalModel(small / 100, wanted[:, 1:] / 100)
     curve = lightness_curve(small[:, :1], wanted[:, :1], area)
@@ -69,10 +69,11 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
             half: a red in the shade is a red.
 
     Raises:
-        ValueError: if there is nothing, with what is nearest.
+        ValueError: if there is nothing, with what is nearest; for another color than one in hex.
     """
-    size = _small_size(*image.shape[:2])
-    small = rgb_to_lab(_to_rgb(_resized(image, size)))
+    if not isinstance(color, str) or ":" in color:
+        raise ValueError(f'A color to select is one "#rrggbb", got {color!r}.')
+    small = _small_lab(image)
     smooth = edge_preserving_smooth(small)
     wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
     distance = ((smooth - wanted) * torch.tensor([0.5, 1, 1]).view(1, 3, 1, 1)).square().sum(1, keepdim=True).sqrt()
@@ -106,7 +107,7 @@ class LocalModel:
         variance = _products(guide, guide) - mean.unsqueeze(2) * mean.unsqueeze(1)
         shared = _products(guide, values) - mean.unsqueeze(2) * target.unsqueeze(1)
         variance, shared = (x.permute(0, 3, 4, 1, 2) for x in (variance, shared))
-        slopes = torch.linalg.solve(variance + FLOOR * torch.eye(3), shared).permute(0, 3, 4, 1, 2)
+        slopes = torch.linalg.solve(variance + FLOOR * torch.eye(3).to(variance), shared).permute(0, 3, 4, 1, 2)
         offsets = target - (slopes * mean.unsqueeze(2)).sum(1)
         self.coefficients = _box(torch.cat([slopes, offsets.unsqueeze(1)], 1).flatten(1, 2))
 
@@ -118,7 +119,9 @@ class LocalModel:
         above = places.long()
         below = (above + 1).clamp(max=small - 1)
         rows = torch.lerp(
-            self.coefficients[:, :, above], self.coefficients[:, :, below], (places - above).view(1, 1, -1, 1)
+            self.coefficients[:, :, above],
+            self.coefficients[:, :, below],
+            (places - above).to(guide).view(1, 1, -1, 1),
         )
         rows = F.interpolate(rows, (count, width), mode="bilinear").unflatten(1, (4, -1))
         return (rows[:, :3] * guide.unsqueeze(2)).sum(1) + rows[:, 3]
@@ -156,13 +159,18 @@ def _is_one_color(palette: torch.Tensor) -> bool:
     return (palette.amax(1) - palette.amin(1)).max() < 1e-3
 
 
-def _small_size(height: int, width: int) -> tuple[int, int]:
+def _small_lab(image: np.ndarray) -> torch.Tensor:
+    """Lab (1, 3, h, w) of a picture of about SIDE x SIDE pixels, if it is larger."""
+    height, width = image.shape[:2]
     factor = min(1.0, SIDE / (height * width) ** 0.5)
-    return max(16, round(height * factor)), max(16, round(width * factor))
+    size = (max(16, round(width * factor)), max(16, round(height * factor)))
+    return rgb_to_lab(_to_rgb(np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BOX))))
 
 
-def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return np.asarray(PIL.Image.fromarray(pixels).resize(size[::-1], PIL.Image.Resampling.BOX))
+def _small_area(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """How much of each cell a mask covers, (1, 1, h, w); floating, so that a few of many million pixels are not nothing."""
+    shrunk = PIL.Image.fromarray(mask).convert("F").resize(like.shape[:1:-1], PIL.Image.Resampling.BOX)
+    return torch.from_numpy(np.array(shrunk))[None, None] / 255
 
 
 def _to_rgb(pixels: np.ndarray) -> torch.Tensor:
@@ -183,8 +191,8 @@ def _products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _histogram(lightness: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     places = lightness.flatten().round().clamp(0, 100).long()
-    return torch.zeros(101).index_add_(0, places, weight.flatten()) / weight.sum()
+    return torch.zeros(101).to(lightness).index_add_(0, places, weight.flatten()) / weight.sum()
 
 
 def _smooth(curve: torch.Tensor, sigma: float) -> torch.Tensor:
-    return gaussian_blur(curve.view(1, 1, 1, -1).expand(1, 1, 2, -1), sigma)[0, 0, 0]
+    return gaussian_blur(curve.view(1, 1, 1, -1), sigma).flatten()

@@ -12,7 +12,6 @@ from .references import first_picture_size
 
 
 MOST_PIXELS = 2048**2
-CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
 
@@ -74,10 +73,13 @@ class Detailed:
         return tuple(max(unit, unit * round(one / unit)) for one in sides)
 
     def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
-        """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output.
+        """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.
 
         Warns of a size that takes minutes.
         """
+        steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+            raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
         if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
             warnings.warn(
                 f"A picture of {output_size[1]} x {output_size[0]} takes minutes on a CPU; the time grows with the number "
@@ -106,7 +108,7 @@ class Detailed:
             blank = image.new_zeros(len(image), 1, *call.output_size)
             canvas, canvas_scale, sketch, sketch_scale = blank, blank, blank.expand(-1, 3, -1, -1), blank
         else:
-            canvas, canvas_scale, sketch = layout.canvas, CANVAS_GAIN * layout.canvas_scale, layout.sketch
+            canvas, canvas_scale, sketch = layout.canvas, layout.canvas_scale, layout.sketch
             sketch_scale = layout.sketch_scale.clamp(max=1)  # how far it is to be believed
         return paint_octaves(
             unet,

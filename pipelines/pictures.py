@@ -41,7 +41,12 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
     if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
         image = upright(image, "image")
         transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
-        other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
+        remedy = (
+            "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+        )
+        remedy = remedy if is_deep else "`image.convert('RGB')`"
+        other_mode = f"`image` has the mode {image.mode}; convert it first, for example {remedy}."
         return [opaque_rgb(image, transparent, other_mode)]
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return list(batch_of_images(image))
@@ -158,7 +163,11 @@ def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
     Borders of the picture are no borders of the mask.
     """
     outside, inside = 1 - mask, mask.clone()
-    for _ in range(pixels):
-        outside = F.max_pool2d(outside, 3, stride=1, padding=1)
+    for done in range(pixels):
+        grown = F.max_pool2d(outside, 3, stride=1, padding=1)
+        if torch.equal(grown, outside):  # nothing is left of the mask, or nothing ever was outside
+            inside += (pixels - done) * (1 - outside)
+            break
+        outside = grown
         inside += 1 - outside
     return inside / (pixels + 1)

@@ -1,4 +1,4 @@
-"""What a shape reference draws within its regions: lines, but neither grain nor what is a region of its own."""
+"""What a shape reference draws: lines and borders, but neither grain nor slow light."""
 
 import pytest
 import torch
@@ -27,6 +27,13 @@ def test_a_seam_is_drawn_where_it_is(size):
     found = drawn(seam)
     assert (found[:, 21] < -5).all() and not found[:, 35:].any()
     torch.testing.assert_close(drawn(100 - seam), -found, atol=1e-4, rtol=0)
+
+
+def test_a_border_of_regions_is_drawn_lighter_on_its_lighter_side():
+    border = torch.full((64, 64), 30.0)
+    border[:, 32:] = 70
+    found = drawn(border)
+    assert (found[:, 30] < -2).all() and (found[:, 33] > 2).all() and not found[:, :20].any()
 
 
 def test_lines_of_a_photograph_are_few():

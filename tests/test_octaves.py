@@ -74,6 +74,16 @@ def test_at_strength_0_it_is_exactly_absent(unet, name, channels):
     assert not torch.equal(absent, paint(unet)) and not torch.equal(paint(unet), paint(unet, **{name: other}))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype):
+    torch.manual_seed(0)
+    half = build_detail_unet((16, 16)).eval().to(dtype)
+    maps = {"canvas": torch.rand(1, 1, 32, 32), "sketch": torch.rand(1, 3, 32, 32) - 0.5}
+    maps = {name: one.to(dtype) for name, one in maps.items()}
+    made = paint(half, size=(8, 8), smaller=torch.zeros(1, 3, 8, 8, dtype=dtype), **maps)
+    assert made.dtype == dtype and made.isfinite().all()
+
+
 def test_the_level_of_the_smaller_picture_is_read(unet):
     noisy, conditions = torch.zeros(1, 12, 8, 8), torch.zeros(1, 34, 8, 8)
     timestep = torch.tensor([500])
@@ -144,11 +154,11 @@ def test_a_new_network_keeps_the_composition_it_begins_with_only_where_it_is_tol
     one = torch.ones(1, 1, 1, 1)
     given = condition(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 32, 32), one, torch.zeros(1, 3, 32, 32), one)
     white = torch.ones(1, 3, 32, 32)
-    paint_octave(Watched(), build_scheduler(), given, 0.1, 6, generator(), white, share)
+    paint_octave(Watched(), build_scheduler(), given, 0.1, 6, generator(), (white, share))
     assert len(seen) == 6 and not torch.equal(seen[4][..., :8], seen[4][..., 8:])
     assert seen[4][:, :3, :, :8].mean() > 1.4 and abs(seen[4][:, :3, :, 8:].mean()) < 0.2  # 2 is white without noise
     seen.clear()
-    paint_octave(Watched(), build_scheduler(), given, 0.1, 6, generator(), white, 2 / 3)
+    paint_octave(Watched(), build_scheduler(), given, 0.1, 6, generator(), (white, 2 / 3))
     assert len(seen) == 2 and seen[0][:, :3].mean() > 1.4
 
 
@@ -156,7 +166,7 @@ def test_a_share_of_0_begins_with_noise_bit_for_bit(unet):
     one, maps = torch.ones(1, 1, 1, 1), absent_maps(32)
     given = condition(torch.rand(1, 3, 16, 16, generator=generator()), maps["canvas"], one, maps["sketch"], one)
     plain = paint_octave(unet, build_scheduler(), given, 0.1, 4, generator())
-    begun = paint_octave(unet, build_scheduler(), given, 0.1, 4, generator(), torch.ones(1, 3, 32, 32), 0.0)
+    begun = paint_octave(unet, build_scheduler(), given, 0.1, 4, generator(), (torch.ones(1, 3, 32, 32), 0.0))
     assert torch.equal(plain, begun)
 
 

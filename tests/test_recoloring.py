@@ -37,8 +37,7 @@ def test_what_is_lighter_stays_lighter_and_edges_stay(pipe, name):
     before, after = lightness(photo), lightness(made)
     assert spearmanr(before.flatten(), after.flatten()).statistic > 0.97
     edges, kept = (canny((one - one.min()) / np.ptp(one), 1.5) for one in (before, after))
-    near = np.asarray(PIL.Image.fromarray(kept).resize(kept.shape[::-1]))
-    grown = torch.nn.functional.max_pool2d(torch.from_numpy(near)[None].float(), 5, 1, 2)[0].numpy() > 0
+    grown = torch.nn.functional.max_pool2d(torch.from_numpy(kept)[None].float(), 5, 1, 2)[0].numpy() > 0
     assert (edges & grown).sum() / edges.sum() > 0.85
 
 
@@ -89,6 +88,18 @@ def test_a_color_is_selected_with_its_shades_and_no_other(pipe):
         edits.recolor(pipe, photo, ["#0a9396"], select="#00ff00")
 
 
+def test_a_selection_that_misses_the_mask_is_refused_and_a_small_mask_is_not(pipe):
+    picture = np.zeros((600, 800, 3), np.uint8)
+    picture[:, :200] = (200, 30, 30)
+    mask = np.zeros((600, 800), np.uint8)
+    mask[300, 700] = 255
+    photo, mask = PIL.Image.fromarray(picture), PIL.Image.fromarray(mask)
+    with pytest.raises(ValueError, match="Nothing in the mask has the color #c81e1e"):
+        edits.recolor(pipe, photo, ["#0a9396"], mask, select="#c81e1e")
+    (made,) = edits.recolor(pipe, photo, TEAL, mask)
+    assert (np.asarray(made) != picture).any(2).sum() <= 1
+
+
 def test_a_selection_ends_where_the_color_does():
     picture = np.zeros((64, 64, 3), np.uint8)
     picture[:, :32] = (200, 30, 30)
@@ -130,9 +141,23 @@ def test_a_local_model_carries_edges_up():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"granularity_scale": -1}, "must be a finite number of at least 0"),
-        ({"granularity_scale": {"color": float("nan")}}, "must be a finite number of at least 0"),
+        ({"granularity_scale": -1}, "must be a number from 0 .off. to 4"),
+        ({"granularity_scale": {"color": float("nan")}}, "must be a number from 0 .off. to 4"),
         ({"select": "#c81e1e", "tolerance": 0}, "above 0 and at most 100, got 0"),
+        ({"granularity_scale": True}, "must be a number from 0 .off. to 4"),
+        ({"granularity_scale": {"colour": 0}}, "Strengths are those of color, texture, shape, got"),
+        ({"num_images_per_prompt": 0}, "an integer of at least 1, got 0"),
+        ({"num_images_per_prompt": 3, "generator": [torch.Generator()] * 2}, "one for each of the 3 pictures; got 2"),
+        ({"generator": 42}, "must be a `torch.Generator"),
+        ({"generator": [], "assignment": "free"}, "one for each of the 1 pictures; got 0"),
+        ({"granularity_scale": 1e39}, "must be a number from 0 .off. to 4"),
+        ({"select": 5}, 'one "#rrggbb", got 5'),
+        ({"select": "#ff0000:2"}, 'one "#rrggbb", got'),
+        ({"color": None}, "needs a color reference"),
+        ({"image": PHOTOS["coffee"]}, "PIL image or a path, got ndarray.*PIL.Image.fromarray"),
+        ({"image": [PIL.Image.fromarray(PHOTOS["coffee"])] * 2}, "several pictures: one by one"),
+        ({"image": PIL.Image.fromarray(np.zeros((64, 64), np.uint16))}, "has the mode I;16.*x.max"),
+        ({"mask_image": PIL.Image.fromarray(np.eye(400, 600, dtype=np.uint8))}, "of 0 and 1.*Multiply it by 255"),
         ({"select": "red"}, 'must be "#rrggbb"'),
         ({"assignment": "dark"}, 'must be "light" or "free"'),
         ({"mask_feather": 0.5}, "an integer of at least 0; got 0.5"),
@@ -145,6 +170,24 @@ def test_what_cannot_be_is_refused(pipe, options, message):
     given = {"image": PIL.Image.fromarray(PHOTOS["coffee"]), "color": TEAL, **options}
     with pytest.raises(ValueError, match=message):
         edits.recolor(pipe, **given)
+
+
+def test_another_default_type_changes_nothing():
+    palette = torch.tensor([[[30.0, 40, 20], [70.0, -20, 10], [90.0, 0, 5]]])
+    plain = recolored(PHOTOS["rocket"], palette)
+    torch.set_default_dtype(torch.float64)
+    try:
+        made = recolored(PHOTOS["rocket"], palette)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.abs(made.astype(int) - plain).max() <= 3
+
+
+def test_a_feather_wider_than_the_mask_ends(pipe):
+    photo = PIL.Image.fromarray(PHOTOS["rocket"])
+    mask = PIL.Image.new("L", photo.size, 255)
+    whole, wide = (edits.recolor(pipe, photo, TEAL, mask, mask_feather=width)[0] for width in (0, 10**6))
+    assert np.array_equal(np.asarray(whole), np.asarray(wide))  # borders of the picture are no borders of the mask
 
 
 def test_a_pipeline_without_an_encoder_is_refused():
@@ -189,6 +232,7 @@ def test_the_command(folder, capsys, flags):
         (["--color", "#0a9396", "--steps", "2"], "--steps"),
         (["--color", "#0a9396", "--scale", "texture=2"], "leave this --scale out"),
         (["--color", "#0a9396", "--select", "#00ff00"], "raise the tolerance"),
+        (["--color", "#0a9396", "--tolerance", "30"], "--tolerance is that of --select"),
     ],
 )
 def test_flags_that_it_needs_or_does_not_know(folder, capsys, flags, message):

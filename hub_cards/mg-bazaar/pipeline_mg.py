@@ -33,6 +33,7 @@ def _define():
     from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
     from diffusers.utils.torch_utils import randn_tensor
     from pathlib import Path
+    from torch import nn
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
     from types import ModuleType, SimpleNamespace
     from typing import Any, BinaryIO
@@ -169,6 +170,87 @@ def _define():
         return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.branch
+    # -----------------------------------------------------------------------------------------------------------------
+    class Branch(nn.Module):
+        """A view, the CNN that reads it, and the distance that feature guidance follows down.
+
+    Attributes:
+        is_laid_out: whether features are maps over the picture to be made. Of such references the view is kept, and
+            brought to the size of that picture, or into a region of it, before the CNN reads it.
+        shared_out: names of features that are sets, (B, K, ...): those of several references are not averaged, each
+            gives a share of its elements.
+        out_features: length of the pooled "vector" that every granularity has.
+    """
+
+        is_laid_out = False
+        shared_out: tuple[str, ...] = ()
+        out_features: int
+
+        @classmethod
+        def from_encoder_config(cls, config: Any) -> "Branch":
+            """A fresh branch with what the encoder's configuration says of it."""
+            return cls()
+
+        def view(
+            self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
+        ) -> dict[str, torch.Tensor]:
+            """What of pictures (B, 3, H, W) in Lab, and smoothed, this granularity may know; mask (B, 1, H, W)."""
+            raise NotImplementedError
+
+        def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
+            raise NotImplementedError
+
+        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+            """Why what was read of one reference may serve badly, as half a sentence; `None` where it will do."""
+            return None
+
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
+            return {}
+
+        def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+            """What `distance` compares pictures of `size` (height, width) with."""
+            raise NotImplementedError
+
+        def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """How far pictures (B, 3, H, W) in Lab are from a target where the mask (1 or B, 1, H, W) counts: (B,)."""
+            raise NotImplementedError
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.distances
+    # -----------------------------------------------------------------------------------------------------------------
+    GUIDE_LEVELS = 256  # quantiles that stand for a distribution
+
+
+    def as_shares(weights: torch.Tensor) -> torch.Tensor:
+        """Weights (B, 1, H, W) of places to (B, 1, N) that sum to 1."""
+        weights = weights.flatten(2) + 1e-8
+        return weights / weights.sum(2, keepdim=True)
+
+
+    def quantiles(values: torch.Tensor) -> torch.Tensor:
+        """(B, K, N) to GUIDE_LEVELS sorted means of equally many each, (B, K, GUIDE_LEVELS)."""
+        return F.adaptive_avg_pool1d(values.sort(2).values, GUIDE_LEVELS)
+
+
+    def transport_cost(values: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Squared Wasserstein-2 distance in one dimension, mean over K directions: (B,).
+
+    Args:
+        values: (B, K, N); wanted: (1 or B, K, Q), sorted quantiles; shares: (1 or B, 1, N) that sum to 1.
+    """
+        ordered, order = values.sort(2)
+        share = shares.expand_as(values).gather(2, order)
+        places = ((share.cumsum(2) - share / 2) * wanted.shape[2] - 0.5).clamp(0, wanted.shape[2] - 1)
+        below = places.long()
+        wanted = wanted.expand(*values.shape[:2], -1)
+        above = wanted.gather(2, (below + 1).clamp(max=wanted.shape[2] - 1))
+        target = torch.lerp(wanted.gather(2, below), above, places - below)
+        return ((ordered - target).square() * share).sum(2).mean(1)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
     def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
@@ -253,6 +335,220 @@ def _define():
         return torch.sqrt(largest + 1e-6).unsqueeze(1)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.texture
+    # -----------------------------------------------------------------------------------------------------------------
+    LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
+    DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
+    DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
+    TILE = 24
+    LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
+    UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
+    DETAIL_UNIT = 10.0  # Lab lightness, of detail, tiles and canvases
+    GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
+
+
+    def limited_detail(lightness: torch.Tensor) -> torch.Tensor:
+        """Lightness (B, 1, H, W) without what varies slowly, over 10, large steps softly limited."""
+        detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
+        return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / DETAIL_UNIT
+
+
+    def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Luminance without local mean and contrast.
+
+    Returns:
+        `normalized` (B, 1, H, W), of about unit deviation where there is texture;
+        `weight` (B, 1, H, W) in [0, 1], low at borders between regions and outside the mask;
+        `contrast` (B, 1), the deviation that was divided out, in units of lightness;
+        `detail` (B, 1, H, W), the detail before its contrast is divided out, over 10, softly limited.
+    """
+        lightness = lab[:, :1]
+        mean = gaussian_blur(lightness, LOCAL_SIGMA)
+        variance = gaussian_blur((lightness - mean).square(), LOCAL_SIGMA)
+        weight = mask * torch.exp(-gaussian_blur(di_zenzo_gradient(smooth), 2.0) / 1.5) + 1e-6
+        contrast = ((variance * weight).sum((2, 3)) / weight.sum((2, 3)) + 4.0).sqrt()
+        return {
+            "normalized": (lightness - mean) / torch.sqrt(variance + 4.0),
+            "weight": weight,
+            "contrast": contrast,
+            "detail": limited_detail(lightness),
+        }
+
+
+    def draw_tiles(
+        detail: torch.Tensor,
+        weight: torch.Tensor,
+        num_tiles: int,
+        generator: torch.Generator | None = None,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Tiles of the detail in random order, (B, num_tiles, TILE, TILE): all that is left of the layout is inside a tile.
+
+    Positions are drawn without replacement, and again from the start when there are too few. Those where `weight` is
+    low, at borders between regions, come late: a border is shape, not texture. And they are spread over the picture:
+    each further one in the same sixteenth of it is less likely. With a mask only those that lie in it as well as a tile
+    can are drawn at all. Without a generator the draw is the same in every call. (Texture from shuffled exemplar
+    patches: Efros and Freeman, "Image quilting", SIGGRAPH 2001.)
+    """
+        tiles = F.unfold(detail, TILE, stride=4)
+        calm = F.unfold(weight, TILE, stride=4).mean(1)
+        generator = generator or torch.Generator().manual_seed(0)
+        uniform = torch.rand(calm.shape[1], generator=generator).to(calm).clamp(1e-6, 1 - 1e-6)
+        priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
+        rows, columns = ((side - TILE) // 4 + 1 for side in detail.shape[2:])
+        priority = priority - 2 * rank_in_cell(priority, rows, columns)
+        inside = torch.ones_like(calm) if mask is None else F.unfold(mask, TILE, stride=4).mean(1)
+        allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
+        order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
+        # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
+        ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
+        order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
+        tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, TILE * TILE, -1))
+        return tiles.transpose(1, 2).unflatten(2, (TILE, TILE))
+
+
+    def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
+        """How many entries of (B, rows * columns) are larger and in the same cell of a grid of `cells` by `cells`."""
+        down, across = (torch.arange(count, device=priority.device) * cells // count for count in (rows, columns))
+        cell = (down[:, None] * cells + across).flatten()
+        size = torch.bincount(cell, minlength=cells * cells)
+        first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
+        order = (1e3 * cell - priority.float()).argsort(dim=1)
+        return order.argsort(dim=1) - first
+
+
+    def gabor_bank(size: int = 11) -> torch.Tensor:
+        """18 Gabor filters (3 wavelengths, 6 orientations) of zero mean, (18, 1, size, size)."""
+        axis = torch.linspace(-1, 1, size)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        filters = []
+        for wavelength in (3, 5, 9):
+            for orientation in range(6):
+                angle = orientation * math.pi / 6
+                across, along = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+                envelope = torch.exp(-(across**2 + along**2) / (2 * 0.35**2))
+                kernel = envelope * torch.cos(2 * math.pi * across * 5 / wavelength)
+                kernel = kernel - kernel.mean()
+                filters.append(kernel / kernel.abs().sum())
+        return torch.stack(filters).unsqueeze(1)
+
+
+    def patch_filters() -> torch.Tensor:
+        """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
+        filters = torch.randn(64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0))
+        filters = filters - filters.mean((2, 3), keepdim=True)
+        return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+    def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        """Detail (B, 1, H, W) of any contrast to projections of its patches, (B, 64, N)."""
+        even = detail / torch.sqrt(gaussian_blur(detail.square(), LOCAL_SIGMA) + 0.04)
+        return F.conv2d(even, patch_filters().to(detail), stride=stride).flatten(2)
+
+
+    class TextureBranch(Branch):
+        """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
+
+        shared_out = ("tiles", "layout_tiles")
+
+        def __init__(self, channels: int, num_tiles: int = 64):
+            super().__init__()
+            self.num_tiles = num_tiles
+            self.bank = nn.Conv2d(1, 18, 11, padding=5, bias=False)
+            self.bank.weight.data.copy_(gabor_bank())
+            self.net = nn.Sequential(
+                nn.Conv2d(1, channels // 2, 5, padding=2),
+                nn.GELU(),
+                nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
+                nn.GELU(),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.GELU(),
+            )
+            rows, columns = torch.triu_indices(18, 18)
+            self.register_buffer("upper", rows * 18 + columns, persistent=False)
+            self.out_features = 2 * 171 + 2 * channels + 1
+
+        def gram(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            """Weighted Gram matrix of magnitudes (Gatys et al. 2015 on our view), normalised by energy: (B, 171)."""
+            magnitude = self.bank(normalized).abs().flatten(2)
+            weight = weight.flatten(2)
+            gram = torch.einsum("bcn,bdn->bcd", magnitude * weight, magnitude) / weight.sum(2, keepdim=True)
+            energy = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-10).sqrt().mean(1).clamp(min=1e-4)
+            power = energy.square().clamp(min=torch.finfo(energy.dtype).tiny)  # 1e-8 is zero in half precision
+            return (gram / power.view(-1, 1, 1)).flatten(1)[:, self.upper]
+
+        def forward(self, normalized: torch.Tensor, weight: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+            coarse, coarse_weight = F.avg_pool2d(normalized, 2), F.avg_pool2d(weight, 2)
+            maps = self.net(normalized)
+            area = F.interpolate(weight, size=maps.shape[2:], mode="area")
+            area = area / area.sum((2, 3), keepdim=True)
+            mean = (maps * area).sum((2, 3))
+            deviation = ((maps - mean[..., None, None]).square() * area).sum((2, 3)).clamp(min=1e-8).sqrt()
+            statistics = [self.gram(normalized, weight), self.gram(coarse, coarse_weight), mean, deviation]
+            return torch.cat([*statistics, torch.log(contrast)], 1)
+
+        @classmethod
+        def from_encoder_config(cls, config: Any) -> "TextureBranch":
+            return cls(config.texture_channels, config.num_tiles)
+
+        def view(
+            self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
+        ) -> dict[str, torch.Tensor]:
+            view = texture_view(lab, smooth, mask)
+            detail = view.pop("detail") * mask
+            return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
+
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            view = texture_view(lab, smooth, mask)
+            tiles = draw_tiles(view["detail"] * mask, view["weight"], 2 * LAYOUT_TILES, mask=mask)
+            return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
+
+        def flattest(self, tiles: torch.Tensor, count: int) -> torch.Tensor:
+            """The `count` of tiles (B, K, p, p), in their order, in which no filter responds far more in one place than in all.
+
+        What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
+        less, the canvas of a photograph has no scratches (docs/detail.md).
+        """
+            response = self._responses(tiles)
+            peak = (response.amax((3, 4)) / (response.mean((3, 4)) + 0.02)).mean(2)
+            kept = peak.argsort(dim=1)[:, :count].sort(1).values
+            return tiles.gather(1, kept[..., None, None].expand(-1, -1, *tiles.shape[2:]))
+
+        def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
+            """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
+        over its mean, averaged over the filters (B,)."""
+            response = self._responses(tiles).mean((3, 4))
+            return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
+
+        def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
+            """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, p, p)."""
+            even = tiles.float().flatten(0, 1).unsqueeze(1)
+            even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
+            return F.conv2d(even, self.bank.weight.float(), padding=5).abs().unflatten(0, tiles.shape[:2])
+
+        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+            if self.unevenness(features["tiles"]).max() < UNEVEN:
+                return None
+            return (
+                "looks like objects rather than like one texture: parts of them will lie about in the picture. Crop it to a "
+            "part that is the same everywhere, or give it a mask of such a part"
+            )
+
+        def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            read = {key: value for key, value in view.items() if key != "tiles"}
+            return {"vector": self(**read), "tiles": view["tiles"]}
+
+        def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+            tiles = features["tiles"]
+            responses = patch_responses(tiles.flatten(0, 1).unsqueeze(1))
+            return quantiles(responses.unflatten(0, tiles.shape[:2]).transpose(1, 2).flatten(2))
+
+        def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """As of color, of small patches of detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862)."""
+            inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
+            return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.octaves
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
@@ -271,7 +567,7 @@ def _define():
     LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
     SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
     COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
-    CANVAS_UNIT = 10.0  # Lab lightness
+    CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 
     def bands(like: torch.Tensor) -> torch.Tensor:
@@ -371,8 +667,10 @@ def _define():
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-        added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
-        return added + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
+        dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
+        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+            added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
     def compose(
@@ -392,8 +690,8 @@ def _define():
         enlarged, canvas_scale, sketch_scale = (
             F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
         )
-        lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale).clamp(-1, 1) / 2 + 0.5)
-        lightness = lab[:, :1] + CANVAS_UNIT * canvas_scale * canvas.float()
+        lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale.clamp(0, 1)).clamp(-1, 1) / 2 + 0.5)
+        lightness = lab[:, :1] + DETAIL_UNIT * canvas_scale * canvas.float()
         return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
 
 
@@ -405,14 +703,13 @@ def _define():
         level: float | torch.Tensor,
         num_inference_steps: int = STEPS,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        composed: torch.Tensor | None = None,
-        composed_share: torch.Tensor | float = 0.0,
+        start: tuple[torch.Tensor, torch.Tensor | float] | None = None,
     ) -> torch.Tensor:
         """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
 
     Args:
         level: a number, or one of each picture (B,).
-        composed: (B, 3, 2h, 2w) in [-1, 1], what to begin with; composed_share: how many of the steps it spares, a number in
+        start: a picture (B, 3, 2h, 2w) in [-1, 1] to begin with, and the share of the steps that it spares, a number in
             [0, 1] or a map (B, 1, h, w) of them. All steps are done where it is 0.
 
     Raises:
@@ -428,17 +725,14 @@ def _define():
         levels = torch.as_tensor(level).to(conditions).expand(batch)
         known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
         cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
-        start = noise if composed is None else to_cells(composed)
         scheduler.set_timesteps(num_inference_steps, device=conditions.device)
-        begins = (
-            (torch.as_tensor(composed_share).to(conditions) * num_inference_steps)
-            .round()
-            .clamp(0, num_inference_steps - 1)
-        )
+        picture, share = (None, 0.0) if start is None else start
+        begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
         for step in range(int(begins.min()), num_inference_steps):
             timestep = scheduler.timesteps[step]
             if step and (begins >= step).any():
-                cells = torch.where(begins < step, cells, scheduler.add_noise(start, noise, timestep[None]))
+                begun = scheduler.add_noise(to_cells(picture), noise, timestep[None])
+                cells = torch.where(begins < step, cells, begun)
             predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
             predicted = torch.where(hole > 0, predicted, known)
             cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
@@ -482,9 +776,10 @@ def _define():
             level = levels[min(octave, len(levels) - 1)]
             if octave == 0:
                 level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
-            composed, share = compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)
+            start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
+            pairs[1] = CANVAS_GAIN * pairs[1]
             given = condition(smaller, *pairs)
-            smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, composed, share)
+            smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
             smaller = smaller.clamp(-1, 1)
         return smaller
 
@@ -688,7 +983,12 @@ def _define():
         if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
             image = upright(image, "image")
             transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
-            other_mode = f"`image` has the mode {image.mode}; convert it first, for example `image.convert('RGB')`."
+            is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
+            remedy = (
+                "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+            )
+            remedy = remedy if is_deep else "`image.convert('RGB')`"
+            other_mode = f"`image` has the mode {image.mode}; convert it first, for example {remedy}."
             return [opaque_rgb(image, transparent, other_mode)]
         if isinstance(image, (np.ndarray, torch.Tensor)):
             return list(batch_of_images(image))
@@ -805,8 +1105,12 @@ def _define():
     Borders of the picture are no borders of the mask.
     """
         outside, inside = 1 - mask, mask.clone()
-        for _ in range(pixels):
-            outside = F.max_pool2d(outside, 3, stride=1, padding=1)
+        for done in range(pixels):
+            grown = F.max_pool2d(outside, 3, stride=1, padding=1)
+            if torch.equal(grown, outside):  # nothing is left of the mask, or nothing ever was outside
+                inside += (pixels - done) * (1 - outside)
+                break
+            outside = grown
             inside += 1 - outside
         return inside / (pixels + 1)
 
@@ -2094,7 +2398,6 @@ def _define():
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
     MOST_PIXELS = 2048**2
-    CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
     SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
 
@@ -2156,10 +2459,13 @@ def _define():
             return tuple(max(unit, unit * round(one / unit)) for one in sides)
 
         def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
-            """Raise a ValueError for an unknown assignment, or features that know nothing of the size of the output.
+            """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.
 
         Warns of a size that takes minutes.
         """
+            steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
+            if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+                raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
             if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
                 warnings.warn(
                     f"A picture of {output_size[1]} x {output_size[0]} takes minutes on a CPU; the time grows with the number "
@@ -2188,7 +2494,7 @@ def _define():
                 blank = image.new_zeros(len(image), 1, *call.output_size)
                 canvas, canvas_scale, sketch, sketch_scale = blank, blank, blank.expand(-1, 3, -1, -1), blank
             else:
-                canvas, canvas_scale, sketch = layout.canvas, CANVAS_GAIN * layout.canvas_scale, layout.sketch
+                canvas, canvas_scale, sketch = layout.canvas, layout.canvas_scale, layout.sketch
                 sketch_scale = layout.sketch_scale.clamp(max=1)  # how far it is to be believed
             return paint_octaves(
                 unet,

@@ -25,7 +25,7 @@ def lay_palette(
         (B, 3, H, W) Lab.
     """
     generator = torch.Generator().manual_seed(0)
-    turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
+    turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
     turns[0] = torch.eye(3)
     area = torch.ones_like(structure[:1, :1]) if area is None else area
     batch = max(len(structure), len(palette), len(area))

@@ -38,6 +38,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_recolor_flags(parser: argparse.ArgumentParser) -> None:
     """Of an edit that paints nothing: the reference, what is recolored, and how far."""
+    # What the other commands have: nothing of the kind; strengths are those of references that are given.
     parser.set_defaults(schedule=[], guidance=[], feature_guidance=[], context_scale=0)
     parser.set_defaults(**{f"{kind}{name}": None for name in GRANULARITIES for kind in ("", "negative_")})
     help = (
@@ -48,18 +49,16 @@ def add_recolor_flags(parser: argparse.ArgumentParser) -> None:
     _add_feather_flag(parser)
     parser.add_argument("--select", metavar="#RRGGBB", help="recolor only what has about this color")
     help = "of --select, Delta-E with lightness counted half; default: 20"
-    parser.add_argument("--tolerance", type=number, default=20.0, metavar="X", help=help)
+    parser.add_argument("--tolerance", type=number, metavar="X", help=help)
     add_one_for_each(parser, "--scale", "color=X: how far colors move; 0 is off, 1 (default) all the way")
-    _add_assignment_flag(parser)
+    _add_assignment_flag(parser, "the picture")
     parser.add_argument("--seed", type=whole(0), default=0, help="of --assignment free; default: 0")
     _add_output_flags(parser)
     add_loading_flags(parser)
 
 
-def _add_assignment_flag(group: Any) -> None:
-    purpose = (
-        "of colors to regions: light (default) keeps dark what is dark in the shape reference, free is up to the seed"
-    )
+def _add_assignment_flag(group: Any, where: str = "the shape reference") -> None:
+    purpose = f"of colors to regions: light (default) keeps dark what is dark in {where}, free is up to the seed"
     group.add_argument("--assignment", choices=("light", "free"), help=purpose)
 
 

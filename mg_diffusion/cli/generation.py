@@ -63,7 +63,9 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 def recolor_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The flags that `edits.recolor` knows; it samples nothing."""
-    selected = {} if options.select is None else {"select": options.select, "tolerance": options.tolerance}
+    if options.select is None and options.tolerance is not None:
+        raise ValueError("--tolerance is that of --select: give both, or neither.")
+    selected = {name: getattr(options, name) for name in ("select", "tolerance") if getattr(options, name) is not None}
     return {"assignment": options.assignment or "light", "mask_feather": options.mask_feather or 0, **selected}
 
 

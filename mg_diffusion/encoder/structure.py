@@ -44,6 +44,7 @@ def structure_map(smooth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def shading(structure: torch.Tensor, smooth: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
     """How light a place is beside what is alike in the structure map: folds, roundness, lines. (B, 1, H, W), lightness.
 
+    Each of folds and lines is at most `SHADING_LIMIT`.
     What all places of a region have in common, its brightness, is taken out by kernel regression on the map.
 
     Args:
@@ -58,7 +59,7 @@ def shading(structure: torch.Tensor, smooth: torch.Tensor, lightness: torch.Tens
 
 
 def lines(lightness: torch.Tensor) -> torch.Tensor:
-    """What is drawn within regions, without the grain: seams, buttons, the borders of one apple before another.
+    """What is drawn, without the grain: seams, buttons, the borders of one apple before another, those of regions.
 
     Difference of Gaussians, softly thresholded (as wavelets are, Donoho 1995); (B, 1, H, W) -> (B, 1, H, W).
     """

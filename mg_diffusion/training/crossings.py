@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from mg_diffusion.adapter.sketch import lay_palette, random_turns, turn_colors
+from mg_diffusion.encoder.texture import DETAIL_UNIT
 from mg_diffusion.encoder.views import edge_preserving_smooth, lab_to_rgb
 
 from .renderer import halve, render, render_palette, render_regions
@@ -126,5 +127,5 @@ def flatten_regions(lab: torch.Tensor) -> torch.Tensor:
 def add_texture(base: torch.Tensor, canvas: torch.Tensor) -> torch.Tensor:
     """Lay a texture canvas (1, H, W; lightness over 10, as the texture view gives it) over a base (3, H, W) in Lab."""
     painted = base.clone()
-    painted[0] = (painted[0] + 10.0 * canvas[0]).clamp(0, 100)
+    painted[0] = (painted[0] + DETAIL_UNIT * canvas[0]).clamp(0, 100)
     return lab_to_rgb(painted)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
+from mg_diffusion.encoder.texture import DETAIL_UNIT
 from mg_diffusion.encoder.views import gaussian_blur, rgb_to_lab
 
 from .caching import picture_fingerprint
@@ -53,7 +54,7 @@ class Layers:
     def picture(self, strength: torch.Tensor) -> torch.Tensor:
         """(3, s, s) in [-1, 1], the canvas at `strength` (1, s, s)."""
         lab = self.plain.clone()
-        lab[0] += 10 * ((1 - strength).clamp(min=0) * self.own + strength * self.canvas)[0]
+        lab[0] += DETAIL_UNIT * ((1 - strength).clamp(min=0) * self.own + strength * self.canvas)[0]
         return lab_to_rgb(lab) * 2 - 1
 
 
@@ -110,7 +111,7 @@ class DetailSamples(Dataset):
         item, cut = self._item(rng, "photo"), self._cut(rng, "photo", side)
         detail = cut("detail", item)
         plain = rgb_to_lab(cut("rgb", item)[None] / 255)[0]
-        plain[0] -= 10 * detail[0]
+        plain[0] -= DETAIL_UNIT * detail[0]
         told = cut("quilt", item) if rng.random() < QUILTED_SHARE else detail
         return Layers(plain, detail, detail, told, self._sketch(cut("sketch", item)))
 

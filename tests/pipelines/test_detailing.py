@@ -83,6 +83,13 @@ def test_a_size_beyond_memory_is_refused(pipe):
         run(pipe, height=4096, width=4096)
 
 
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "6", None, True, 5000])
+def test_steps_that_cannot_be_are_refused_before_anything_is_painted(pipe, monkeypatch, steps):
+    monkeypatch.setattr(pipe.unet, "forward", None)
+    with pytest.raises(ValueError, match="`num_detail_steps` must be an integer from 1 to 1000, got"):
+        run(pipe, num_detail_steps=steps)
+
+
 def test_a_size_that_takes_minutes_is_told_before_it_is_painted(pipe, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt
@@ -220,6 +227,20 @@ def test_it_is_saved_and_loaded_with_the_pipeline(pipe, tmp_path):
     loaded = MGPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     torch.testing.assert_close(run(loaded), run(pipe), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(pipe, dtype):
+    import copy
+
+    parts = {
+        name: copy.deepcopy(part).to(dtype) if isinstance(part, torch.nn.Module) else part
+        for name, part in pipe.components.items()
+    }
+    half = MGPipeline(**parts)
+    half.set_progress_bar_config(disable=True)
+    made = run(half)
+    assert made.shape[2:] == (LARGE, LARGE) and made.isfinite().all()
 
 
 def test_many_prompts_and_latents(pipe):

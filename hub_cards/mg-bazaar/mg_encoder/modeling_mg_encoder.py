@@ -919,7 +919,7 @@ def _define():
         (B, 3, H, W) Lab.
     """
         generator = torch.Generator().manual_seed(0)
-        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator))[0]
+        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
         turns[0] = torch.eye(3)
         area = torch.ones_like(structure[:1, :1]) if area is None else area
         batch = max(len(structure), len(palette), len(area))
@@ -1062,6 +1062,7 @@ def _define():
     def shading(structure: torch.Tensor, smooth: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
         """How light a place is beside what is alike in the structure map: folds, roundness, lines. (B, 1, H, W), lightness.
 
+    Each of folds and lines is at most `SHADING_LIMIT`.
     What all places of a region have in common, its brightness, is taken out by kernel regression on the map.
 
     Args:
@@ -1076,7 +1077,7 @@ def _define():
 
 
     def lines(lightness: torch.Tensor) -> torch.Tensor:
-        """What is drawn within regions, without the grain: seams, buttons, the borders of one apple before another.
+        """What is drawn, without the grain: seams, buttons, the borders of one apple before another, those of regions.
 
     Difference of Gaussians, softly thresholded (as wavelets are, Donoho 1995); (B, 1, H, W) -> (B, 1, H, W).
     """
@@ -1277,13 +1278,14 @@ def _define():
     TILE = 24
     LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
     UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
+    DETAIL_UNIT = 10.0  # Lab lightness, of detail, tiles and canvases
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
     def limited_detail(lightness: torch.Tensor) -> torch.Tensor:
         """Lightness (B, 1, H, W) without what varies slowly, over 10, large steps softly limited."""
         detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
-        return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / 10.0
+        return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / DETAIL_UNIT
 
 
     def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -1442,22 +1444,22 @@ def _define():
         What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
         less, the canvas of a photograph has no scratches (docs/detail.md).
         """
-            response = self._responses(tiles.float().flatten(0, 1))
-            peak = response.amax((2, 3)) / (response.mean((2, 3)) + 0.02)
-            kept = peak.mean(1).view(tiles.shape[:2]).argsort(dim=1)[:, :count].sort(1).values
+            response = self._responses(tiles)
+            peak = (response.amax((3, 4)) / (response.mean((3, 4)) + 0.02)).mean(2)
+            kept = peak.argsort(dim=1)[:, :count].sort(1).values
             return tiles.gather(1, kept[..., None, None].expand(-1, -1, *tiles.shape[2:]))
-
-        def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
-            """How strongly the filters respond, tiles (N, p, p) to (N, 18, p, p)."""
-            return F.conv2d(tiles.unsqueeze(1), self.bank.weight.float(), padding=5).abs()
 
         def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
             """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
         over its mean, averaged over the filters (B,)."""
-            even = tiles.float().flatten(0, 1)
-            even = even / (even.square().mean((1, 2), keepdim=True) + 0.05**2).sqrt()
-            response = self._responses(even).mean((2, 3)).unflatten(0, tiles.shape[:2])
+            response = self._responses(tiles).mean((3, 4))
             return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
+
+        def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
+            """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, p, p)."""
+            even = tiles.float().flatten(0, 1).unsqueeze(1)
+            even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
+            return F.conv2d(even, self.bank.weight.float(), padding=5).abs().unflatten(0, tiles.shape[:2])
 
         def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
             if self.unevenness(features["tiles"]).max() < UNEVEN:
