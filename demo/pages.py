@@ -169,10 +169,8 @@ def edits(pipe: Any) -> list[PIL.Image.Image]:
     for photo in marked.values():
         PIL.ImageDraw.Draw(photo).ellipse([22, 22, 42, 42], fill="#ff00ff")
     brick, star = reference("brick"), reference("star")
-    palette, red, earth = ["#1d3557:2", "#e9c46a"], ["#cc2222", "#882222"], ["#e9c46a", "#264653"]
+    red, earth = ["#cc2222", "#882222"], ["#e9c46a", "#264653"]
     calls: dict[str, Callable[[str, dict[str, Any]], list[PIL.Image.Image]]] = {
-        "recolor": lambda name, seed: named.recolor(inpaint, photos[name], palette, **seed),
-        "recolor, in a mask": lambda name, seed: named.recolor(inpaint, photos[name], palette, disc, **seed),
         "retexture": lambda name, seed: named.retexture(inpaint, photos[name], brick, **seed),
         "reshape": lambda name, seed: named.reshape(inpaint, photos[name], disc, color=red, **seed),
         "reshape, to a star": lambda name, seed: named.reshape(inpaint, photos[name], disc, star, earth, **seed),
@@ -190,7 +188,21 @@ def edits(pipe: Any) -> list[PIL.Image.Image]:
     return rows
 
 
-MADE = (palettes, regions, cards, schedules, guidance, feature_guidance, attribution, edits)
+def recolor(pipe: Any) -> list[PIL.Image.Image]:
+    """Photographs in other colors, computed at the size they have."""
+    rows, warm, cold = [], ["#e76f51", "#f4a261", "#e9c46a", "#264653"], ["#0a9396", "#005f73", "#e9d8a6", "#001219"]
+    for name, color, shade in (("astronaut", "#e1552d", "#0a9396"), ("coffee", "#7a3b1e", "#2a9d8f")):
+        photo, others = reference(name), [each for each in ("sea", "poppy", "rocket") if each != name]
+        cells = [("photograph", photo)]
+        for each in others:
+            cells += [("colors", picture(each)), ("recolored", named.recolor(pipe, photo, reference(each))[0])]
+        cells.append(("one of them alone", named.recolor(pipe, photo, [shade], select=color, tolerance=25)[0]))
+        cells += [(title, named.recolor(pipe, photo, each)[0]) for title, each in (("warm", warm), ("cold", cold))]
+        rows.append(row("recolored" if not rows else "", cells))
+    return rows
+
+
+MADE = (palettes, regions, cards, schedules, guidance, feature_guidance, attribution, edits, recolor)
 PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {page.__name__: page for page in MADE}
 
 
