@@ -48,6 +48,7 @@ CANDIDATES = 32
 ACROSS, GAP = 12, 24  # crossings of a band of a sheet; pixels between bands
 SHOWN = ("composition", "enlarged", "pipeline")  # in the sheet
 FREE = "free assignment"
+OTHERS = ("histogram matching", "Gatys", "shape reference")  # what no model of ours changes
 GRAY = 60.0  # Lab lightness
 SEEDS, REPEATED = 2, 12  # seeds of a crossing, and crossings that are painted by all of them, for diversity
 OUTPUT = "hub_cards/mg-bazaar/octaves.json"
@@ -215,9 +216,17 @@ def sheet(columns: dict[str, list[np.ndarray]]) -> PIL.Image.Image:
 
 
 def run_track(
-    pipe: Recording, args: argparse.Namespace, size: int, materials: bool, folder: Path
+    pipe: Recording,
+    args: argparse.Namespace,
+    size: int,
+    materials: bool,
+    folder: Path,
+    others: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], PIL.Image.Image]:
-    """Figures by method, and the sheet; what the pipeline makes is written to a folder."""
+    """Figures by method, and the sheet; what the pipeline makes is written to a folder.
+
+    `others` are the figures of `OTHERS`, measured if not given.
+    """
     photos = read_pool(args.data, None, size).pictures
     textures = read_pool(args.materials, None, size).pictures if materials else photos
     crossings = draw_crossings(len(photos), len(textures) if materials else None, args.count, args.seed)
@@ -229,9 +238,10 @@ def run_track(
     shown = rows_of(given) | {name: made[name] for name in SHOWN}
     for number, picture in enumerate(made["pipeline"]):
         PIL.Image.fromarray((picture * 255).round().astype(np.uint8)).save(folder / f"{number:02d}.png")
-    made |= rows_of([classical(references, judges.net) for references in given])
-    made["shape reference"] = shown["shape"]
-    figures = {name: judges(crossings, pictures) for name, pictures in made.items()}
+    if others is None:
+        made |= rows_of([classical(references, judges.net) for references in given])
+        made["shape reference"] = shown["shape"]
+    figures = {name: judges(crossings, pictures) for name, pictures in made.items()} | (others or {})
     for row in ("pipeline", FREE) if judges.net else ():
         again = [
             [made[row][number], *(call(pipe, one, size, args.count + seed, row) for seed in range(1, SEEDS))]
@@ -239,6 +249,15 @@ def run_track(
         ]
         figures[row]["diversity"] = judges.diversity(again)
     return {"size": size, "methods": figures}, sheet(shown)
+
+
+def kept_rows(args: argparse.Namespace, settings: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """The rows of `OTHERS` by track, of the file that is to be written anew."""
+    found = json.loads(Path(args.output).read_text(encoding="utf-8")) if Path(args.output).is_file() else {}
+    if found.get("settings") != settings or not set(args.tracks) <= set(found.get("tracks", ())):
+        raise SystemExit(f"error: {args.output} has no rows of {settings} to keep; leave --keep_others out")
+    rows = {name: found["tracks"][name]["methods"] for name in args.tracks}
+    return {name: {one: row[one] for one in OTHERS if one in row} for name, row in rows.items()}
 
 
 def rows_of(pictures: list[dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
@@ -257,6 +276,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
+    purpose = "take the rows that are not ours from --output, where they were measured for the same count and seed"
+    parser.add_argument("--keep_others", action="store_true", help=purpose)
     parser.add_argument("--squeezenet", help="weights, for recognition and naturalness")
     return parser.parse_args()
 
@@ -268,14 +289,16 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pipe = Recording(**MGPipeline.from_pretrained(args.model, dtype=torch.float32).components)
     pipe.set_progress_bar_config(disable=True)
+    settings = {key: getattr(args, key) for key in ("count", "seed")}
+    kept = kept_rows(args, settings) if args.keep_others else {}
     tracks = {}
     for name in args.tracks:
         size = 2 * pipe.mg_detail.config.sample_size
         (folder / name).mkdir(exist_ok=True)
         is_small = name == "materials"
-        tracks[name], shown = run_track(pipe, args, size // 2 if is_small else size, is_small, folder / name)
+        track_size = size // 2 if is_small else size
+        tracks[name], shown = run_track(pipe, args, track_size, is_small, folder / name, kept.get(name))
         shown.save(folder / f"crossings-{name}.webp", quality=80, method=6)
-        settings = {key: getattr(args, key) for key in ("count", "seed")}
         text = json.dumps({"settings": settings, "tracks": tracks}, indent=2) + "\n"
         Path(args.output).write_text(text, encoding="utf-8")
     print(octaves_table(json.loads(text)))

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from skimage import data
 
 from mg_diffusion.encoder.texture import LAYOUT_TILES, TextureBranch
-from mg_diffusion.encoder.views import edge_preserving_smooth
+from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,23 @@ def test_contrast_alone_leaves_nothing_out(branch):
     assert torch.equal(branch.flattest(tiles, 6)[0], tiles[0, 1::2])
 
 
-def test_a_layout_of_a_picture_with_a_border_is_laid_without_it(branch):
+def test_a_texture_keeps_all_that_is_in_it(branch, monkeypatch):
+    """Bricks: their joints stand out, and are everywhere."""
     lab = torch.zeros(1, 3, 128, 128)
-    lab[:, 0] = 50 + 4 * grain(128, 128)
-    lab[:, 0, :, 40:43] -= 40
-    tiles = branch.layout(lab, edge_preserving_smooth(lab), torch.ones(1, 1, 128, 128))["layout_tiles"]
-    assert tiles.shape == (1, LAYOUT_TILES, 24, 24) and tiles.min() > -1.9
+    lab[:, 0] = 60 + grain(128, 128)
+    lab[:, 0, ::12] -= 20
+    lab[:, 0, :, ::12] -= 20
+    given = (lab, edge_preserving_smooth(lab), torch.ones(1, 1, 128, 128))
+    monkeypatch.setattr(branch, "flattest", None)
+    assert branch.layout(*given)["layout_tiles"].shape == (1, LAYOUT_TILES, 24, 24)
+
+
+def test_a_picture_of_things_is_laid_without_what_stands_out(branch, monkeypatch):
+    photo = torch.from_numpy(data.astronaut()[:256, 100:356] / 255).permute(2, 0, 1)[None].float()
+    lab = rgb_to_lab(photo)
+    given = (lab, edge_preserving_smooth(lab), torch.ones(1, 1, 256, 256))
+    tiles = branch.layout(*given)["layout_tiles"]
+    assert tiles.shape == (1, LAYOUT_TILES, 24, 24)
+    monkeypatch.setattr("mg_diffusion.encoder.texture.THINGS", 1e9)
+    every = branch.layout(*given)["layout_tiles"]
+    assert tiles.abs().amax((2, 3)).mean() < 0.9 * every.abs().amax((2, 3)).mean()

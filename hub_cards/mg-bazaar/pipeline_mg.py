@@ -342,6 +342,7 @@ def _define():
     DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
     TILE = 24
     LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
+    THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
     UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
     DETAIL_UNIT = 10.0  # Lab lightness, of detail, tiles and canvases
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
@@ -501,6 +502,8 @@ def _define():
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
             view = texture_view(lab, smooth, mask)
             tiles = draw_tiles(view["detail"] * mask, view["weight"], 2 * LAYOUT_TILES, mask=mask)
+            if self.unevenness(tiles).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
+                return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
             return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
 
         def flattest(self, tiles: torch.Tensor, count: int) -> torch.Tensor:
