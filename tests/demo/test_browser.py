@@ -163,6 +163,7 @@ def test_a_color_picture_takes_the_place_of_the_example_but_not_of_a_palette(pag
             page.wait_for_function(
                 "document.querySelector('#color-palette input, #color-palette textarea').value === ''"
             )
+            page.wait_for_selector("#color-note", state="detached")  # it goes after the palette has
         page.wait_for_timeout(500)  # for what must not come
         assert page.input_value("#color-palette input, #color-palette textarea") == palette
         assert page.locator("#color-note").count() == bool(palette)
