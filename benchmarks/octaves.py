@@ -30,8 +30,7 @@ from skimage.color import rgb2lab
 from skimage.exposure import match_histograms
 
 from mg_diffusion import MGPipeline
-from mg_diffusion.encoder.texture import DETAIL_UNIT
-from mg_diffusion.encoder.views import lab_to_rgb
+from mg_diffusion.encoder.views import DETAIL_UNIT, lab_to_rgb
 from mg_diffusion.evaluation.diversity import diversity
 from mg_diffusion.evaluation.metrics import Descriptor, describe, distances
 from mg_diffusion.evaluation.quality import frechet_distance

@@ -192,9 +192,9 @@ def recolor(pipe: Any) -> list[PIL.Image.Image]:
     """Photographs in other colors, computed at the size they have."""
     rows, warm, cold = [], ["#e76f51", "#f4a261", "#e9c46a", "#264653"], ["#0a9396", "#005f73", "#e9d8a6", "#001219"]
     for name, color, shade in (("astronaut", "#e1552d", "#0a9396"), ("coffee", "#7a3b1e", "#2a9d8f")):
-        photo, others = reference(name), [each for each in ("sea", "poppy", "rocket") if each != name]
+        photo = reference(name)
         cells = [("photograph", photo)]
-        for each in others:
+        for each in ("sea", "poppy", "rocket"):
             cells += [("colors", picture(each)), ("recolored", named.recolor(pipe, photo, reference(each))[0])]
         cells.append(("one of them alone", named.recolor(pipe, photo, [shade], select=color, tolerance=25)[0]))
         cells += [(title, named.recolor(pipe, photo, each)[0]) for title, each in (("warm", warm), ("cold", cold))]

@@ -83,7 +83,11 @@ def retexture(pipe: Any, image: Picture, texture: Any, mask_image: Picture | Non
         texture: a texture reference.
         mask_image: white is retextured; everything if not given.
     """
-    return _retextured(pipe, image, mask_image, texture, options)
+    _check_whole(options)
+    image = _opened(image)
+    mask = _mask_of(image, mask_image)
+    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
+    return _edited(pipe, image, mask, references, options)
 
 
 def reshape(
@@ -286,15 +290,6 @@ def _turns(assignment: str, count: int, generator: Any) -> list[Any]:
     device = torch.device("cpu") if generators[0] is None else generators[0].device
     noise = randn_tensor((count, 3, 3), generators if is_list else generator, device, torch.float32)
     return list(random_turns(noise.cpu()).unsqueeze(1))
-
-
-def _retextured(pipe: Any, image: Picture, mask: Picture | None, texture: Any, options: dict[str, Any]) -> Pictures:
-    """The picture in another texture: its shape is its own, its colors those of what is masked."""
-    _check_whole(options)
-    image = _opened(image)
-    mask = _mask_of(image, mask)
-    references = {"color": {"image": image, "mask": mask}, "texture": texture, "shape": image}
-    return _edited(pipe, image, mask, references, options)
 
 
 def _edited(pipe: Any, image: Picture, mask: Picture, references: Any, options: dict[str, Any]) -> Pictures:

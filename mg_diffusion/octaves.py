@@ -17,8 +17,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
-from .encoder.texture import DETAIL_UNIT
-from .encoder.views import lab_to_rgb, rgb_to_lab
+from .encoder.views import DETAIL_UNIT, lab_to_rgb, rgb_to_lab
 
 
 DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule

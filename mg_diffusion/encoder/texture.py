@@ -9,7 +9,7 @@ from torch import nn
 
 from .branch import Branch
 from .distances import as_shares, quantiles, transport_cost
-from .views import di_zenzo_gradient, gaussian_blur
+from .views import DETAIL_UNIT, di_zenzo_gradient, gaussian_blur
 
 
 LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
@@ -19,7 +19,6 @@ TILE = 24
 LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
 THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
 UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
-DETAIL_UNIT = 10.0  # Lab lightness, of detail, tiles and canvases
 GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 

@@ -13,8 +13,7 @@ import torch
 from tqdm import tqdm
 
 from mg_diffusion.adapter.sketch import lay_palette, random_turns, turn_colors
-from mg_diffusion.encoder.texture import DETAIL_UNIT
-from mg_diffusion.encoder.views import edge_preserving_smooth, lab_to_rgb
+from mg_diffusion.encoder.views import DETAIL_UNIT, edge_preserving_smooth, lab_to_rgb
 
 from .renderer import halve, render, render_palette, render_regions
 

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from mg_diffusion.encoder.texture import DETAIL_UNIT
-from mg_diffusion.encoder.views import gaussian_blur, rgb_to_lab
+from mg_diffusion.encoder.views import DETAIL_UNIT, gaussian_blur, rgb_to_lab
 
 from .caching import picture_fingerprint
 from .crossings import lab_to_rgb

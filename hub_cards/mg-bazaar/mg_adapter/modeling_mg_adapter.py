@@ -240,6 +240,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
+    DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
+
+
     def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
         """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
         linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)

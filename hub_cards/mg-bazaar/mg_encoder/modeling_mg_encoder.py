@@ -164,6 +164,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
+    DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
+
+
     def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
         """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
         linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
@@ -1279,7 +1282,6 @@ def _define():
     LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
     THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
     UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
-    DETAIL_UNIT = 10.0  # Lab lightness, of detail, tiles and canvases
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
