@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, default_collate
 
 from mg_diffusion.octaves import (
+    DETAIL_GAIN,
     HAAR_CHANNELS,
     build_detail_unet,
     build_scheduler,
@@ -18,7 +19,9 @@ from mg_diffusion.octaves import (
     paint_octave,
     predict_cells,
     to_cells,
+    to_picture,
 )
+from mg_diffusion.restoring import AVERAGES, details_of, restored_cells
 
 from .detail_pool import build_rows
 from .detail_samples import DetailSamples
@@ -36,7 +39,10 @@ SHEET = 8  # pictures of a validation sheet
 
 
 class DetailObjective:
-    """L = w(t) ||x - x_hat||^2 over Haar cells, w the weight of v limited near the data."""
+    """L = w(t) ||x - x_hat||^2 over Haar cells, w the weight of v limited near the data.
+
+    What is restored has no noise to begin with, the noisiest timestep, and counts as pixels do.
+    """
 
     collate = staticmethod(default_collate)
 
@@ -50,12 +56,17 @@ class DetailObjective:
         self, model: nn.Module, batch: dict[str, Any], timesteps: torch.Tensor, noise: torch.Tensor, **_: Any
     ) -> torch.Tensor:
         """Weighted squared error (B,) at given timesteps (B,) and noise (B, 12, h, w); what is known does not count."""
-        clean = to_cells(batch["image"])
+        clean, is_direct = to_cells(batch["image"]), batch["is_direct"]
+        timesteps = torch.where(is_direct, len(self.alphas) - 1, timesteps)
         alpha_bar = self.alphas.to(timesteps.device)[timesteps].view(-1, 1, 1, 1)
         noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        predicted = predict_cells(model, noisy, timesteps, conditions_of(batch), batch["level"]).float()
+        noisy = noisy * ~is_direct.view(-1, 1, 1, 1)
+        conditions = conditions_of(batch)
+        predicted = predict_cells(model, noisy, timesteps, conditions, batch["level"]).float() + details_of(conditions)
         hole = batch["hole"]
-        error = ((predicted - clean).square() * hole).mean((1, 2, 3)) / hole.mean((1, 2, 3))
+        error = (predicted - clean).square()
+        error[:, :AVERAGES] *= 1 + (DETAIL_GAIN**2 - 1) * is_direct.view(-1, 1, 1, 1)
+        error = (error * hole).mean((1, 2, 3)) / hole.mean((1, 2, 3))
         return weight_of("sample", alpha_bar, self.snr_gamma).flatten() * error
 
     def training_loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
@@ -78,8 +89,12 @@ def save_sheet(unet: UNet2DModel, samples: Dataset, path: Path) -> None:
     size = batch["image"].shape[2:]
     levels = batch["level"].tolist()
     painted = [
-        paint_octave(unet, build_scheduler(), conditions, level, generator=torch.Generator().manual_seed(row))
-        for row, (conditions, level) in enumerate(zip(conditions_of(batch).split(1), levels, strict=True))
+        to_picture(restored_cells(unet, conditions, torch.tensor([level])))
+        if is_direct
+        else paint_octave(unet, build_scheduler(), conditions, level, generator=torch.Generator().manual_seed(row))
+        for row, (conditions, level, is_direct) in enumerate(
+            zip(conditions_of(batch).split(1), levels, batch["is_direct"], strict=True)
+        )
     ]
     rows = {
         "smaller\npicture": nn.functional.interpolate(batch["smaller"], size),

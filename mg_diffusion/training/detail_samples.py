@@ -3,8 +3,10 @@
 - *photo*: a photograph, its own texture the canvas: in place, so that a canvas is followed, or sometimes shuffled.
 - *covered*: a photograph under another texture; colors and shading stay.
 - *crossed*: the colors of one photograph in the regions of another, by light, under any texture.
+- *restored*: a photograph with noise, blur or the blocks of JPEG (`mg_diffusion.restoring`), or half as large, and nothing
+  else told; it is to come back in one evaluation.
 
-The last two are made of exactly the canvas that is told. What a strength leaves out of it is the picture's own texture,
+*Covered* and *crossed* are made of exactly the canvas that is told. What a strength leaves out of it is the picture's own texture,
 so that pictures grow natural towards strength 0, where nothing is told. Sample `i` of a run is a function of (seed, i).
 """
 
@@ -19,6 +21,7 @@ import torch.nn.functional as F
 from torch.utils.data import Dataset
 
 from mg_diffusion.encoder.views import DETAIL_UNIT, gaussian_blur, rgb_to_lab
+from mg_diffusion.restoring import FAULTY
 
 from .caching import picture_fingerprint
 from .crossings import lab_to_rgb
@@ -26,7 +29,7 @@ from .detail_pool import Rows
 from .dropout import random_mask
 
 
-SHARES = {"photo": 0.46, "covered": 0.3, "crossed": 0.24}
+SHARES = {"photo": 0.23, "covered": 0.15, "crossed": 0.12, "restored": 0.5}
 QUILTED_SHARE = 0.12  # of photographs, whose canvas is then out of phase with them
 MATERIAL_SHARE = 0.7  # of other textures; the rest are those of photographs
 ABSENT_SHARE = {"canvas": 0.2, "sketch": 0.18}  # of photographs, of all
@@ -35,6 +38,8 @@ HOLE_SHARE = 0.2
 FAULTLESS_SHARE = 0.2  # of smaller pictures
 LARGEST_LEVEL = 0.5  # deviation of their noise
 FULL_FAULTS = 0.15  # the level from which they have all other faults too
+ENLARGED_SHARE = 0.25  # of what is restored; the rest has its size, and faults
+LARGEST_BLUR = 1.5  # deviation in pixels
 
 
 @dataclass
@@ -80,6 +85,8 @@ class DetailSamples(Dataset):
         rng = np.random.default_rng([self.seed, index])
         kind = str(rng.choice(list(SHARES), p=list(SHARES.values())))
         factor, cells = int(rng.integers(1, 3)), self.crop_size // 2
+        if kind == "restored":
+            return self._restored(rng, factor)
         layers = getattr(self, f"_{kind}")(rng, self.crop_size * factor)
         scale = _strengths(rng, cells, ABSENT_SHARE["canvas"] if kind == "photo" else 0, 0.3, 1.3)
         sketch_scale = _strengths(rng, cells, ABSENT_SHARE["sketch"], 0, 1)
@@ -103,7 +110,34 @@ class DetailSamples(Dataset):
         }
         if rng.random() < 0.5:
             sample = {name: value.flip(-1) for name, value in sample.items()}
-        return sample | {"level": torch.tensor(level, dtype=torch.float32)}
+        return sample | {"level": torch.tensor(level, dtype=torch.float32), "is_direct": torch.tensor(False)}
+
+    def _restored(self, rng: np.random.Generator, factor: int) -> dict[str, Any]:
+        """A photograph and what is left of it, anywhere on the grid of cells; none of its parts are turned."""
+        cells, item = self.crop_size // 2, self._item(rng, "photo")
+        whole = self.rows["photo"]("rgb", item)
+        side = self.crop_size * factor
+        top, left = rng.integers(0, whole.shape[1] - side + 1), rng.integers(0, whole.shape[2] - side + 1)
+        image = F.avg_pool2d(whole[:, top : top + side, left : left + side].float() / 127.5 - 1, factor)
+        image = image.rot90(int(rng.integers(4)), (1, 2))
+        blank, scale = torch.zeros(1, self.crop_size, self.crop_size), torch.zeros(1, cells, cells)
+        is_enlarged = rng.random() < ENLARGED_SHARE
+        if is_enlarged:
+            smaller, sketch, level, blur = _shrunk_photo(rng, image), torch.zeros_like(image), 0.0, 0.0
+        else:
+            faults, level, blur = with_faults(rng, image)
+            smaller, sketch = F.avg_pool2d(faults, 2), FAULTY * faults
+        return {
+            "image": image,
+            "smaller": smaller,
+            "canvas": blank,
+            "sketch": sketch,
+            "canvas_scale": scale + blur,
+            "sketch_scale": scale + (0.0 if is_enlarged else FAULTY),
+            "hole": torch.ones(1, cells, cells),
+            "level": torch.tensor(level, dtype=torch.float32),
+            "is_direct": torch.tensor(True),
+        }
 
     # -- kinds --------------------------------------------------------------------------------------------------------
     def _photo(self, rng: np.random.Generator, side: int) -> Layers:
@@ -189,6 +223,35 @@ def faulty(
     fine, coarse = rng.standard_normal((3, *size)), rng.standard_normal((1, 3, *(side // 4 for side in size)))
     coarse = F.interpolate(torch.from_numpy(coarse), size, mode="bilinear")[0]
     return (smaller + level * (0.7 * torch.from_numpy(fine) + 0.5 * coarse)).float()
+
+
+def with_faults(rng: np.random.Generator, image: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """A picture (3, H, W) in [-1, 1] blurred, noisy or compressed; the noise and the blur that are told.
+
+    Noise is white, alike in all channels or, as that of film, mostly in lightness. Compression is not told: it shows.
+    """
+    kind, level, blur, faulty_image = rng.random(), 0.0, 0.0, image
+    if kind > 0.7:  # 30 %
+        blur = rng.uniform(0.3, LARGEST_BLUR)
+        faulty_image = gaussian_blur(image[None], blur)[0]
+    if kind < 0.5 or kind > 0.85:  # 65 %
+        level = LARGEST_LEVEL * rng.random() ** (1 if blur == 0 else 3)
+        own, shared = (torch.from_numpy(rng.standard_normal((c, *image.shape[1:]))).float() for c in (3, 1))
+        gray = 0.9 if rng.random() < 0.2 else 0.0  # of the deviation
+        faulty_image = faulty_image + level * (gray * shared + (1 - gray**2) ** 0.5 * own)
+        if rng.random() < 0.3:  # as files have it
+            faulty_image = faulty_image.clamp(-1, 1)
+    if 0.5 <= kind <= 0.66:  # the rest of those without blur or noise is left as it is
+        faulty_image = _compressed(image, int(rng.integers(10, 90)))
+    return faulty_image, level, blur
+
+
+def _shrunk_photo(rng: np.random.Generator, image: torch.Tensor) -> torch.Tensor:
+    """Half as large: by averages or, as most programs do, by a smooth kernel; sometimes compressed a little."""
+    smaller = F.avg_pool2d(image, 2)
+    if rng.random() < 0.5:
+        smaller = F.interpolate(image[None], scale_factor=0.5, mode="bicubic", antialias=True)[0]
+    return _compressed(smaller, int(rng.integers(70, 99))) if rng.random() < 0.25 else smaller
 
 
 def _compressed(picture: torch.Tensor, quality: int) -> torch.Tensor:

@@ -79,13 +79,31 @@ def test_samples_are_of_one_form_and_all_kinds_are_drawn(rows):
             ("sketch_scale", (1, CROP // 2, CROP // 2)),
             ("hole", (1, CROP // 2, CROP // 2)),
             ("level", ()),
+            ("is_direct", ()),
         )
     }
     assert all(value.isfinite().all() for sample in samples for value in sample.values())
     for name in ("canvas_scale", "sketch_scale", "hole"):
         assert {0.0, 1.0} <= {float(sample[name].min()) for sample in samples}
+    assert 0.2 < sum(bool(sample["is_direct"]) for sample in samples) / 60 < 0.8
     levels = [float(sample["level"]) for sample in samples]
     assert min(levels) == 0 and 0.1 < max(levels) <= 0.5
+
+
+def test_what_is_restored_has_the_faults_it_is_told_of(rows):
+    stream = DetailSamples(rows, CROP, 200, seed=1)
+    restored = [sample for sample in map(stream.__getitem__, range(200)) if sample["is_direct"]]
+    faulty_ones = [sample for sample in restored if sample["sketch_scale"].min() < 0]
+    assert 0 < len(faulty_ones) < len(restored)
+    for sample in faulty_ones:
+        picture = -sample["sketch"]
+        torch.testing.assert_close(torch.nn.functional.avg_pool2d(picture, 2), sample["smaller"])
+        deviation, level = float((picture - sample["image"]).std()), float(sample["level"])
+        if level > 0.1 and sample["canvas_scale"].max() == 0:
+            assert 0.6 * level < deviation < 1.2 * level  # less where noise is clipped
+    for sample in restored:
+        if sample["sketch_scale"].max() == 0:
+            assert not sample["sketch"].any() and sample["level"] == 0
 
 
 def test_a_strength_is_the_share_of_the_canvas_and_leaves_the_rest_to_the_pictures_own_texture():
