@@ -1,0 +1,158 @@
+"""Filling a hole with what surrounds it, at a picture's own resolution: no network paints, patches of the picture go on.
+
+From coarse to fine (Wexler, Shechtman and Irani, "Space-time completion of video", TPAMI 2007): each picture of a pyramid
+begins with the places that the smaller one found. Patches are compared by Lab and by how much texture there is, so that
+a smooth patch is no likeness of a rough one (Newson et al., SIIMS 2014). What is left of a step along the edge is spread
+over the hole, as in seamless cloning (Perez, Gangnet and Blake, SIGGRAPH 2003).
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .encoder.views import lab_to_rgb, rgb_to_lab
+from .patches import PatchLevel, grown
+
+
+DEEPEST = 4  # rings of pixels from the edge of the hole to its middle, at most, in the smallest picture
+LEAST_SIDE = 24  # of that picture
+ROUNDS = (12, 3)  # of search and vote, in the smallest picture and in the largest; between them in between
+NEAR = 8  # pixels around what a smaller picture found that are searched
+TEXTURE = 4.0  # how much the amount of texture counts beside Lab
+LEAST_MARGIN = 64  # pixels around the hole that are read
+BAND = 2  # pixels around the hole where a step shows
+LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
+
+
+def fill(
+    image: np.ndarray,
+    mask: np.ndarray,
+    margin: int | None = None,
+    seed: int = 0,
+    step: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """The picture (H, W, 3) of 8 bits, filled where `mask` (H, W) bool is; elsewhere it is the same, bit for bit.
+
+    Args:
+        margin: pixels around the hole that are read; as many as it is large if not given, at least 64.
+        seed: of the places that are tried.
+        step: called now and then with the share that is done, in [0, 1]; what it raises stops the work.
+
+    Raises:
+        ValueError: for a mask without anything inside, or with too little outside.
+    """
+    if not mask.any():
+        raise ValueError("The mask is empty: there is nothing to fill.")
+    rows, columns = _around(mask, margin)
+    part, hole = image[rows, columns], mask[rows, columns]
+    lab = rgb_to_lab(torch.from_numpy(part.copy()).permute(2, 0, 1)[None].float() / 255) / 100
+    filled = _completed(lab, torch.from_numpy(hole.copy()), torch.Generator().manual_seed(seed), step)
+    made = (255 * lab_to_rgb(100 * filled).clamp(0, 1)[0].permute(1, 2, 0)).round().to(torch.uint8).numpy()
+    result = image.copy()
+    result[rows, columns] = np.where(hole[..., None], made, part)
+    return result
+
+
+def _around(mask: np.ndarray, margin: int | None) -> tuple[slice, slice]:
+    """The rows and columns that are read: those of the hole and a margin."""
+    found = []
+    for axis in (1, 0):
+        (places,) = mask.any(axis).nonzero()
+        first, last = int(places[0]), int(places[-1]) + 1
+        wide = max(LEAST_MARGIN, last - first) if margin is None else margin
+        found.append(slice(max(0, first - wide), last + wide))
+    return tuple(found)
+
+
+def _completed(
+    lab: torch.Tensor, hole: torch.Tensor, generator: torch.Generator, step: Callable[[float], None]
+) -> torch.Tensor:
+    """(1, 3, H, W) Lab over 100, its hole (H, W) filled."""
+    levels = _pyramid(lab, hole)
+    size, level = sum(hole.numel() for _, hole in levels), None
+    done = 0
+    for number, (picture, hole) in enumerate(levels):
+        smaller, level = level, _level_of(picture, hole)
+        if smaller is None:
+            level.peel()
+        else:
+            level.carry(smaller, generator)
+        rounds = round(np.interp(number, (0, max(1, len(levels) - 1)), ROUNDS))
+        for turn in range(rounds):
+            is_last = number == len(levels) - 1 and turn == rounds - 1
+            level.search(generator, max(level.height, level.width) if smaller is None else NEAR)
+            level.vote(takes_nearest=is_last)
+            done += hole.numel() / rounds
+            step(min(1.0, done / size))
+    return (level.picture[..., :3] + _steps(level)).permute(2, 0, 1)[None]
+
+
+def _pyramid(lab: torch.Tensor, hole: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pictures (1, 5, h, w) and holes (h, w), the smallest first; a cell is known if half of it is."""
+    holes = [hole]
+    while _depth(holes[-1]) > DEEPEST and min(holes[-1].shape) >= 2 * LEAST_SIDE:
+        height, width = (side // 2 * 2 for side in holes[-1].shape)
+        holes.append(F.avg_pool2d(holes[-1][None, None, :height, :width].float(), 2)[0, 0] > 0.5)
+    picture = torch.cat([lab, TEXTURE * _texture(lab[:, :1], ~hole, 2 ** (len(holes) - 1))], 1)
+    known, pictures = (~hole)[None, None].float(), [picture]
+    for smaller in holes[1:]:
+        height, width = (2 * side for side in smaller.shape)
+        known, picture = known[..., :height, :width], picture[..., :height, :width]
+        share = F.avg_pool2d(known, 2)
+        picture = F.avg_pool2d(picture * known, 2) / share.clamp(min=1e-6)
+        known = (~smaller)[None, None].float()
+        pictures.append(picture)
+    return list(zip(pictures, holes, strict=True))[::-1]
+
+
+def _level_of(picture: torch.Tensor, hole: torch.Tensor) -> PatchLevel:
+    try:
+        return PatchLevel(picture[0].permute(1, 2, 0).contiguous(), hole)
+    except ValueError:
+        raise ValueError(
+            "Around the mask too little of the picture is left to go on with. Make the mask smaller, the crop around it "
+            "larger, or give references for what is to be there."
+        ) from None
+
+
+def _texture(lightness: torch.Tensor, known: torch.Tensor, radius: int) -> torch.Tensor:
+    """Mean differences between known neighbors along and across, (1, 2, H, W), over three cells of the smallest picture."""
+    known = known[None, None].float()
+    across = (lightness[..., 1:] - lightness[..., :-1]).abs() * known[..., 1:] * known[..., :-1]
+    along = (lightness[..., 1:, :] - lightness[..., :-1, :]).abs() * known[..., 1:, :] * known[..., :-1, :]
+    both = torch.cat([F.pad(across, (0, 1)), F.pad(along, (0, 0, 0, 1))], 1)
+    cells = F.avg_pool2d(torch.cat([both, known], 1), radius, ceil_mode=True)
+    mean = F.avg_pool2d(cells, 3, 1, 1)
+    return F.interpolate(mean[:, :2] / mean[:, 2:].clamp(min=1e-6), known.shape[2:], mode="bilinear")
+
+
+def _depth(hole: torch.Tensor) -> int:
+    """Rings of pixels from the edge of a hole to its middle, counted up to one more than `DEEPEST`."""
+    rings = 0
+    while hole.any() and rings <= DEEPEST:
+        hole, rings = ~grown(~hole, 1), rings + 1
+    return rings
+
+
+def _steps(level: PatchLevel) -> torch.Tensor:
+    """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3)."""
+    at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
+    apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
+    is_step = apart.norm(dim=1, keepdim=True) < LARGEST_STEP
+    values = torch.zeros(level.hole.numel(), 4)
+    values[at] = torch.cat([apart, torch.ones_like(apart[:, :1])], 1) * is_step
+    maps = values.view(level.height, level.width, 4).permute(2, 0, 1)[None]
+    return _spread(maps[:, :3], maps[:, 3:])[0].permute(1, 2, 0) * level.hole[..., None]
+
+
+def _spread(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Values (1, C, H, W) that are known by weight, between them by a pyramid of means (Gortler et al., SIGGRAPH 1996)."""
+    height, width = values.shape[2:]
+    if max(height, width) <= 2:
+        return ((values * weight).sum((2, 3), keepdim=True) / weight.sum().clamp(min=1e-6)).expand_as(values)
+    total, share = (F.avg_pool2d(F.pad(one, (0, width % 2, 0, height % 2)), 2) for one in (values * weight, weight))
+    coarse = _spread(total / share.clamp(min=1e-6), (4 * share).clamp(max=1))
+    between = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, :, :height, :width]
+    return torch.lerp(between, values, weight)

@@ -1,0 +1,153 @@
+"""Patches of a picture that look like those over its hole: PatchMatch (Barnes et al., SIGGRAPH 2009), all patches at once.
+
+Every 5 x 5 patch that touches the hole looks for the most similar one that does not: what its neighbors found, shifted, and
+places at random around what it found itself. The pixels of the hole then become what the patches over them found.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+RADIUS = 2  # of a patch
+SIDE = 2 * RADIUS + 1
+JUMPS = (1, 2, 1)  # pixels to the neighbors that are asked, in turn
+CHUNK = 1 << 16  # patches that are compared at once
+LEAST_WEIGHT = 1e-6  # of a patch that fits badly: some pixels have no other
+
+
+class PatchLevel:
+    """One picture of a pyramid, its hole, and where each patch over the hole has its likeness.
+
+    Attributes:
+        picture: (H, W, C), what is compared and voted for; its hole is filled in place.
+        hole: (H, W) bool.
+        targets: (N,) the middles of the patches over the hole, as y W + x; `found`: (N,) those of their likenesses.
+        errors: (N,) squared differences.
+
+    Raises:
+        ValueError: if there is no patch without hole.
+    """
+
+    def __init__(self, picture: torch.Tensor, hole: torch.Tensor):
+        self.picture, self.hole = picture.clone(), hole
+        self.height, self.width, self.channels = picture.shape
+        inner = torch.zeros_like(hole)
+        inner[RADIUS:-RADIUS, RADIUS:-RADIUS] = True
+        touched = grown(hole, RADIUS)
+        self.is_source = (inner & ~touched).flatten()
+        if not self.is_source.any():
+            raise ValueError("There is no patch without hole.")
+        self.targets = (inner & touched).flatten().nonzero().flatten()
+        self.number = torch.full((hole.numel(),), -1)  # of the target with this middle
+        self.number[self.targets] = torch.arange(len(self.targets))
+        across = torch.arange(-RADIUS, RADIUS + 1)
+        self.rows = across * self.width - RADIUS  # where the rows of a patch begin, from its middle
+        self.offsets = (across[:, None] * self.width + across).flatten()
+        self.found = self.errors = self.strips = None
+
+    # -- beginning ----------------------------------------------------------------------------------------------------
+    def carry(self, smaller: "PatchLevel", generator: torch.Generator) -> None:
+        """Begin with the places that a picture of half the size found."""
+        y, x = self.targets // self.width, self.targets % self.width
+        above = (y // 2).clamp(RADIUS, smaller.height - RADIUS - 1)
+        number = smaller.number[above * smaller.width + (x // 2).clamp(RADIUS, smaller.width - RADIUS - 1)]
+        place = smaller.found[number]
+        y = (2 * (place // smaller.width) + y % 2).clamp(max=self.height - 1)
+        x = (2 * (place % smaller.width) + x % 2).clamp(max=self.width - 1)
+        carried, sources = y * self.width + x, self.is_source.nonzero().flatten()
+        drawn = sources[torch.randint(len(sources), (len(self.targets),), generator=generator)]
+        self.found = torch.where((number >= 0) & self.is_source[carried], carried, drawn)
+        self.errors = torch.where(number >= 0, smaller.errors[number], smaller.errors.max())
+        self.vote()
+
+    def peel(self) -> None:
+        """Fill the hole ring by ring from its edge, with the patches most like what is known there: all are compared.
+
+        (Onion peel: Newson et al., "Video inpainting of complex scenes", SIIMS 2014.)
+        """
+        pixels, known = self.picture.view(-1, self.channels), ~self.hole
+        sources = self.is_source.nonzero().flatten()
+        shown = pixels[sources[:, None] + self.offsets].flatten(1)
+        self.found, self.errors = sources[:1].repeat(len(self.targets)), torch.ones(len(self.targets))
+        while not known.all():
+            ring = ~known & grown(known, 1)
+            y, x = ring.nonzero().T
+            middles = y.clamp(RADIUS, self.height - RADIUS - 1) * self.width + x.clamp(RADIUS, self.width - RADIUS - 1)
+            middles = middles.unique()
+            places = middles[:, None] + self.offsets
+            weight = known.flatten()[places].repeat_interleave(self.channels, 1).float()
+            distance = weight @ shown.square().T - 2 * (weight * pixels[places].flatten(1)) @ shown.T
+            nearest = torch.full_like(self.number, -1)
+            nearest[middles] = sources[distance.argmin(1)]
+            self.found[self.number[middles]] = nearest[middles]
+            at = ring.flatten().nonzero().flatten()
+            total, count = torch.zeros(len(at), self.channels), torch.zeros(len(at), 1)
+            for offset in self.offsets.tolist():
+                source = nearest[(at - offset).clamp(0, len(nearest) - 1)]
+                total += torch.where(source[:, None] >= 0, pixels[(source + offset).clamp(0, len(pixels) - 1)], 0.0)
+                count += source[:, None] >= 0
+            pixels[at] = total / count.clamp(min=1)
+            known = known | ring
+
+    # -- search -------------------------------------------------------------------------------------------------------
+    def search(self, generator: torch.Generator, radius: int) -> None:
+        """One round: the neighbors' likenesses, and places at random up to `radius` pixels from what is found."""
+        pixels = F.pad(self.picture.flatten(), (0, self.channels * (SIDE - 1)))
+        self.strips = pixels.unfold(0, self.channels * SIDE, self.channels).contiguous()  # 5 pixels from each one on
+        self.errors = self._compare(torch.arange(len(self.targets)), self.found)
+        for jump in JUMPS:
+            for step in (jump, -jump, jump * self.width, -jump * self.width):
+                neighbor = self.number[(self.targets + step).clamp(0, len(self.number) - 1)]
+                self._try(self.found[neighbor] - step, neighbor >= 0)
+        while radius >= 1:
+            moves = torch.randint(-radius, radius + 1, (2, len(self.found)), generator=generator)
+            y, x = self.found // self.width + moves[0], self.found % self.width + moves[1]
+            self._try(y * self.width + x, (y >= 0) & (y < self.height) & (x >= 0) & (x < self.width))
+            radius //= 2
+        self.strips = None
+
+    def _try(self, sources: torch.Tensor, is_tried: torch.Tensor) -> None:
+        """Take candidates (N,) where they are nearer than what is found."""
+        sources = sources.clamp(0, len(self.is_source) - 1)
+        which = (is_tried & self.is_source[sources] & (sources != self.found)).nonzero().flatten()
+        errors = self._compare(which, sources[which])
+        is_better = errors < self.errors[which]
+        self.errors[which[is_better]] = errors[is_better]
+        self.found[which[is_better]] = sources[which[is_better]]
+
+    def _compare(self, which: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+        """Squared differences between targets, by number, and the patches around `sources`."""
+        pairs = zip(which.split(CHUNK), sources.split(CHUNK), strict=True)
+        return torch.cat([(self._patches(self.targets[a]) - self._patches(b)).square_().sum((1, 2)) for a, b in pairs])
+
+    def _patches(self, places: torch.Tensor) -> torch.Tensor:
+        rows = (places[:, None] + self.rows).flatten()
+        return self.strips.index_select(0, rows).view(len(places), SIDE, self.channels * SIDE)
+
+    # -- vote ---------------------------------------------------------------------------------------------------------
+    def vote(self, takes_nearest: bool = False) -> None:
+        """Fill the hole with the mean of what was found, or with the nearest of it alone, which keeps grain."""
+        at = self.hole.flatten().nonzero().flatten()
+        self.picture.view(-1, self.channels)[at] = self.voted(at, takes_nearest)
+
+    def voted(self, at: torch.Tensor, takes_nearest: bool = False) -> torch.Tensor:
+        """What the patches over pixels `at` (M,) found there, (M, C)."""
+        pixels = self.picture.view(-1, self.channels)
+        spread = self.errors.sort().values[3 * len(self.errors) // 4]
+        weights = torch.exp(-self.errors / (2 * spread + 1e-8)).clamp(min=LEAST_WEIGHT)
+        total, weight = torch.zeros(len(at), self.channels), torch.zeros(len(at), 1)
+        for offset in self.offsets.tolist():
+            number = self.number[(at - offset).clamp(0, len(self.number) - 1)]
+            share = torch.where(number >= 0, weights[number], 0.0)[:, None]
+            value = pixels.index_select(0, (self.found[number] + offset).clamp(0, len(pixels) - 1))
+            if takes_nearest:
+                is_more = share > weight
+                total, weight = torch.where(is_more, value, total), torch.where(is_more, share, weight)
+            else:
+                total, weight = total.addcmul_(share, value), weight + share
+        return total if takes_nearest else total / weight
+
+
+def grown(area: torch.Tensor, radius: int) -> torch.Tensor:
+    """An area (H, W) bool with all that is within `radius` pixels of it, across or along."""
+    return F.max_pool2d(area[None, None].float(), 2 * radius + 1, 1, radius)[0, 0] > 0
