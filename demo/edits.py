@@ -20,7 +20,7 @@ from mg_diffusion.edits import SIDES, named_edit
 ACTIONS = {
     "repaint": ("the mask is painted anew from the references; what none gives is lent by the surroundings", "needed"),
     "recolor": ("other colors; every line, light and shade stay", "optional"),
-    "retexture": ("another texture, the same colors and shape", "optional"),
+    "retexture": ("another texture; colors, light and silhouettes stay", "optional"),
     "reshape": ("new content in the shape of the mask, or of the shape reference", "needed"),
     "remove": ("what is in the mask goes, its surroundings go on", "needed"),
     "variation": ("another picture of the same colors, texture and shape; of the whole picture", "unused"),
@@ -98,6 +98,7 @@ class Edit:
 
         def call(reference_image: dict[str, Any] | None, **options: Any) -> PIL.Image.Image:
             if self.action == "repaint":
+                options.pop("callback", None)
                 made = pipe(image=self.photo, mask_image=self.mask, reference_image=reference_image, **options).images
             else:
                 references = reference_image or {}

@@ -181,7 +181,8 @@ class Studio:
         references = self.read(given, loaded)
         call = edit.call_of(loaded.inpaint, set(references))
         arguments, job = self.arguments(references), Job(1, **watch)
-        image = self.run(call, arguments, settings, settings.seed, job, mask_feather=edit.feather)
+        options = {"mask_feather": edit.feather, "callback": job.after_share}
+        image = self.run(call, arguments, settings, settings.seed, job, **options)
         more = {"command": "demo.edit", "seed": settings.seed, "edit": edit.recipe(settings.keep)}
         path = self.save(image, edit.action, loaded, settings, references, **more, profile=edit.profile)
         return edit.before(image.size), path, edit.count_outside(image)

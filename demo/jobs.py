@@ -28,6 +28,12 @@ class Job:
         if self.is_stopped is not None and self.is_stopped():
             raise Stopped("Stopped.")
 
+    def after_share(self, share: float) -> None:
+        """As `callback` of an edit that samples nothing."""
+        self.check()
+        if self.report is not None:
+            self.report((self.done + share) / self.pictures, f"{share:.0%}")
+
     def after_step(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         """As `callback_on_step_end` of a pipeline."""
         self.check()

@@ -5,6 +5,8 @@ says of hue and chroma is carried up by `LocalModel`, so that every edge of the 
 the picture's own, moved by one rising curve toward that of the palette: what is lighter stays lighter, to the last hair.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import PIL.Image
 import torch
@@ -30,6 +32,7 @@ def recolored(
     mask: np.ndarray | None = None,
     turn: torch.Tensor | None = None,
     strength: float = 1.0,
+    step: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
     """The picture in the colors of a palette, (H, W, 3) of 8 bits.
 
@@ -39,10 +42,11 @@ def recolored(
         mask: (H, W) of 8 bits, 255 where the picture is recolored; where it is 0, not everywhere, no pixel differs.
         turn: (1, 3, 3) on the CPU, which color goes to which region (`random_turns`); by light if not given.
         strength: how far the colors move: 0 is the picture, 1 the palette, more goes beyond it.
+        step: called with the share that is done, in [0, 1]; what it raises stops the work.
     """
     if strength == 0:
         return image.copy()
-    small = _small_lab(image)
+    small = small_lab(image)
     area = torch.ones_like(small[:, :1]) if mask is None else _small_area(mask, small)
     palette = palette.to(small)
     wanted = _shades(small, palette, area) if _is_one_color(palette) else _laid(small, palette, area, turn)
@@ -51,13 +55,14 @@ def recolored(
     result = image.copy()
     for top in range(0, len(image), STRIP):
         rows = slice(top, top + STRIP)
-        lab = rgb_to_lab(_to_rgb(image[rows]))
+        lab = rgb_to_lab(to_rgb(image[rows]))
         lightness = torch.from_numpy(np.interp(lab[:, :1].numpy(), np.arange(101), curve)).to(lab)
         moved = torch.cat([lightness, 100 * model(lab / 100, top, len(image))], 1)
-        share = strength if mask is None else strength * _to_rgb(mask[rows, :, None])
+        share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
         made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share)))
         made = (made[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
         result[rows] = made if mask is None else np.where(mask[rows, :, None] > 0, made, image[rows])
+        step(min(1.0, (top + STRIP) / len(image)))
     return result
 
 
@@ -73,7 +78,7 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     """
     if not isinstance(color, str) or ":" in color:
         raise ValueError(f'A color to select is one "#rrggbb", got {color!r}.')
-    small = _small_lab(image)
+    small = small_lab(image)
     smooth = edge_preserving_smooth(small)
     wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
     distance = ((smooth - wanted) * torch.tensor([0.5, 1, 1]).view(1, 3, 1, 1)).square().sum(1, keepdim=True).sqrt()
@@ -88,7 +93,7 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     model = LocalModel(small / 100, share)
     mask = np.zeros(image.shape[:2], np.uint8)
     for top in range(0, len(image), STRIP):
-        found = model(rgb_to_lab(_to_rgb(image[top : top + STRIP])) / 100, top, len(image))[0, 0]
+        found = model(rgb_to_lab(to_rgb(image[top : top + STRIP])) / 100, top, len(image))[0, 0]
         mask[top : top + STRIP] = (255 * found.where(found > 0.05, 0).clamp(0, 1)).round()  # what is left of blur
     return mask
 
@@ -159,12 +164,12 @@ def _is_one_color(palette: torch.Tensor) -> bool:
     return (palette.amax(1) - palette.amin(1)).max() < 1e-3
 
 
-def _small_lab(image: np.ndarray) -> torch.Tensor:
-    """Lab (1, 3, h, w) of a picture of about SIDE x SIDE pixels, if it is larger."""
+def small_lab(image: np.ndarray, side: float = SIDE) -> torch.Tensor:
+    """Lab (1, 3, h, w) of a picture of about side x side pixels, if it is larger."""
     height, width = image.shape[:2]
-    factor = min(1.0, SIDE / (height * width) ** 0.5)
+    factor = min(1.0, side / (height * width) ** 0.5)
     size = (max(16, round(width * factor)), max(16, round(height * factor)))
-    return rgb_to_lab(_to_rgb(np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BOX))))
+    return rgb_to_lab(to_rgb(np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BOX))))
 
 
 def _small_area(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
@@ -173,7 +178,7 @@ def _small_area(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.array(shrunk))[None, None] / 255
 
 
-def _to_rgb(pixels: np.ndarray) -> torch.Tensor:
+def to_rgb(pixels: np.ndarray) -> torch.Tensor:
     """(H, W, C) of 8 bits to (1, C, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
 

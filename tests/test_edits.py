@@ -59,7 +59,7 @@ def test_retexture_moves_the_texture_and_keeps_colors_and_shape(pipe, photos):
     brick = reference("brick").resize((SIZE, SIZE), PIL.Image.Resampling.LANCZOS)
     texture, color, kept = [], [], []
     for name, photo in photos.items():
-        (made,) = edits.retexture(pipe, photo, brick, generator=seeded(), **QUICK)
+        (made,) = edits.retexture(pipe, photo, brick)
         before, after = (texture_distance(pixels(one), pixels(brick)) for one in (photo, made))
         texture.append(after / before)
         color.append(color_distance(pixels(made), pixels(photo)) < color_distance(pixels(made), pixels(brick)))
@@ -88,7 +88,7 @@ def test_remove_brings_the_masked_part_nearer_to_its_surroundings(pipe, photos):
     for photo in photos.values():
         marked = photo.copy()
         PIL.ImageDraw.Draw(marked).ellipse([22, 22, 42, 42], fill="#ff00ff")
-        (made,) = edits.remove(pipe, marked, mask, generator=seeded(), **QUICK)
+        (made,) = edits.remove(pipe, marked, mask, generator=seeded())
         assert unchanged_outside(marked, made, mask)
         near, inside = patch(photo, ring), np.asarray(mask) > 0
         before, after = (color_distance(patch(one, inside), near) for one in (marked, made))
@@ -106,7 +106,7 @@ def test_variation_is_another_picture_of_the_same_kind(pipe, photos):
 
 def test_outpaint_keeps_the_picture_and_goes_on_with_its_colors(pipe, photos):
     for name, photo in photos.items():
-        (made,) = edits.outpaint(pipe, photo, left=16, right=16, generator=seeded(), **QUICK)
+        (made,) = edits.outpaint(pipe, photo, left=16, right=16, generator=seeded())
         assert made.size == (SIZE + 32, SIZE)
         assert np.array_equal(pixels(made)[:, 16:-16], pixels(photo))
         added = np.concatenate([pixels(made)[:, :16], pixels(made)[:, -16:]], 1)
