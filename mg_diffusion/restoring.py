@@ -6,13 +6,22 @@ is. It begins from nothing at the first, noisiest step, and gives what is to be 
 learning: Zhang et al., DnCNN, arXiv 1608.03981; at half the size, told the level: FFDNet, arXiv 1710.04026).
 """
 
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .octaves import HAAR_CHANNELS, build_scheduler, condition, predict_cells, to_cells
+from .octaves import HAAR_CHANNELS, build_scheduler, condition, predict_cells, to_cells, to_picture
 
 
 FAULTY = -1.0  # in place of a sketch's strength
+HALF = 127.5  # of 255 are 1 in [-1, 1]
+MOST_NOISE = 60.0  # deviation, of 255
+MOST_BLUR = 1.5  # deviation in pixels
+TILE = 512  # side in pixels of what is computed at once
+OVERLAP = 64
 AVERAGES = 3  # channels of Haar cells; all others are details
 
 
@@ -36,3 +45,102 @@ def restored_cells(unet: torch.nn.Module, conditions: torch.Tensor, levels: torc
     nothing = conditions.new_zeros(len(conditions), HAAR_CHANNELS, *conditions.shape[2:])
     noisiest = torch.full((len(conditions),), len(build_scheduler().alphas_cumprod) - 1, device=conditions.device)
     return predict_cells(unet, nothing, noisiest, conditions, levels) + details_of(conditions)
+
+
+@torch.no_grad()
+def restore(
+    unet: torch.nn.Module,
+    image: np.ndarray,
+    noise_level: float | None = None,
+    blur: float = 0.0,
+    step: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """What a picture (H, W, 3) of 8 bits would be without noise, blur and the blocks of JPEG, of the same kind.
+
+    Args:
+        noise_level: deviation of the noise, of 255, at most `MOST_NOISE`; estimated if not given.
+        blur: deviation in pixels of what the picture was blurred by, at most `MOST_BLUR`.
+        step: called with the share that is done, in [0, 1]; what it raises stops the work.
+    """
+    noise_level = estimate_noise(image) if noise_level is None else noise_level
+
+    def restored(tile: torch.Tensor) -> torch.Tensor:
+        amount = torch.full((len(tile), 1, 1, 1), blur).to(tile)
+        conditions = faulty_condition(tile, amount)
+        return to_picture(restored_cells(unet, conditions, torch.full((len(tile),), noise_level / HALF).to(tile)))
+
+    return _by_tiles(unet, image, restored, 1, step)
+
+
+@torch.no_grad()
+def enlarge(
+    unet: torch.nn.Module, image: np.ndarray, step: Callable[[float], None] = lambda share: None
+) -> np.ndarray:
+    """A picture (2 H, 2 W, 3) of 8 bits of one of half the size."""
+
+    def enlarged(tile: torch.Tensor) -> torch.Tensor:
+        nothing = torch.zeros_like(tile[:, :1])
+        blank = F.interpolate(nothing, scale_factor=2)
+        conditions = condition(tile, blank, nothing, blank.expand(-1, 3, -1, -1), nothing)
+        return to_picture(restored_cells(unet, conditions, tile.new_zeros(len(tile))))
+
+    return _by_tiles(unet, image, enlarged, 2, step)
+
+
+def estimate_noise(image: np.ndarray) -> float:
+    """Deviation of the noise of a picture (H, W, 3) of 8 bits, of 255: the median of its finest diagonal details.
+
+    (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 1994.)
+    """
+    height, width = (side // 2 * 2 for side in image.shape[:2])
+    pixels = image[:height, :width].astype(np.float32)
+    diagonal = (pixels[::2, ::2] - pixels[1::2, ::2] - pixels[::2, 1::2] + pixels[1::2, 1::2]) / 2
+    levels = [float(np.median(np.abs(diagonal[..., channel]))) / 0.6745 for channel in range(3)]
+    return min(MOST_NOISE, float(np.mean(levels)))
+
+
+def _by_tiles(
+    unet: torch.nn.Module,
+    image: np.ndarray,
+    compute: Callable[[torch.Tensor], torch.Tensor],
+    factor: int,
+    step: Callable[[float], None],
+) -> np.ndarray:
+    """A picture of `factor` times the size, tile by tile; where tiles overlap one fades into the other."""
+    unit = 2 ** len(unet.config.block_out_channels)
+    height, width = image.shape[:2]
+    bottom, right = (max(-side % unit, unit - side) for side in (height, width))
+    padded = np.pad(
+        image, ((0, bottom), (0, right), (0, 0)), mode="symmetric" if min(height, width) >= unit else "edge"
+    )
+    tile = TILE // factor
+    rows, columns = (_starts(side, tile) for side in padded.shape[:2])
+    total = np.zeros((factor * padded.shape[0], factor * padded.shape[1], 3), np.float32)
+    weight = np.zeros((*total.shape[:2], 1), np.float32)
+    done = 0
+    for top, left in product(rows, columns):
+        part = padded[top : top + tile, left : left + tile]
+        pixels = torch.from_numpy(part.copy()).permute(2, 0, 1)[None].to(unet.device, unet.dtype) / HALF - 1
+        made = compute(pixels)[0].permute(1, 2, 0).float().cpu().numpy()
+        share = _ramp(made.shape[0])[:, None, None] * _ramp(made.shape[1])[None, :, None]
+        place = slice(factor * top, factor * (top + tile)), slice(factor * left, factor * (left + tile))
+        total[place] += share * made
+        weight[place] += share
+        done += 1
+        step(done / (len(rows) * len(columns)))
+    made = (total / weight)[: factor * height, : factor * width]
+    return ((made + 1) * HALF).round().clip(0, 255).astype(np.uint8)
+
+
+def _starts(side: int, tile: int) -> list[int]:
+    """Where tiles begin that cover a side, each overlapping the one before."""
+    if side <= tile:
+        return [0]
+    count = 1 + -(-(side - tile) // (tile - OVERLAP))
+    return [round(number * (side - tile) / (count - 1)) // 2 * 2 for number in range(count)]
+
+
+def _ramp(length: int) -> np.ndarray:
+    """Weights along a tile: they rise from its ends over what overlaps."""
+    places = np.minimum(np.arange(length), np.arange(length)[::-1]) + 1
+    return np.minimum(1, places / OVERLAP).astype(np.float32)

@@ -36,6 +36,8 @@ from .validation import labeled_grid, validation_loss
 
 
 SHEET = 8  # pictures of a validation sheet
+RESTORED_WEIGHT = 0.4  # of what is restored, over its level of noise and
+LEAST_LEVEL = 0.1
 
 
 class DetailObjective:
@@ -65,9 +67,12 @@ class DetailObjective:
         predicted = predict_cells(model, noisy, timesteps, conditions, batch["level"]).float() + details_of(conditions)
         hole = batch["hole"]
         error = (predicted - clean).square()
-        error[:, :AVERAGES] *= 1 + (DETAIL_GAIN**2 - 1) * is_direct.view(-1, 1, 1, 1)
+        as_pixels = DETAIL_GAIN**2 * torch.ones_like(error[:, :AVERAGES])
+        error[:, :AVERAGES] *= torch.where(is_direct.view(-1, 1, 1, 1), as_pixels, 1.0)
         error = (error * hole).mean((1, 2, 3)) / hole.mean((1, 2, 3))
-        return weight_of("sample", alpha_bar, self.snr_gamma).flatten() * error
+        weight = weight_of("sample", alpha_bar, self.snr_gamma).flatten()
+        # Decibels count alike at all levels of noise, not squared errors, which those of much noise would rule.
+        return torch.where(is_direct, RESTORED_WEIGHT / (LEAST_LEVEL + batch["level"]), weight) * error
 
     def training_loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
         generators, device = generators_of(batch), batch["image"].device

@@ -29,7 +29,7 @@ from .detail_pool import Rows
 from .dropout import random_mask
 
 
-SHARES = {"photo": 0.23, "covered": 0.15, "crossed": 0.12, "restored": 0.5}
+SHARES = {"photo": 0.18, "covered": 0.12, "crossed": 0.1, "restored": 0.6}
 QUILTED_SHARE = 0.12  # of photographs, whose canvas is then out of phase with them
 MATERIAL_SHARE = 0.7  # of other textures; the rest are those of photographs
 ABSENT_SHARE = {"canvas": 0.2, "sketch": 0.18}  # of photographs, of all
@@ -231,17 +231,17 @@ def with_faults(rng: np.random.Generator, image: torch.Tensor) -> tuple[torch.Te
     Noise is white, alike in all channels or, as that of film, mostly in lightness. Compression is not told: it shows.
     """
     kind, level, blur, faulty_image = rng.random(), 0.0, 0.0, image
-    if kind > 0.7:  # 30 %
+    if kind > 0.75:  # 25 %
         blur = rng.uniform(0.3, LARGEST_BLUR)
         faulty_image = gaussian_blur(image[None], blur)[0]
-    if kind < 0.5 or kind > 0.85:  # 65 %
-        level = LARGEST_LEVEL * rng.random() ** (1 if blur == 0 else 3)
+    if kind < 0.48 or kind > 0.87:  # 61 %
+        level = LARGEST_LEVEL * rng.random() ** (1.3 if blur == 0 else 3)
         own, shared = (torch.from_numpy(rng.standard_normal((c, *image.shape[1:]))).float() for c in (3, 1))
         gray = 0.9 if rng.random() < 0.2 else 0.0  # of the deviation
         faulty_image = faulty_image + level * (gray * shared + (1 - gray**2) ** 0.5 * own)
         if rng.random() < 0.3:  # as files have it
             faulty_image = faulty_image.clamp(-1, 1)
-    if 0.5 <= kind <= 0.66:  # the rest of those without blur or noise is left as it is
+    if 0.48 <= kind <= 0.72:  # 24 %; the rest of those without blur or noise is left as it is
         faulty_image = _compressed(image, int(rng.integers(10, 90)))
     return faulty_image, level, blur
 
