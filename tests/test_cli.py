@@ -351,7 +351,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["encode", "{photo}", "-g", "color", "-o", "{tmp}/a.png"], "must be a .safetensors file"),
         (["encode", "{folder}/nosuch.png", "-g", "color", "-o", "{tmp}/a.safetensors"], "There is no picture at"),
         (["encode", "{notes}", "-g", "color", "-o", "{tmp}/a.safetensors"], "cannot be read as a picture"),
-        ([], "required: generate | edit | recolor | retexture | reshape"),
+        ([], "required: generate | edit | recolor | retexture | remove"),
     ],
 )
 def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys, flags, message):

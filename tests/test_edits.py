@@ -138,24 +138,32 @@ def test_what_no_edit_can_do_is_refused(pipe, photos, call, message):
     ("command", "flags"),
     [
         ("retexture", ["--texture", "photo.png,weight=2"]),
-        ("reshape", ["--mask", "mask.png", "--color", "#cc2222"]),
-        ("reshape", ["--mask", "mask.png", "--texture", "photo.png", "--shape", "photo.png"]),
+        ("reshape", ["--mask", "mask.png", "--color", "#cc2222", "--steps", "2"]),
+        ("reshape", ["--mask", "mask.png", "--texture", "photo.png", "--shape", "photo.png", "--steps", "2"]),
         ("remove", ["--mask", "mask.png"]),
-        ("variation", ["--scale", "color=0.5"]),
+        ("remove", ["--mask", "mask.png", "--crop", "20", "--seed", "3"]),
+        ("variation", ["--scale", "color=0.5", "--steps", "2"]),
         ("outpaint", ["--left", "8", "--bottom", "4"]),
+        ("denoise", ["--noise-level", "10", "--strength", "0.5"]),
+        ("enhance", ["--color", "#cc2222,#ddeeff"]),
+        ("enlarge", ["--factor", "4", "--texture", "photo.png"]),
     ],
 )
 def test_every_edit_has_a_command(model, photos, tmp_path, monkeypatch, capsys, command, flags):
     monkeypatch.chdir(tmp_path)
     photos["cat"].save("photo.png")
     disc().save("mask.png")
-    assert main([command, "photo.png", *flags, "--model", str(model), "--steps", "2", "-o", "out.png"]) == 0
+    tiny = [] if command in ("denoise", "enhance", "enlarge") else ["--model", str(model)]  # has no detail network
+    assert main([command, "photo.png", *flags, *tiny, "-o", "out.png"]) == 0
     recipe = read_recipe("out.png")
     assert recipe["command"] == command and recipe["image"]["file"] == "photo.png"
     if "--mask" in flags:
         assert "pixels outside the mask that differ: 0" in capsys.readouterr().out
     if command == "outpaint":
         assert recipe["left"] == 8 and PIL.Image.open("out.png").size == (SIZE + 8, SIZE + 4)
+    if command == "enlarge":
+        assert recipe["factor"] == 4 and PIL.Image.open("out.png").size == (4 * SIZE, 4 * SIZE)
+    assert "num_inference_steps" not in recipe or command in ("reshape", "variation")
 
 
 @pytest.mark.parametrize(

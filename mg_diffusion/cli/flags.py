@@ -36,28 +36,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add_one_for_each(group, "--scale", purpose)
 
 
-def add_recolor_flags(parser: argparse.ArgumentParser) -> None:
-    """Of an edit that paints nothing: the reference, what is recolored, and how far."""
-    # What the other commands have: nothing of the kind; strengths are those of references that are given.
-    parser.set_defaults(schedule=[], guidance=[], feature_guidance=[], context_scale=0)
-    parser.set_defaults(**{f"{kind}{name}": None for name in GRANULARITIES for kind in ("", "negative_")})
-    help = (
-        "picture or card that lends its palette, or hex colors with weights in quotes: a single one gives its shades"
-    )
-    parser.add_argument("--color", action="append", metavar="PICTURE_OR_PALETTE", required=True, help=help)
-    parser.add_argument("--mask", metavar="PICTURE", help="of the same size; white is recolored")
-    _add_feather_flag(parser)
-    parser.add_argument("--select", metavar="#RRGGBB", help="recolor only what has about this color")
-    help = "of --select, Delta-E with lightness counted half; default: 20"
-    parser.add_argument("--tolerance", type=number, metavar="X", help=help)
-    add_one_for_each(parser, "--scale", "color=X: how far colors move; 0 is off, 1 (default) all the way")
-    _add_assignment_flag(parser, "the picture")
-    parser.add_argument("--seed", type=whole(0), default=0, help="of --assignment free; default: 0")
-    _add_output_flags(parser)
-    add_loading_flags(parser)
-
-
-def _add_assignment_flag(group: Any, where: str = "the shape reference") -> None:
+def add_assignment_flag(group: Any, where: str = "the shape reference") -> None:
     purpose = f"of colors to regions: light (default) keeps dark what is dark in {where}, free is up to the seed"
     group.add_argument("--assignment", choices=("light", "free"), help=purpose)
 
@@ -86,10 +65,10 @@ def add_picture_flags(
     group = parser.add_argument_group("text and output")
     group.add_argument("--prompt", help="what is to be seen")
     group.add_argument("--negative-prompt", help="what to steer away from")
-    _add_output_flags(group)
+    add_output_flags(group)
 
 
-def _add_output_flags(group: Any) -> None:
+def add_output_flags(group: Any) -> None:
     group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
     group.add_argument("-o", "--output", required=True, metavar="FILE.png", help="holds its recipe as metadata")
 
@@ -135,7 +114,7 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
     add_one_for_each(group, "--schedule", purpose, schedule_of_one, "NAME=START:END|X,Y,...")
     purpose = "how coarse textures are laid: 1 (default) keeps their size relative to the frame, 2 is twice as coarse"
     group.add_argument("--texture-scale", type=number, metavar="X", help=purpose)
-    _add_assignment_flag(group)
+    add_assignment_flag(group)
     group = parser.add_argument_group("feature guidance (training-free; works without an adapter and along with one)")
     purpose = "how far each step goes toward the features of that reference; 0 is off, 1 a good start"
     add_one_for_each(group, "--feature-guidance", purpose)
@@ -162,12 +141,12 @@ def add_edit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strength", type=number, metavar="X", help="1 (default) forgets what was under the mask")
     purpose = "compute only the mask and so much around it"
     parser.add_argument("--padding-mask-crop", type=whole(0), metavar="PIXELS", help=purpose)
-    _add_feather_flag(parser)
+    add_feather_flag(parser)
     purpose = "how much the surroundings lend what no reference gives: 1 (default), 0 is off"
     parser.add_argument("--context-scale", type=number, metavar="X", help=purpose)
 
 
-def _add_feather_flag(parser: argparse.ArgumentParser) -> None:
+def add_feather_flag(parser: argparse.ArgumentParser) -> None:
     purpose = "soft edge, inside the mask"
     parser.add_argument("--feather", dest="mask_feather", type=whole(0), metavar="PIXELS", help=purpose)
 

@@ -14,6 +14,7 @@ import torch
 
 from .. import edits
 from ..attribution import draw_attribution
+from ..granularities import GRANULARITIES
 from ..loading import load_pipeline, model_name
 from ..recipe import describe_file, prepare_output, save_png
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
@@ -61,12 +62,15 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {name: parameters[name].default if value is None else value for name, value in given.items()}
 
 
-def recolor_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """The flags that `edits.recolor` knows; it samples nothing."""
-    if options.select is None and options.tolerance is not None:
+def native_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given of those that an edit that paints nothing knows under its own names."""
+    if getattr(options, "select", None) is None and getattr(options, "tolerance", None) is not None:
         raise ValueError("--tolerance is that of --select: give both, or neither.")
-    selected = {name: getattr(options, name) for name in ("select", "tolerance") if getattr(options, name) is not None}
-    return {"assignment": options.assignment or "light", "mask_feather": options.mask_feather or 0, **selected}
+    given = {
+        name: getattr(options, name, None) for name in inspect.signature(getattr(edits, options.command)).parameters
+    }
+    elsewhere = {"image", *edits.SIDES, *GRANULARITIES}
+    return {name: value for name, value in given.items() if value is not None and name not in elsewhere}
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -144,7 +148,7 @@ def _run(
     Args:
         make: called with what the flags say beside pictures and references.
     """
-    settings = recolor_settings(options) if options.command == "recolor" else pipeline_settings(pipe, options)
+    settings = native_settings(options) if options.command in edits.NATIVE else pipeline_settings(pipe, options)
     scales = {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
     steering = {
         "granularity_schedule": dict(options.schedule),

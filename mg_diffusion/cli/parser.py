@@ -9,15 +9,13 @@ from ..data.flags import add_bazaar_flags, add_check_flags
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import add_bench_flags
 from . import commands, flags, generation
+from .native_flags import PURPOSES, add_native_flags
 
 
-# The edits that have a name: what they do, the flags they need, those they may have.
+# The edits that have a name and are painted: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
-    "retexture": ("another texture, the same colors and shape", ("texture",), ("mask",)),
     "reshape": ("new content in the mask, in its shape or that of a reference", ("mask",), GRANULARITIES),
-    "remove": ("what is in the mask goes, its surroundings go on", ("mask",), ()),
     "variation": ("another picture of the same colors, texture and shape", (), ()),
-    "outpaint": ("a larger picture around the picture", (), flags.SIDES),
 }
 
 
@@ -33,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    names = ("generate", "edit", "recolor", *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
+    names = ("generate", "edit", *PURPOSES, *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
     group = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
     _add_picture_commands(group)
 
@@ -71,9 +69,10 @@ def _add_picture_commands(group: Any) -> None:
     flags.add_report_flags(one)
     flags.add_model_flags(one)
 
-    one = _add(group, "recolor", "other colors, at the picture's own resolution; all else stays", generation.edit)
-    one.add_argument("image", metavar="PICTURE", help="outside the mask no pixel changes")
-    flags.add_recolor_flags(one)
+    for name, purpose in PURPOSES.items():
+        one = _add(group, name, purpose, generation.edit)
+        one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside a mask no pixel changes")
+        add_native_flags(one, name)
 
     for name, (purpose, needed, allowed) in NAMED_EDITS.items():
         one = _add(group, name, purpose, generation.edit)

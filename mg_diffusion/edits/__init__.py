@@ -14,6 +14,20 @@ Every one returns a list of PIL images in which no pixel outside the mask differ
 from .named import NATIVE, named_edit
 from .native import SIDES, outpaint, recolor, remove, retexture
 from .painted import reshape, variation
+from .restored import denoise, enhance, enlarge
 
 
-__all__ = ["NATIVE", "SIDES", "named_edit", "outpaint", "recolor", "remove", "reshape", "retexture", "variation"]
+__all__ = [
+    "NATIVE",
+    "SIDES",
+    "denoise",
+    "enhance",
+    "enlarge",
+    "named_edit",
+    "outpaint",
+    "recolor",
+    "remove",
+    "reshape",
+    "retexture",
+    "variation",
+]

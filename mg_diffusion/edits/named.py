@@ -4,17 +4,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import native, painted
+from ..granularities import GRANULARITIES
+from . import native, painted, restored
 from .inputs import Picture, Pictures
 
 
-NATIVE = ("recolor", "retexture", "remove", "outpaint")  # these paint nothing: no option of sampling means anything
-OF_MASKS = (
-    "strength",
-    "padding_mask_crop",
-    "mask_feather",
-    "context_scale",
-)  # options without meaning for a whole picture
+RESTORING = ("denoise", "enhance", "enlarge")
+NATIVE = ("recolor", "retexture", "remove", "outpaint", *RESTORING)  # paint nothing: options of sampling say nothing
+OF_MASKS = ("strength", "padding_mask_crop", "mask_feather", "context_scale")  # say nothing of a whole picture
 
 
 def named_edit(
@@ -33,15 +30,12 @@ def named_edit(
         callback: of those in `NATIVE`; the others take `callback_on_step_end`.
     """
     if name in NATIVE:
-        edit = getattr(native, name)
-        options = {key: value for key, value in options.items() if key in inspect.signature(edit).parameters}
-        given = {
-            "recolor": lambda: (references["color"], mask),
-            "retexture": lambda: (references["texture"], mask),
-            "remove": lambda: (mask,),
-            "outpaint": lambda: added,
-        }[name]()
-        return edit(pipe, image, *given, **options, callback=callback)
+        edit = getattr(restored if name in RESTORING else native, name)
+        offered = {granularity: references.get(granularity) for granularity in GRANULARITIES}
+        offered |= dict(zip(native.SIDES, added, strict=True)) | {"mask_image": mask, "callback": callback} | options
+        return edit(
+            pipe, image, **{key: value for key, value in offered.items() if key in inspect.signature(edit).parameters}
+        )
     if name == "reshape":
         return painted.reshape(pipe, image, mask, **references, **options)
     return painted.variation(pipe, image, **{key: value for key, value in options.items() if key not in OF_MASKS})

@@ -1,0 +1,171 @@
+"""Edits of whole photographs by the detail network: less noise, sharper, larger.
+
+All take a `callback`, called with the share that is done, in [0, 1]; what it raises stops the work.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from .inputs import Picture, Pictures, check_side, check_strength, copies, generators_of, opened
+from .native import recolor, retexture
+from .progress import progress
+
+
+Callback = Callable[[float], None] | None
+FACTORS = (2, 4)  # by which pictures are enlarged
+MOST_ENLARGED = 64_000_000  # pixels of a result
+SHARPER = 0.8  # deviation in pixels of the blur that `enhance` takes away at full strength
+TONE = 0.6  # how far `enhance` goes toward the colors of a reference
+
+
+def denoise(
+    pipe: Any,
+    image: Picture,
+    *,
+    strength: float = 1.0,
+    noise_level: float | None = None,
+    num_images_per_prompt: int = 1,
+    generator: Any = None,
+    callback: Callback = None,
+) -> Pictures:
+    """The picture without noise and without the blocks of JPEG, at its own size.
+
+    Args:
+        pipe: a pipeline with a detail network (`mg_detail`); nothing else of it is used.
+        strength: how much of what was found goes; 0 is the picture, bit for bit.
+        noise_level: deviation of the noise, of 255; estimated if not given. 0 takes only the blocks of JPEG away.
+        generator: not needed, nothing is drawn; taken so that all edits are called alike.
+
+    Raises:
+        ValueError: for anything out of range, or a pipeline without a detail network.
+    """
+    from ..restoring import MOST_NOISE
+
+    image, unet = opened(image), _detail_of(pipe, "denoise")
+    check_side(image, "denoise")
+    check_strength(strength, "`strength`")
+    if noise_level is not None:
+        check_strength(noise_level, "`noise_level`", MOST_NOISE)
+    generators_of(num_images_per_prompt, generator)
+    made = _restored(pipe, unet, image, noise_level, 0.0, strength, callback)
+    return copies(made, num_images_per_prompt)
+
+
+def enhance(
+    pipe: Any,
+    image: Picture,
+    color: Any = None,
+    *,
+    strength: float = 1.0,
+    noise_level: float | None = None,
+    num_images_per_prompt: int = 1,
+    generator: Any = None,
+    callback: Callback = None,
+) -> Pictures:
+    """The picture without noise, sharper, and toned toward a color reference if there is one.
+
+    Args:
+        pipe: a pipeline with a detail network (`mg_detail`) and, for a color reference, an `MGEncoder`.
+        color: a color reference; colors go 0.6 of the way that `recolor` goes.
+        strength: of all of it; 0 is the picture, bit for bit.
+        noise_level: as of `denoise`.
+        generator: not needed, nothing is drawn; taken so that all edits are called alike.
+
+    Raises:
+        ValueError: for anything out of range, or a pipeline without a detail network.
+    """
+    from ..restoring import MOST_NOISE
+
+    image, unet = opened(image), _detail_of(pipe, "enhance")
+    check_side(image, "enhance")
+    check_strength(strength, "`strength`")
+    if noise_level is not None:
+        check_strength(noise_level, "`noise_level`", MOST_NOISE)
+    generators_of(num_images_per_prompt, generator)
+    if color is not None:
+        (image,) = recolor(pipe, image, color, granularity_scale=TONE * strength)
+    made = _restored(pipe, unet, image, noise_level, SHARPER * strength, min(1.0, 2 * strength), callback)
+    return copies(made, num_images_per_prompt)
+
+
+def enlarge(
+    pipe: Any,
+    image: Picture,
+    factor: int = 2,
+    texture: Any = None,
+    *,
+    strength: float = 1.0,
+    texture_scale: float = 1.0,
+    granularity_scale: Any = 0.5,
+    num_images_per_prompt: int = 1,
+    generator: Any = None,
+    callback: Callback = None,
+) -> Pictures:
+    """The picture at 2 or 4 times its size, its edges sharp.
+
+    Args:
+        pipe: a pipeline with a detail network (`mg_detail`) and, for a texture reference, an `MGEncoder`.
+        factor: 2 or 4.
+        texture: a texture reference that lends what no smaller picture has, as `retexture` does.
+        strength: 0 is bicubic interpolation, 1 the network.
+        texture_scale, granularity_scale: of the texture reference.
+        generator: not needed, nothing is drawn; taken so that all edits are called alike.
+
+    Raises:
+        ValueError: for anything out of range, a result beyond memory, or a pipeline without a detail network.
+    """
+    from .. import restoring
+
+    image, unet = opened(image), _detail_of(pipe, "enlarge")
+    check_side(image, "enlarge")
+    check_strength(strength, "`strength`")
+    if isinstance(factor, bool) or factor not in FACTORS:
+        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
+    size = (factor * image.width, factor * image.height)
+    if size[0] * size[1] > MOST_ENLARGED:
+        raise ValueError(
+            f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
+            f"memory with what they need. Enlarge by less, or crop the picture."
+        )
+    generators_of(num_images_per_prompt, generator)
+    octaves, pixels = factor.bit_length() - 1, np.asarray(image)
+    with progress(pipe, octaves if strength else 1, callback) as step:
+        for _ in range(octaves if strength else 0):
+            pixels = restoring.enlarge(unet, pixels, step)
+    enlarged = PIL.Image.fromarray(pixels)
+    if strength < 1:
+        plain = image.resize(size, PIL.Image.Resampling.BICUBIC)
+        enlarged = PIL.Image.blend(plain, enlarged, strength) if strength else plain
+    if texture is not None:
+        options = {"texture_scale": texture_scale, "granularity_scale": granularity_scale}
+        (enlarged,) = retexture(pipe, enlarged, texture, **options)
+    return copies(enlarged, num_images_per_prompt)
+
+
+def _restored(
+    pipe: Any,
+    unet: Any,
+    image: PIL.Image.Image,
+    noise_level: float | None,
+    blur: float,
+    strength: float,
+    callback: Callback,
+) -> PIL.Image.Image:
+    from ..restoring import restore
+
+    if strength == 0:
+        return image
+    with progress(pipe, 1, callback) as step:
+        made = PIL.Image.fromarray(restore(unet, np.asarray(image), noise_level, blur, step))
+    return made if strength == 1 else PIL.Image.blend(image, made, strength)
+
+
+def _detail_of(pipe: Any, name: str) -> Any:
+    if getattr(pipe, "mg_detail", None) is None:
+        raise ValueError(
+            f"`{name}` needs a detail network; this pipeline has no `mg_detail`. The model that comes with the package has."
+        )
+    return pipe.mg_detail

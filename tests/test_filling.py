@@ -1,0 +1,165 @@
+"""Holes that are filled with what surrounds them, at the picture's own resolution."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from demo.references import reference
+from mg_diffusion import edits
+from mg_diffusion.evaluation.metrics import texture_distance
+from mg_diffusion.filling import _spread, fill
+from mg_diffusion.patches import PatchLevel
+
+
+SIDE = 96
+
+
+def photo(name: str, side: int = SIDE) -> np.ndarray:
+    return np.asarray(reference(name).convert("RGB").resize((side, side), PIL.Image.Resampling.LANCZOS))
+
+
+def box(side: int = SIDE, size: int = 32) -> np.ndarray:
+    mask = np.zeros((side, side), bool)
+    first = (side - size) // 2
+    mask[first : first + size, first : first + size] = True
+    return mask
+
+
+@pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
+def test_nothing_outside_differs_and_nothing_under_the_mask_is_read(name):
+    picture, mask = photo(name), box()
+    hidden = picture.copy()
+    hidden[mask] = 77
+    filled, same = fill(picture, mask), fill(hidden, mask)
+    assert np.array_equal(filled[~mask], picture[~mask]) and np.array_equal(filled, same)
+
+
+def test_texture_goes_on():
+    brick, mask = photo("brick", 128), box(128, 48)
+    truth, made = brick[mask].reshape(48, 48, 3), fill(brick, mask)[mask].reshape(48, 48, 3)
+    flat = np.full_like(truth, brick[~mask].mean().round())
+    near, far = (texture_distance(one / 255, truth / 255) for one in (made, flat))
+    assert near < 0.25 * far
+    assert (
+        0.6
+        < np.abs(np.diff(made.astype(float), axis=0)).mean() / np.abs(np.diff(truth.astype(float), axis=0)).mean()
+        < 1.4
+    )
+
+
+def test_a_clear_sky_goes_on_without_a_seam_or_a_tint():
+    gradient = np.linspace(90, 210, SIDE)[:, None, None] + np.array([-40, 0, 30])
+    noise = np.random.default_rng(0).normal(0, 1.5, (SIDE, SIDE, 3))
+    sky, mask = (gradient + noise).round().clip(0, 255).astype(np.uint8), box()
+    error = fill(sky, mask)[mask].astype(float) - sky[mask]
+    assert np.abs(error.mean(0)).max() < 1.5 and np.sqrt((error**2).mean()) < 6
+
+
+def test_an_edge_goes_on_through_the_hole():
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture[:, SIDE // 2 :] = 220
+    mask = box(size=24)
+    made = fill(picture, mask)
+    assert (np.abs(made.astype(int) - picture) > 40)[mask].mean() < 0.06
+
+
+def test_a_seed_is_a_filling_and_strokes_at_the_border_are_filled():
+    picture, mask = photo("cat"), np.zeros((SIDE, SIDE), bool)
+    mask[:6], mask[40:46], mask[:, -3:] = True, True, True
+    first, again = fill(picture, mask, seed=1), fill(picture, mask, seed=1)
+    assert np.array_equal(first, again)
+    assert np.abs(first[mask].astype(float) - picture[mask]).mean() < 30
+
+
+@pytest.mark.parametrize("size", [(17, 40), (40, 17), (33, 97)])
+def test_sides_of_any_length(size):
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    mask = np.zeros(size, bool)
+    mask[4:9, 5:12] = True
+    made = fill(picture, mask)
+    assert made.shape == picture.shape and np.array_equal(made[~mask], picture[~mask])
+
+
+def test_what_is_far_from_the_mask_is_not_read():
+    picture, mask = photo("coffee", 256), np.zeros((256, 256), bool)
+    mask[20:30, 20:30] = True
+    other = picture.copy()
+    other[128:] = 0
+    assert np.array_equal(fill(picture, mask)[:100], fill(other, mask)[:100])
+    assert not np.array_equal(fill(picture, mask, margin=8), fill(picture, mask))
+
+
+def test_what_cannot_be_filled_is_refused():
+    with pytest.raises(ValueError, match="empty: there is nothing to fill"):
+        fill(photo("cat"), np.zeros((SIDE, SIDE), bool))
+    mask = np.ones((SIDE, SIDE), bool)
+    mask[:3] = False
+    with pytest.raises(ValueError, match="too little of the picture is left.*Make the mask smaller"):
+        fill(photo("cat"), mask)
+
+
+def test_progress_rises_to_1_and_what_it_raises_stops_the_work():
+    shares = []
+    fill(photo("cat"), box(), step=shares.append)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1)
+
+    def stop(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(photo("cat"), box(), step=stop)
+
+
+def test_search_only_comes_nearer():
+    torch.manual_seed(0)
+    hole = torch.zeros(40, 40, dtype=torch.bool)
+    hole[15:25, 15:25] = True
+    level, generator = PatchLevel(torch.rand(40, 40, 3), hole), torch.Generator().manual_seed(0)
+    level.found = level.is_source.nonzero()[:1, 0].repeat(len(level.targets))
+    level.search(generator, 0)
+    before = level.errors.clone()
+    level.search(generator, 40)
+    assert (level.errors <= before + 1e-5).all() and level.errors.mean() < 0.98 * before.mean()
+    assert level.is_source[level.found].all()
+
+
+def test_what_is_known_is_spread_smoothly():
+    values, weight = torch.zeros(1, 1, 9, 13), torch.zeros(1, 1, 9, 13)
+    values[..., 0], weight[..., 0] = 1.0, 1.0
+    values[..., -1], weight[..., -1] = 3.0, 1.0
+    spread = _spread(values, weight)
+    assert torch.equal(spread[..., 0], values[..., 0]) and torch.equal(spread[..., -1], values[..., -1])
+    assert 1 <= spread.min() and spread.max() <= 3 and (spread[0, 0, 4].diff() > -0.2).all()
+
+
+# -- remove and outpaint ------------------------------------------------------------------------------------------------
+def test_each_picture_has_its_own_generator(shipped):
+    picture, mask = PIL.Image.fromarray(photo("cat")), PIL.Image.fromarray(box().astype(np.uint8) * 255)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    both = edits.remove(shipped, picture, mask, num_images_per_prompt=2, generator=generators)
+    (second,) = edits.remove(shipped, picture, mask, generator=torch.Generator().manual_seed(4))
+    assert np.array_equal(both[1], second) and not np.array_equal(both[0], both[1])
+
+
+def test_a_callback_hears_of_all_pictures(shipped):
+    picture, mask = PIL.Image.fromarray(photo("cat")), PIL.Image.fromarray(box().astype(np.uint8) * 255)
+    shares = []
+    edits.remove(shipped, picture, mask, num_images_per_prompt=2, callback=shares.append)
+    assert shares == sorted(shares) and shares[-1] == pytest.approx(1) and any(0.4 < one < 0.6 for one in shares)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding_mask_crop": -1}, "`padding_mask_crop` is a number of pixels, an integer of at least 0; got -1"),
+        ({"padding_mask_crop": 2.0}, "`padding_mask_crop` is a number of pixels"),
+        ({"padding_mask_crop": 1}, "too little of the picture is left"),
+        ({"num_images_per_prompt": 0}, "must be an integer of at least 1, got 0"),
+        ({"generator": 7}, "must be a `torch.Generator"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(shipped, options, message):
+    picture, mask = PIL.Image.fromarray(photo("cat")), PIL.Image.fromarray(box().astype(np.uint8) * 255)
+    with pytest.raises(ValueError, match=message):
+        edits.remove(shipped, picture, mask, **options)

@@ -1,0 +1,201 @@
+"""Less noise, sharper, larger: what the shipped detail network restores, at any size."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from demo.references import reference
+from mg_diffusion import MGPipeline, edits
+from mg_diffusion.loading import load_pipeline
+from mg_diffusion.octaves import build_detail_unet, to_cells
+from mg_diffusion.restoring import (
+    OVERLAP,
+    TILE,
+    _starts,
+    details_of,
+    enlarge,
+    estimate_noise,
+    faulty_condition,
+    restore,
+    restored_cells,
+)
+
+
+PHOTOS = ("coffee", "cat", "rocket", "astronaut")
+
+
+@pytest.fixture(scope="module")
+def pipe(repository):
+    pipeline = load_pipeline(MGPipeline, str(repository / "hub_cards" / "mg-bazaar"))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def unet(pipe):
+    return pipe.mg_detail.float()
+
+
+def photo(name: str, side: int = 256) -> np.ndarray:
+    return np.asarray(reference(name).convert("RGB").resize((side, side), PIL.Image.Resampling.LANCZOS))
+
+
+def noisy(picture: np.ndarray, level: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, level, picture.shape)
+    return (picture + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def decibels(picture: np.ndarray, truth: np.ndarray) -> float:
+    return -10 * np.log10(((picture.astype(float) - truth) ** 2).mean() / 255**2)
+
+
+@pytest.mark.parametrize(("level", "gain"), [(15, 4), (25, 6), (50, 8)])
+def test_noise_goes_whether_its_level_is_told_or_estimated(unet, level, gain):
+    for told in (level, None):
+        gains = []
+        for name in PHOTOS:
+            truth = photo(name)
+            given = noisy(truth, level)
+            gains.append(decibels(restore(unet, given, told), truth) - decibels(given, truth))
+        assert np.mean(gains) > gain
+
+
+def test_blocks_of_jpeg_go(unet):
+    gains = []
+    for name in PHOTOS:
+        truth, file = photo(name), io.BytesIO()
+        PIL.Image.fromarray(truth).save(file, "JPEG", quality=15)
+        given = np.asarray(PIL.Image.open(file))
+        gains.append(decibels(restore(unet, given, 0), truth) - decibels(given, truth))
+    assert np.mean(gains) > 0.2 and min(gains) > 0
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_enlarged_is_nearer_to_the_truth_and_as_sharp(pipe, factor):
+    gains, sharper = [], []
+    for name in PHOTOS:
+        truth = PIL.Image.fromarray(photo(name))
+        small = truth.resize((256 // factor,) * 2, PIL.Image.Resampling.BICUBIC)
+        bicubic = np.asarray(small.resize((256, 256), PIL.Image.Resampling.BICUBIC))
+        (made,) = edits.enlarge(pipe, small, factor)
+        gains.append(decibels(np.asarray(made), truth) - decibels(bicubic, truth))
+        steps = [np.abs(np.diff(np.asarray(one, float), axis=0)).mean() for one in (bicubic, made, truth)]
+        sharper.append(abs(steps[1] - steps[2]) < abs(steps[0] - steps[2]))
+    assert np.mean(gains) > 0.4 and all(sharper)
+
+
+def test_a_clean_picture_stays_nearly_what_it_is(unet):
+    assert np.mean([decibels(restore(unet, photo(name), 0), photo(name)) for name in PHOTOS]) > 33
+
+
+@pytest.mark.parametrize("level", [0, 5, 20, 50])
+def test_noise_is_estimated(level):
+    flat = np.full((128, 128, 3), 128.0)
+    assert estimate_noise(noisy(flat, level)) == pytest.approx(level, abs=1)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 65), (300, 40), (TILE + 1, 24)])
+def test_any_size(unet, size):
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    assert restore(unet, picture).shape == picture.shape
+    assert enlarge(unet, picture).shape == (2 * size[0], 2 * size[1], 3)
+
+
+def test_tiles_cover_a_side_and_overlap():
+    for side in (TILE - 1, TILE, TILE + 1, 3 * TILE, 4001):
+        starts = _starts(side, TILE)
+        assert starts[0] == 0 and starts[-1] + TILE >= side // 2 * 2
+        assert all(0 < after - before <= TILE - OVERLAP + 2 for before, after in zip(starts, starts[1:], strict=False))
+
+
+def test_no_seam_shows_where_tiles_meet(unet):
+    picture = noisy(photo("coffee", TILE + 200), 20)
+    restored = restore(unet, picture, 20).astype(float)
+    steps = np.abs(np.diff(restored, axis=1)).mean((0, 2))
+    places = [start + offset for start in _starts(TILE + 200, TILE) for offset in (0, OVERLAP, TILE - OVERLAP)]
+    assert max(steps[place] for place in places if 0 < place < len(steps)) < 2 * np.median(steps)
+
+
+def test_a_network_that_adds_nothing_leaves_the_picture():
+    unet = build_detail_unet((16, 32)).eval()
+    picture = torch.rand(2, 3, 16, 24) * 2 - 1
+    conditions = faulty_condition(picture, torch.zeros(2, 1, 1, 1))
+    torch.testing.assert_close(restored_cells(unet, conditions, torch.zeros(2)), to_cells(picture))
+    assert not details_of(torch.cat([conditions[:, :20], conditions[:, 20:21].abs(), conditions[:, 21:]], 1)).any()
+    given = photo("cat", 64)
+    assert np.array_equal(restore(unet, given, 10.0), given)
+
+
+# -- as edits -------------------------------------------------------------------------------------------------------------
+def test_strength_0_is_the_picture_and_half_is_between(pipe):
+    given = PIL.Image.fromarray(noisy(photo("cat", 128), 25))
+    for edit in (edits.denoise, edits.enhance):
+        none, half, whole = (np.asarray(edit(pipe, given, strength=share)[0], float) for share in (0.0, 0.5, 1.0))
+        assert np.array_equal(none, np.asarray(given))
+        first, second = (np.abs(one - np.asarray(given)).mean() for one in (half, whole))
+        assert 0 < first < second
+    (plain,) = edits.enlarge(pipe, given, strength=0.0)
+    assert np.array_equal(plain, given.resize((256, 256), PIL.Image.Resampling.BICUBIC))
+
+
+def test_enhance_sharpens_and_tones(pipe):
+    truth = PIL.Image.fromarray(photo("astronaut", 192))
+    soft = truth.resize((96, 96), PIL.Image.Resampling.LANCZOS).resize((192, 192), PIL.Image.Resampling.BICUBIC)
+    (made,) = edits.enhance(pipe, soft)
+    steps = [np.abs(np.diff(np.asarray(one, float), axis=0)).mean() for one in (soft, made)]
+    assert steps[1] > 1.05 * steps[0]
+    (toned,) = edits.enhance(pipe, soft, ["#204080", "#88aaff"])
+    before, after = (np.asarray(one, float).mean((0, 1)) for one in (made, toned))
+    assert after[2] - after[0] > before[2] - before[0] + 10
+
+
+def test_a_texture_reference_gives_the_larger_picture_grain(pipe):
+    small = PIL.Image.fromarray(photo("rocket", 96))
+    (plain,), (grained,) = (edits.enlarge(pipe, small, 2, texture) for texture in (None, reference("gravel")))
+    steps = [np.abs(np.diff(np.asarray(one, float), axis=0)).mean() for one in (plain, grained)]
+    assert grained.size == (192, 192) and steps[1] > 1.2 * steps[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda pipe, image: edits.denoise(pipe, image, strength=1.5),
+            "`strength` must be a number from 0 .off. to 1",
+        ),
+        (lambda pipe, image: edits.denoise(pipe, image, noise_level=-1), "`noise_level` must be a number from 0"),
+        (lambda pipe, image: edits.enhance(pipe, image, noise_level=300), "from 0 .off. to 60, got 300"),
+        (lambda pipe, image: edits.enhance(pipe, image, strength=True), "`strength` must be a number"),
+        (lambda pipe, image: edits.enlarge(pipe, image, 3), "`factor` must be 2 or 4, got 3"),
+        (lambda pipe, image: edits.enlarge(pipe, image, True), "`factor` must be 2 or 4, got True"),
+        (
+            lambda pipe, image: edits.enlarge(pipe, image.resize((9000, 9000)), 2),
+            "do not fit into memory.*crop the picture",
+        ),
+        (lambda pipe, image: edits.denoise(pipe, image.resize((8, 8))), "at least 16 x 16 pixels"),
+        (lambda pipe, image: edits.denoise(pipe, image, generator=1), "`generator` must be"),
+    ],
+)
+def test_what_cannot_be_is_refused(pipe, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(pipe, PIL.Image.fromarray(photo("cat", 64)))
+
+
+def test_a_pipeline_without_a_detail_network_says_so(shipped):
+    with pytest.raises(ValueError, match="`enlarge` needs a detail network; this pipeline has no `mg_detail`"):
+        edits.enlarge(shipped, PIL.Image.fromarray(photo("cat", 64)))
+
+
+def test_progress_rises_to_1_and_can_stop(pipe):
+    image, shares = PIL.Image.fromarray(photo("cat", 64)), []
+    edits.enlarge(pipe, image, 4, callback=shares.append)
+    assert shares == [0.5, 1.0]
+
+    def stop(share: float) -> None:
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        edits.denoise(pipe, image, callback=stop)
