@@ -23,6 +23,7 @@ NEAR = 8  # pixels around what a smaller picture found that are searched
 TEXTURE = 4.0  # how much the amount of texture counts beside Lab
 LEAST_MARGIN = 64  # pixels around the hole that are read
 BAND = 2  # pixels around the hole where a step shows
+FADE = 6  # pixels inwards after which a step that is not one of light is gone
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 
 
@@ -83,7 +84,7 @@ def _completed(
         for turn in range(rounds):
             is_last = number == len(levels) - 1 and turn == rounds - 1
             level.search(generator, max(level.height, level.width) if smaller is None else NEAR)
-            level.vote(takes_nearest=is_last)
+            level.vote(keeps_grain=is_last)
             done += hole.numel() / rounds
             step(min(1.0, done / size))
     return (level.picture[..., :3] + _steps(level)).permute(2, 0, 1)[None]
@@ -137,14 +138,29 @@ def _depth(hole: torch.Tensor) -> int:
 
 
 def _steps(level: PatchLevel) -> torch.Tensor:
-    """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3)."""
+    """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3).
+
+    Steps of another thing than light fade within a few pixels.
+    """
     at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
     apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
-    is_step = apart.norm(dim=1, keepdim=True) < LARGEST_STEP
-    values = torch.zeros(level.hole.numel(), 4)
-    values[at] = torch.cat([apart, torch.ones_like(apart[:, :1])], 1) * is_step
-    maps = values.view(level.height, level.width, 4).permute(2, 0, 1)[None]
-    return _spread(maps[:, :3], maps[:, 3:])[0].permute(1, 2, 0) * level.hole[..., None]
+    is_light = (apart.norm(dim=1, keepdim=True) < LARGEST_STEP).to(apart)
+    values = torch.zeros(level.hole.numel(), 5)
+    values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
+    maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
+    near, light = (_spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
+    steps = torch.lerp(light, near, _nearness(level.hole)[None, None])
+    return steps[0].permute(1, 2, 0) * level.hole[..., None]
+
+
+def _nearness(hole: torch.Tensor) -> torch.Tensor:
+    """1 at the edge of a hole (H, W), less with every ring of pixels inwards, 0 after `FADE`."""
+    near, inside = torch.zeros(hole.shape), hole
+    for ring in range(FADE):
+        smaller = ~grown(~inside, 1)
+        near[inside & ~smaller] = 1 - ring / FADE
+        inside = smaller
+    return near
 
 
 def _spread(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ RADIUS = 2  # of a patch
 SIDE = 2 * RADIUS + 1
 JUMPS = (1, 2, 1)  # pixels to the neighbors that are asked, in turn
 CHUNK = 1 << 16  # patches that are compared at once
+KNOWN = 7.0  # how much a known pixel of a patch counts beside one of the hole: what goes on has to fit its edge
 LEAST_WEIGHT = 1e-6  # of a patch that fits badly: some pixels have no other
 
 
@@ -43,6 +44,8 @@ class PatchLevel:
         across = torch.arange(-RADIUS, RADIUS + 1)
         self.rows = across * self.width - RADIUS  # where the rows of a patch begin, from its middle
         self.offsets = (across[:, None] * self.width + across).flatten()
+        weights = torch.where(hole, 1.0, KNOWN).flatten()[self.targets[:, None] + self.offsets]
+        self.weights = SIDE**2 * weights / weights.sum(1, keepdim=True)  # (N, 25) of the pixels of each target
         self.found = self.errors = self.strips = None
 
     # -- beginning ----------------------------------------------------------------------------------------------------
@@ -116,19 +119,27 @@ class PatchLevel:
         self.found[which[is_better]] = sources[which[is_better]]
 
     def _compare(self, which: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-        """Squared differences between targets, by number, and the patches around `sources`."""
-        pairs = zip(which.split(CHUNK), sources.split(CHUNK), strict=True)
-        return torch.cat([(self._patches(self.targets[a]) - self._patches(b)).square_().sum((1, 2)) for a, b in pairs])
+        """Squared differences, weighted, between targets, by number, and the patches around `sources`."""
+        found = []
+        for some, others in zip(which.split(CHUNK), sources.split(CHUNK), strict=True):
+            apart = (self._patches(self.targets[some]) - self._patches(others)).square_()
+            by_pixel = apart.view(len(some), SIDE**2, self.channels).sum(2)
+            found.append((by_pixel * self.weights[some]).sum(1))
+        return torch.cat(found)
 
     def _patches(self, places: torch.Tensor) -> torch.Tensor:
         rows = (places[:, None] + self.rows).flatten()
         return self.strips.index_select(0, rows).view(len(places), SIDE, self.channels * SIDE)
 
     # -- vote ---------------------------------------------------------------------------------------------------------
-    def vote(self, takes_nearest: bool = False) -> None:
-        """Fill the hole with the mean of what was found, or with the nearest of it alone, which keeps grain."""
+    def vote(self, keeps_grain: bool = False) -> None:
+        """Fill the hole with the mean of what was found or, but for its edge, with the nearest of it, which keeps grain."""
         at = self.hole.flatten().nonzero().flatten()
-        self.picture.view(-1, self.channels)[at] = self.voted(at, takes_nearest)
+        value = self.voted(at)
+        if keeps_grain:
+            is_inside = (~grown(~self.hole, RADIUS)).flatten()[at]
+            value = torch.where(is_inside[:, None], self.voted(at, takes_nearest=True), value)
+        self.picture.view(-1, self.channels)[at] = value
 
     def voted(self, at: torch.Tensor, takes_nearest: bool = False) -> torch.Tensor:
         """What the patches over pixels `at` (M,) found there, (M, C)."""

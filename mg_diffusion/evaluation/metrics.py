@@ -118,13 +118,18 @@ def color_features(picture: np.ndarray) -> np.ndarray:
     return ordered[:, below] * (1 - fraction) + ordered[:, above] * fraction
 
 
-def texture_features(picture: np.ndarray) -> np.ndarray:
-    """Square roots of the rotation-invariant uniform LBP histograms of the lightly smoothed luminance, per radius."""
+def texture_features(picture: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    """Square roots of the rotation-invariant uniform LBP histograms of the lightly smoothed luminance, per radius.
+
+    Args:
+        where: (H, W) bool, the pixels that count; all if not given.
+    """
     luminance = gaussian_filter(rgb2lab(_checked(picture))[..., 0], LBP_SIGMA)
     levels = (luminance * LBP_LEVELS_PER_L).clip(0, 255).astype(np.uint8)
     roots = []
     for radius in LBP_RADII:
         codes = local_binary_pattern(levels, LBP_POINTS, radius, method="uniform").astype(int)
+        codes = codes if where is None else codes[where]
         roots.append(np.sqrt(np.bincount(codes.ravel(), minlength=LBP_POINTS + 2) / codes.size))
     return np.concatenate(roots)
 
