@@ -219,6 +219,8 @@ def paint_octaves(
     levels: Sequence[float] = LEVELS,
     num_inference_steps: int = STEPS,
     generator: torch.Generator | list[torch.Generator] | None = None,
+    known: tuple[torch.Tensor, torch.Tensor] | None = None,
+    kept: float = 0.0,
 ) -> torch.Tensor:
     """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
 
@@ -227,6 +229,9 @@ def paint_octaves(
         canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
         levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
             as the strength of the sketch does.
+        known: a picture (B, 3, H, W) in [-1, 1] and its hole (B, 1, H, W), 1 where it is painted: around the hole all octaves
+            keep it, cell by cell.
+        kept: how much of that picture survives in the hole, in [0, 1]; 0 is nothing.
 
     Raises:
         ValueError: for sizes that no whole number of octaves joins.
@@ -247,7 +252,14 @@ def paint_octaves(
             level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
         start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
         pairs[1] = CANVAS_GAIN * pairs[1]
-        given = condition(smaller, *pairs)
+        around: tuple[torch.Tensor, ...] = ()
+        if known is not None:
+            picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
+            hole = F.adaptive_max_pool2d(hole, (height, width))
+            smaller = torch.where(hole > 0, smaller, F.avg_pool2d(picture, 2))
+            around = (hole, to_cells(picture))
+            start = (picture, kept) if kept else start
+        given = condition(smaller, *pairs, *around)
         smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
         smaller = smaller.clamp(-1, 1)
     return smaller

@@ -138,7 +138,7 @@ class Sampling:
         )
         if edit is not None and given.prompt is None and given.prompt_embeds is None:
             batch_size = max(batch_size, len(edit.images), len(edit.masks))
-        size, output_size = self.sizes(given)
+        size, output_size = self.sizes(given, edit)
         self.check_inputs(given, *size, batch_size)
         self.check_source(given, edit, batch_size)
         sizes = self.check_text(given, batch_size, size)

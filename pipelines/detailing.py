@@ -18,7 +18,7 @@ SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 class Detailed:
     """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
 
-    def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
+    def sizes(self, given: SimpleNamespace, edit: Any = None) -> tuple[tuple[int, int], tuple[int, int] | None]:
         """(height, width) of what the UNet paints, and of the output where octaves lead to it.
 
         Raises:
@@ -99,8 +99,18 @@ class Detailed:
                     f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
                 )
 
-    def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
-        """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
+    def paint_detail(
+        self,
+        call: Any,
+        image: torch.Tensor,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        kept: float = 0.0,
+    ) -> torch.Tensor:
+        """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size.
+
+        Args:
+            known, kept: as of `paint_octaves`, for edits.
+        """
         given, unet = call.given, self.mg_detail
         image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
         layout = None if call.conditioning is None else call.conditioning.layout
@@ -120,4 +130,6 @@ class Detailed:
             sketch_scale.to(image),
             num_inference_steps=given.num_detail_steps,
             generator=call.detail_generator,
+            known=None if known is None else tuple(one.to(image) for one in known),
+            kept=kept,
         )

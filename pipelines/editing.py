@@ -1,5 +1,6 @@
 """Editing inside a mask: what surrounds it lends what no reference gives, what is outside comes back bit for bit."""
 
+import math
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,11 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor
 
 
+MOST_SIDE = 512  # of a square with the area of what octaves lead to by themselves
 CONTEXT_TEXTURE = 0.5  # strength of the surroundings' texture: a tile of it may hold a thing, such as a face
 
 
@@ -27,6 +30,7 @@ class Edit:
             pictures.
         region: (left, top, right, bottom) in pixels of `original`, what is computed.
         init_image: (1 or B', 3, h, w) in [-1, 1] and init_mask: (1 or B', 1, h, w), the region at the size of the call.
+        output_image, output_mask: the same at the size that octaves lead to; without octaves, these.
         is_blended: whether what is kept is put back after every step, because the UNet does not read it.
         image_latents, noise: (B, C, h, w), of what is kept, where it is needed.
         is_continued: (B',) bool, whose edge fades into a continuation of the surroundings.
@@ -40,6 +44,8 @@ class Edit:
     region: tuple[int, int, int, int] | None = None
     init_image: torch.Tensor | None = None
     init_mask: torch.Tensor | None = None
+    output_image: torch.Tensor | None = None
+    output_mask: torch.Tensor | None = None
     is_blended: bool = False
     image_latents: torch.Tensor | None = None
     noise: torch.Tensor | None = None
@@ -49,9 +55,26 @@ class Edit:
 class Editing:
     """The source of a call that edits: a picture and a mask."""
 
-    def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], None]:
-        """(height, width) of what is computed; an edit has no octaves."""
-        return self.default_size(given.height, given.width), None
+    def sizes(
+        self, given: SimpleNamespace, edit: Edit | None = None
+    ) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        """(height, width) of what the UNet paints, and of what octaves lead to: about that of what is repainted.
+
+        With a size, that is what octaves lead to; without one they end at the region's own size, or at `MOST_SIDE`.
+        """
+        if self.mg_detail is None or getattr(given, "latents", None) is not None:
+            return self.default_size(given.height, given.width), None
+        if given.height is not None or given.width is not None:
+            return super().sizes(given, edit)
+        if edit is None or any(one.shape[1:] != edit.masks[0].shape[1:] for one in edit.masks):
+            return self.default_size(None, None), None  # masks of several sizes are refused later
+        native = self.default_size(None, None)
+        left, top, right, bottom = self.crop_region(torch.stack(edit.masks), *native, given.padding_mask_crop)
+        width, height = right - left, bottom - top
+        least = math.sqrt(math.prod(native))
+        side = min(MOST_SIDE, max(least, math.sqrt(width * height)))
+        size = self.output_size(None, None, None, round(side), width / height)
+        return super().sizes(SimpleNamespace(height=size[0], width=size[1], reference_image=None), edit)
 
     def read_source(self, given: SimpleNamespace) -> Edit:
         is_resized = given.padding_mask_crop is None and not (given.height is None and given.width is None)
@@ -102,7 +125,7 @@ class Editing:
     def prepare_source(self, call: Any) -> None:
         """The picture: what is kept, and what is computed."""
         edit, given, (height, width) = call.edit, call.given, call.size
-        size = call.size if edit.is_resized else None
+        size = (call.output_size or call.size) if edit.is_resized else None
         edit.original = torch.stack([to_tensor(one, size) for one in edit.images])
         masks = [one if size is None else F.adaptive_max_pool2d(one, size) for one in edit.masks]
         edit.mask_image = torch.stack(masks)
@@ -116,7 +139,12 @@ class Editing:
         computed = resize(edit.original[:, :, top:bottom, left:right], height, width)
         # The memory layout that diffusers gives pictures: convolutions then agree with its pipelines to the last bit.
         edit.init_image = (2 * computed - 1).contiguous(memory_format=torch.channels_last)
-        edit.init_mask = F.adaptive_max_pool2d(edit.mask_image[:, :, top:bottom, left:right], (height, width))
+        hole = edit.mask_image[:, :, top:bottom, left:right]
+        edit.init_mask = F.adaptive_max_pool2d(hole, (height, width))
+        edit.output_image, edit.output_mask = edit.init_image, edit.init_mask
+        if call.output_size is not None:
+            edit.output_image = 2 * resize(edit.original[:, :, top:bottom, left:right], *call.output_size) - 1
+            edit.output_mask = F.adaptive_max_pool2d(hole, call.output_size)
 
     def prepare_start(self, call: Any) -> None:
         """Noise, mask and masked image."""
@@ -131,6 +159,8 @@ class Editing:
             given.generator,
             given.latents,
         )
+        if call.output_size is not None:
+            call.detail_generator = forked(given.generator)
         # One masked pixel masks its latent cell, so that the cells cover all that is pasted.
         mask = F.max_pool2d(edit.init_mask, factor).to(call.latents)
         call.mask = mask.repeat_interleave(call.count // mask.shape[0], dim=0)
@@ -155,12 +185,19 @@ class Editing:
         edit, given = call.edit, call.given
         if given.output_type == "latent":
             return call.latents
-        image = self.image_processor.denormalize(self.decode_latents(call.latents, given.generator).float())
+        image = self.decode_latents(call.latents, given.generator)
+        if call.output_size is not None:
+            around = (edit.output_image, edit.output_mask)
+            known = tuple(one.repeat_interleave(call.count // len(one), dim=0) for one in around)
+            image = self.paint_detail(call, image, known, 1 - given.strength)
+        image = self.image_processor.denormalize(image.float())
         if call.compared is not None:
-            hole = edit.init_mask.repeat_interleave(call.count // len(edit.init_mask), dim=0).to(image)
+            hole = edit.output_mask.repeat_interleave(call.count // len(edit.output_mask), dim=0).to(image)
             self.warn_of_leaks(image, call.compared, call.batch_size, given.num_images_per_prompt, hole)
         if edit.is_continued.any():
-            image = self.soften_edge(image, edit.init_image, edit.init_mask, edit.is_continued, given.context_scale)
+            image = self.soften_edge(
+                image, edit.output_image, edit.output_mask, edit.is_continued, given.context_scale
+            )
         image = self.paste(image, edit.original, edit.mask_image, edit.region, given.mask_feather)
         return self.image_processor.postprocess(image, given.output_type, do_denormalize=[False] * call.count)
 

@@ -140,6 +140,7 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
         adapter_conditioning_factor: float = 1.0,
         context_scale: float = 1.0,
         mask_feather: int = 0,
+        num_detail_steps: int = 6,
         output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,
@@ -155,8 +156,9 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
     ) -> MultiGranularityPipelineOutput | tuple:
         """Repaint the white part of `mask_image`.
 
-        Without `height` and `width` the edit is computed at the UNet's native size, brought back to that of `image` and
-        pasted into it. With one of them and no `padding_mask_crop`, image and mask are brought to that size first, which
+        Without `height` and `width` the edit is computed at the UNet's native size or, with a detail network, octave by
+        octave up to the size of what is computed (at most 512 x 512), brought back to that of `image` and pasted into it.
+        With one of them and no `padding_mask_crop`, image and mask are brought to that size first, which
         is then that of the result; a pixel of the smaller mask is white if any pixel under it was.
 
         Args:

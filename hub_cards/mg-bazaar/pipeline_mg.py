@@ -457,6 +457,8 @@ def _define():
         levels: Sequence[float] = LEVELS,
         num_inference_steps: int = STEPS,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        kept: float = 0.0,
     ) -> torch.Tensor:
         """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
 
@@ -465,6 +467,9 @@ def _define():
         canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
         levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
             as the strength of the sketch does.
+        known: a picture (B, 3, H, W) in [-1, 1] and its hole (B, 1, H, W), 1 where it is painted: around the hole all octaves
+            keep it, cell by cell.
+        kept: how much of that picture survives in the hole, in [0, 1]; 0 is nothing.
 
     Raises:
         ValueError: for sizes that no whole number of octaves joins.
@@ -485,7 +490,14 @@ def _define():
                 level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
             start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
             pairs[1] = CANVAS_GAIN * pairs[1]
-            given = condition(smaller, *pairs)
+            around: tuple[torch.Tensor, ...] = ()
+            if known is not None:
+                picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
+                hole = F.adaptive_max_pool2d(hole, (height, width))
+                smaller = torch.where(hole > 0, smaller, F.avg_pool2d(picture, 2))
+                around = (hole, to_cells(picture))
+                start = (picture, kept) if kept else start
+            given = condition(smaller, *pairs, *around)
             smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
             smaller = smaller.clamp(-1, 1)
         return smaller
@@ -1386,7 +1398,7 @@ def _define():
             )
             if edit is not None and given.prompt is None and given.prompt_embeds is None:
                 batch_size = max(batch_size, len(edit.images), len(edit.masks))
-            size, output_size = self.sizes(given)
+            size, output_size = self.sizes(given, edit)
             self.check_inputs(given, *size, batch_size)
             self.check_source(given, edit, batch_size)
             sizes = self.check_text(given, batch_size, size)
@@ -2111,7 +2123,7 @@ def _define():
     class Detailed:
         """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
 
-        def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        def sizes(self, given: SimpleNamespace, edit: Any = None) -> tuple[tuple[int, int], tuple[int, int] | None]:
             """(height, width) of what the UNet paints, and of the output where octaves lead to it.
 
         Raises:
@@ -2192,8 +2204,18 @@ def _define():
                     f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
                     )
 
-        def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
-            """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
+        def paint_detail(
+            self,
+            call: Any,
+            image: torch.Tensor,
+            known: tuple[torch.Tensor, torch.Tensor] | None = None,
+            kept: float = 0.0,
+        ) -> torch.Tensor:
+            """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size.
+
+        Args:
+            known, kept: as of `paint_octaves`, for edits.
+        """
             given, unet = call.given, self.mg_detail
             image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
             layout = None if call.conditioning is None else call.conditioning.layout
@@ -2213,6 +2235,8 @@ def _define():
                 sketch_scale.to(image),
                 num_inference_steps=given.num_detail_steps,
                 generator=call.detail_generator,
+                known=None if known is None else tuple(one.to(image) for one in known),
+                kept=kept,
             )
 
     # -----------------------------------------------------------------------------------------------------------------

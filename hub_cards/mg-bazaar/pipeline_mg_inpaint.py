@@ -461,6 +461,8 @@ def _define():
         levels: Sequence[float] = LEVELS,
         num_inference_steps: int = STEPS,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        kept: float = 0.0,
     ) -> torch.Tensor:
         """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
 
@@ -469,6 +471,9 @@ def _define():
         canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
         levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
             as the strength of the sketch does.
+        known: a picture (B, 3, H, W) in [-1, 1] and its hole (B, 1, H, W), 1 where it is painted: around the hole all octaves
+            keep it, cell by cell.
+        kept: how much of that picture survives in the hole, in [0, 1]; 0 is nothing.
 
     Raises:
         ValueError: for sizes that no whole number of octaves joins.
@@ -489,7 +494,14 @@ def _define():
                 level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
             start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
             pairs[1] = CANVAS_GAIN * pairs[1]
-            given = condition(smaller, *pairs)
+            around: tuple[torch.Tensor, ...] = ()
+            if known is not None:
+                picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
+                hole = F.adaptive_max_pool2d(hole, (height, width))
+                smaller = torch.where(hole > 0, smaller, F.avg_pool2d(picture, 2))
+                around = (hole, to_cells(picture))
+                start = (picture, kept) if kept else start
+            given = condition(smaller, *pairs, *around)
             smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
             smaller = smaller.clamp(-1, 1)
         return smaller
@@ -1390,7 +1402,7 @@ def _define():
             )
             if edit is not None and given.prompt is None and given.prompt_embeds is None:
                 batch_size = max(batch_size, len(edit.images), len(edit.masks))
-            size, output_size = self.sizes(given)
+            size, output_size = self.sizes(given, edit)
             self.check_inputs(given, *size, batch_size)
             self.check_source(given, edit, batch_size)
             sizes = self.check_text(given, batch_size, size)
@@ -1627,8 +1639,89 @@ def _define():
             return MultiGranularityPipelineOutput(images=image, nsfw_content_detected=None, attribution=attribution)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.generating
+    # -----------------------------------------------------------------------------------------------------------------
+    def forked(generator: torch.Generator | list[torch.Generator] | None) -> torch.Generator | list[torch.Generator]:
+        """Generators of their own, so that what else is drawn of the given ones changes nothing of what these draw."""
+        if isinstance(generator, list):
+            return [forked(one) for one in generator]
+        device = torch.device("cpu") if generator is None else generator.device
+        seed = torch.randint(2**62, (), generator=generator, device=device)
+        return torch.Generator(device).manual_seed(int(seed))
+
+
+    class FromNoise:
+        """The source of a call that generates: noise."""
+
+        def read_source(self, given: SimpleNamespace) -> None:
+            return None
+
+        def check_source(self, given: SimpleNamespace, edit: None, batch_size: int) -> None:
+            """There is none."""
+
+        def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
+            return ()
+
+        def prepare_source(self, call: Any) -> None:
+            """There is none."""
+
+        def add_context(self, call: Any) -> None:
+            """There is none."""
+
+        def prepare_start(self, call: Any) -> None:
+            """Noise, and what an inpainting UNet reads beside it."""
+            given, factor = call.given, self.vae_scale_factor
+            shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
+            dtype, device = call.prompt_embeds.dtype, self._execution_device
+            call.latents = self.prepare_latents(shape, dtype, device, given.generator, given.latents)
+            call.unet_channels = self.prepare_unet_channels(call.latents, given.generator)
+            if call.output_size is not None:
+                call.detail_generator = forked(given.generator)
+
+        def prepare_latents(
+            self,
+            shape: tuple[int, int, int, int],
+            dtype: torch.dtype,
+            device: torch.device,
+            generator: torch.Generator | list[torch.Generator] | None,
+            latents: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            """Noise (B, C, h, w) of unit deviation where none is given, scaled to where the scheduler starts."""
+            if latents is None:
+                latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+            return latents.to(device, dtype) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+
+        def prepare_unet_channels(
+            self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
+        ) -> torch.Tensor | None:
+            """Mask and masked image latents (B, 1 + C, h, w) of an inpainting UNet told to paint everything."""
+            if self.unet.config.in_channels == latents.shape[1]:
+                return None
+            count, _, height, width = latents.shape
+            blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor)
+            masked_image_latents = self.encode_vae_image(blank, count, generator).to(latents)
+            return torch.cat([torch.ones_like(latents[:, :1]), masked_image_latents], dim=1)
+
+        def unet_channels(self, call: Any) -> torch.Tensor | None:
+            return call.unet_channels
+
+        def after_step(self, call: Any, i: int) -> None:
+            """Nothing is kept of a picture."""
+
+        def decode(self, call: Any) -> Any:
+            """Latents to what `output_type` asks for."""
+            given = call.given
+            image = call.latents if given.output_type == "latent" else self.decode_latents(call.latents, given.generator)
+            if call.output_size is not None and given.output_type != "latent":
+                image = self.paint_detail(call, image)
+            if call.compared is not None:
+                self.warn_of_leaks(image / 2 + 0.5, call.compared, call.batch_size, given.num_images_per_prompt)
+            return self.image_processor.postprocess(image, output_type=given.output_type)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.editing
     # -----------------------------------------------------------------------------------------------------------------
+    MOST_SIDE = 512  # of a square with the area of what octaves lead to by themselves
     CONTEXT_TEXTURE = 0.5  # strength of the surroundings' texture: a tile of it may hold a thing, such as a face
 
 
@@ -1643,6 +1736,7 @@ def _define():
             pictures.
         region: (left, top, right, bottom) in pixels of `original`, what is computed.
         init_image: (1 or B', 3, h, w) in [-1, 1] and init_mask: (1 or B', 1, h, w), the region at the size of the call.
+        output_image, output_mask: the same at the size that octaves lead to; without octaves, these.
         is_blended: whether what is kept is put back after every step, because the UNet does not read it.
         image_latents, noise: (B, C, h, w), of what is kept, where it is needed.
         is_continued: (B',) bool, whose edge fades into a continuation of the surroundings.
@@ -1656,6 +1750,8 @@ def _define():
         region: tuple[int, int, int, int] | None = None
         init_image: torch.Tensor | None = None
         init_mask: torch.Tensor | None = None
+        output_image: torch.Tensor | None = None
+        output_mask: torch.Tensor | None = None
         is_blended: bool = False
         image_latents: torch.Tensor | None = None
         noise: torch.Tensor | None = None
@@ -1665,9 +1761,26 @@ def _define():
     class Editing:
         """The source of a call that edits: a picture and a mask."""
 
-        def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], None]:
-            """(height, width) of what is computed; an edit has no octaves."""
-            return self.default_size(given.height, given.width), None
+        def sizes(
+            self, given: SimpleNamespace, edit: Edit | None = None
+        ) -> tuple[tuple[int, int], tuple[int, int] | None]:
+            """(height, width) of what the UNet paints, and of what octaves lead to: about that of what is repainted.
+
+        With a size, that is what octaves lead to; without one they end at the region's own size, or at `MOST_SIDE`.
+        """
+            if self.mg_detail is None or getattr(given, "latents", None) is not None:
+                return self.default_size(given.height, given.width), None
+            if given.height is not None or given.width is not None:
+                return super().sizes(given, edit)
+            if edit is None or any(one.shape[1:] != edit.masks[0].shape[1:] for one in edit.masks):
+                return self.default_size(None, None), None  # masks of several sizes are refused later
+            native = self.default_size(None, None)
+            left, top, right, bottom = self.crop_region(torch.stack(edit.masks), *native, given.padding_mask_crop)
+            width, height = right - left, bottom - top
+            least = math.sqrt(math.prod(native))
+            side = min(MOST_SIDE, max(least, math.sqrt(width * height)))
+            size = self.output_size(None, None, None, round(side), width / height)
+            return super().sizes(SimpleNamespace(height=size[0], width=size[1], reference_image=None), edit)
 
         def read_source(self, given: SimpleNamespace) -> Edit:
             is_resized = given.padding_mask_crop is None and not (given.height is None and given.width is None)
@@ -1718,7 +1831,7 @@ def _define():
         def prepare_source(self, call: Any) -> None:
             """The picture: what is kept, and what is computed."""
             edit, given, (height, width) = call.edit, call.given, call.size
-            size = call.size if edit.is_resized else None
+            size = (call.output_size or call.size) if edit.is_resized else None
             edit.original = torch.stack([to_tensor(one, size) for one in edit.images])
             masks = [one if size is None else F.adaptive_max_pool2d(one, size) for one in edit.masks]
             edit.mask_image = torch.stack(masks)
@@ -1732,7 +1845,12 @@ def _define():
             computed = resize(edit.original[:, :, top:bottom, left:right], height, width)
             # The memory layout that diffusers gives pictures: convolutions then agree with its pipelines to the last bit.
             edit.init_image = (2 * computed - 1).contiguous(memory_format=torch.channels_last)
-            edit.init_mask = F.adaptive_max_pool2d(edit.mask_image[:, :, top:bottom, left:right], (height, width))
+            hole = edit.mask_image[:, :, top:bottom, left:right]
+            edit.init_mask = F.adaptive_max_pool2d(hole, (height, width))
+            edit.output_image, edit.output_mask = edit.init_image, edit.init_mask
+            if call.output_size is not None:
+                edit.output_image = 2 * resize(edit.original[:, :, top:bottom, left:right], *call.output_size) - 1
+                edit.output_mask = F.adaptive_max_pool2d(hole, call.output_size)
 
         def prepare_start(self, call: Any) -> None:
             """Noise, mask and masked image."""
@@ -1747,6 +1865,8 @@ def _define():
                 given.generator,
                 given.latents,
             )
+            if call.output_size is not None:
+                call.detail_generator = forked(given.generator)
             # One masked pixel masks its latent cell, so that the cells cover all that is pasted.
             mask = F.max_pool2d(edit.init_mask, factor).to(call.latents)
             call.mask = mask.repeat_interleave(call.count // mask.shape[0], dim=0)
@@ -1771,12 +1891,19 @@ def _define():
             edit, given = call.edit, call.given
             if given.output_type == "latent":
                 return call.latents
-            image = self.image_processor.denormalize(self.decode_latents(call.latents, given.generator).float())
+            image = self.decode_latents(call.latents, given.generator)
+            if call.output_size is not None:
+                around = (edit.output_image, edit.output_mask)
+                known = tuple(one.repeat_interleave(call.count // len(one), dim=0) for one in around)
+                image = self.paint_detail(call, image, known, 1 - given.strength)
+            image = self.image_processor.denormalize(image.float())
             if call.compared is not None:
-                hole = edit.init_mask.repeat_interleave(call.count // len(edit.init_mask), dim=0).to(image)
+                hole = edit.output_mask.repeat_interleave(call.count // len(edit.output_mask), dim=0).to(image)
                 self.warn_of_leaks(image, call.compared, call.batch_size, given.num_images_per_prompt, hole)
             if edit.is_continued.any():
-                image = self.soften_edge(image, edit.init_image, edit.init_mask, edit.is_continued, given.context_scale)
+                image = self.soften_edge(
+                    image, edit.output_image, edit.output_mask, edit.is_continued, given.context_scale
+                )
             image = self.paste(image, edit.original, edit.mask_image, edit.region, given.mask_feather)
             return self.image_processor.postprocess(image, given.output_type, do_denormalize=[False] * call.count)
 
@@ -2336,7 +2463,7 @@ def _define():
     class Detailed:
         """What an optional `mg_detail` does in a call: pictures of twice, four, eight times the size of those of the UNet."""
 
-        def sizes(self, given: SimpleNamespace) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        def sizes(self, given: SimpleNamespace, edit: Any = None) -> tuple[tuple[int, int], tuple[int, int] | None]:
             """(height, width) of what the UNet paints, and of the output where octaves lead to it.
 
         Raises:
@@ -2417,8 +2544,18 @@ def _define():
                     f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
                     )
 
-        def paint_detail(self, call: Any, image: torch.Tensor) -> torch.Tensor:
-            """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size."""
+        def paint_detail(
+            self,
+            call: Any,
+            image: torch.Tensor,
+            known: tuple[torch.Tensor, torch.Tensor] | None = None,
+            kept: float = 0.0,
+        ) -> torch.Tensor:
+            """From pictures (B, 3, h, w) in [-1, 1] of the UNet to those of the call's output size.
+
+        Args:
+            known, kept: as of `paint_octaves`, for edits.
+        """
             given, unet = call.given, self.mg_detail
             image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
             layout = None if call.conditioning is None else call.conditioning.layout
@@ -2438,6 +2575,8 @@ def _define():
                 sketch_scale.to(image),
                 num_inference_steps=given.num_detail_steps,
                 generator=call.detail_generator,
+                known=None if known is None else tuple(one.to(image) for one in known),
+                kept=kept,
             )
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -2922,6 +3061,7 @@ def _define():
             adapter_conditioning_factor: float = 1.0,
             context_scale: float = 1.0,
             mask_feather: int = 0,
+            num_detail_steps: int = 6,
             output_type: str = "pil",
             return_dict: bool = True,
             cross_attention_kwargs: dict[str, Any] | None = None,
@@ -2931,8 +3071,9 @@ def _define():
         ) -> MultiGranularityPipelineOutput | tuple:
             """Repaint the white part of `mask_image`.
 
-        Without `height` and `width` the edit is computed at the UNet's native size, brought back to that of `image` and
-        pasted into it. With one of them and no `padding_mask_crop`, image and mask are brought to that size first, which
+        Without `height` and `width` the edit is computed at the UNet's native size or, with a detail network, octave by
+        octave up to the size of what is computed (at most 512 x 512), brought back to that of `image` and pasted into it.
+        With one of them and no `padding_mask_crop`, image and mask are brought to that size first, which
         is then that of the result; a pixel of the smaller mask is white if any pixel under it was.
 
         Args:

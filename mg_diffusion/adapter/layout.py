@@ -44,6 +44,8 @@ def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
         area = area if area is None else F.interpolate(area, size, mode="area")
         sketch = lay_palette(structure, laid["color"]["palette"], area)
         laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
+    elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
+        laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")
     return laid
 
 
