@@ -25,7 +25,11 @@ ACTIONS = {
     "remove": ("what is in the mask goes, its surroundings go on", "needed"),
     "variation": ("another picture of the same colors, texture and shape; of the whole picture", "unused"),
     "outpaint": ("a larger picture around the picture", "unused"),
+    "denoise": ("noise and the blocks of JPEG go", "unused"),
+    "enhance": ("less noise, sharper; toned toward the color reference if there is one", "unused"),
+    "enlarge": ("twice as large, with sharp edges; a texture reference lends its grain", "unused"),
 }
+SCALED = ("variation", "enlarge")  # the result has another size, and shows all of the picture
 
 
 def combine_masks(
@@ -122,13 +126,17 @@ class Edit:
         return self.added[:2] if self.action == "outpaint" else (0, 0)
 
     def before(self, size: tuple[int, int]) -> PIL.Image.Image:
-        """The picture on a ground of the result's size, (width, height)."""
+        """The picture at the result's size, (width, height); on a ground of it where the result shows more."""
+        if self.action in SCALED:
+            return self.photo.resize(size, PIL.Image.Resampling.BICUBIC)
         ground = PIL.Image.new("RGB", size, "#808080")
         ground.paste(self.photo, self.corner)
         return ground
 
     def count_outside(self, result: PIL.Image.Image) -> int:
         """Pixels outside the mask that differ from the picture."""
+        if self.action in SCALED:
+            return 0
         (left, top), (width, height) = self.corner, self.photo.size
         kept = np.asarray(result.crop((left, top, left + width, top + height)))
         differs = (kept != np.asarray(self.photo)).any(2)
@@ -160,10 +168,13 @@ def restore_edit(recipe: Any, result: PIL.Image.Image) -> Edit | None:
     try:
         added = tuple(whole(value, "What is added", 0, MAX_ADDED) for value in list_of(recipe["added"], 4))
         left, top = added[:2] if recipe["action"] == "outpaint" else (0, 0)
-        size = list_of(recipe["size"], 2)
-        right = left + whole(size[0], "A width", 1, result.width - left)
-        bottom = top + whole(size[1], "A height", 1, result.height - top)
-        photo = result.crop((left, top, right, bottom))
+        is_scaled = recipe["action"] in SCALED  # all of the picture is then in what is covered
+        limits = (uploads.MAX_EDIT_PIXELS,) * 2 if is_scaled else (result.width - left, result.height - top)
+        sides = zip(list_of(recipe["size"], 2), limits, strict=True)
+        size = tuple(whole(value, "A side", 1, most) for value, most in sides)
+        if size[0] * size[1] > uploads.MAX_EDIT_PIXELS:
+            raise ValueError(DAMAGED)
+        photo = PIL.Image.new("RGB", size) if is_scaled else result.crop((left, top, left + size[0], top + size[1]))
         if recipe["covered"]:
             corner = list_of(recipe["covered"]["box"], 4)[:2]
             corner = tuple(whole(value, "A corner", 0, side) for value, side in zip(corner, photo.size, strict=True))
