@@ -29,6 +29,7 @@ ACTIONS = {
     "enhance": ("less noise, sharper; toned toward the color reference if there is one", "unused"),
     "enlarge": ("twice as large, with sharp edges; a texture reference lends its grain", "unused"),
 }
+MOST_ENLARGED = 3_000_000  # pixels of a picture to enlarge: four times as many come back
 SCALED = ("variation", "enlarge")  # the result has another size, and shows all of the picture
 
 
@@ -85,6 +86,10 @@ class Edit:
         object.__setattr__(self, "added", added)
         if ACTIONS[self.action][1] == "needed" and self.mask is None:
             raise ValueError(f"{self.action} needs a mask: paint one over the picture, or upload one.")
+        if self.action == "enlarge" and self.photo.width * self.photo.height > MOST_ENLARGED:
+            raise ValueError(
+                f"The page enlarges pictures of up to {MOST_ENLARGED:,} pixels; crop it, or use the command."
+            )
         if self.mask is not None and self.mask.getbbox() is None:
             raise ValueError("The mask is all black, so there is nothing to repaint. White is repainted.")
 
@@ -173,6 +178,8 @@ def restore_edit(recipe: Any, result: PIL.Image.Image) -> Edit | None:
         sides = zip(list_of(recipe["size"], 2), limits, strict=True)
         size = tuple(whole(value, "A side", 1, most) for value, most in sides)
         if size[0] * size[1] > uploads.MAX_EDIT_PIXELS:
+            raise ValueError(DAMAGED)
+        if is_scaled and not recipe["covered"]:
             raise ValueError(DAMAGED)
         photo = PIL.Image.new("RGB", size) if is_scaled else result.crop((left, top, left + size[0], top + size[1]))
         if recipe["covered"]:

@@ -155,36 +155,44 @@ def attribution(pipe: Any) -> list[PIL.Image.Image]:
 
 
 def edits(pipe: Any) -> list[PIL.Image.Image]:
-    """Photographs and what the named edits make of them."""
+    """Photographs and what the named edits make of them, at the size they have."""
     from mg_diffusion import MGInpaintPipeline  # late, as in `main`
 
     inpaint = MGInpaintPipeline(**pipe.components)
     inpaint.set_progress_bar_config(disable=True)
-    size = (64, 64)
-    photos = {name: reference(name).resize(size, PIL.Image.Resampling.LANCZOS) for name in ("cat", "coffee", "rocket")}
-    disc, spot = PIL.Image.new("L", size, 0), PIL.Image.new("L", size, 0)
-    PIL.ImageDraw.Draw(disc).ellipse([14, 14, 50, 50], fill=255)
-    PIL.ImageDraw.Draw(spot).ellipse([20, 20, 44, 44], fill=255)
-    marked = {name: photo.copy() for name, photo in photos.items()}
-    for photo in marked.values():
-        PIL.ImageDraw.Draw(photo).ellipse([22, 22, 42, 42], fill="#ff00ff")
-    brick, star = reference("brick"), reference("star")
-    red, earth = ["#cc2222", "#882222"], ["#e9c46a", "#264653"]
-    calls: dict[str, Callable[[str, dict[str, Any]], list[PIL.Image.Image]]] = {
-        "retexture": lambda name, seed: named.retexture(inpaint, photos[name], brick, **seed),
-        "reshape": lambda name, seed: named.reshape(inpaint, photos[name], disc, color=red, **seed),
-        "reshape, to a star": lambda name, seed: named.reshape(inpaint, photos[name], disc, star, earth, **seed),
-        "before remove": lambda name, seed: [marked[name]],
-        "remove": lambda name, seed: named.remove(inpaint, marked[name], spot, **seed),
-        "variation": lambda name, seed: named.variation(inpaint, photos[name], **seed),
-        "outpaint": lambda name, seed: named.outpaint(inpaint, photos[name], 16, 16, 16, 16, **seed),
+    photos = {name: reference(name) for name in ("cat", "coffee", "rocket")}
+    gravel, brick, red = reference("gravel"), reference("brick"), ["#cc2222", "#882222"]
+
+    def spot(photo: PIL.Image.Image, radius: float) -> PIL.Image.Image:
+        mask, side = PIL.Image.new("L", photo.size, 0), min(photo.size)
+        x, y, r = photo.width // 2, photo.height // 2, round(radius * side)
+        PIL.ImageDraw.Draw(mask).ellipse([x - r, y - r, x + r, y + r], fill=255)
+        return mask
+
+    def marked(photo: PIL.Image.Image) -> PIL.Image.Image:
+        return PIL.Image.composite(PIL.Image.new("RGB", photo.size, "#ff00ff"), photo, spot(photo, 0.16))
+
+    def noisy(photo: PIL.Image.Image) -> PIL.Image.Image:
+        noise = np.random.default_rng(SEED).normal(0, 30, (*photo.size[::-1], 3))
+        return PIL.Image.fromarray((np.asarray(photo) + noise).clip(0, 255).round().astype(np.uint8))
+
+    calls: dict[str, Callable[[PIL.Image.Image, dict[str, Any]], list[PIL.Image.Image]]] = {
+        "retextured: gravel": lambda photo, seed: named.retexture(inpaint, photo, gravel, **seed),
+        "retextured: bricks": lambda photo, seed: named.retexture(inpaint, photo, brick, **seed),
+        "reshaped": lambda photo, seed: named.reshape(inpaint, photo, spot(photo, 0.28), color=red, **seed),
+        "before": lambda photo, seed: [marked(photo)],
+        "removed": lambda photo, seed: named.remove(inpaint, marked(photo), spot(photo, 0.18), **seed),
+        "variation": lambda photo, seed: named.variation(inpaint, photo, **seed),
+        "outpainted": lambda photo, seed: named.outpaint(inpaint, photo, 48, 48, 48, 48, **seed),
+        "noisy": lambda photo, seed: [noisy(photo)],
+        "denoised": lambda photo, seed: named.denoise(inpaint, noisy(photo)),
     }
     rows = []
     for name, photo in photos.items():
         cells = [("photograph", photo)]
         for title, call in calls.items():
-            cells.append((title, call(name, {"generator": torch.Generator().manual_seed(SEED)})[0]))
-        rows.append(row("named edits" if not rows else "", cells))
+            cells.append((title, call(photo, {"generator": torch.Generator().manual_seed(SEED)})[0]))
+        rows.append(row("named edits" if name == "cat" else "", cells))
     return rows
 
 

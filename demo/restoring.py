@@ -40,7 +40,7 @@ def read_recipe(content: bytes) -> tuple[dict[str, Any], PIL.Image.Image]:
     Raises:
         ValueError: if it is no PNG file, is damaged, or holds no recipe.
     """
-    image = uploads.decode(content, "The picture", 4 * uploads.MAX_EDIT_PIXELS)
+    image = uploads.decode(content, "The picture", 2 * uploads.MAX_EDIT_PIXELS)
     try:
         with PIL.Image.open(io.BytesIO(content), formats=["PNG"]) as opened:
             is_animated = opened.is_animated  # all frames would be decoded before the text is known

@@ -19,7 +19,7 @@ from mg_diffusion.pictures import UnreadablePicture, is_transparent, opaque_rgb,
 
 MAX_BYTES = 20 * 2**20  # of an uploaded file
 MAX_PIXELS = 16_000_000  # of a picture, read in its header
-MAX_EDIT_PIXELS = MAX_PIXELS  # of a picture to edit: it comes back at its full size
+MAX_EDIT_PIXELS = 12_500_000  # of a picture to edit, such as one of a phone: it comes back at its full size
 MAX_ASPECT = 8.0
 MIN_SIDE = 8
 REFERENCE_SIDE = 512  # references are reduced to it: no encoder of ours reads more, and they travel in results

@@ -110,6 +110,8 @@ def test_every_edit_leaves_the_rest_bit_for_bit(studio, given, uploads_folder, a
     assert differing == 0
     if action == "outpaint":
         assert made.shape == (272, 264, 3) and (made[:256, 8:] == np.asarray(photo)).all()
+    elif action == "enlarge":
+        assert made.shape == (512, 512, 3) and before.size == (512, 512)
     else:
         outside = np.asarray(edit.repainted) == 0
         assert (made[outside] == np.asarray(photo)[outside]).all() and before == photo
@@ -128,13 +130,14 @@ def test_every_edit_leaves_the_rest_bit_for_bit(studio, given, uploads_folder, a
         ({"action": "remove"}, "needs a mask"),
         ({"action": "remove", "mask": PIL.Image.new("L", (256, 256))}, "all black"),
         ({"action": "explode"}, "must be one of"),
+        ({"action": "enlarge", "photo": PIL.Image.new("RGB", (2000, 2000))}, "enlarges pictures of up to 3,000,000"),
         ({"action": "variation", "feather": 1000}, "soft edge must be a number from 0 to 64"),
         ({"action": "outpaint", "added": (0, 0, 0, 10**6)}, "added bottom must be a number from 0 to 512"),
     ],
 )
 def test_edits_that_cannot_work_are_refused(uploads_folder, changes, message):
     with pytest.raises(ValueError, match=message):
-        Edit(scene(uploads_folder), **changes)
+        Edit(**{"photo": scene(uploads_folder), **changes})
 
 
 @pytest.mark.parametrize(
