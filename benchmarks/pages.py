@@ -12,6 +12,7 @@ from mg_diffusion.model_card import octaves_table
 from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
 from .demo_load import table as demo_load_table
+from .edits import filling, moving, restoring
 from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .scaling import OUTPUT as SCALING
@@ -24,10 +25,10 @@ from .training_speed import text as training_speed_text
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE = (
-    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo", "detail")
+PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE = (
+    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo", "detail", "edits")
 )
-PAGES = (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE)
+PAGES = (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE)
 BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
@@ -88,6 +89,14 @@ def blocks_of(place: Path) -> dict[str, str]:
     if place == DETAIL_PAGE:
         figures = octaves_table(read(ROOT / "hub_cards" / "mg-bazaar" / "octaves.json"))
         return {"octaves": figures, "sizes": sizes_table(read(SIZES))}
+    if place == EDITS_PAGE:
+        found = read(RESULTS / "edits.json")
+        moved = {name: found[name] for name in ("recoloring", "retexturing")}
+        return {
+            "filling": filling.table(found["filling"]),
+            "moving": moving.table(moved),
+            "restoring": restoring.table(found["restoring"]),
+        }
     if place == DEMO_PAGE:
         return {"load": demo_load_table(read(DEMO_LOAD))}
     return {"bases": bases_table(read(RESULTS / "bases.json")["bases"]), "share": share_table(), "speed": speed_text()}

@@ -33,17 +33,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
-    photos, materials = (
+    photos, small, materials = (
         [(255 * one).round().astype(np.uint8) for one in read_pool(folder, None, side).pictures]
-        for folder, side in ((options.data, SIDE), (options.materials, MATERIAL_SIDE))
+        for folder, side in ((options.data, SIDE), (options.data, MATERIAL_SIDE), (options.materials, MATERIAL_SIDE))
     )
-    drawn = [photos[place] for place in np.random.default_rng(options.seed).permutation(len(photos))[: options.count]]
+    places = np.random.default_rng(options.seed).permutation(len(photos))[: options.count]
+    drawn, small = ([some[place] for place in places] for some in (photos, small))
     pipe = MGPipeline.from_pretrained(options.model)
     pipe.set_progress_bar_config(disable=True)
     measured = {
         "filling": lambda: filling.measure(drawn, options.seed, FEW),
         "recoloring": lambda: moving.recoloring(pipe, drawn, options.seed, len(drawn)),
-        "retexturing": lambda: moving.retexturing(pipe, drawn, materials, options.seed, len(drawn)),
+        "retexturing": lambda: moving.retexturing(pipe, small, materials, options.seed, len(drawn)),
         "restoring": lambda: restoring.measure(pipe.mg_detail.float(), drawn[:FEW], options.seed),
     }
     for part in options.parts:
