@@ -7,6 +7,8 @@ convolutional and knows nothing of the size it works at, so that the same weight
 Where there is a sketch, an octave begins late, with the composition of canvas and sketch under the noise of that step (SDEdit,
 Meng et al., arXiv 2108.01073; by place as Differential Diffusion, Levin and Fried, arXiv 2306.00950).
 
+There, what varies slowly keeps the colors of the composition: the network need not find again what is known.
+
 Each of canvas and sketch comes with a map of strengths; where that is 0 its pixels are 0, and so it is exactly absent.
 """
 
@@ -17,7 +19,7 @@ import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 
-from .encoder.views import DETAIL_UNIT, lab_to_rgb, rgb_to_lab
+from .encoder.views import DETAIL_UNIT, gaussian_blur, lab_to_rgb, rgb_to_lab
 
 
 DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
@@ -36,6 +38,7 @@ STEPS = 6  # of an octave
 LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
 SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
 COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
+PINNED_SIGMA = 4.0  # pixels; what varies more slowly has the colors of the composition
 CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 
@@ -250,7 +253,9 @@ def paint_octaves(
         level = levels[min(octave, len(levels) - 1)]
         if octave == 0:
             level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
-        start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
+        believed = pairs[3].clamp(0, 1)
+        composed = compose(smaller, *pairs) if (believed > 0).any() else None
+        start = None if composed is None else (composed, COMPOSED * believed)
         pairs[1] = CANVAS_GAIN * pairs[1]
         around: tuple[torch.Tensor, ...] = ()
         if known is not None:
@@ -261,6 +266,10 @@ def paint_octaves(
             start = (picture, kept) if kept else start
         given = condition(smaller, *pairs, *around)
         smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
+        if composed is not None:
+            where = believed * around[0] if around else believed
+            slow = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
+            smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * slow
         smaller = smaller.clamp(-1, 1)
     return smaller
 

@@ -274,6 +274,7 @@ def _define():
     LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
     SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
     COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
+    PINNED_SIGMA = 4.0  # pixels; what varies more slowly has the colors of the composition
     CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 
@@ -488,7 +489,9 @@ def _define():
             level = levels[min(octave, len(levels) - 1)]
             if octave == 0:
                 level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
-            start = (compose(smaller, *pairs), COMPOSED * pairs[3].clamp(0, 1)) if (pairs[3] > 0).any() else None
+            believed = pairs[3].clamp(0, 1)
+            composed = compose(smaller, *pairs) if (believed > 0).any() else None
+            start = None if composed is None else (composed, COMPOSED * believed)
             pairs[1] = CANVAS_GAIN * pairs[1]
             around: tuple[torch.Tensor, ...] = ()
             if known is not None:
@@ -499,6 +502,10 @@ def _define():
                 start = (picture, kept) if kept else start
             given = condition(smaller, *pairs, *around)
             smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
+            if composed is not None:
+                where = believed * around[0] if around else believed
+                slow = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
+                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * slow
             smaller = smaller.clamp(-1, 1)
         return smaller
 
