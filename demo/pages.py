@@ -184,9 +184,10 @@ def edits(pipe: Any) -> list[PIL.Image.Image]:
         "removed": lambda photo, seed: named.remove(inpaint, marked(photo), spot(photo, 0.18), **seed),
         "variation": lambda photo, seed: named.variation(inpaint, photo, **seed),
         "outpainted": lambda photo, seed: named.outpaint(inpaint, photo, 48, 48, 48, 48, **seed),
-        "noisy": lambda photo, seed: [noisy(photo)],
-        "denoised": lambda photo, seed: named.denoise(inpaint, noisy(photo)),
     }
+    if pipe.mg_detail is not None:
+        calls["noisy"] = lambda photo, seed: [noisy(photo)]
+        calls["denoised"] = lambda photo, seed: named.denoise(inpaint, noisy(photo))
     rows = []
     for name, photo in photos.items():
         cells = [("photograph", photo)]
