@@ -21,7 +21,7 @@ def progress(
 
         def step(share: float) -> None:
             nonlocal picture, last, shown
-            if share < last:
+            if share < last or last >= 1:  # the next one
                 picture += 1
             last = share
             if callback is not None:
