@@ -186,6 +186,8 @@ def restore_edit(recipe: Any, result: PIL.Image.Image) -> Edit | None:
             corner = list_of(recipe["covered"]["box"], 4)[:2]
             corner = tuple(whole(value, "A corner", 0, side) for value, side in zip(corner, photo.size, strict=True))
             piece = uploads.decode(from_text(recipe["covered"]["pixels"]), "The recipe", uploads.MAX_EDIT_PIXELS)
+            if piece.width > photo.width or piece.height > photo.height:
+                raise ValueError(DAMAGED)
             photo.paste(piece.convert("RGB"), corner)
         mask = None if recipe["mask"] is None else uploads.read_mask(from_text(recipe["mask"]), photo.size)
         return Edit(photo, mask, recipe["action"], recipe["feather"], added)
