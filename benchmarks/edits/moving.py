@@ -22,7 +22,7 @@ LIGHT_SIGMA = 1 / 24  # of the side: light at large
 
 
 def edges_agree(first: np.ndarray, second: np.ndarray) -> float:
-    """F-score of Canny edges, each the same as one within `NEAR` pixels; thresholds follow the median of each picture."""
+    """F-score of Canny edges, each the same as one within `NEAR` pixels; thresholds follow each picture's gradients."""
     found = [_edges(one) for one in (first, second)]
     near = [cv2.dilate(one, np.ones((2 * NEAR + 1,) * 2, np.uint8)) for one in found]
     precision, recall = ((found[i] & near[1 - i]).sum() / max(1, found[i].sum()) for i in (0, 1))

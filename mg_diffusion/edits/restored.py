@@ -42,14 +42,7 @@ def denoise(
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    from ..restoring import MOST_NOISE
-
-    image, unet = opened(image), _detail_of(pipe, "denoise")
-    check_side(image, "denoise")
-    check_strength(strength, "`strength`")
-    if noise_level is not None:
-        check_strength(noise_level, "`noise_level`", MOST_NOISE)
-    generators_of(num_images_per_prompt, generator)
+    image, unet = _checked(pipe, "denoise", image, strength, noise_level, num_images_per_prompt, generator)
     made = _restored(pipe, unet, image, noise_level, 0.0, strength, callback)
     return copies(made, num_images_per_prompt)
 
@@ -77,14 +70,7 @@ def enhance(
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    from ..restoring import MOST_NOISE
-
-    image, unet = opened(image), _detail_of(pipe, "enhance")
-    check_side(image, "enhance")
-    check_strength(strength, "`strength`")
-    if noise_level is not None:
-        check_strength(noise_level, "`noise_level`", MOST_NOISE)
-    generators_of(num_images_per_prompt, generator)
+    image, unet = _checked(pipe, "enhance", image, strength, noise_level, num_images_per_prompt, generator)
     if color is not None:
         (image,) = recolor(pipe, image, color, granularity_scale=TONE * strength)
     made = _restored(pipe, unet, image, noise_level, SHARPER * strength, min(1.0, 2 * strength), callback)
@@ -119,9 +105,7 @@ def enlarge(
     """
     from .. import restoring
 
-    image, unet = opened(image), _detail_of(pipe, "enlarge")
-    check_side(image, "enlarge")
-    check_strength(strength, "`strength`")
+    image, unet = _checked(pipe, "enlarge", image, strength, None, num_images_per_prompt, generator)
     if isinstance(factor, bool) or factor not in FACTORS:
         raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
     size = (factor * image.width, factor * image.height)
@@ -130,7 +114,6 @@ def enlarge(
             f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
             f"memory with what they need. Enlarge by less, or crop the picture."
         )
-    generators_of(num_images_per_prompt, generator)
     octaves, pixels = factor.bit_length() - 1, np.asarray(image)
     with progress(pipe, octaves if strength else 1, callback) as step:
         for _ in range(octaves if strength else 0):
@@ -161,6 +144,21 @@ def _restored(
     with progress(pipe, 1, callback) as step:
         made = PIL.Image.fromarray(restore(unet, np.asarray(image), noise_level, blur, step))
     return made if strength == 1 else PIL.Image.blend(image, made, strength)
+
+
+def _checked(
+    pipe: Any, name: str, image: Picture, strength: float, noise_level: float | None, count: int, generator: Any
+) -> tuple[PIL.Image.Image, Any]:
+    """The picture, opened, and the detail network, or a ValueError for what cannot be."""
+    from ..restoring import MOST_NOISE
+
+    image, unet = opened(image), _detail_of(pipe, name)
+    check_side(image, name)
+    check_strength(strength, "`strength`")
+    if noise_level is not None:
+        check_strength(noise_level, "`noise_level`", MOST_NOISE)
+    generators_of(count, generator)
+    return image, unet
 
 
 def _detail_of(pipe: Any, name: str) -> Any:
