@@ -31,8 +31,10 @@ ARGUMENTS = {
     "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
     "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
     "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
-        scheduler takes it.""",
-    "guidance_scale": "how far to go beyond the prediction without prompt and references; 1 is off.",
+        scheduler takes it. By default 20 (50 of Stable Diffusion XL), or 4 of a UNet that is distilled, which its
+        `time_cond_proj_dim` tells.""",
+    "guidance_scale": """how far to go beyond the prediction without prompt and references; 1 is off. A distilled UNet reads it as
+        a number and needs no second row.""",
     "negative_prompt": "what to steer away from; one for all prompts or one for each.",
     "negative_prompt_2": "for the second text encoder, `negative_prompt` by default.",
     "num_images_per_prompt": "pictures for each prompt.",

@@ -78,7 +78,7 @@ class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
         granularity_scale: float | dict[str, float | list[float]] = 1.0,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float = 1.5,

@@ -85,7 +85,7 @@ class MGInpaintPipeline(Editing, Steered, OfStableDiffusion, DiffusionPipeline):
         width: int | None = None,
         padding_mask_crop: int | None = None,
         strength: float = 1.0,
-        num_inference_steps: int = 20,
+        num_inference_steps: int | None = None,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float = 1.5,

@@ -89,7 +89,7 @@ class MGXLPipeline(FromNoise, Steered, OfStableDiffusionXL, DiffusionPipeline):
         granularity_scale: float | dict[str, float | list[float]] = 1.0,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float = 5.0,

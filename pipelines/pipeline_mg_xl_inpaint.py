@@ -100,7 +100,7 @@ class MGXLInpaintPipeline(Editing, Steered, OfStableDiffusionXL, DiffusionPipeli
         width: int | None = None,
         padding_mask_crop: int | None = None,
         strength: float = 1.0,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float = 7.5,

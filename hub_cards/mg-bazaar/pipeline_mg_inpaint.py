@@ -70,8 +70,10 @@ def _define():
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
         "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
         "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
-        scheduler takes it.""",
-        "guidance_scale": "how far to go beyond the prediction without prompt and references; 1 is off.",
+        scheduler takes it. By default 20 (50 of Stable Diffusion XL), or 4 of a UNet that is distilled, which its
+        `time_cond_proj_dim` tells.""",
+        "guidance_scale": """how far to go beyond the prediction without prompt and references; 1 is off. A distilled UNet reads it as
+        a number and needs no second row.""",
         "negative_prompt": "what to steer away from; one for all prompts or one for each.",
         "negative_prompt_2": "for the second text encoder, `negative_prompt` by default.",
         "num_images_per_prompt": "pictures for each prompt.",
@@ -1371,9 +1373,18 @@ def _define():
         num_timesteps = StableDiffusionPipeline.num_timesteps
         interrupt = StableDiffusionPipeline.interrupt
 
+        default_steps = 20
+        default_few_steps = 4  # of a UNet that is distilled
+        get_guidance_scale_embedding = StableDiffusionPipeline.get_guidance_scale_embedding
+
+        @property
+        def reads_guidance(self) -> bool:
+            """Whether the UNet is distilled and reads the guidance as a number, as Latent Consistency Models do."""
+            return self.bare_unet.config.get("time_cond_proj_dim") is not None
+
         @property
         def do_classifier_free_guidance(self) -> bool:
-            return self._guidance_scale > 1
+            return self._guidance_scale > 1 and not self.reads_guidance
 
         @property
         def bare_unet(self) -> UNet2DConditionModel:
@@ -1479,6 +1490,8 @@ def _define():
 
         def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
             """Timesteps of the run, and how many steps it counts."""
+            if given.num_inference_steps is None:
+                given.num_inference_steps = self.default_few_steps if self.reads_guidance else self.default_steps
             return retrieve_timesteps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
             )
@@ -1606,10 +1619,19 @@ def _define():
                 cross_attention_kwargs=attention_kwargs,
                 added_cond_kwargs=added or None,
                 down_intrablock_additional_residuals=self.with_t2i(residuals, call.t2i[i], copies) or None,
+                timestep_cond=self.guidance_embedding(model_input),
                 **controlled,
                 return_dict=False,
             )[0]
             return self.guide(noise_pred, list(call.contrasts.values()), call.differences)
+
+        def guidance_embedding(self, model_input: torch.Tensor) -> torch.Tensor | None:
+            """What a UNet that reads the guidance is told, a row for each of its inputs."""
+            if not self.reads_guidance:
+                return None
+            scales = torch.tensor(max(self.guidance_scale, 1.0) - 1).repeat(len(model_input))
+            width = self.bare_unet.config.time_cond_proj_dim
+            return self.get_guidance_scale_embedding(scales, embedding_dim=width).to(model_input)
 
         def guide(
             self, noise_pred: torch.Tensor, contrast_scales: list[float], differences: list[torch.Tensor] | None
@@ -3031,7 +3053,7 @@ def _define():
             width: int | None = None,
             padding_mask_crop: int | None = None,
             strength: float = 1.0,
-            num_inference_steps: int = 20,
+            num_inference_steps: int | None = None,
             timesteps: list[int] | None = None,
             sigmas: list[float] | None = None,
             guidance_scale: float = 1.5,

@@ -1,4 +1,4 @@
-"""`python -m mg_diffusion.training {vae,base,adapter,detail} ...`; of several processes, by `accelerate launch`."""
+"""`python -m mg_diffusion.training {vae,base,adapter,detail,distill} ...`; of several processes, by `accelerate launch`."""
 
 import sys
 
@@ -16,6 +16,8 @@ def main(arguments: list[str] | None = None) -> None:
         from .adapter import run
     elif args.stage == "detail":
         from .detail import run
+    elif args.stage == "distill":
+        from .distill import run
     elif args.text_only:
         from .text import run
     else:

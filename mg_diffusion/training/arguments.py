@@ -12,7 +12,7 @@ from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, READABLE_PIXELS
 from .trackers import PACKAGES, chosen_trackers
 
 
-STAGES = ("vae", "base", "adapter", "detail")
+STAGES = ("vae", "base", "adapter", "detail", "distill")
 SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 # What one of these is in place of a default.
 KINDS: dict[str, dict[str, Any]] = {
@@ -33,6 +33,10 @@ num_crossings | 12000 | pool of crossed photographs
 num_rendered | 4000 | pool of rendered pictures
 augment | on | crop, flip, leave out references and captions at random
 """
+LAYOUTS = """layout_size | int | lay canvas and sketch at this size, as pictures with octaves do, and read them shrunk; above \
+--resolution and a multiple of 8
+materials_dir | str | folder like --train_data_dir with pictures that are nothing but texture; needs --layout_size
+num_laid_crossings | 500 | pool of photographs crossed by light at --layout_size"""
 # Flags by group and stage: name, default or one of `KINDS`, help.
 FLAGS = {
     "data": f"""
@@ -100,10 +104,7 @@ lora_rank | int | train low-rank updates of the UNet (LoRA), of this rank, inste
 text_only | off | train UNet and text encoder alone on pictures and captions: a base without our parts
 block_out_channels | ints | of a new UNet; 48 96 160 if not given
 text_width | int | of a new text encoder; 128 if not given
-layout_size | int | lay canvas and sketch at this size, as pictures with octaves do, and read them shrunk; above \
---resolution and a multiple of 8
-materials_dir | str | folder like --train_data_dir with pictures that are nothing but texture; needs --layout_size
-num_laid_crossings | 500 | pool of photographs crossed by light at --layout_size{SUPERVISION}\
+{LAYOUTS}{SUPERVISION}\
 snr_gamma | 16.0 | limit of the v-space weight 1 / sigma^2
 """,
     "adapter": f"""
@@ -113,6 +114,19 @@ mg_model_name_or_path | str | folder or Hub id with mg_encoder/ and mg_adapter/ 
 cache_latents | off | keep latents and captions' embeddings; a crossed picture then always has the same texture
 gradient_checkpointing | off | of the UNet: less memory, more time{SUPERVISION}\
 snr_gamma | 5.0 | of Min-SNR weighting
+""",
+    "distill": f"""
+pretrained_model_name_or_path | required | the teacher: folder or Hub id of a Stable Diffusion, in the format of diffusers; \
+"mg-bazaar" is the embedded default
+variant | str | of the teacher's weight files, such as fp16
+mg_model_name_or_path | str | folder or Hub id with mg_encoder/ and mg_adapter/ of the teacher; new ones, which do nothing, if \
+not given
+num_steps | 4 | of the student
+teacher_steps | 8 | of the teacher, a multiple of --num_steps
+max_guidance | 3.0 | scales of guidance are drawn from 1 to it; at least 1
+gradient_checkpointing | off | of the UNet: less memory, more time
+{LAYOUTS}{SUPERVISION}\
+snr_gamma | 16.0 | of the weight of timesteps, as in the stage that trained the teacher
 """,
     "detail": """
 materials_dir | str | folder like --train_data_dir with pictures that are nothing but texture, read at half of --resolution
@@ -128,6 +142,7 @@ snr_gamma | 8.0 | limit of the v-space weight 1 / sigma^2
 # Defaults of a stage in place of those of all.
 STAGE_DEFAULTS = {
     "adapter": {"resolution": None},  # the base's own
+    "distill": {"resolution": None, "learning_rate": 2e-4, "train_batch_size": 16, "ema_decay": 0.995},
     "detail": {
         "resolution": 256,
         "train_batch_size": 16,
@@ -140,7 +155,7 @@ STAGE_DEFAULTS = {
 RANGES = {
     "be at least 1": "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps "
     "checkpointing_steps validation_steps num_validation_images latent_channels min_image_size max_image_pixels "
-    "streaming_window samples_per_picture lora_rank layers_per_block num_laid_crossings",
+    "streaming_window samples_per_picture lora_rank layers_per_block num_laid_crossings num_steps teacher_steps",
     "be at least 0": "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight "
     "detail_weight num_crossings num_rendered",
     "be above 0": "learning_rate adam_epsilon max_grad_norm snr_gamma",
@@ -192,7 +207,8 @@ def build_parser(is_fine_tuning: bool = False) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="accelerate launch -m mg_diffusion.training",
         description="vae: train a small AutoencoderKL. base: train UNet, text encoder, MGEncoder and MGAdapter together. "
-        "adapter: train MGEncoder and MGAdapter for a Stable Diffusion, which stays as it is.",
+        "adapter: train MGEncoder and MGAdapter for a Stable Diffusion, which stays as it is. detail: train the network of "
+        "the octaves. distill: a UNet of few steps from one of many.",
     )
     stages = parser.add_subparsers(dest="stage", required=True)
     for stage in STAGES:
@@ -302,7 +318,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     for name in OF_REFERENCES if args.stage == "base" and args.text_only else ():
         if name in given:
             parser.error(f"--{name} contradicts --text_only, which trains without references")
-    if args.stage in ("base", "adapter") and not getattr(args, "text_only", False):
+    if args.stage in ("base", "adapter", "distill") and not getattr(args, "text_only", False):
         shares = args.composite_share, args.rendered_share
         if min(shares) < 0 or sum(shares) > 1:
             parser.error(f"--composite_share and --rendered_share must be shares of at most 1 in all, got {shares}")
@@ -310,8 +326,10 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             if getattr(args, share) > 0 and getattr(args, pool) == 0:
                 parser.error(f"--{share} {getattr(args, share)} needs --{pool} of at least 1")
     _check_data(parser, args)
-    if args.stage == "base":
+    if args.stage in ("base", "distill"):
         _check_layout(parser, args, given)
+    if args.stage == "distill":
+        _check_distill(parser, args)
     if args.stage == "detail":
         _check_detail(parser, args, given)
     text_width = getattr(args, "text_width", None)
@@ -350,12 +368,23 @@ def _check_layout(parser: argparse.ArgumentParser, args: argparse.Namespace, giv
             if name in given:
                 parser.error(f"--{name} needs --layout_size, the size at which canvases are laid")
         return
-    if args.layout_size <= args.resolution or args.layout_size % 8:
+    if args.resolution is not None and args.layout_size <= args.resolution or args.layout_size % 8:
         parser.error(
             f"--layout_size must be a multiple of 8 above --resolution {args.resolution}, got {args.layout_size}"
         )
     if args.streaming:
         parser.error("--streaming contradicts --layout_size, which lays out all pictures before training begins")
+
+
+def _check_distill(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.teacher_steps % args.num_steps or args.teacher_steps == args.num_steps:
+        parser.error(
+            f"--teacher_steps must be two, three, ... times --num_steps {args.num_steps}, got {args.teacher_steps}"
+        )
+    if not 1 <= args.max_guidance < float("inf"):
+        parser.error(f"--max_guidance must be a number of at least 1, got {args.max_guidance}")
+    if args.layout_size and args.resolution is None:
+        parser.error("--layout_size needs --resolution, the size that it is shrunk to")
 
 
 def _check_detail(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:

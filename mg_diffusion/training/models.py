@@ -175,6 +175,7 @@ class ConditionedUNet(nn.Module):
         present: torch.Tensor,
         fusion_scale: float | torch.Tensor,
         added: dict[str, torch.Tensor] | None = None,
+        timestep_cond: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The UNet's prediction (B, C, h, w); must run inside `mg_adapter.attach(unet)`.
 
@@ -186,21 +187,37 @@ class ConditionedUNet(nn.Module):
             present: (B, G) bool, references that were not dropped.
             fusion_scale: of all samples, or (B, 1, 1, 1).
             added: `added_cond_kwargs` of Stable Diffusion XL.
+            timestep_cond: (B, width), the guidance, of a UNet that reads it.
         """
-        features = self.mg_encoder(views)
-        features["shape"][0] |= {"turn": turns, "sketch": sketch, "has_sketch": has_sketch}
-        attention, residuals = self.mg_adapter.condition(
-            self.unet, features, present.float(), unet_input.shape[2:], fusion_scale
-        )
+        laid = (views, turns, sketch, has_sketch, present, fusion_scale)
+        attention, residuals = self.condition(self.unet, unet_input.shape[2:], *laid)
         return self.unet(
             unet_input,
             timesteps,
             text,
             added_cond_kwargs=added,
             cross_attention_kwargs={"ip_hidden_states": attention},
-            # A base in low precision does not take others.
-            down_intrablock_additional_residuals=[residual.to(self.unet.dtype) for residual in residuals],
+            timestep_cond=timestep_cond,
+            down_intrablock_additional_residuals=residuals,
         ).sample
+
+    def condition(
+        self,
+        unet: nn.Module,
+        latent_size: tuple[int, int],
+        views: dict[str, dict[str, torch.Tensor]],
+        turns: torch.Tensor,
+        sketch: torch.Tensor,
+        has_sketch: torch.Tensor,
+        present: torch.Tensor,
+        fusion_scale: float | torch.Tensor,
+    ) -> tuple[Any, list[torch.Tensor]]:
+        """What a UNet like the own one gets beside the text; arguments as of `forward`."""
+        features = self.mg_encoder(views)
+        features["shape"][0] |= {"turn": turns, "sketch": sketch, "has_sketch": has_sketch}
+        attention, residuals = self.mg_adapter.condition(unet, features, present.float(), latent_size, fusion_scale)
+        # A base in low precision does not take others.
+        return attention, [residual.to(unet.dtype) for residual in residuals]
 
 
 class TrainedModel(ConditionedUNet):

@@ -20,6 +20,7 @@ TITLES = {
     "base": "A miniature Stable Diffusion",
     "adapter": "An adapter for Stable Diffusion",
     "detail": "A detail network of the octaves above a base",
+    "distill": "A UNet of few steps",
 }
 STEERED = " steered by the color, texture and shape of reference images"
 
@@ -82,9 +83,9 @@ def environment_table(run: Run) -> str:
 def card(run: Run) -> str:
     """The text of the run's README.md."""
     config, base = run.config, run.environment.get("base_model")
-    title = TITLES[config["stage"]] + (STEERED if run.kind in ("base", "adapter") else "")
+    title = TITLES[config["stage"]] + (STEERED if run.kind in ("base", "adapter", "distill") else "")
     tags = ["diffusers", "mg-diffusion"]
-    if run.kind in ("base", "adapter"):
+    if run.kind in ("base", "adapter", "distill"):
         tags += ["text-to-image", "image-to-image", "reference-conditioned"]
     data = ModelCardData(library_name="diffusers", tags=tags, base_model=base, datasets=config.get("dataset_name"))
     if base:
