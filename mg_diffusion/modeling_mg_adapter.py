@@ -51,6 +51,7 @@ from .adapter.regions import join_regions, split_regions
 from .adapter.sketch import lay_palette, turn_colors
 from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_strengths
 from .adapter.variation import apply_variation, draw_variation
+from .encoder.remembered import Remembered
 from .features import Features, FeatureSet, as_lists
 from .model_files import SavedWithCode
 
@@ -93,6 +94,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         canvas_gain: float = 1.3,
     ):
         super().__init__()
+        self.remembered = Remembered()  # canvases and sketches, which know nothing of the weights
         self.tokens = nn.ModuleDict(
             {name: TokenProjection(vector_sizes[name], num_tokens, token_dim) for name in granularities}
         )
@@ -375,7 +377,9 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             return None  # before anything is drawn: what else the generator is for goes on as without references
         sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
         if layout_size is not None:
-            variants = [[(lay_out(own, layout_size), present) for own, present in row] for row in variants]
+            variants = [
+                [(lay_out(own, layout_size, self.remembered), present) for own, present in row] for row in variants
+            ]
             layout = join_layouts(
                 self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
             )

@@ -44,6 +44,7 @@ from .encoder.references import (
     read_weight,
     sort_by_sample,
 )
+from .encoder.remembered import Remembered
 from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
 from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
@@ -106,6 +107,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         self.branches = nn.ModuleDict(
             {name: BRANCHES[name].from_encoder_config(self.config) for name in granularities}
         )
+        self.remembered = Remembered()  # views of references, which know nothing of the weights
 
     @classmethod
     def from_unet(cls, unet: nn.Module, **config: Any) -> "MGEncoder":
@@ -388,7 +390,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         else:
             loaded = self.load(fields, self.config.sample_size * scale)
             rgb, mask, weight = loaded["rgb"].to(self.device), loaded["mask"].to(self.device), loaded["weight"]
-            view = self.views(rgb, mask, [name])[name]
+            view = self.remembered(self._view_of, name, rgb, mask)
         if self.branches[name].is_laid_out:
             return {**view, "light": _light_of(view["structure"], rgb, mask)}, weight
         return self({name: {key: value.to(self.device, self.dtype) for key, value in view.items()}})[name][0], weight
@@ -412,11 +414,16 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
         """What a canvas or a sketch is laid of, of a picture read at the area of a square."""
-        branch, loaded = self.branches[name], self.load(fields, side)
-        rgb, mask = loaded["rgb"].to(self.device), loaded["mask"].to(self.device)
+        loaded = self.load(fields, side)
+        return self.remembered(self._layout_of, name, loaded["rgb"].to(self.device), loaded["mask"].to(self.device))
+
+    def _view_of(self, name: str, rgb: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.views(rgb, mask, [name])[name]
+
+    def _layout_of(self, name: str, rgb: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         lab = rgb_to_lab(rgb)
-        laid = branch.layout(lab, edge_preserving_smooth(lab), mask)
-        if branch.is_laid_out:
+        laid = self.branches[name].layout(lab, edge_preserving_smooth(lab), mask)
+        if self.branches[name].is_laid_out:
             laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
         return laid
 

@@ -235,20 +235,26 @@ def _define():
         color_sigma: range of the bilateral weight, in Delta-E.
         dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
     """
-        batch, channels, height, width = lab.shape
-        reach = 2 * dilation
-
-        def taps(x: torch.Tensor) -> torch.Tensor:
-            padded = F.pad(x, (reach,) * 4, mode="reflect")
-            return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
-
+        height, width = lab.shape[2:]
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
-        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
+        starts = [(row, column) for row in range(5) for column in range(5)]
+
+        def taps(x: torch.Tensor) -> list[torch.Tensor]:
+            """Views: one after the other they stay in the processor's cache, where all of them at once do not."""
+            padded = F.pad(x, (2 * dilation,) * 4, mode="reflect")
+            places = [(dilation * row, dilation * column) for row, column in starts]
+            return [padded[..., top : top + height, left : left + width] for top, left in places]
+
         values, guide = taps(lab), gaussian_blur(lab, sigma)
         for _ in range(steps):
-            difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
-            weight = near * torch.exp(-difference / (2 * color_sigma**2))
-            guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+            total, weights = torch.zeros_like(lab), torch.zeros_like(lab[:, :1])
+            for place, value, around in zip(starts, values, taps(guide), strict=True):
+                difference = (around - guide).square().sum(1, keepdim=True)
+                weight = near[place] * torch.exp(difference / (-2 * color_sigma**2))
+                total += weight * value
+                weights += weight
+            guide = total / weights
         return guide
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..encoder.remembered import Remembered
 from ..encoder.views import lab_to_rgb
 from ..features import FeatureSet
 from .quilting import lay_tiles
@@ -28,21 +29,22 @@ class Layout:
     sketch_scale: torch.Tensor
 
 
-def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
+def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
     """Features with the `canvas` of their `layout_tiles` and the `sketch` (Lab) of palette and `layout_structure`.
 
     Args:
         features: one entry of each granularity, settled (`apply_variation`); size: (height, width) of the output.
+        remembered: what was laid before.
     """
     laid = {name: dict(parts) for name, parts in features.items()}
     tiles = laid.get("texture", {}).pop("layout_tiles", None)
     if tiles is not None:
-        laid["texture"]["canvas"] = lay_tiles(tiles, *size)
+        laid["texture"]["canvas"] = remembered(lay_tiles, tiles, *size)
     structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
     if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
         area = laid["color"].get("area")
         area = area if area is None else F.interpolate(area, size, mode="area")
-        sketch = lay_palette(structure, laid["color"]["palette"], area)
+        sketch = remembered(lay_palette, structure, laid["color"]["palette"], area)
         laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
     elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
         laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")

@@ -21,13 +21,16 @@ What ships is one file, bundled from this one and `adapter/` (`mg_diffusion.bund
 
 def _define():
     import contextlib
+    import hashlib
     import inspect
     import math
     import os
     import sys
+    import threading
     import torch
     import torch.nn.functional as F
     import warnings
+    from collections import OrderedDict
     from collections.abc import Callable, Iterator, Sequence
     from dataclasses import dataclass
     from diffusers import ConfigMixin, ModelMixin
@@ -238,6 +241,68 @@ def _define():
         return [(-(-height // stride), -(-width // stride)) for stride in strides]
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.remembered
+    # -----------------------------------------------------------------------------------------------------------------
+    class Remembered:
+        """Results of pure functions of tensors, by the content of what they were given.
+
+    Beyond `most_bytes` those that were used least recently are forgotten. Where gradients are wanted nothing is kept. Copies
+    and pickles of it are empty. Threads may share it; at worst they compute the same twice.
+    """
+
+        def __init__(self, most_bytes: int = 32 << 20):
+            self.most_bytes = most_bytes
+            self.results: OrderedDict[str, Any] = OrderedDict()
+            self.lock = threading.Lock()
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return type(self), (self.most_bytes,)
+
+        def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            """`function(*arguments)`: a tensor or a dict of tensors, which nobody may change in place.
+
+        Args:
+            function: a function of its arguments alone, of another name than all others.
+            arguments: tensors, and what `repr` tells apart.
+        """
+            if torch.is_grad_enabled() and any(torch.is_tensor(one) and one.requires_grad for one in arguments):
+                return function(*arguments)
+            key = _key(function, arguments)
+            found = self.results.get(key)
+            if found is None:
+                found = function(*arguments)
+            with self.lock:
+                self._keep(key, found)
+            return dict(found) if isinstance(found, dict) else found
+
+        def _keep(self, key: str, found: Any) -> None:
+            """As what was used last."""
+            if _bytes_of(found) <= self.most_bytes:
+                self.results[key] = found
+                self.results.move_to_end(key)
+            while sum(map(_bytes_of, self.results.values())) > self.most_bytes:
+                self.results.popitem(last=False)
+
+
+    def _bytes_of(found: Any) -> int:
+        return sum(one.nbytes for one in (found.values() if isinstance(found, dict) else [found]))
+
+
+    def _key(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+        """Of the content of the arguments, and of what else a result of torch depends on."""
+        digest = hashlib.blake2b(digest_size=16)
+        # A tensor of inference mode is refused by autograd, and autocast rounds.
+        state = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+        digest.update(repr((function.__qualname__, state, torch.get_default_dtype())).encode())
+        for one in arguments:
+            if torch.is_tensor(one):
+                digest.update(f"{tuple(one.shape)} {one.dtype} {one.device}".encode())
+                digest.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            else:
+                digest.update(repr(one).encode())
+        return digest.hexdigest()
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
@@ -298,20 +363,26 @@ def _define():
         color_sigma: range of the bilateral weight, in Delta-E.
         dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
     """
-        batch, channels, height, width = lab.shape
-        reach = 2 * dilation
-
-        def taps(x: torch.Tensor) -> torch.Tensor:
-            padded = F.pad(x, (reach,) * 4, mode="reflect")
-            return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
-
+        height, width = lab.shape[2:]
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
-        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
+        starts = [(row, column) for row in range(5) for column in range(5)]
+
+        def taps(x: torch.Tensor) -> list[torch.Tensor]:
+            """Views: one after the other they stay in the processor's cache, where all of them at once do not."""
+            padded = F.pad(x, (2 * dilation,) * 4, mode="reflect")
+            places = [(dilation * row, dilation * column) for row, column in starts]
+            return [padded[..., top : top + height, left : left + width] for top, left in places]
+
         values, guide = taps(lab), gaussian_blur(lab, sigma)
         for _ in range(steps):
-            difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
-            weight = near * torch.exp(-difference / (2 * color_sigma**2))
-            guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+            total, weights = torch.zeros_like(lab), torch.zeros_like(lab[:, :1])
+            for place, value, around in zip(starts, values, taps(guide), strict=True):
+                difference = (around - guide).square().sum(1, keepdim=True)
+                weight = near[place] * torch.exp(difference / (-2 * color_sigma**2))
+                total += weight * value
+                weights += weight
+            guide = total / weights
         return guide
 
 
@@ -630,21 +701,22 @@ def _define():
         sketch_scale: torch.Tensor
 
 
-    def lay_out(features: FeatureSet, size: tuple[int, int]) -> FeatureSet:
+    def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
         """Features with the `canvas` of their `layout_tiles` and the `sketch` (Lab) of palette and `layout_structure`.
 
     Args:
         features: one entry of each granularity, settled (`apply_variation`); size: (height, width) of the output.
+        remembered: what was laid before.
     """
         laid = {name: dict(parts) for name, parts in features.items()}
         tiles = laid.get("texture", {}).pop("layout_tiles", None)
         if tiles is not None:
-            laid["texture"]["canvas"] = lay_tiles(tiles, *size)
+            laid["texture"]["canvas"] = remembered(lay_tiles, tiles, *size)
         structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
         if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
             area = laid["color"].get("area")
             area = area if area is None else F.interpolate(area, size, mode="area")
-            sketch = lay_palette(structure, laid["color"]["palette"], area)
+            sketch = remembered(lay_palette, structure, laid["color"]["palette"], area)
             laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
         elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
             laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")
@@ -1106,6 +1178,7 @@ def _define():
             canvas_gain: float = 1.3,
         ):
             super().__init__()
+            self.remembered = Remembered()  # canvases and sketches, which know nothing of the weights
             self.tokens = nn.ModuleDict(
                 {name: TokenProjection(vector_sizes[name], num_tokens, token_dim) for name in granularities}
             )
@@ -1388,7 +1461,9 @@ def _define():
                 return None  # before anything is drawn: what else the generator is for goes on as without references
             sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
             if layout_size is not None:
-                variants = [[(lay_out(own, layout_size), present) for own, present in row] for row in variants]
+                variants = [
+                    [(lay_out(own, layout_size, self.remembered), present) for own, present in row] for row in variants
+                ]
                 layout = join_layouts(
                     self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
                 )

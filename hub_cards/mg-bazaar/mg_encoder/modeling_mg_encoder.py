@@ -28,9 +28,11 @@ def _define():
     import os
     import re
     import sys
+    import threading
     import torch
     import torch.nn.functional as F
     import warnings
+    from collections import OrderedDict
     from collections.abc import Callable, Sequence
     from diffusers import ConfigMixin, ModelMixin
     from diffusers.configuration_utils import register_to_config
@@ -223,20 +225,26 @@ def _define():
         color_sigma: range of the bilateral weight, in Delta-E.
         dilation: spacing of the 5x5 taps; 2 reaches 4 pixels far.
     """
-        batch, channels, height, width = lab.shape
-        reach = 2 * dilation
-
-        def taps(x: torch.Tensor) -> torch.Tensor:
-            padded = F.pad(x, (reach,) * 4, mode="reflect")
-            return F.unfold(padded, 5, dilation=dilation).view(batch, channels, 25, height * width)
-
+        height, width = lab.shape[2:]
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
-        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2)).view(1, 1, 25, 1)
+        near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
+        starts = [(row, column) for row in range(5) for column in range(5)]
+
+        def taps(x: torch.Tensor) -> list[torch.Tensor]:
+            """Views: one after the other they stay in the processor's cache, where all of them at once do not."""
+            padded = F.pad(x, (2 * dilation,) * 4, mode="reflect")
+            places = [(dilation * row, dilation * column) for row, column in starts]
+            return [padded[..., top : top + height, left : left + width] for top, left in places]
+
         values, guide = taps(lab), gaussian_blur(lab, sigma)
         for _ in range(steps):
-            difference = (taps(guide) - guide.flatten(2).unsqueeze(2)).square().sum(1, keepdim=True)
-            weight = near * torch.exp(-difference / (2 * color_sigma**2))
-            guide = ((values * weight).sum(2) / weight.sum(2)).view(batch, channels, height, width)
+            total, weights = torch.zeros_like(lab), torch.zeros_like(lab[:, :1])
+            for place, value, around in zip(starts, values, taps(guide), strict=True):
+                difference = (around - guide).square().sum(1, keepdim=True)
+                weight = near[place] * torch.exp(difference / (-2 * color_sigma**2))
+                total += weight * value
+                weights += weight
+            guide = total / weights
         return guide
 
 
@@ -898,6 +906,68 @@ def _define():
         else:
             content = repr(list(image)).encode() if is_palette(image) else read_image(image).numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.remembered
+    # -----------------------------------------------------------------------------------------------------------------
+    class Remembered:
+        """Results of pure functions of tensors, by the content of what they were given.
+
+    Beyond `most_bytes` those that were used least recently are forgotten. Where gradients are wanted nothing is kept. Copies
+    and pickles of it are empty. Threads may share it; at worst they compute the same twice.
+    """
+
+        def __init__(self, most_bytes: int = 32 << 20):
+            self.most_bytes = most_bytes
+            self.results: OrderedDict[str, Any] = OrderedDict()
+            self.lock = threading.Lock()
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return type(self), (self.most_bytes,)
+
+        def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            """`function(*arguments)`: a tensor or a dict of tensors, which nobody may change in place.
+
+        Args:
+            function: a function of its arguments alone, of another name than all others.
+            arguments: tensors, and what `repr` tells apart.
+        """
+            if torch.is_grad_enabled() and any(torch.is_tensor(one) and one.requires_grad for one in arguments):
+                return function(*arguments)
+            key = _key(function, arguments)
+            found = self.results.get(key)
+            if found is None:
+                found = function(*arguments)
+            with self.lock:
+                self._keep(key, found)
+            return dict(found) if isinstance(found, dict) else found
+
+        def _keep(self, key: str, found: Any) -> None:
+            """As what was used last."""
+            if _bytes_of(found) <= self.most_bytes:
+                self.results[key] = found
+                self.results.move_to_end(key)
+            while sum(map(_bytes_of, self.results.values())) > self.most_bytes:
+                self.results.popitem(last=False)
+
+
+    def _bytes_of(found: Any) -> int:
+        return sum(one.nbytes for one in (found.values() if isinstance(found, dict) else [found]))
+
+
+    def _key(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+        """Of the content of the arguments, and of what else a result of torch depends on."""
+        digest = hashlib.blake2b(digest_size=16)
+        # A tensor of inference mode is refused by autograd, and autocast rounds.
+        state = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+        digest.update(repr((function.__qualname__, state, torch.get_default_dtype())).encode())
+        for one in arguments:
+            if torch.is_tensor(one):
+                digest.update(f"{tuple(one.shape)} {one.dtype} {one.device}".encode())
+                digest.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            else:
+                digest.update(repr(one).encode())
+        return digest.hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.sketch
@@ -1632,6 +1702,7 @@ def _define():
             self.branches = nn.ModuleDict(
                 {name: BRANCHES[name].from_encoder_config(self.config) for name in granularities}
             )
+            self.remembered = Remembered()  # views of references, which know nothing of the weights
 
         @classmethod
         def from_unet(cls, unet: nn.Module, **config: Any) -> "MGEncoder":
@@ -1914,7 +1985,7 @@ def _define():
             else:
                 loaded = self.load(fields, self.config.sample_size * scale)
                 rgb, mask, weight = loaded["rgb"].to(self.device), loaded["mask"].to(self.device), loaded["weight"]
-                view = self.views(rgb, mask, [name])[name]
+                view = self.remembered(self._view_of, name, rgb, mask)
             if self.branches[name].is_laid_out:
                 return {**view, "light": _light_of(view["structure"], rgb, mask)}, weight
             return self({name: {key: value.to(self.device, self.dtype) for key, value in view.items()}})[name][0], weight
@@ -1938,11 +2009,16 @@ def _define():
 
         def _read_layout(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
             """What a canvas or a sketch is laid of, of a picture read at the area of a square."""
-            branch, loaded = self.branches[name], self.load(fields, side)
-            rgb, mask = loaded["rgb"].to(self.device), loaded["mask"].to(self.device)
+            loaded = self.load(fields, side)
+            return self.remembered(self._layout_of, name, loaded["rgb"].to(self.device), loaded["mask"].to(self.device))
+
+        def _view_of(self, name: str, rgb: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            return self.views(rgb, mask, [name])[name]
+
+        def _layout_of(self, name: str, rgb: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
             lab = rgb_to_lab(rgb)
-            laid = branch.layout(lab, edge_preserving_smooth(lab), mask)
-            if branch.is_laid_out:
+            laid = self.branches[name].layout(lab, edge_preserving_smooth(lab), mask)
+            if self.branches[name].is_laid_out:
                 laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
             return laid
 
