@@ -87,8 +87,9 @@ def blocks_of(place: Path) -> dict[str, str]:
     if place == FINE_TUNING_PAGE:
         return {"recipe": recipe_table(), "fine-tuning": figures_table(read(RESULTS / "fine_tuning.json"))}
     if place == DETAIL_PAGE:
-        figures = octaves_table(read(ROOT / "hub_cards" / "mg-bazaar" / "octaves.json"))
-        return {"octaves": figures, "sizes": sizes_table(read(SIZES))}
+        card = ROOT / "hub_cards" / "mg-bazaar"
+        figures, elsewhere = (octaves_table(read(card / name)) for name in ("octaves.json", "other_data/octaves.json"))
+        return {"octaves": figures, "elsewhere": elsewhere, "sizes": sizes_table(read(SIZES))}
     if place == EDITS_PAGE:
         found = read(RESULTS / "edits.json")
         moved = {name: found[name] for name in ("recoloring", "retexturing")}
