@@ -17,7 +17,15 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retri
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
 from ..features import Features, as_lists
-from .components import bare, check_components, check_counts, default_size
+from .components import (
+    FEW_STEPS,
+    bare,
+    check_components,
+    check_counts,
+    default_size,
+    guidance_embedding,
+    reads_guidance,
+)
 from .feature_guidance import FeatureGuidance
 from .references import given_references
 
@@ -101,13 +109,11 @@ class Sampling:
     interrupt = StableDiffusionPipeline.interrupt
 
     default_steps = 20
-    default_few_steps = 4  # of a UNet that is distilled
-    get_guidance_scale_embedding = StableDiffusionPipeline.get_guidance_scale_embedding
 
     @property
     def reads_guidance(self) -> bool:
-        """Whether the UNet is distilled and reads the guidance as a number, as Latent Consistency Models do."""
-        return self.bare_unet.config.get("time_cond_proj_dim") is not None
+        """Whether the UNet is distilled, see `reads_guidance`."""
+        return reads_guidance(self.unet)
 
     @property
     def do_classifier_free_guidance(self) -> bool:
@@ -218,7 +224,7 @@ class Sampling:
     def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
         """Timesteps of the run, and how many steps it counts."""
         if given.num_inference_steps is None:
-            given.num_inference_steps = self.default_few_steps if self.reads_guidance else self.default_steps
+            given.num_inference_steps = FEW_STEPS if self.reads_guidance else self.default_steps
         return retrieve_timesteps(
             self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
         )
@@ -346,19 +352,11 @@ class Sampling:
             cross_attention_kwargs=attention_kwargs,
             added_cond_kwargs=added or None,
             down_intrablock_additional_residuals=self.with_t2i(residuals, call.t2i[i], copies) or None,
-            timestep_cond=self.guidance_embedding(model_input),
+            timestep_cond=guidance_embedding(self.unet, self.guidance_scale, model_input),
             **controlled,
             return_dict=False,
         )[0]
         return self.guide(noise_pred, list(call.contrasts.values()), call.differences)
-
-    def guidance_embedding(self, model_input: torch.Tensor) -> torch.Tensor | None:
-        """What a UNet that reads the guidance is told, a row for each of its inputs."""
-        if not self.reads_guidance:
-            return None
-        scales = torch.tensor(max(self.guidance_scale, 1.0) - 1).repeat(len(model_input))
-        width = self.bare_unet.config.time_cond_proj_dim
-        return self.get_guidance_scale_embedding(scales, embedding_dim=width).to(model_input)
 
     def guide(
         self, noise_pred: torch.Tensor, contrast_scales: list[float], differences: list[torch.Tensor] | None

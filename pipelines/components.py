@@ -3,13 +3,31 @@
 from typing import Any
 
 import torch
+from diffusers import StableDiffusionPipeline
 
 from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
+
+
+FEW_STEPS = 4  # of a UNet that is distilled
 
 
 def bare(unet: torch.nn.Module) -> torch.nn.Module:
     """The UNet itself where `torch.compile` wrapped it."""
     return getattr(unet, "_orig_mod", unet)
+
+
+def reads_guidance(unet: torch.nn.Module) -> bool:
+    """Whether a UNet is distilled and reads the guidance as a number, as those of Latent Consistency Models do."""
+    return bare(unet).config.get("time_cond_proj_dim") is not None
+
+
+def guidance_embedding(unet: torch.nn.Module, guidance_scale: float, model_input: torch.Tensor) -> torch.Tensor | None:
+    """What a UNet that reads the guidance is told, a row for each of its inputs; `None` for all others."""
+    if not reads_guidance(unet):
+        return None
+    scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1)
+    width = bare(unet).config.time_cond_proj_dim
+    return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, width).to(model_input)
 
 
 def part_or_none(name: str, part: Any) -> Any:

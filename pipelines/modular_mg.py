@@ -19,7 +19,16 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..features import as_lists
-from .components import bare, check_components, check_counts, default_size, scale_factor
+from .components import (
+    FEW_STEPS,
+    bare,
+    check_components,
+    check_counts,
+    default_size,
+    guidance_embedding,
+    reads_guidance,
+    scale_factor,
+)
 from .modular_guider import MultiGranularityGuidance  # noqa: F401 (a guider is looked up beside its blocks)
 from .modular_inputs import (
     GUIDER,
@@ -201,7 +210,7 @@ class MGPrepareLatentsStep(ModularPipelineBlocks):
 
     @property
     def inputs(self) -> list[InputParam]:
-        steps = InputParam("num_inference_steps", int, default=20, description="number of denoising steps")
+        steps = InputParam("num_inference_steps", int, description="of denoising; 20, or 4 of a distilled UNet")
         sizes = [InputParam(name, int, required=True, description="in pixels") for name in ("height", "width")]
         return [steps, *sizes, batch_size_input(), per_prompt_input(), generator_input()]
 
@@ -214,6 +223,8 @@ class MGPrepareLatentsStep(ModularPipelineBlocks):
             components.unet,
             components._execution_device,
         )
+        if given.num_inference_steps is None:
+            given.num_inference_steps = FEW_STEPS if reads_guidance(unet) else 20
         scheduler.set_timesteps(given.num_inference_steps, device=device)
         given.timesteps, factor = scheduler.timesteps, scale_factor(vae)
         count = given.batch_size * given.num_images_per_prompt
@@ -338,6 +349,7 @@ class MGLoopDenoiser(ModularPipelineBlocks):
             t,
             encoder_hidden_states=text,
             cross_attention_kwargs=None if folded is None else {"ip_hidden_states": folded},
+            timestep_cond=guidance_embedding(unet, 1.0, model_input),  # going beyond that is the guider's
             # A fresh list: the UNet empties the one it gets.
             down_intrablock_additional_residuals=None if residuals is None else list(residuals),
             return_dict=False,

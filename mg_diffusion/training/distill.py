@@ -42,7 +42,9 @@ def build_student(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
     One that reads it already is copied as it is.
     """
     width = teacher.config.time_cond_proj_dim or GUIDANCE_WIDTH
-    student = UNet2DConditionModel.from_config({**teacher.config, "time_cond_proj_dim": width})
+    config = {**teacher.config, "time_cond_proj_dim": width}
+    config.pop("_use_default_values", None)  # or what the teacher was not told would stay at its default
+    student = UNet2DConditionModel.from_config(config)
     student.load_state_dict(teacher.state_dict(), strict=False)
     if teacher.config.time_cond_proj_dim is None:
         torch.nn.init.zeros_(student.time_embedding.cond_proj.weight)
