@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from ..octaves import build_scheduler, paint_octaves
+from ..octaves import STEPS, build_scheduler, paint_octaves
+from .components import reads_guidance
 from .references import first_picture_size
 
 
+FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
 MOST_PIXELS = 2048**2
 SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
@@ -77,6 +79,8 @@ class Detailed:
 
         Warns of a size that takes minutes.
         """
+        if getattr(given, "num_detail_steps", 1) is None:
+            given.num_detail_steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
         steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
             raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")

@@ -95,7 +95,7 @@ class MGPipeline(FromNoise, Steered, OfStableDiffusion, DiffusionPipeline):
         fusion_scale: float = 1.0,
         texture_scale: float = 1.0,
         assignment: str = "light",
-        num_detail_steps: int = 6,
+        num_detail_steps: int | None = None,
         granularity_schedule: dict[str, Any] | None = None,
         granularity_guidance: dict[str, float] | None = None,
         negative_reference_image: dict[str, Any] | None = None,

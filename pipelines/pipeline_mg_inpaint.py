@@ -122,7 +122,7 @@ class MGInpaintPipeline(Editing, Steered, OfStableDiffusion, DiffusionPipeline):
         adapter_conditioning_factor: float = 1.0,
         context_scale: float = 1.0,
         mask_feather: int = 0,
-        num_detail_steps: int = 6,
+        num_detail_steps: int | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         cross_attention_kwargs: dict[str, Any] | None = None,

@@ -62,7 +62,8 @@ def _define():
         to the generator.""",
         "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
         the shape reference.""",
-        "num_detail_steps": "denoising steps of each octave, where there is a detail network.",
+        "num_detail_steps": """denoising steps of each octave, where there is a detail network; by default 6, or 3 above a distilled
+        UNet.""",
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
         "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
         "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
@@ -526,9 +527,26 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.components
     # -----------------------------------------------------------------------------------------------------------------
+    FEW_STEPS = 4  # of a UNet that is distilled
+
+
     def bare(unet: torch.nn.Module) -> torch.nn.Module:
         """The UNet itself where `torch.compile` wrapped it."""
         return getattr(unet, "_orig_mod", unet)
+
+
+    def reads_guidance(unet: torch.nn.Module) -> bool:
+        """Whether a UNet is distilled and reads the guidance as a number, as those of Latent Consistency Models do."""
+        return bare(unet).config.get("time_cond_proj_dim") is not None
+
+
+    def guidance_embedding(unet: torch.nn.Module, guidance_scale: float, model_input: torch.Tensor) -> torch.Tensor | None:
+        """What a UNet that reads the guidance is told, a row for each of its inputs; `None` for all others."""
+        if not reads_guidance(unet):
+            return None
+        scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1)
+        width = bare(unet).config.time_cond_proj_dim
+        return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, width).to(model_input)
 
 
     def part_or_none(name: str, part: Any) -> Any:
@@ -1376,13 +1394,11 @@ def _define():
         interrupt = StableDiffusionPipeline.interrupt
 
         default_steps = 20
-        default_few_steps = 4  # of a UNet that is distilled
-        get_guidance_scale_embedding = StableDiffusionPipeline.get_guidance_scale_embedding
 
         @property
         def reads_guidance(self) -> bool:
-            """Whether the UNet is distilled and reads the guidance as a number, as Latent Consistency Models do."""
-            return self.bare_unet.config.get("time_cond_proj_dim") is not None
+            """Whether the UNet is distilled, see `reads_guidance`."""
+            return reads_guidance(self.unet)
 
         @property
         def do_classifier_free_guidance(self) -> bool:
@@ -1493,7 +1509,7 @@ def _define():
         def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
             """Timesteps of the run, and how many steps it counts."""
             if given.num_inference_steps is None:
-                given.num_inference_steps = self.default_few_steps if self.reads_guidance else self.default_steps
+                given.num_inference_steps = FEW_STEPS if self.reads_guidance else self.default_steps
             return retrieve_timesteps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
             )
@@ -1621,19 +1637,11 @@ def _define():
                 cross_attention_kwargs=attention_kwargs,
                 added_cond_kwargs=added or None,
                 down_intrablock_additional_residuals=self.with_t2i(residuals, call.t2i[i], copies) or None,
-                timestep_cond=self.guidance_embedding(model_input),
+                timestep_cond=guidance_embedding(self.unet, self.guidance_scale, model_input),
                 **controlled,
                 return_dict=False,
             )[0]
             return self.guide(noise_pred, list(call.contrasts.values()), call.differences)
-
-        def guidance_embedding(self, model_input: torch.Tensor) -> torch.Tensor | None:
-            """What a UNet that reads the guidance is told, a row for each of its inputs."""
-            if not self.reads_guidance:
-                return None
-            scales = torch.tensor(max(self.guidance_scale, 1.0) - 1).repeat(len(model_input))
-            width = self.bare_unet.config.time_cond_proj_dim
-            return self.get_guidance_scale_embedding(scales, embedding_dim=width).to(model_input)
 
         def guide(
             self, noise_pred: torch.Tensor, contrast_scales: list[float], differences: list[torch.Tensor] | None
@@ -2151,6 +2159,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
+    FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
     MOST_PIXELS = 2048**2
     SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
@@ -2217,6 +2226,8 @@ def _define():
 
         Warns of a size that takes minutes.
         """
+            if getattr(given, "num_detail_steps", 1) is None:
+                given.num_detail_steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
             steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
             if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
                 raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
@@ -2733,7 +2744,7 @@ def _define():
             fusion_scale: float = 1.0,
             texture_scale: float = 1.0,
             assignment: str = "light",
-            num_detail_steps: int = 6,
+            num_detail_steps: int | None = None,
             granularity_schedule: dict[str, Any] | None = None,
             granularity_guidance: dict[str, float] | None = None,
             negative_reference_image: dict[str, Any] | None = None,
