@@ -34,6 +34,7 @@ from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
 from .encoder.granularity_cards import CARD, hash_of, is_card, open_card, write_card
 from .encoder.references import (
+    cropped_alike,
     is_palette,
     lay_into,
     merge,
@@ -62,6 +63,11 @@ def _light_of(structure: torch.Tensor, rgb: torch.Tensor, mask: torch.Tensor) ->
     """The turn of a structure map with which dark regions stay dark."""
     colors = rgb_to_lab(rgb).flatten(2)
     return nearest_turn(structure.flatten(2), colors, mask.flatten(2)).to(structure)
+
+
+def _alike(key: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Of samples whose textures are laid in tiles of several sizes, all in the smallest."""
+    return cropped_alike(values) if key == "layout_tiles" else values
 
 
 def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
@@ -246,7 +252,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
             layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
-                shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
+                shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, p, p), p 24 or more,
                 `layout_structure` (B, 3, *layout_size), `layout_shading` (B, 1, *layout_size), `layout_light` (B, 3, 3).
             texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
@@ -293,7 +299,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
                     f"{sorted({len(row) if 'region' in row[0] else 0 for row in rows})}. Call one by one."
                 )
             features[name] = [
-                {key: torch.cat([part[key] for part in same]) for key in same[0]} for same in zip(*rows, strict=True)
+                {key: torch.cat(_alike(key, [part[key] for part in same])) for key in same[0]}
+                for same in zip(*rows, strict=True)
             ]
         return features
 

@@ -118,6 +118,7 @@ class Detailed:
         given, unet = call.given, self.mg_detail
         image = image.clamp(-1, 1).to(self._execution_device, unet.dtype)
         layout = None if call.conditioning is None else call.conditioning.layout
+        layout = layout and layout.completed(image)
         if layout is None:
             blank = image.new_zeros(len(image), 1, *call.output_size)
             canvas, canvas_scale, sketch, sketch_scale = blank, blank, blank.expand(-1, 3, -1, -1), blank

@@ -512,7 +512,7 @@ def test_regions_of_a_laid_palette_stay_regions(share):
     palette = torch.tensor([[55.0, 60, 40], [40, 0, -50]]).repeat(64, 1)[None] + 0.1 * torch.randn(1, 128, 3)
     laid = lay_palette(structure, palette)
     left, right = laid[..., :share].flatten(2), laid[..., share:].flatten(2)
-    assert left.std(2).max() < 2 and right.std(2).max() < 2 and (left.mean(2) - right.mean(2)).norm() > 100
+    assert left.std(2).max() < 2 and right.std(2).max() < 2 and (left.mean(2) - right.mean(2)).norm() > 80
 
 
 def test_a_palette_is_laid_in_its_proportions_where_it_is_wanted():

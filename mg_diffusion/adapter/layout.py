@@ -1,17 +1,20 @@
 """Canvas and sketch at the size of the output: laid once, read by the base and by every octave above it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 
 from ..encoder.remembered import Remembered
-from ..encoder.views import lab_to_rgb
+from ..encoder.views import lab_to_rgb, rgb_to_lab
 from ..features import FeatureSet
 from .quilting import lay_tiles
 from .sketch import lay_palette, shaded
 from .strengths import joint_strength
+
+
+REGIONS = 0.4  # deviation of the channels of a structure map
 
 
 @dataclass
@@ -21,12 +24,59 @@ class Layout:
     Args:
         canvas: (B, 1, H, W) lightness over 10; sketch: (B, 3, H, W) sRGB in [-1, 1].
         canvas_scale, sketch_scale: (B, 1, H, W), their strengths.
+        parts: what sketches are made of; `None` of several regions.
     """
 
     canvas: torch.Tensor
     canvas_scale: torch.Tensor
     sketch: torch.Tensor
     sketch_scale: torch.Tensor
+    parts: "Parts | None" = None
+
+    def completed(self, painted: torch.Tensor) -> "Layout":
+        """With a sketch where only its colors or only its regions are given: the other is that of what the base painted.
+
+        Args:
+            painted: (B, 3, h, w) in [-1, 1].
+        """
+        return self if self.parts is None else self.parts.complete(self, painted)
+
+
+@dataclass
+class Parts:
+    """Colors and regions of a sketch, and how strong each is.
+
+    Args:
+        palette: (B or 1, N, 3) Lab; structure: (B, 3, H, W), turned; shading: (B or 1, 1, H, W); `None` if not given.
+        strengths: (B, 2) of color and of shape, 0 where it is not given.
+    """
+
+    palette: torch.Tensor | None
+    structure: torch.Tensor | None
+    shading: torch.Tensor | None
+    strengths: torch.Tensor
+
+    def complete(self, layout: Layout, painted: torch.Tensor) -> Layout:
+        color, shape = self.strengths.float().clamp(0, 1).unbind(1)
+        sketch, scale, size = layout.sketch, layout.sketch_scale, layout.sketch.shape[2:]
+        lab = rgb_to_lab(painted.float().clamp(-1, 1).to(sketch.device) / 2 + 0.5)
+        is_short_of_color = (shape > 0) & (color < 1)
+        if self.structure is not None and is_short_of_color.any():
+            own = lay_palette(self.structure, F.adaptive_avg_pool2d(lab, 16).flatten(2).transpose(1, 2))
+            own = lab_to_rgb(own if self.shading is None else shaded(own, self.shading)) * 2 - 1
+            where, share = is_short_of_color.view(-1, 1, 1, 1), color.view(-1, 1, 1, 1)
+            sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
+            scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
+        is_short_of_shape = (color > 0) & (shape == 0)
+        if self.palette is not None and is_short_of_shape.any():
+            # Whatever contrast the base painted with, its regions are as far from each other as those of a structure map.
+            spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
+            regions = F.interpolate(REGIONS * spread, size, mode="bilinear")
+            own = lab_to_rgb(lay_palette(regions, self.palette)) * 2 - 1
+            where = is_short_of_shape.view(-1, 1, 1, 1)
+            sketch = torch.where(where, own, sketch)
+            scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
+        return replace(layout, sketch=sketch, sketch_scale=scale)
 
 
 def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
@@ -40,7 +90,7 @@ def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered)
     tiles = laid.get("texture", {}).pop("layout_tiles", None)
     if tiles is not None:
         laid["texture"]["canvas"] = remembered(lay_tiles, tiles, *size)
-    structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
+    structure, shading = (laid.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
     if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
         area = laid["color"].get("area")
         area = area if area is None else F.interpolate(area, size, mode="area")
@@ -82,11 +132,31 @@ def join_layouts(
                 if sums[name] is None
                 else [a + b for a, b in zip(sums[name], (scale, laid), strict=True)]
             )
-    if sums["canvas"] is None and sums["sketch"] is None:
+    found = parts_of(*sets[0], granularities) if shares is None else None
+    if sums["canvas"] is None and sums["sketch"] is None and found is None:
         return None
-    like = next(one[0] for one in sums.values() if one is not None)
+    blank = torch.zeros(count, 1, *size, device=sets[0][1].device)
+    like = next((one[0] for one in sums.values() if one is not None), blank)
     parts = {}
     for name, channels in (("canvas", 1), ("sketch", 3)):
         scale, laid = sums[name] or (torch.zeros_like(like), like.new_zeros(count, channels, *size))
         parts |= {name: laid / scale.clamp(min=1e-6), f"{name}_scale": scale}
-    return Layout(**parts)
+    return Layout(**parts, parts=found)
+
+
+def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Sequence[str]) -> Parts | None:
+    """What a sketch is made of, of features for the whole picture; `None` where there is nothing to complete.
+
+    A continuation of surroundings is complete: it has colors and regions of its own.
+    """
+    own = {name: strengths[:, list(granularities).index(name)] for name in ("color", "shape") if name in granularities}
+    color, shape = (own.get(name, torch.zeros(len(strengths)).to(strengths)) for name in ("color", "shape"))
+    palette = features.get("color", {}).get("palette")
+    structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
+    is_context = "sketch" in features.get("shape", {}) and structure is None
+    is_short = (shape > 0) & (color < 1) if structure is not None else torch.zeros_like(shape, dtype=torch.bool)
+    if palette is not None and not is_context:
+        is_short = is_short | ((color > 0) & (shape == 0))
+    if not is_short.any():
+        return None
+    return Parts(palette, structure, shading, torch.stack([color, shape], 1))

@@ -5,6 +5,9 @@ import torch.nn.functional as F
 
 
 SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
+DARKEST, LIGHTEST = 8.0, 96.0
+SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
 def lay_palette(
@@ -24,6 +27,7 @@ def lay_palette(
     Returns:
         (B, 3, H, W) Lab.
     """
+    palette = with_shades(palette)
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
     turns[0] = torch.eye(3)
@@ -42,8 +46,35 @@ def lay_palette(
         painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
         painted = (painted.unsqueeze(3) * turn.T).sum(2)
     with torch.autocast(painted.device.type, enabled=False):
-        painted = one_color_per_region(painted, values, shares[..., :1])
+        painted = within(one_color_per_region(painted, values, shares[..., :1]), colors)
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+def with_shades(palette: torch.Tensor) -> torch.Tensor:
+    """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
+    is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
+    if not is_single.any():
+        return palette
+    lightness = palette[:, :1, :1]
+    low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
+    steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+    shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
+    return torch.where(is_single.view(-1, 1, 1), shades, palette)
+
+
+def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
+    """Colors (B, N, 3) in Lab, in hue and chroma no further than `SLACK` beyond those of a palette (B, M, 3).
+
+    Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
+    """
+    angles = torch.arange(8) * torch.pi / 4
+    directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
+    middle = palette[..., 1:].mean(1, keepdim=True)
+    # Products written out: autocast would round a matrix product.
+    reached, allowed = (((one[..., 1:] - middle).unsqueeze(3) * directions).sum(2) for one in (colors, palette))
+    share = (allowed.amax(1, keepdim=True) + SLACK) / reached.clamp(min=1e-3)
+    hue = middle + (colors[..., 1:] - middle) * share.amin(2, keepdim=True).clamp(max=1)
+    return torch.cat([colors[..., :1], hue], 2)
 
 
 def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:

@@ -52,8 +52,10 @@ def apply_variation(
         features whose structures, `sketch` and tiles are of batch `batch_size`; the others as they were.
     """
     varied = {name: dict(parts) for name, parts in features.items()}
-    if {"color", "shape"} <= set(features):
-        structures = {"structure", "layout_structure"} & set(features["shape"])
+    if "shape" in features:
+        # Without colors of its own only the larger sketch is laid, in those of what is painted (`Layout.completed`).
+        structures = {"structure", "layout_structure"} if "color" in features else {"layout_structure"}
+        structures &= set(features["shape"])
         for key in structures | ({"sketch", "layout_shading"} & set(features["shape"])):
             value = features["shape"][key]
             varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)

@@ -220,10 +220,19 @@ def average(
     for key in encoded[0][0]:
         values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
         if key in shared_out:
-            merged[key] = share_out(values, weights)
+            merged[key] = share_out(cropped_alike(values), weights)
         else:
             merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
     return merged
+
+
+def cropped_alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Tiles (B, K, p, p) of several sizes, the middle of the larger ones; all else as it is."""
+    if values[0].ndim != 4 or len({one.shape[3] for one in values}) == 1:
+        return values
+    size = min(one.shape[3] for one in values)
+    starts = [(one.shape[3] - size) // 2 for one in values]
+    return [one[..., start : start + size, start : start + size] for one, start in zip(values, starts, strict=True)]
 
 
 def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:

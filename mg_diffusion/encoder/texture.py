@@ -17,14 +17,16 @@ DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
 DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
 TILE = 24
 LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
+LAYOUT_SIDE = 256  # pixels; of coarser textures, and for larger pictures, tiles are as much larger
+LARGEST_TILE = 4 * TILE
 THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
 UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
 GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
-def limited_detail(lightness: torch.Tensor) -> torch.Tensor:
-    """Lightness (B, 1, H, W) without what varies slowly, over 10, large steps softly limited."""
-    detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
+def limited_detail(lightness: torch.Tensor, sigma: float = DETAIL_SIGMA) -> torch.Tensor:
+    """Lightness (B, 1, H, W) without what varies more slowly than `sigma`, over 10, large steps softly limited."""
+    detail = lightness - gaussian_blur(lightness, sigma)
     return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / DETAIL_UNIT
 
 
@@ -56,8 +58,9 @@ def draw_tiles(
     num_tiles: int,
     generator: torch.Generator | None = None,
     mask: torch.Tensor | None = None,
+    size: int = TILE,
 ) -> torch.Tensor:
-    """Tiles of the detail in random order, (B, num_tiles, TILE, TILE): all that is left of the layout is inside a tile.
+    """Tiles of the detail in random order, (B, num_tiles, size, size): all that is left of the layout is inside a tile.
 
     Positions are drawn without replacement, and again from the start when there are too few. Those where `weight` is
     low, at borders between regions, come late: a border is shape, not texture. And they are spread over the picture:
@@ -65,21 +68,22 @@ def draw_tiles(
     can are drawn at all. Without a generator the draw is the same in every call. (Texture from shuffled exemplar
     patches: Efros and Freeman, "Image quilting", SIGGRAPH 2001.)
     """
-    tiles = F.unfold(detail, TILE, stride=4)
-    calm = F.unfold(weight, TILE, stride=4).mean(1)
+    stride = size // 6
+    tiles = F.unfold(detail, size, stride=stride)
+    calm = F.unfold(weight, size, stride=stride).mean(1)
     generator = generator or torch.Generator().manual_seed(0)
     uniform = torch.rand(calm.shape[1], generator=generator).to(calm).clamp(1e-6, 1 - 1e-6)
     priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
-    rows, columns = ((side - TILE) // 4 + 1 for side in detail.shape[2:])
+    rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
     priority = priority - 2 * rank_in_cell(priority, rows, columns)
-    inside = torch.ones_like(calm) if mask is None else F.unfold(mask, TILE, stride=4).mean(1)
+    inside = torch.ones_like(calm) if mask is None else F.unfold(mask, size, stride=stride).mean(1)
     allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
     order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
     # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
     ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
     order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
-    tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, TILE * TILE, -1))
-    return tiles.transpose(1, 2).unflatten(2, (TILE, TILE))
+    tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, size * size, -1))
+    return tiles.transpose(1, 2).unflatten(2, (size, size))
 
 
 def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
@@ -174,8 +178,11 @@ class TextureBranch(Branch):
         return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
 
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        view = texture_view(lab, smooth, mask)
-        tiles = draw_tiles(view["detail"] * mask, view["weight"], 2 * LAYOUT_TILES, mask=mask)
+        coarse = min(max(1.0, math.sqrt(lab.shape[2] * lab.shape[3]) / LAYOUT_SIDE), LARGEST_TILE / TILE)
+        size = 12 * round(coarse * TILE / 12)  # a fourth of them overlaps, a sixth is from one to the next
+        weight = texture_view(lab, smooth, mask)["weight"]
+        detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
+        tiles = draw_tiles(detail * mask, weight, 2 * LAYOUT_TILES, mask=mask, size=size)
         if self.unevenness(tiles).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
             return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
         return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
@@ -198,8 +205,8 @@ class TextureBranch(Branch):
         return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
 
     def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
-        """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, p, p)."""
-        even = tiles.float().flatten(0, 1).unsqueeze(1)
+        """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, 24, 24)."""
+        even = F.adaptive_avg_pool2d(tiles.float().flatten(0, 1).unsqueeze(1), TILE)
         even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
         return F.conv2d(even, self.bank.weight.float(), padding=5).abs().unflatten(0, tiles.shape[:2])
 

@@ -32,7 +32,7 @@ def _define():
     import warnings
     from collections import OrderedDict
     from collections.abc import Callable, Iterator, Sequence
-    from dataclasses import dataclass
+    from dataclasses import dataclass, replace
     from diffusers import ConfigMixin, ModelMixin
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
@@ -456,6 +456,9 @@ def _define():
     # mg_diffusion.adapter.sketch
     # -----------------------------------------------------------------------------------------------------------------
     SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+    SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
+    DARKEST, LIGHTEST = 8.0, 96.0
+    SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
     def lay_palette(
@@ -475,6 +478,7 @@ def _define():
     Returns:
         (B, 3, H, W) Lab.
     """
+        palette = with_shades(palette)
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
         turns[0] = torch.eye(3)
@@ -493,8 +497,35 @@ def _define():
             painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
             painted = (painted.unsqueeze(3) * turn.T).sum(2)
         with torch.autocast(painted.device.type, enabled=False):
-            painted = one_color_per_region(painted, values, shares[..., :1])
+            painted = within(one_color_per_region(painted, values, shares[..., :1]), colors)
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def with_shades(palette: torch.Tensor) -> torch.Tensor:
+        """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
+        is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
+        if not is_single.any():
+            return palette
+        lightness = palette[:, :1, :1]
+        low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
+        steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+        shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
+        return torch.where(is_single.view(-1, 1, 1), shades, palette)
+
+
+    def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
+        """Colors (B, N, 3) in Lab, in hue and chroma no further than `SLACK` beyond those of a palette (B, M, 3).
+
+    Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
+    """
+        angles = torch.arange(8) * torch.pi / 4
+        directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
+        middle = palette[..., 1:].mean(1, keepdim=True)
+        # Products written out: autocast would round a matrix product.
+        reached, allowed = (((one[..., 1:] - middle).unsqueeze(3) * directions).sum(2) for one in (colors, palette))
+        share = (allowed.amax(1, keepdim=True) + SLACK) / reached.clamp(min=1e-3)
+        hue = middle + (colors[..., 1:] - middle) * share.amin(2, keepdim=True).clamp(max=1)
+        return torch.cat([colors[..., :1], hue], 2)
 
 
     def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
@@ -686,6 +717,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.layout
     # -----------------------------------------------------------------------------------------------------------------
+    REGIONS = 0.4  # deviation of the channels of a structure map
+
+
     @dataclass
     class Layout:
         """What octaves read, of each picture; where a scale is 0 there is nothing.
@@ -693,12 +727,59 @@ def _define():
     Args:
         canvas: (B, 1, H, W) lightness over 10; sketch: (B, 3, H, W) sRGB in [-1, 1].
         canvas_scale, sketch_scale: (B, 1, H, W), their strengths.
+        parts: what sketches are made of; `None` of several regions.
     """
 
         canvas: torch.Tensor
         canvas_scale: torch.Tensor
         sketch: torch.Tensor
         sketch_scale: torch.Tensor
+        parts: "Parts | None" = None
+
+        def completed(self, painted: torch.Tensor) -> "Layout":
+            """With a sketch where only its colors or only its regions are given: the other is that of what the base painted.
+
+        Args:
+            painted: (B, 3, h, w) in [-1, 1].
+        """
+            return self if self.parts is None else self.parts.complete(self, painted)
+
+
+    @dataclass
+    class Parts:
+        """Colors and regions of a sketch, and how strong each is.
+
+    Args:
+        palette: (B or 1, N, 3) Lab; structure: (B, 3, H, W), turned; shading: (B or 1, 1, H, W); `None` if not given.
+        strengths: (B, 2) of color and of shape, 0 where it is not given.
+    """
+
+        palette: torch.Tensor | None
+        structure: torch.Tensor | None
+        shading: torch.Tensor | None
+        strengths: torch.Tensor
+
+        def complete(self, layout: Layout, painted: torch.Tensor) -> Layout:
+            color, shape = self.strengths.float().clamp(0, 1).unbind(1)
+            sketch, scale, size = layout.sketch, layout.sketch_scale, layout.sketch.shape[2:]
+            lab = rgb_to_lab(painted.float().clamp(-1, 1).to(sketch.device) / 2 + 0.5)
+            is_short_of_color = (shape > 0) & (color < 1)
+            if self.structure is not None and is_short_of_color.any():
+                own = lay_palette(self.structure, F.adaptive_avg_pool2d(lab, 16).flatten(2).transpose(1, 2))
+                own = lab_to_rgb(own if self.shading is None else shaded(own, self.shading)) * 2 - 1
+                where, share = is_short_of_color.view(-1, 1, 1, 1), color.view(-1, 1, 1, 1)
+                sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
+                scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
+            is_short_of_shape = (color > 0) & (shape == 0)
+            if self.palette is not None and is_short_of_shape.any():
+                # Whatever contrast the base painted with, its regions are as far from each other as those of a structure map.
+                spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
+                regions = F.interpolate(REGIONS * spread, size, mode="bilinear")
+                own = lab_to_rgb(lay_palette(regions, self.palette)) * 2 - 1
+                where = is_short_of_shape.view(-1, 1, 1, 1)
+                sketch = torch.where(where, own, sketch)
+                scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
+            return replace(layout, sketch=sketch, sketch_scale=scale)
 
 
     def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
@@ -712,7 +793,7 @@ def _define():
         tiles = laid.get("texture", {}).pop("layout_tiles", None)
         if tiles is not None:
             laid["texture"]["canvas"] = remembered(lay_tiles, tiles, *size)
-        structure, shading = (laid.get("shape", {}).pop(f"layout_{key}", None) for key in ("structure", "shading"))
+        structure, shading = (laid.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
         if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
             area = laid["color"].get("area")
             area = area if area is None else F.interpolate(area, size, mode="area")
@@ -754,14 +835,34 @@ def _define():
                     if sums[name] is None
                     else [a + b for a, b in zip(sums[name], (scale, laid), strict=True)]
                 )
-        if sums["canvas"] is None and sums["sketch"] is None:
+        found = parts_of(*sets[0], granularities) if shares is None else None
+        if sums["canvas"] is None and sums["sketch"] is None and found is None:
             return None
-        like = next(one[0] for one in sums.values() if one is not None)
+        blank = torch.zeros(count, 1, *size, device=sets[0][1].device)
+        like = next((one[0] for one in sums.values() if one is not None), blank)
         parts = {}
         for name, channels in (("canvas", 1), ("sketch", 3)):
             scale, laid = sums[name] or (torch.zeros_like(like), like.new_zeros(count, channels, *size))
             parts |= {name: laid / scale.clamp(min=1e-6), f"{name}_scale": scale}
-        return Layout(**parts)
+        return Layout(**parts, parts=found)
+
+
+    def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Sequence[str]) -> Parts | None:
+        """What a sketch is made of, of features for the whole picture; `None` where there is nothing to complete.
+
+    A continuation of surroundings is complete: it has colors and regions of its own.
+    """
+        own = {name: strengths[:, list(granularities).index(name)] for name in ("color", "shape") if name in granularities}
+        color, shape = (own.get(name, torch.zeros(len(strengths)).to(strengths)) for name in ("color", "shape"))
+        palette = features.get("color", {}).get("palette")
+        structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
+        is_context = "sketch" in features.get("shape", {}) and structure is None
+        is_short = (shape > 0) & (color < 1) if structure is not None else torch.zeros_like(shape, dtype=torch.bool)
+        if palette is not None and not is_context:
+            is_short = is_short | ((color > 0) & (shape == 0))
+        if not is_short.any():
+            return None
+        return Parts(palette, structure, shading, torch.stack([color, shape], 1))
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.conditioning
@@ -1003,8 +1104,10 @@ def _define():
         features whose structures, `sketch` and tiles are of batch `batch_size`; the others as they were.
     """
         varied = {name: dict(parts) for name, parts in features.items()}
-        if {"color", "shape"} <= set(features):
-            structures = {"structure", "layout_structure"} & set(features["shape"])
+        if "shape" in features:
+            # Without colors of its own only the larger sketch is laid, in those of what is painted (`Layout.completed`).
+            structures = {"structure", "layout_structure"} if "color" in features else {"layout_structure"}
+            structures &= set(features["shape"])
             for key in structures | ({"sketch", "layout_shading"} & set(features["shape"])):
                 value = features["shape"][key]
                 varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)

@@ -814,10 +814,19 @@ def _define():
         for key in encoded[0][0]:
             values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
             if key in shared_out:
-                merged[key] = share_out(values, weights)
+                merged[key] = share_out(cropped_alike(values), weights)
             else:
                 merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
         return merged
+
+
+    def cropped_alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Tiles (B, K, p, p) of several sizes, the middle of the larger ones; all else as it is."""
+        if values[0].ndim != 4 or len({one.shape[3] for one in values}) == 1:
+            return values
+        size = min(one.shape[3] for one in values)
+        starts = [(one.shape[3] - size) // 2 for one in values]
+        return [one[..., start : start + size, start : start + size] for one, start in zip(values, starts, strict=True)]
 
 
     def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
@@ -973,6 +982,9 @@ def _define():
     # mg_diffusion.adapter.sketch
     # -----------------------------------------------------------------------------------------------------------------
     SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+    SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
+    DARKEST, LIGHTEST = 8.0, 96.0
+    SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
     def lay_palette(
@@ -992,6 +1004,7 @@ def _define():
     Returns:
         (B, 3, H, W) Lab.
     """
+        palette = with_shades(palette)
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
         turns[0] = torch.eye(3)
@@ -1010,8 +1023,35 @@ def _define():
             painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
             painted = (painted.unsqueeze(3) * turn.T).sum(2)
         with torch.autocast(painted.device.type, enabled=False):
-            painted = one_color_per_region(painted, values, shares[..., :1])
+            painted = within(one_color_per_region(painted, values, shares[..., :1]), colors)
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def with_shades(palette: torch.Tensor) -> torch.Tensor:
+        """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
+        is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
+        if not is_single.any():
+            return palette
+        lightness = palette[:, :1, :1]
+        low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
+        steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+        shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
+        return torch.where(is_single.view(-1, 1, 1), shades, palette)
+
+
+    def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
+        """Colors (B, N, 3) in Lab, in hue and chroma no further than `SLACK` beyond those of a palette (B, M, 3).
+
+    Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
+    """
+        angles = torch.arange(8) * torch.pi / 4
+        directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
+        middle = palette[..., 1:].mean(1, keepdim=True)
+        # Products written out: autocast would round a matrix product.
+        reached, allowed = (((one[..., 1:] - middle).unsqueeze(3) * directions).sum(2) for one in (colors, palette))
+        share = (allowed.amax(1, keepdim=True) + SLACK) / reached.clamp(min=1e-3)
+        hue = middle + (colors[..., 1:] - middle) * share.amin(2, keepdim=True).clamp(max=1)
+        return torch.cat([colors[..., :1], hue], 2)
 
 
     def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
@@ -1351,14 +1391,16 @@ def _define():
     DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
     TILE = 24
     LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
+    LAYOUT_SIDE = 256  # pixels; of coarser textures, and for larger pictures, tiles are as much larger
+    LARGEST_TILE = 4 * TILE
     THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
     UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
-    def limited_detail(lightness: torch.Tensor) -> torch.Tensor:
-        """Lightness (B, 1, H, W) without what varies slowly, over 10, large steps softly limited."""
-        detail = lightness - gaussian_blur(lightness, DETAIL_SIGMA)
+    def limited_detail(lightness: torch.Tensor, sigma: float = DETAIL_SIGMA) -> torch.Tensor:
+        """Lightness (B, 1, H, W) without what varies more slowly than `sigma`, over 10, large steps softly limited."""
+        detail = lightness - gaussian_blur(lightness, sigma)
         return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / DETAIL_UNIT
 
 
@@ -1390,8 +1432,9 @@ def _define():
         num_tiles: int,
         generator: torch.Generator | None = None,
         mask: torch.Tensor | None = None,
+        size: int = TILE,
     ) -> torch.Tensor:
-        """Tiles of the detail in random order, (B, num_tiles, TILE, TILE): all that is left of the layout is inside a tile.
+        """Tiles of the detail in random order, (B, num_tiles, size, size): all that is left of the layout is inside a tile.
 
     Positions are drawn without replacement, and again from the start when there are too few. Those where `weight` is
     low, at borders between regions, come late: a border is shape, not texture. And they are spread over the picture:
@@ -1399,21 +1442,22 @@ def _define():
     can are drawn at all. Without a generator the draw is the same in every call. (Texture from shuffled exemplar
     patches: Efros and Freeman, "Image quilting", SIGGRAPH 2001.)
     """
-        tiles = F.unfold(detail, TILE, stride=4)
-        calm = F.unfold(weight, TILE, stride=4).mean(1)
+        stride = size // 6
+        tiles = F.unfold(detail, size, stride=stride)
+        calm = F.unfold(weight, size, stride=stride).mean(1)
         generator = generator or torch.Generator().manual_seed(0)
         uniform = torch.rand(calm.shape[1], generator=generator).to(calm).clamp(1e-6, 1 - 1e-6)
         priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
-        rows, columns = ((side - TILE) // 4 + 1 for side in detail.shape[2:])
+        rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
         priority = priority - 2 * rank_in_cell(priority, rows, columns)
-        inside = torch.ones_like(calm) if mask is None else F.unfold(mask, TILE, stride=4).mean(1)
+        inside = torch.ones_like(calm) if mask is None else F.unfold(mask, size, stride=stride).mean(1)
         allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
         order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
         # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
         ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
         order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
-        tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, TILE * TILE, -1))
-        return tiles.transpose(1, 2).unflatten(2, (TILE, TILE))
+        tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, size * size, -1))
+        return tiles.transpose(1, 2).unflatten(2, (size, size))
 
 
     def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
@@ -1508,8 +1552,11 @@ def _define():
             return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
 
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-            view = texture_view(lab, smooth, mask)
-            tiles = draw_tiles(view["detail"] * mask, view["weight"], 2 * LAYOUT_TILES, mask=mask)
+            coarse = min(max(1.0, math.sqrt(lab.shape[2] * lab.shape[3]) / LAYOUT_SIDE), LARGEST_TILE / TILE)
+            size = 12 * round(coarse * TILE / 12)  # a fourth of them overlaps, a sixth is from one to the next
+            weight = texture_view(lab, smooth, mask)["weight"]
+            detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
+            tiles = draw_tiles(detail * mask, weight, 2 * LAYOUT_TILES, mask=mask, size=size)
             if self.unevenness(tiles).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
                 return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
             return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
@@ -1532,8 +1579,8 @@ def _define():
             return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
 
         def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
-            """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, p, p)."""
-            even = tiles.float().flatten(0, 1).unsqueeze(1)
+            """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, 24, 24)."""
+            even = F.adaptive_avg_pool2d(tiles.float().flatten(0, 1).unsqueeze(1), TILE)
             even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
             return F.conv2d(even, self.bank.weight.float(), padding=5).abs().unflatten(0, tiles.shape[:2])
 
@@ -1657,6 +1704,11 @@ def _define():
         """The turn of a structure map with which dark regions stay dark."""
         colors = rgb_to_lab(rgb).flatten(2)
         return nearest_turn(structure.flatten(2), colors, mask.flatten(2)).to(structure)
+
+
+    def _alike(key: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Of samples whose textures are laid in tiles of several sizes, all in the smallest."""
+        return cropped_alike(values) if key == "layout_tiles" else values
 
 
     def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
@@ -1841,7 +1893,7 @@ def _define():
             size: (height, width) of the shape map in encoder pixels, `MGAdapter.map_size(latent height, width)`.
             batch_size: number of samples the lists of lists must match.
             layout_size: (height, width) in pixels of pictures that are larger than what the base paints. Texture and
-                shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, 24, 24),
+                shape then have what a canvas and a sketch of that size are laid of: `layout_tiles` (B, K, p, p), p 24 or more,
                 `layout_structure` (B, 3, *layout_size), `layout_shading` (B, 1, *layout_size), `layout_light` (B, 3, 3).
             texture_scale: how coarse textures are laid; it multiplies the "scale" of each reference.
 
@@ -1888,7 +1940,8 @@ def _define():
                     f"{sorted({len(row) if 'region' in row[0] else 0 for row in rows})}. Call one by one."
                     )
                 features[name] = [
-                    {key: torch.cat([part[key] for part in same]) for key in same[0]} for same in zip(*rows, strict=True)
+                    {key: torch.cat(_alike(key, [part[key] for part in same])) for key in same[0]}
+                    for same in zip(*rows, strict=True)
                 ]
             return features
 
