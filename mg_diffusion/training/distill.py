@@ -43,7 +43,8 @@ def build_student(teacher: UNet2DConditionModel) -> UNet2DConditionModel:
     """
     width = teacher.config.time_cond_proj_dim or GUIDANCE_WIDTH
     config = {**teacher.config, "time_cond_proj_dim": width}
-    config.pop("_use_default_values", None)  # or what the teacher was not told would stay at its default
+    for name in ("_use_default_values", "_name_or_path"):  # or what the teacher was not told would stay at its default
+        config.pop(name, None)
     student = UNet2DConditionModel.from_config(config)
     student.load_state_dict(teacher.state_dict(), strict=False)
     if teacher.config.time_cond_proj_dim is None:
