@@ -155,7 +155,7 @@ def test_a_local_model_carries_edges_up():
         ({"select": "#ff0000:2"}, 'one "#rrggbb", got'),
         ({"color": None}, "needs a color reference"),
         ({"image": PHOTOS["coffee"] / 255}, "of uint8 or uint16, got float64.*astype.np.uint16"),
-        ({"image": [PIL.Image.fromarray(PHOTOS["coffee"])] * 2}, "several pictures: one by one"),
+        ({"image": [PIL.Image.fromarray(PHOTOS["coffee"])] * 2}, "Several pictures: one by one"),
         ({"image": PIL.Image.fromarray(np.zeros((64, 64), np.uint16))}, "makes colors.*Pass the picture as an array"),
         ({"select": "red"}, 'must be "#rrggbb"'),
         ({"assignment": "dark"}, 'must be "light" or "free"'),

@@ -28,7 +28,7 @@ def add_native_flags(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(schedule=[], guidance=[], feature_guidance=[], scale=[], context_scale=0, mask=None, seed=0)
     parser.set_defaults(**{f"{kind}{each}": None for each in GRANULARITIES for kind in ("", "negative_")})
     ADDING[name](parser)
-    add_output_flags(parser)
+    add_output_flags(parser, many=True)
     add_loading_flags(parser)
 
 
@@ -53,7 +53,7 @@ def _retexture(parser: argparse.ArgumentParser) -> None:
 
 
 def _remove(parser: argparse.ArgumentParser) -> None:
-    _mask(parser, "removed", required=True)
+    _mask(parser, "removed; without one, what is transparent is filled")
     help = "pixels around the mask that lend; default: as many as the mask is large, at least 64"
     parser.add_argument("--crop", dest="padding_mask_crop", type=whole(0), metavar="PIXELS", help=help)
     _seed(parser, "of the places that are tried")
@@ -66,6 +66,8 @@ def _outpaint(parser: argparse.ArgumentParser) -> None:
 
 
 def _denoise(parser: argparse.ArgumentParser) -> None:
+    _mask(parser, "restored")
+    add_feather_flag(parser)
     _strength(parser, "of what was found goes")
     help = "deviation of the noise, of 255; default: estimated"
     parser.add_argument("--noise-level", type=number, metavar="X", help=help)
@@ -100,9 +102,9 @@ def _reference(parser: argparse.ArgumentParser, name: str, purpose: str, require
     parser.add_argument(f"--{name}", action="append", metavar=metavar, required=required, help=purpose)
 
 
-def _mask(parser: argparse.ArgumentParser, done: str, required: bool = False) -> None:
+def _mask(parser: argparse.ArgumentParser, done: str) -> None:
     help = f"of the same size; white is {done}"
-    parser.add_argument("--mask", metavar="PICTURE", required=required, help=help)
+    parser.add_argument("--mask", metavar="PICTURE", help=help)
 
 
 def _strength(parser: argparse.ArgumentParser, what: str) -> None:

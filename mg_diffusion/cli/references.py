@@ -63,7 +63,7 @@ def parse_references(options: argparse.Namespace) -> ReferenceArguments:
     given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
     negative = {name: getattr(options, f"negative_{name}") for name in GRANULARITIES}
     # In an edit, the picture itself gives what no reference does.
-    has_context = "image" in options and getattr(options, "context_scale", None) != 0
+    has_context = "images" in options and getattr(options, "context_scale", None) != 0
     for flag, entries in (("scale", options.scale), ("schedule", options.schedule)):
         for name, _ in entries:
             if name not in given and not has_context:
