@@ -322,7 +322,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--model", "{folder}"], "model_index.json"),
         ([*GENERATE, "--hue", "x"], "unrecognized arguments"),
         (["generate", "--color", "#ff8800"], "required: -o"),
-        (["generate", "-o", "{tmp}/out.jpg"], "must be a .png file"),
+        (["generate", "-o", "{tmp}/out.gif"], "must be a .png, .jpg, .jpeg, .webp, .tif or .tiff file"),
         (["generate", "-o", "{notes}/out.png"], "Nothing can be written"),
         (["generate", "--color", "{color}", "-o", "{color}"], "is an input of the same run"),
         (["edit", "{photo}", "--mask", "{mask}", "-o", "{photo}"], "is an input of the same run"),

@@ -231,7 +231,7 @@ def test_the_command(folder, capsys, flags):
         (["--color", "#0a9396", "--steps", "2"], "--steps"),
         (["--color", "#0a9396", "--scale", "texture=2"], "leave this --scale out"),
         (["--color", "#0a9396", "--select", "#00ff00"], "raise the tolerance"),
-        (["--color", "#0a9396", "--tolerance", "30"], "--tolerance is that of --select"),
+        (["--color", "#0a9396", "--tolerance", "30"], "--tolerance is that of --select or --hint"),
     ],
 )
 def test_flags_that_it_needs_or_does_not_know(folder, capsys, flags, message):

@@ -23,7 +23,10 @@ from .references import ReferenceArguments, parse_references, read_mask, read_pi
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
     arguments = parse_references(options)
-    read = [*([options.mask] if options.mask else []), *arguments.files]
+    hint = getattr(options, "hint", None)
+    if options.command == "recolor" and (hint is None) == (not options.color):
+        raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
+    read = [*(file for file in (options.mask, hint) if file), *arguments.files]
     if options.output_dir is None:
         (image, *others) = options.images
         if others or Path(image).is_dir():
@@ -65,13 +68,15 @@ def edit_one(
         load_pipe: called when all that can be checked without a pipeline is.
     """
     image = read_picture(path)
+    if getattr(options, "hint", None):
+        read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None
     for target in paths:
         check_format(target, _mode_of_result(options.command, image))
     recipe = {
         "command": options.command,
         "image": describe_file(path),
-        **({"mask": describe_file(options.mask)} if options.mask else {}),
+        **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
         **{name: getattr(options, name) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
     }
     pipe = load_pipe()
@@ -82,7 +87,8 @@ def edit_one(
         make = functools.partial(call, pipe, options, paths, **pictures)
     else:
         added = [getattr(options, side, 0) for side in edits.SIDES]
-        make = functools.partial(edits.named_edit, options.command, pipe, path, mask, references or {}, added)
+        hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
+        make = functools.partial(edits.named_edit, options.command, pipe, path, mask, references or {}, added, **hint)
     made = run(pipe, options, arguments, recipe, paths, make, _profile_of(options.command, image))
     if mask is not None:
         _tell_what_differs(path, image, mask, made, paths)

@@ -66,12 +66,13 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 def native_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given of those that an edit that paints nothing knows under its own names."""
-    if getattr(options, "select", None) is None and getattr(options, "tolerance", None) is not None:
-        raise ValueError("--tolerance is that of --select: give both, or neither.")
+    selecting = (getattr(options, "select", None), getattr(options, "hint", None))
+    if selecting == (None, None) and getattr(options, "tolerance", None) is not None:
+        raise ValueError("--tolerance is that of --select or --hint: give it with one of them, or not at all.")
     given = {
         name: getattr(options, name, None) for name in inspect.signature(getattr(edits, options.command)).parameters
     }
-    elsewhere = {"image", *edits.SIDES, *GRANULARITIES}
+    elsewhere = {"image", "hint", *edits.SIDES, *GRANULARITIES}
     return {name: value for name, value in given.items() if value is not None and name not in elsewhere}
 
 

@@ -33,11 +33,13 @@ def add_native_flags(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def _recolor(parser: argparse.ArgumentParser) -> None:
-    _reference(parser, "color", f"{COLOR}: a single one gives its shades", required=True)
+    _reference(parser, "color", f"{COLOR}: a single one gives its shades")
+    help = "in place of --color: strokes of color on a transparent layer, or over the picture, of its size; what is under a stroke gets its color"
+    parser.add_argument("--hint", metavar="PICTURE", help=help)
     _mask(parser, "recolored")
     add_feather_flag(parser)
     parser.add_argument("--select", metavar="#RRGGBB", help="recolor only what has about this color")
-    help = "of --select, Delta-E with lightness counted half; default: 20"
+    help = "of --select and --hint, Delta-E with lightness counted half; default: 20"
     parser.add_argument("--tolerance", type=number, metavar="X", help=help)
     add_one_for_each(parser, "--scale", "color=X: how far colors move; 0 is off, 1 (default) all the way")
     add_assignment_flag(parser, "the picture")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .hinted import recolored_by_hint
 from .inputs import Picture, Pictures, check_pixels, check_side, copies, generators_of, strength_of
 from .masks import POLARITY
 from .progress import progress
@@ -21,9 +22,10 @@ TEXTURE_SIDE = 1024  # of a square with the area of the largest canvas; it is en
 def recolor(
     pipe: Any,
     image: Picture,
-    color: Any,
+    color: Any = None,
     mask_image: Any = None,
     *,
+    hint: Any = None,
     select: str | None = None,
     tolerance: float = 20.0,
     assignment: str = "light",
@@ -39,8 +41,11 @@ def recolor(
         pipe: a pipeline with an `MGEncoder`, which reads the color reference; nothing else of it is used.
         color: a color reference, picture or list of hex colors; a single one, `["#0a9396"]`, gives its shades.
         mask_image: white is recolored, gray in part; if not given, all but what is wholly transparent.
+        hint: in place of `color`, a picture of the same size with strokes of color, painted over nothing (RGBA) or over
+            the picture itself. What is connected with a stroke and has about the color under it becomes shades of that
+            of the stroke; all else stays.
         select: recolor only what has about this color, "#rrggbb".
-        tolerance: of `select`, in Delta-E, lightness counted half; above 0 and at most 100.
+        tolerance: of `select` and `hint`, in Delta-E, lightness counted half; above 0 and at most 100.
         assignment: "light" keeps dark what is dark; "free" leaves to the generator which region gets which color.
         granularity_scale: how far colors move, a number or that of "color"; 0 is the picture, bit for bit.
         mask_feather: width in pixels of the soft edge inside the mask.
@@ -49,7 +54,8 @@ def recolor(
         what is gray comes back in color, all else in its form: see `edits.sources`.
 
     Raises:
-        ValueError: for anything out of range, a reference with a region, or a color to select that is nowhere.
+        ValueError: for anything out of range, a reference with a region, a color to select that is nowhere, or a hint
+            without strokes.
     """
     from ..recoloring import recolored, select_color  # with it comes torch
 
@@ -62,6 +68,13 @@ def recolor(
     check_pixels(mask_feather, "mask_feather")
     turns = _turns(assignment, num_images_per_prompt, generator)
     pixels, area = image.pixels, image.area(mask_image, mask_feather)
+    if hint is not None:
+        if color is not None or select is not None or assignment != "light":
+            raise ValueError(
+                "A `hint` says which color goes where: leave `color`, `select` and `assignment` out, or the hint."
+            )
+        made = recolored_by_hint(pipe, image, hint, area, tolerance, strength, callback)
+        return copies(made, num_images_per_prompt)
     if select is not None:
         selected = select_color(pixels, select, tolerance)
         area = selected if area is None else np.minimum(selected, area)
@@ -136,7 +149,9 @@ def _palette_of(pipe: Any, color: Any) -> Any:
     if getattr(pipe, "mg_encoder", None) is None:
         raise ValueError("`recolor` reads the color reference with an encoder; this pipeline has no `mg_encoder`.")
     if color is None:
-        raise ValueError("`recolor` needs a color reference: a picture, a card, or a list of hex colors.")
+        raise ValueError(
+            "`recolor` needs a color reference, a picture, a card, or a list of hex colors; or a `hint` in its place."
+        )
     features = pipe.mg_encoder.encode({"color": color}, (8, 8))["color"]
     if len(features) > 1 or "region" in features[0]:
         raise ValueError("`recolor` lays its colors over all that is white in the mask; leave the region out.")

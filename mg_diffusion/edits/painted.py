@@ -72,7 +72,7 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     from .. import pipelines
 
     source = opened(image)
-    reference = PIL.Image.fromarray(_eight_bits(source.pixels))
+    reference = PIL.Image.fromarray(source.in_8_bits)
     if source.visible is not None:
         reference = {"image": reference, "mask": source.visible}
     kind = getattr(pipelines, type(pipe).__name__.replace("Inpaint", ""))
@@ -108,7 +108,7 @@ def _check_whole(options: dict[str, Any]) -> None:
 
 def _shown(source: Source, area: np.ndarray) -> PIL.Image.Image:
     """The picture as a pipeline takes it: where it is transparent, what can be seen outside the mask goes on."""
-    pixels = _eight_bits(source.pixels)
+    pixels = source.in_8_bits
     if source.visible is not None:
         known = source.visible & (area == 0)
         around = grown_into(pixels, ~known) if known.any() else np.full_like(pixels, GRAY)
@@ -123,7 +123,3 @@ def _kept(source: Source, made: PIL.Image.Image, area: np.ndarray) -> Edited:
     share = area[..., None] / np.float32(255)
     part = (source.pixels + share * (pixels.astype(np.float32) - source.pixels)).round().astype(source.own.dtype)
     return source.finish(part, area, is_colored=True)
-
-
-def _eight_bits(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)

@@ -47,6 +47,11 @@ class Source:
         return int(np.iinfo(self.own.dtype).max)
 
     @property
+    def in_8_bits(self) -> np.ndarray:
+        """Its `pixels` in 8 bits."""
+        return self.pixels if self.most == 255 else (self.pixels / 257).round().astype(np.uint8)
+
+    @property
     def visible(self) -> np.ndarray | None:
         """(H, W) bool, what is not wholly transparent; none if that is all of it."""
         return None if self.alpha is None or self.alpha.all() else self.alpha > 0
