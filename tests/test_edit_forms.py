@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from mg_diffusion import MGInpaintPipeline, edits
+from mg_diffusion.edits.inputs import seeds_of
 from mg_diffusion.edits.named import named_edit
+from mg_diffusion.edits.sources import opened
+from mg_diffusion.filling import fill
 from mg_diffusion.octaves import build_detail_unet
 
 
@@ -195,6 +198,12 @@ def test_removing_reads_nothing_transparent_and_fills_what_is_missing(edit):
     made = np.asarray(edit("remove", PIL.Image.fromarray(pixels), mask))
     assert np.array_equal(made[~mask], pixels[~mask]) and np.array_equal(made[..., 3], pixels[..., 3])
     assert np.abs(made[mask].astype(int)[:, :3] - COLOR[mask]).mean() < 40
+    pixels[:, 32:, 3] = 0  # what goes on there lends nothing either
+    made = np.asarray(edit("remove", PIL.Image.fromarray(pixels), mask, generator=torch.Generator().manual_seed(0)))
+    seed, hidden = seeds_of(1, torch.Generator().manual_seed(0))[0], pixels[..., 3] == 0
+    smooth = opened(PIL.Image.fromarray(pixels)).pixels
+    assert np.array_equal(made[mask][:, :3], fill(smooth, mask, None, seed, unknown=hidden)[mask])
+    assert not np.array_equal(made[mask][:, :3], fill(smooth, mask, None, seed)[mask])
 
 
 def test_an_alpha_is_enlarged_along(edit):
