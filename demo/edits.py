@@ -25,8 +25,8 @@ ACTIONS = {
     "remove": ("what is in the mask goes, its surroundings go on", "needed"),
     "variation": ("another picture of the same colors, texture and shape; of the whole picture", "unused"),
     "outpaint": ("a larger picture around the picture", "unused"),
-    "denoise": ("noise and the blocks of JPEG go", "unused"),
-    "enhance": ("less noise, sharper; toned toward the color reference if there is one", "unused"),
+    "denoise": ("noise and the blocks of JPEG go", "optional"),
+    "enhance": ("less noise, sharper; toned toward the color reference if there is one", "optional"),
     "enlarge": ("twice as large, with sharp edges; a texture reference lends its grain", "unused"),
 }
 MOST_ENLARGED = 3_000_000  # pixels of a picture to enlarge: four times as many come back

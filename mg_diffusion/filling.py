@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from .encoder.views import lab_to_rgb, rgb_to_lab
 from .patches import PatchLevel, grown
+from .recoloring import to_pixels, to_rgb
 
 
 DEEPEST = 4  # rings of pixels from the edge of the hole to its middle, at most, in the smallest picture
@@ -33,13 +34,15 @@ def fill(
     margin: int | None = None,
     seed: int = 0,
     step: Callable[[float], None] = lambda share: None,
+    unknown: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The picture (H, W, 3) of 8 bits, filled where `mask` (H, W) bool is; elsewhere it is the same, bit for bit.
+    """The picture (H, W, 3) of 8 or 16 bits, filled where `mask` (H, W) bool is; elsewhere it is the same, bit for bit.
 
     Args:
         margin: pixels around the hole that are read; as many as it is large if not given, at least 64.
         seed: of the places that are tried.
         step: called now and then with the share that is done, in [0, 1]; what it raises stops the work.
+        unknown: (H, W) bool, what is not to be read although it is not filled, such as what is transparent.
 
     Raises:
         ValueError: for a mask without anything inside, or with too little outside.
@@ -48,9 +51,10 @@ def fill(
         raise ValueError("The mask is empty: there is nothing to fill.")
     rows, columns = _around(mask, margin)
     part, hole = image[rows, columns], mask[rows, columns]
-    lab = rgb_to_lab(torch.from_numpy(part.copy()).permute(2, 0, 1)[None].float() / 255) / 100
-    filled = _completed(lab, torch.from_numpy(hole.copy()), torch.Generator().manual_seed(seed), step)
-    made = (255 * lab_to_rgb(100 * filled).clamp(0, 1)[0].permute(1, 2, 0)).round().to(torch.uint8).numpy()
+    unread = hole if unknown is None else hole | unknown[rows, columns]
+    lab = rgb_to_lab(to_rgb(part)) / 100
+    filled = _completed(lab, torch.from_numpy(unread.copy()), torch.Generator().manual_seed(seed), step)
+    made = to_pixels(lab_to_rgb(100 * filled), part.dtype)
     result = image.copy()
     result[rows, columns] = np.where(hole[..., None], made, part)
     return result

@@ -1,11 +1,11 @@
-"""The recipe of a picture, stored in the PNG file itself; and output files that are whole or not there at all."""
+"""The recipe of a picture, stored in its file itself; and output files that are whole or not there at all."""
 
 import contextlib
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from . import __version__
 
 
-KEY = "mg_diffusion"  # of the text chunk
+KEY = "mg_diffusion"  # of the text chunk of a PNG file
+DESCRIPTION = 0x010E  # EXIF's ImageDescription, in which files of other formats hold it
 
 Place = str | os.PathLike
 
@@ -57,19 +58,20 @@ def save_json(result: Mapping[str, Any], path: Place) -> None:
 
 
 def read_recipe(path: Place) -> dict[str, Any]:
-    """The recipe a PNG file holds.
+    """The recipe a file holds.
 
     Raises:
-        ValueError: if the file is no PNG or holds no recipe.
+        ValueError: if the file holds no recipe.
         OSError: if it cannot be read.
     """
     with PIL.Image.open(path) as image:
-        text = image.text.get(KEY) if image.format == "PNG" else None
+        is_png = image.format == "PNG"
+        text = image.text.get(KEY) if is_png else image.getexif().get(DESCRIPTION)
     try:
-        return json.loads(text)
-    except (TypeError, ValueError) as error:
+        return json.loads(text) if is_png else json.loads(text)[KEY]
+    except (TypeError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{os.fspath(path)!r} holds no recipe. Recipes are in the PNG files that mg-diffusion writes, until "
+            f"{os.fspath(path)!r} holds no recipe. Recipes are in the files that mg-diffusion writes, until "
             f"another program saves them without their metadata."
         ) from error
 
@@ -87,24 +89,31 @@ def replacing(path: Place) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def prepare_output(path: Place, suffix: str, inputs: Iterable[Place] = ()) -> Path:
+def prepare_output(
+    path: Place, suffix: str | Collection[str], inputs: Iterable[Place] = (), may_replace: bool = True
+) -> Path:
     """Make sure, before any work is done, that its result can be written to `path`; makes missing folders.
 
     Args:
-        suffix: the ending the file must have, such as ".png".
+        suffix: the ending the file must have, such as ".png", or several.
         inputs: files that are read; none of them may be overwritten.
+        may_replace: whether a file that is there already may be, as `--force` says.
 
     Raises:
-        ValueError: for another ending, a folder in the place of the file, an input, or a folder without permission.
+        ValueError: for another ending, a folder in the place of the file, an input, a file that is there already, or a
+            folder without permission.
     """
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"The output must be a {suffix} file, got {str(path)!r}: only that keeps what is written.")
+    path, suffixes = Path(path), [suffix] if isinstance(suffix, str) else list(suffix)
+    named = suffixes[0] if len(suffixes) == 1 else f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"The output must be a {named} file, got {str(path)!r}: only that keeps what is written.")
     if path.is_dir():
-        raise ValueError(f"The output {str(path)!r} is a folder. Name a {suffix} file in it.")
+        raise ValueError(f"The output {str(path)!r} is a folder. Name a {named} file in it.")
     for read in inputs:
         if path.exists() and Path(read).exists() and path.samefile(read):
             raise ValueError(f"The output {str(path)!r} is an input of the same run. Choose another name.")
+    if not may_replace and os.path.lexists(path):
+        raise ValueError(f"There is a file at {str(path)!r} already. Choose another name, or overwrite it by --force.")
     folder = Path(os.path.realpath(path)).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,10 +34,10 @@ def recolored(
     strength: float = 1.0,
     step: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
-    """The picture in the colors of a palette, (H, W, 3) of 8 bits.
+    """The picture in the colors of a palette, (H, W, 3) of as many bits.
 
     Args:
-        image: (H, W, 3) of 8 bits, sides of at least 16 pixels.
+        image: (H, W, 3) of 8 or 16 bits, sides of at least 16 pixels.
         palette: (1, N, 3) Lab colors of equal weight; a single color gives its shades.
         mask: (H, W) of 8 bits, 255 where the picture is recolored; where it is 0, not everywhere, no pixel differs.
         turn: (1, 3, 3) on the CPU, which color goes to which region (`random_turns`); by light if not given.
@@ -60,14 +60,14 @@ def recolored(
         moved = torch.cat([lightness, 100 * model(lab / 100, top, len(image))], 1)
         share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
         made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share)))
-        made = (made[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        made = to_pixels(made, image.dtype)
         result[rows] = made if mask is None else np.where(mask[rows, :, None] > 0, made, image[rows])
         step(min(1.0, (top + STRIP) / len(image)))
     return result
 
 
 def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
-    """Where a picture (H, W, 3) of 8 bits has about a color, "#rrggbb": (H, W) of 8 bits, with soft edges.
+    """Where a picture (H, W, 3) of 8 or 16 bits has about a color, "#rrggbb": (H, W) of 8 bits, with soft edges.
 
     Args:
         tolerance: Delta-E (CIE76) in which all is selected; at half as much again nothing is. Differences of lightness count
@@ -169,6 +169,7 @@ def small_lab(image: np.ndarray, side: float = SIDE) -> torch.Tensor:
     height, width = image.shape[:2]
     factor = min(1.0, side / (height * width) ** 0.5)
     size = (max(16, round(width * factor)), max(16, round(height * factor)))
+    image = image if image.dtype == np.uint8 else (image / 257).round().astype(np.uint8)  # Pillow has no deeper colors
     return rgb_to_lab(to_rgb(np.asarray(PIL.Image.fromarray(image).resize(size, PIL.Image.Resampling.BOX))))
 
 
@@ -179,8 +180,14 @@ def _small_area(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
 
 
 def to_rgb(pixels: np.ndarray) -> torch.Tensor:
-    """(H, W, C) of 8 bits to (1, C, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+    """(H, W, C) of 8 or 16 bits to (1, C, H, W) in [0, 1]."""
+    return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(pixels.dtype).max
+
+
+def to_pixels(rgb: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    """(1, C, H, W) to (H, W, C) of 8 or 16 bits; what is beyond [0, 1] is cut off."""
+    most = np.iinfo(dtype).max
+    return (most * rgb[0].permute(1, 2, 0).clamp(0, 1)).round().numpy().astype(dtype)
 
 
 def _box(maps: torch.Tensor) -> torch.Tensor:

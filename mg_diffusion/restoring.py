@@ -55,7 +55,7 @@ def restore(
     blur: float = 0.0,
     step: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
-    """What a picture (H, W, 3) of 8 bits would be without noise, blur and the blocks of JPEG, of the same kind.
+    """What a picture (H, W, 3) of 8 or 16 bits would be without noise, blur and the blocks of JPEG, of the same kind.
 
     Args:
         noise_level: deviation of the noise, of 255, at most `MOST_NOISE`; estimated if not given.
@@ -76,7 +76,7 @@ def restore(
 def enlarge(
     unet: torch.nn.Module, image: np.ndarray, step: Callable[[float], None] = lambda share: None
 ) -> np.ndarray:
-    """A picture (2 H, 2 W, 3) of 8 bits of one of half the size."""
+    """A picture (2 H, 2 W, 3) of 8 or 16 bits of one of half the size."""
 
     def enlarged(tile: torch.Tensor) -> torch.Tensor:
         nothing = torch.zeros_like(tile[:, :1])
@@ -87,14 +87,21 @@ def enlarge(
     return _by_tiles(unet, image, enlarged, 2, step)
 
 
-def estimate_noise(image: np.ndarray) -> float:
-    """Deviation of the noise of a picture (H, W, 3) of 8 bits, of 255: the median of its finest diagonal details.
+def estimate_noise(image: np.ndarray, visible: np.ndarray | None = None) -> float:
+    """Deviation of the noise of a picture (H, W, 3) of 8 or 16 bits, of 255: the median of its finest diagonal details.
 
     (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 1994.)
+
+    Args:
+        visible: (H, W) bool, where the picture is one; everywhere if not given.
     """
     height, width = (side // 2 * 2 for side in image.shape[:2])
-    pixels = image[:height, :width].astype(np.float32)
+    pixels = image[:height, :width].astype(np.float32) * (255 / np.iinfo(image.dtype).max)
     diagonal = (pixels[::2, ::2] - pixels[1::2, ::2] - pixels[::2, 1::2] + pixels[1::2, 1::2]) / 2
+    if visible is not None:
+        diagonal = diagonal[visible[:height, :width].reshape(height // 2, 2, width // 2, 2).all((1, 3))]
+        if not diagonal.size:
+            return 0.0
     levels = [float(np.median(np.abs(diagonal[..., channel]))) / 0.6745 for channel in range(3)]
     return min(MOST_NOISE, float(np.mean(levels)))
 
@@ -113,14 +120,15 @@ def _by_tiles(
     padded = np.pad(
         image, ((0, bottom), (0, right), (0, 0)), mode="symmetric" if min(height, width) >= unit else "edge"
     )
-    tile = TILE // factor
+    tile, half = TILE // factor, np.iinfo(image.dtype).max / 2
     rows, columns = (_starts(side, tile) for side in padded.shape[:2])
     total = np.zeros((factor * padded.shape[0], factor * padded.shape[1], 3), np.float32)
     weight = np.zeros((*total.shape[:2], 1), np.float32)
     done = 0
     for top, left in product(rows, columns):
         part = padded[top : top + tile, left : left + tile]
-        pixels = torch.from_numpy(part.copy()).permute(2, 0, 1)[None].to(unet.device, unet.dtype) / HALF - 1
+        pixels = torch.from_numpy(part.astype(np.float32)).permute(2, 0, 1)[None] / half - 1
+        pixels = pixels.to(unet.device, unet.dtype)
         made = compute(pixels)[0].permute(1, 2, 0).float().cpu().numpy()
         share = _ramp(made.shape[0])[:, None, None] * _ramp(made.shape[1])[None, :, None]
         place = slice(factor * top, factor * (top + tile)), slice(factor * left, factor * (left + tile))
@@ -129,7 +137,7 @@ def _by_tiles(
         done += 1
         step(done / (len(rows) * len(columns)))
     made = (total / weight)[: factor * height, : factor * width]
-    return ((made + 1) * HALF).round().clip(0, 255).astype(np.uint8)
+    return ((made + 1) * half).round().clip(0, 2 * half).astype(image.dtype)
 
 
 def _starts(side: int, tile: int) -> list[int]:

@@ -16,7 +16,7 @@ from .encoder.granularity_cards import is_card
 from .encoder.references import read_scale, sort_by_sample
 from .encoder.texture import DETAIL_LIMIT, DETAIL_SIGMA, TILE, texture_view
 from .encoder.views import DETAIL_UNIT, edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
-from .recoloring import STRIP, LocalModel, small_lab, to_rgb
+from .recoloring import STRIP, LocalModel, small_lab, to_pixels, to_rgb
 
 
 SIDE = 384  # of a square with the area of what is smoothed
@@ -74,10 +74,10 @@ def retextured(
     strength: float = 1.0,
     step: Callable[[float], None] = lambda share: None,
 ) -> np.ndarray:
-    """The picture with the texture of a canvas, (H, W, 3) of 8 bits.
+    """The picture with the texture of a canvas, (H, W, 3) of as many bits.
 
     Args:
-        image: (H, W, 3) of 8 bits, sides of at least 16 pixels.
+        image: (H, W, 3) of 8 or 16 bits, sides of at least 16 pixels.
         canvas: (1, 1, h, w), lightness over 10, in the aspect of the picture.
         mask: (H, W) of 8 bits, 255 where the picture is retextured; where it is 0 no pixel differs.
         strength: of the canvas; below 1 the picture keeps as much of its own texture, 0 is the picture.
@@ -100,7 +100,7 @@ def retextured(
         made = lab_to_rgb(plain)
         if mask is not None:
             made = torch.lerp(to_rgb(image[rows]), made, to_rgb(mask[rows, :, None]))
-        made = (made[0].permute(1, 2, 0).clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+        made = to_pixels(made, image.dtype)
         result[rows] = made if mask is None else np.where(mask[rows, :, None] > 0, made, image[rows])
         step(min(1.0, (top + STRIP) / height))
     return result

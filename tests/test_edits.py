@@ -169,7 +169,7 @@ def test_every_edit_has_a_command(model, photos, tmp_path, monkeypatch, capsys, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["remove", "photo.png"], "--mask"),
+        (["retexture", "photo.png"], "--texture"),
         (["remove", "photo.png", "--mask", "mask.png", "--color", "#112233"], "--color"),
     ],
 )

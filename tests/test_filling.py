@@ -35,6 +35,16 @@ def test_nothing_outside_differs_and_nothing_under_the_mask_is_read(name):
     assert np.array_equal(filled[~mask], picture[~mask]) and np.array_equal(filled, same)
 
 
+def test_what_is_unknown_is_neither_read_nor_filled():
+    picture, mask, unknown = photo("cat"), box(), np.zeros((SIDE, SIDE), bool)
+    unknown[:, 70:] = True
+    hidden = picture.copy()
+    hidden[unknown] = 77
+    filled, same = (fill(one, mask, unknown=unknown) for one in (picture, hidden))
+    assert np.array_equal(filled[~mask], picture[~mask]) and np.array_equal(filled[mask], same[mask])
+    assert not np.array_equal(fill(picture, mask)[mask], fill(hidden, mask)[mask])
+
+
 def test_texture_goes_on():
     brick, mask = photo("brick", 128), box(128, 48)
     truth, made = brick[mask].reshape(48, 48, 3), fill(brick, mask)[mask].reshape(48, 48, 3)

@@ -103,7 +103,7 @@ ARROWS = (
     Arrow("installed name of pipelines", lambda path: True, lambda n: root_of(n) != "pipelines"),
     Arrow(
         "accelerate",
-        lambda path: not path.startswith("mg_diffusion/training/"),
+        lambda path: not path.startswith("mg_diffusion/training/") and path != "mg_diffusion/cli/folders.py",
         lambda n: root_of(n) != "accelerate",
     ),
     Arrow(

@@ -154,10 +154,9 @@ def test_a_local_model_carries_edges_up():
         ({"select": 5}, 'one "#rrggbb", got 5'),
         ({"select": "#ff0000:2"}, 'one "#rrggbb", got'),
         ({"color": None}, "needs a color reference"),
-        ({"image": PHOTOS["coffee"]}, "PIL image or a path, got ndarray.*PIL.Image.fromarray"),
-        ({"image": [PIL.Image.fromarray(PHOTOS["coffee"])] * 2}, "several pictures: one by one"),
-        ({"image": PIL.Image.fromarray(np.zeros((64, 64), np.uint16))}, "has the mode I;16.*x.max"),
-        ({"mask_image": PIL.Image.fromarray(np.eye(400, 600, dtype=np.uint8))}, "of 0 and 1.*Multiply it by 255"),
+        ({"image": PHOTOS["coffee"] / 255}, "of uint8 or uint16, got float64.*astype.np.uint16"),
+        ({"image": [PIL.Image.fromarray(PHOTOS["coffee"])] * 2}, "Several pictures: one by one"),
+        ({"image": PIL.Image.fromarray(np.zeros((64, 64), np.uint16))}, "makes colors.*Pass the picture as an array"),
         ({"select": "red"}, 'must be "#rrggbb"'),
         ({"assignment": "dark"}, 'must be "light" or "free"'),
         ({"mask_feather": 0.5}, "an integer of at least 0; got 0.5"),
@@ -232,7 +231,7 @@ def test_the_command(folder, capsys, flags):
         (["--color", "#0a9396", "--steps", "2"], "--steps"),
         (["--color", "#0a9396", "--scale", "texture=2"], "leave this --scale out"),
         (["--color", "#0a9396", "--select", "#00ff00"], "raise the tolerance"),
-        (["--color", "#0a9396", "--tolerance", "30"], "--tolerance is that of --select"),
+        (["--color", "#0a9396", "--tolerance", "30"], "--tolerance is that of --select or --hint"),
     ],
 )
 def test_flags_that_it_needs_or_does_not_know(folder, capsys, flags, message):

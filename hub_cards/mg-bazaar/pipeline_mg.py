@@ -705,14 +705,19 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.pictures
     # -----------------------------------------------------------------------------------------------------------------
-    def upright(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
+    def upright(
+        picture: PIL.Image.Image | str | os.PathLike, name: str, check: Callable[[PIL.Image.Image], Any] | None = None
+    ) -> PIL.Image.Image:
         """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Args:
+        check: called when the header is read and nothing is decoded yet.
 
     Raises:
         ValueError: if it cannot be decoded.
     """
         try:
-            return read_upright(picture)
+            return read_upright(picture, check)
         except UnreadablePicture as error:
             place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
             raise ValueError(

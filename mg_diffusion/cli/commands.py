@@ -24,7 +24,7 @@ def palette(options: argparse.Namespace) -> None:
 def encode(options: argparse.Namespace) -> None:
     """`mg-diffusion encode`: writes a granularity card."""
     inputs = [options.picture, *([] if options.mask is None else [options.mask])]
-    path = prepare_output(options.output, ".safetensors", inputs)
+    path = prepare_output(options.output, ".safetensors", inputs, options.force)
     reference = _masked_reference(options)
     _load_encoder(options).save_card(path, options.granularity, reference)
     print(path)

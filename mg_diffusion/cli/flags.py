@@ -53,24 +53,43 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_picture_flags(
-    parser: argparse.ArgumentParser, needed: Sequence[str] = (), allowed: Sequence[str] = GRANULARITIES
+    parser: argparse.ArgumentParser,
+    needed: Sequence[str] = (),
+    allowed: Sequence[str] = GRANULARITIES,
+    many: bool = False,
 ) -> None:
     """Flags of references, of how they count, and of what is written.
 
     Args:
         needed, allowed: which of color, texture, shape, mask and the four sides there are.
+        many: whether the command takes many pictures.
     """
     add_reference_flags(parser, needed, allowed)
     add_steering_flags(parser)
     group = parser.add_argument_group("text and output")
     group.add_argument("--prompt", help="what is to be seen")
     group.add_argument("--negative-prompt", help="what to steer away from")
-    add_output_flags(group)
+    add_output_flags(group, many)
 
 
-def add_output_flags(group: Any) -> None:
+def add_edited_flag(parser: argparse.ArgumentParser) -> None:
+    purpose = "the picture to edit, or several, or a folder of them; outside a mask no pixel changes"
+    parser.add_argument("images", nargs="+", metavar="PICTURE", help=purpose)
+
+
+def add_output_flags(group: Any, many: bool = False) -> None:
     group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
-    group.add_argument("-o", "--output", required=True, metavar="FILE.png", help="holds its recipe as metadata")
+    places = group.add_mutually_exclusive_group(required=True) if many else group
+    purpose = "PNG, WebP, TIFF or JPEG by its suffix; holds its recipe as metadata"
+    places.add_argument("-o", "--output", required=not many, metavar="FILE.png", help=purpose)
+    if many:
+        purpose = "where NAME.png goes of every picture; what is there already is not made again"
+        places.add_argument("--output-dir", metavar="DIR", help=purpose)
+    add_force_flag(group)
+
+
+def add_force_flag(group: Any) -> None:
+    group.add_argument("--force", action="store_true", help="overwrite what is there already")
 
 
 def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], allowed: Sequence[str]) -> None:
@@ -93,7 +112,7 @@ def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], 
         else:
             parser.set_defaults(**{name: None})
     if "mask" in (*needed, *allowed):
-        purpose = "of the same size; white is repainted"
+        purpose = "of the same size; white is edited"
         parser.add_argument("--mask", metavar="PICTURE", required="mask" in needed, help=purpose)
     for side in SIDES:
         if side in allowed:
@@ -133,6 +152,17 @@ def add_size_flags(parser: argparse.ArgumentParser) -> None:
         purpose = "default: the model's own size, in the aspect of the shape reference"
         parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
     parser.add_argument("--size", type=whole(1), metavar="PIXELS", help="width and height of a square")
+    _add_detail_steps_flag(parser)
+
+
+def add_octave_flags(parser: argparse.ArgumentParser) -> None:
+    """How large an edit that goes by octaves paints."""
+    purpose = "side of a square of the area that is painted, in the aspect of the picture"
+    parser.add_argument("--size", type=whole(1), metavar="PIXELS", help=purpose)
+    _add_detail_steps_flag(parser)
+
+
+def _add_detail_steps_flag(parser: argparse.ArgumentParser) -> None:
     options = {"dest": "num_detail_steps", "type": whole(1), "metavar": "N"}
     parser.add_argument("--detail-steps", help="denoising steps of each octave above the base; default: 6", **options)
 
@@ -161,6 +191,7 @@ def add_encode_flags(parser: argparse.ArgumentParser) -> None:
     _add_masked_picture_flags(parser)
     parser.add_argument("-g", "--granularity", required=True, choices=GRANULARITIES)
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="holds no picture")
+    add_force_flag(parser)
     add_loading_flags(parser)
 
 

@@ -1,4 +1,4 @@
-"""The commands that make pictures: generate, edit, and the edits that have a name."""
+"""The command that generates, and what commands that make pictures share."""
 
 import argparse
 import functools
@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
+from tqdm import tqdm
 
 from .. import edits
 from ..attribution import draw_attribution
 from ..granularities import GRANULARITIES
 from ..loading import load_pipeline, model_name
-from ..recipe import describe_file, prepare_output, save_png
-from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
+from ..picture_files import FORMATS, save_picture
+from ..recipe import prepare_output
+from .folders import numbered
+from .references import ReferenceArguments, parse_references, values_of
 
 
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
@@ -64,12 +66,13 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 def native_settings(options: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given of those that an edit that paints nothing knows under its own names."""
-    if getattr(options, "select", None) is None and getattr(options, "tolerance", None) is not None:
-        raise ValueError("--tolerance is that of --select: give both, or neither.")
+    selecting = (getattr(options, "select", None), getattr(options, "hint", None))
+    if selecting == (None, None) and getattr(options, "tolerance", None) is not None:
+        raise ValueError("--tolerance is that of --select or --hint: give it with one of them, or not at all.")
     given = {
         name: getattr(options, name, None) for name in inspect.signature(getattr(edits, options.command)).parameters
     }
-    elsewhere = {"image", *edits.SIDES, *GRANULARITIES}
+    elsewhere = {"image", "hint", *edits.SIDES, *GRANULARITIES}
     return {name: value for name, value in given.items() if value is not None and name not in elsewhere}
 
 
@@ -80,61 +83,38 @@ def generate(options: argparse.Namespace) -> None:
             raise ValueError("--size is width and height in one: give it, or --width and --height.")
         options.width = options.height = options.size
     arguments = parse_references(options)
-    paths = _output_paths(options, arguments.files)
+    paths = output_paths(options, arguments.files)
     pipe = load("MGPipeline", options)
-    make = functools.partial(_call, pipe, options, paths, reference_image=values_of(arguments.references))
-    _run(pipe, options, arguments, {"command": "generate"}, paths, make)
+    make = functools.partial(call, pipe, options, paths, reference_image=values_of(arguments.references))
+    run(pipe, options, arguments, {"command": "generate"}, paths, make)
 
 
-def edit(options: argparse.Namespace) -> None:
-    """`mg-diffusion edit`, and the edits that have a name."""
-    arguments = parse_references(options)
-    paths = _output_paths(options, [options.image, *([options.mask] if options.mask else []), *arguments.files])
-    image = read_picture(options.image)
-    mask = read_mask(options.mask) if options.mask else None
-    recipe = {
-        "command": options.command,
-        "image": describe_file(options.image),
-        **({"mask": describe_file(options.mask)} if options.mask else {}),
-        **{side: getattr(options, side) for side in edits.SIDES if getattr(options, side, None)},
-    }
-    pipe = load("MGInpaintPipeline", options)
-    references = values_of(arguments.references)
-    if options.command == "edit":
-        pictures = {"image": image, "mask_image": mask, "reference_image": references}
-        make = functools.partial(_call, pipe, options, paths, **pictures)
-    else:
-        added = [getattr(options, side, 0) for side in edits.SIDES]
-        make = functools.partial(edits.named_edit, options.command, pipe, image, mask, references or {}, added)
-    profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
-    made = _run(pipe, options, arguments, recipe, paths, make, profile)
-    if mask is not None:
-        outside = np.asarray(mask) == 0
-        changed = [(np.asarray(one) != np.asarray(image.convert("RGB"))).any(2) for one in made]
-        print(f"pixels outside the mask that differ: {sum(int((one & outside).sum()) for one in changed)}")
-
-
-def _output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> list[Path]:
+def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence[Path]:
     """The output itself, or name-0.png, name-1.png, ... for several pictures; each can be written to."""
-    path, count = Path(options.output), options.num_images
-    numbered = [path.with_name(f"{path.stem}-{index}{path.suffix}") for index in range(count)]
-    return [prepare_output(one, ".png", inputs) for one in ([path] if count == 1 else numbered)]
+    paths = numbered(Path(options.output), options.num_images)
+    drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
+    for path in (*paths, *drawn):
+        prepare_output(path, FORMATS, inputs, options.force)
+    return paths
 
 
-def _call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
+def attribution_path(path: Path) -> Path:
+    return path.with_suffix(f".attribution{path.suffix}")
+
+
+def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
     """Call the pipeline, warn of leaks and draw attributions, if the flags ask for it; returns the pictures."""
     made = pipe(return_attribution=options.attribution, leak_guard=options.leak_guard, **given)
     if made.attribution == {}:
         print("nothing steered this call, so there is no attribution to draw", file=sys.stderr)
     for index, path in enumerate(paths if made.attribution else ()):
-        path = path.with_suffix(f".attribution{path.suffix}")
         drawn = draw_attribution(made.images[index], made.attribution, index)
-        save_png(drawn, path, {"command": "attribution", "model": model_name(options.model)})
-        print(path)
+        save_picture(drawn, attribution_path(path), {"command": "attribution", "model": model_name(options.model)})
+        tqdm.write(str(attribution_path(path)))
     return made.images
 
 
-def _run(
+def run(
     pipe: Any,
     options: argparse.Namespace,
     arguments: ReferenceArguments,
@@ -176,8 +156,8 @@ def _run(
     }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}
-        save_png(image, path, {**recipe, **size, "seed": seed}, icc_profile)
-        print(path)
+        save_picture(image, path, {**recipe, **size, "seed": seed}, icc_profile)
+        tqdm.write(str(path))
     return images
 
 

@@ -28,16 +28,18 @@ def add_native_flags(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(schedule=[], guidance=[], feature_guidance=[], scale=[], context_scale=0, mask=None, seed=0)
     parser.set_defaults(**{f"{kind}{each}": None for each in GRANULARITIES for kind in ("", "negative_")})
     ADDING[name](parser)
-    add_output_flags(parser)
+    add_output_flags(parser, many=True)
     add_loading_flags(parser)
 
 
 def _recolor(parser: argparse.ArgumentParser) -> None:
-    _reference(parser, "color", f"{COLOR}: a single one gives its shades", required=True)
+    _reference(parser, "color", f"{COLOR}: a single one gives its shades")
+    help = "in place of --color: strokes of color on a transparent layer, or over the picture, of its size; what is under a stroke gets its color"
+    parser.add_argument("--hint", metavar="PICTURE", help=help)
     _mask(parser, "recolored")
     add_feather_flag(parser)
     parser.add_argument("--select", metavar="#RRGGBB", help="recolor only what has about this color")
-    help = "of --select, Delta-E with lightness counted half; default: 20"
+    help = "of --select and --hint, Delta-E with lightness counted half; default: 20"
     parser.add_argument("--tolerance", type=number, metavar="X", help=help)
     add_one_for_each(parser, "--scale", "color=X: how far colors move; 0 is off, 1 (default) all the way")
     add_assignment_flag(parser, "the picture")
@@ -53,7 +55,7 @@ def _retexture(parser: argparse.ArgumentParser) -> None:
 
 
 def _remove(parser: argparse.ArgumentParser) -> None:
-    _mask(parser, "removed", required=True)
+    _mask(parser, "removed; without one, what is transparent is filled")
     help = "pixels around the mask that lend; default: as many as the mask is large, at least 64"
     parser.add_argument("--crop", dest="padding_mask_crop", type=whole(0), metavar="PIXELS", help=help)
     _seed(parser, "of the places that are tried")
@@ -66,6 +68,8 @@ def _outpaint(parser: argparse.ArgumentParser) -> None:
 
 
 def _denoise(parser: argparse.ArgumentParser) -> None:
+    _mask(parser, "restored")
+    add_feather_flag(parser)
     _strength(parser, "of what was found goes")
     help = "deviation of the noise, of 255; default: estimated"
     parser.add_argument("--noise-level", type=number, metavar="X", help=help)
@@ -100,9 +104,9 @@ def _reference(parser: argparse.ArgumentParser, name: str, purpose: str, require
     parser.add_argument(f"--{name}", action="append", metavar=metavar, required=required, help=purpose)
 
 
-def _mask(parser: argparse.ArgumentParser, done: str, required: bool = False) -> None:
+def _mask(parser: argparse.ArgumentParser, done: str) -> None:
     help = f"of the same size; white is {done}"
-    parser.add_argument("--mask", metavar="PICTURE", required=required, help=help)
+    parser.add_argument("--mask", metavar="PICTURE", help=help)
 
 
 def _strength(parser: argparse.ArgumentParser, what: str) -> None:

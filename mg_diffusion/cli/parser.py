@@ -8,13 +8,13 @@ from .. import __version__
 from ..data.flags import add_bazaar_flags, add_check_flags
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import add_bench_flags
-from . import commands, flags, generation
+from . import commands, editing, flags, generation
 from .native_flags import PURPOSES, add_native_flags
 
 
 # The edits that have a name and are painted: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
-    "reshape": ("new content in the mask, in its shape or that of a reference", ("mask",), GRANULARITIES),
+    "reshape": ("new content in the mask, in its shape or that of a reference", (), ("mask", *GRANULARITIES)),
     "variation": ("another picture of the same colors, texture and shape", (), ()),
 }
 
@@ -62,23 +62,24 @@ def _add_picture_commands(group: Any) -> None:
     flags.add_report_flags(one)
     flags.add_model_flags(one)
 
-    one = _add(group, "edit", "repaint part of a picture", generation.edit)
-    one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside the mask no pixel changes")
-    flags.add_picture_flags(one, needed=("mask",))
+    one = _add(group, "edit", "repaint part of a picture", editing.edit)
+    flags.add_edited_flag(one)
+    flags.add_picture_flags(one, needed=("mask",), many=True)
     flags.add_edit_flags(one)
     flags.add_report_flags(one)
     flags.add_model_flags(one)
 
     for name, purpose in PURPOSES.items():
-        one = _add(group, name, purpose, generation.edit)
-        one.add_argument("image", metavar="PICTURE", help="the picture to edit; outside a mask no pixel changes")
+        one = _add(group, name, purpose, editing.edit)
+        flags.add_edited_flag(one)
         add_native_flags(one, name)
 
     for name, (purpose, needed, allowed) in NAMED_EDITS.items():
-        one = _add(group, name, purpose, generation.edit)
+        one = _add(group, name, purpose, editing.edit)
         one.set_defaults(mask=None)
-        one.add_argument("image", metavar="PICTURE", help="outside the mask no pixel changes")
-        flags.add_picture_flags(one, needed, allowed)
+        flags.add_edited_flag(one)
+        flags.add_picture_flags(one, needed, allowed, many=True)
+        flags.add_octave_flags(one)
         flags.add_model_flags(one)
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 
+from .. import edits
 from ..granularities import GRANULARITIES
-from ..pictures import UnreadablePicture, is_transparent, read_upright
+from ..pictures import UnreadablePicture, read_upright
 from ..recipe import describe_file, describe_reference
 from .values import number
 
@@ -61,7 +63,7 @@ def parse_references(options: argparse.Namespace) -> ReferenceArguments:
     given = {name: getattr(options, name) for name in GRANULARITIES if getattr(options, name)}
     negative = {name: getattr(options, f"negative_{name}") for name in GRANULARITIES}
     # In an edit, the picture itself gives what no reference does.
-    has_context = "image" in options and getattr(options, "context_scale", None) != 0
+    has_context = "images" in options and getattr(options, "context_scale", None) != 0
     for flag, entries in (("scale", options.scale), ("schedule", options.schedule)):
         for name, _ in entries:
             if name not in given and not has_context:
@@ -128,12 +130,13 @@ def read_picture(path: str) -> PIL.Image.Image:
         ) from error
 
 
-def read_mask(path: str, use: str = "repainted") -> PIL.Image.Image:
+def read_mask(path: str, use: str = "edited") -> PIL.Image.Image:
     """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray, which is told."""
-    mask = read_picture(path)
-    if "A" in mask.getbands() and is_transparent(mask):
-        raise ValueError(f"The mask {path!r} has transparent pixels. Save it in black and white; white is {use}.")
-    gray = mask.convert("RGB").convert("L")
-    if not {value for _, value in gray.getcolors()} <= {0, 255}:
+    read_picture(path)  # whose sentences name the file
+    levels = edits.read_mask(path, use=use)
+    if ((levels > 0) & (levels < 255)).any():
         print(f"{path} is not only black and white: what is lighter than middle gray is {use}", file=sys.stderr)
-    return gray.point(lambda value: 255 * (value > 127))
+    white = levels > 127
+    if not white.any():
+        raise ValueError(f"Nothing in the mask {path!r} is lighter than middle gray. White is {use}.")
+    return PIL.Image.fromarray(255 * white.astype(np.uint8))

@@ -6,13 +6,17 @@
     pipe = MGInpaintPipeline.from_pretrained("path/to/exported/repository")
     (recolored,) = recolor(pipe, image, ["#1d3557", "#f1faee"])
 
-Every one returns a list of PIL images in which no pixel outside the mask differs, and takes a PIL image or a path.
+Every one takes a PIL image, a path or an array of 8 or 16 bits, and returns a list of its kind in which no pixel outside
+the mask differs: gray, 16 bits and an alpha come back as they were (`edits.sources`), masks may have any form
+(`edits.read_mask`).
 `reshape` and `variation` paint with the pipeline, and pass what else they are given on to it (`num_inference_steps`,
 `feature_guidance_scale`, ...); all others paint nothing and work at the picture's own resolution.
 """
 
+from .filled import SIDES, outpaint, remove
+from .masks import read_mask
 from .named import NATIVE, named_edit
-from .native import SIDES, outpaint, recolor, remove, retexture
+from .native import recolor, retexture
 from .painted import reshape, variation
 from .restored import denoise, enhance, enlarge
 
@@ -25,6 +29,7 @@ __all__ = [
     "enlarge",
     "named_edit",
     "outpaint",
+    "read_mask",
     "recolor",
     "remove",
     "reshape",

@@ -1,61 +1,15 @@
-"""What named edits take: a picture, a mask, a strength, and how many results."""
+"""What named edits take beside a picture and a mask: strengths, and how many results."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import PIL.Image
-
 from ..granularities import GRANULARITIES
+from .sources import Edited, Source
 
 
-Picture = Any  # a PIL image or a path
-Pictures = list[PIL.Image.Image]
+Picture = Any  # a PIL image, a path, or an array; see `sources.opened`
+Pictures = list[Edited]
 MOST_STRENGTH = 4  # of a granularity; beyond it, little but the corners of the gamut is left
-
-
-def opened(image: Picture) -> PIL.Image.Image:
-    """A picture in RGB, upright; what has no well-defined color is refused, as by the pipeline."""
-    from ..pipelines.pictures import list_images  # with it comes most of diffusers
-
-    if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
-        raise ValueError(
-            f"A named edit takes one picture, a PIL image or a path, got {type(image).__name__}. Arrays: "
-            f"`PIL.Image.fromarray(array)`; several pictures: one by one."
-        )
-    return list_images(image)[0]
-
-
-def mask_of(image: PIL.Image.Image, mask: Picture | None) -> PIL.Image.Image:
-    """A mask in black and white; all white if none is given."""
-    from ..pipelines.pictures import upright
-
-    if mask is None:
-        return PIL.Image.new("L", image.size, 255)
-    mask = upright(mask, "mask_image")
-    if mask.size != image.size:
-        raise ValueError(f"The mask must have the size of the picture, {image.size}, got {mask.size}.")
-    if "A" in mask.getbands():
-        raise ValueError("The mask has an alpha channel. Save it in black and white; white is repainted.")
-    mask = mask.convert("L")
-    if mask.getbbox() is None:
-        raise ValueError("The mask is all black, so there is nothing to repaint. White is repainted.")
-    if mask.getextrema()[1] == 1:
-        raise ValueError("The mask is of 0 and 1, which is black to a picture. Multiply it by 255.")
-    return mask
-
-
-def feathered_mask(mask: PIL.Image.Image, width: int) -> np.ndarray:
-    import torch
-
-    from ..pipelines.pictures import feathered
-
-    area = np.array(mask)
-    if not width:
-        return area
-    alpha = feathered(torch.from_numpy(area > 0)[None, None].float(), width)[0, 0].numpy()
-    return (area * alpha).round().clip(area > 0, 255).astype(np.uint8)
 
 
 def strength_of(granularity: str, scale: float | Mapping[str, float]) -> float:
@@ -80,7 +34,7 @@ def check_pixels(value: Any, what: str) -> int:
     return value
 
 
-def check_side(image: PIL.Image.Image, name: str) -> None:
+def check_side(image: Source, name: str) -> None:
     if min(image.size) < 16:
         raise ValueError(f"`{name}` reads pictures of at least 16 x 16 pixels, got {image.size}; enlarge it first.")
 
@@ -113,6 +67,6 @@ def seeds_of(count: int, generator: Any) -> list[int]:
     return [int(torch.randint(2**31, (), generator=one, device="cpu" if one is None else one.device)) for one in drawn]
 
 
-def copies(picture: PIL.Image.Image, count: int) -> Pictures:
+def copies(picture: Edited, count: int) -> Pictures:
     """One result for all, where nothing is drawn."""
     return [picture.copy() for _ in range(count)]

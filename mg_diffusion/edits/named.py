@@ -5,12 +5,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..granularities import GRANULARITIES
-from . import native, painted, restored
+from . import filled, native, painted, restored
 from .inputs import Picture, Pictures
 
 
-RESTORING = ("denoise", "enhance", "enlarge")
-NATIVE = ("recolor", "retexture", "remove", "outpaint", *RESTORING)  # paint nothing: options of sampling say nothing
+# Those that paint nothing: options of sampling say nothing to them.
+MODULES = {
+    "recolor": native,
+    "retexture": native,
+    "remove": filled,
+    "outpaint": filled,
+    "denoise": restored,
+    "enhance": restored,
+    "enlarge": restored,
+}
+NATIVE = tuple(MODULES)
 OF_MASKS = ("strength", "padding_mask_crop", "mask_feather", "context_scale")  # say nothing of a whole picture
 
 
@@ -18,7 +27,7 @@ def named_edit(
     name: str,
     pipe: Any,
     image: Picture,
-    mask: Picture | None,
+    mask: Any,
     references: dict[str, Any],
     added: Sequence[int],
     callback: Callable[[float], None] | None = None,
@@ -30,9 +39,9 @@ def named_edit(
         callback: of those in `NATIVE`; the others take `callback_on_step_end`.
     """
     if name in NATIVE:
-        edit = getattr(restored if name in RESTORING else native, name)
+        edit = getattr(MODULES[name], name)
         offered = {granularity: references.get(granularity) for granularity in GRANULARITIES}
-        offered |= dict(zip(native.SIDES, added, strict=True)) | {"mask_image": mask, "callback": callback} | options
+        offered |= dict(zip(filled.SIDES, added, strict=True)) | {"mask_image": mask, "callback": callback} | options
         return edit(
             pipe, image, **{key: value for key, value in offered.items() if key in inspect.signature(edit).parameters}
         )

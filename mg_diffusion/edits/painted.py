@@ -2,14 +2,22 @@
 
 from typing import Any
 
+import numpy as np
+import PIL.Image
+
 from ..granularities import GRANULARITIES
-from .inputs import Picture, Pictures, mask_of, opened
+from .inputs import Picture, Pictures
+from .masks import POLARITY
+from .sources import Edited, Source, grown_into, opened
+
+
+GRAY = 128  # where nothing of a picture is known
 
 
 def reshape(
     pipe: Any,
     image: Picture,
-    mask_image: Picture,
+    mask_image: Any = None,
     shape: Any = None,
     color: Any = None,
     texture: Any = None,
@@ -18,32 +26,44 @@ def reshape(
     """New content in the mask, in the shape of a reference or, without one, of the mask itself.
 
     Args:
+        mask_image: white is painted anew, gray in part; if not given, what is not wholly transparent.
         shape: a shape reference or a list of them, laid over the box around the mask.
         color, texture: what the content is made of; at least one of them, or it would go on with its surroundings.
+        height, width: of what is computed, in pixels; the result has the size of the picture.
+
+    Returns:
+        what is gray comes back in color, all else in its form; what is new has 8 bits: see `edits.sources`.
 
     Raises:
-        ValueError: if neither color nor texture is given, or a shape has a region of its own.
+        ValueError: if neither color nor texture is given, a shape has a region of its own, or there is neither a mask nor
+            an alpha.
     """
     if color is None and texture is None:
         raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
     _check_whole(options)
-    image = opened(image)
-    mask = mask_of(image, mask_image)
-    laid = mask.convert("RGB")
-    if shape is not None:
-        left, top, right, bottom = mask.getbbox()
-        box = (left / image.width, top / image.height, right / image.width, bottom / image.height)
-        shapes = shape if isinstance(shape, (list, tuple)) else [shape]
-        entries = [entry if isinstance(entry, dict) else {"image": entry} for entry in shapes]
-        if any(entry.get("region") is not None for entry in entries):
-            raise ValueError("`reshape` lays its shape over the box around the mask; leave the region out.")
-        laid = [{**entry, "region": box} for entry in entries]
+    source = opened(image)
+    source.check_colors("reshape")
+    area = source.area(mask_image)
+    if area is None:
+        raise ValueError(
+            "`reshape` needs a mask, or a picture that is transparent around what is to be painted anew. Pass "
+            f"`mask_image`. {POLARITY}"
+        )
+    mask = PIL.Image.fromarray(255 * (area > 0).astype(np.uint8))
+    laid = mask.convert("RGB") if shape is None else _laid(shape, mask)
     references = {"color": color, "texture": texture, "shape": laid}
-    return _edited(pipe, image, mask, {k: v for k, v in references.items() if v is not None}, options)
+    references = {name: reference for name, reference in references.items() if reference is not None}
+    if source.visible is not None and not (source.visible & (area == 0)).any():
+        options.setdefault("context_scale", 0.0)  # nothing surrounds the mask that could lend anything
+    shown = _shown(source, area)
+    made = pipe(image=shown, mask_image=mask, reference_image=references, **options).images
+    return [_kept(source, one, area) for one in made]
 
 
 def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """Another picture of the same colors, texture and shape, at the model's own size in the aspect of the picture.
+
+    What is transparent is not read; the new picture is in color, of 8 bits and opaque, whatever came.
 
     Args:
         granularity_scale: how near each of them stays, a number or {"color": ..., "texture": ..., "shape": ...}.
@@ -51,11 +71,25 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """
     from .. import pipelines
 
-    image = opened(image)
+    source = opened(image)
+    reference = PIL.Image.fromarray(source.in_8_bits)
+    if source.visible is not None:
+        reference = {"image": reference, "mask": source.visible}
     kind = getattr(pipelines, type(pipe).__name__.replace("Inpaint", ""))
     generating = kind(**pipe.components)
     generating.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
-    return generating(reference_image=dict.fromkeys(GRANULARITIES, image), **options).images
+    return generating(reference_image=dict.fromkeys(GRANULARITIES, reference), **options).images
+
+
+def _laid(shape: Any, mask: PIL.Image.Image) -> list[dict[str, Any]]:
+    """Shape references, over the box around a mask."""
+    left, top, right, bottom = mask.getbbox()
+    box = (left / mask.width, top / mask.height, right / mask.width, bottom / mask.height)
+    shapes = shape if isinstance(shape, (list, tuple)) else [shape]
+    entries = [entry if isinstance(entry, dict) else {"image": entry} for entry in shapes]
+    if any(entry.get("region") is not None for entry in entries):
+        raise ValueError("`reshape` lays its shape over the box around the mask; leave the region out.")
+    return [{**entry, "region": box} for entry in entries]
 
 
 def _check_whole(options: dict[str, Any]) -> None:
@@ -65,7 +99,27 @@ def _check_whole(options: dict[str, Any]) -> None:
             "This edit takes its shape from the whole picture and cannot compute a part alone: leave `padding_mask_crop` "
             "out, or crop picture and mask first."
         )
+    if options.get("output_type", "pil") != "pil":
+        raise ValueError(
+            f"Named edits give back what they were given, a PIL image or an array; got the `output_type` "
+            f"{options['output_type']!r}. Leave it out."
+        )
 
 
-def _edited(pipe: Any, image: Picture, mask: Picture, references: Any, options: dict[str, Any]) -> Pictures:
-    return pipe(image=image, mask_image=mask, reference_image=references, **options).images
+def _shown(source: Source, area: np.ndarray) -> PIL.Image.Image:
+    """The picture as a pipeline takes it: where it is transparent, what can be seen outside the mask goes on."""
+    pixels = source.in_8_bits
+    if source.visible is not None:
+        known = source.visible & (area == 0)
+        around = grown_into(pixels, ~known) if known.any() else np.full_like(pixels, GRAY)
+        pixels = np.where(source.visible[..., None], pixels, around)
+    return PIL.Image.fromarray(pixels)
+
+
+def _kept(source: Source, made: PIL.Image.Image, area: np.ndarray) -> Edited:
+    """What was painted, at the picture's own size and depth, where the area has it, and in part where that is gray."""
+    made = made if made.size == source.size else made.resize(source.size, PIL.Image.Resampling.LANCZOS)
+    pixels = np.asarray(made).astype(source.own.dtype) * (source.most // 255)
+    share = area[..., None] / np.float32(255)
+    part = (source.pixels + share * (pixels.astype(np.float32) - source.pixels)).round().astype(source.own.dtype)
+    return source.finish(part, area, is_colored=True)

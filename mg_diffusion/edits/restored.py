@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from .inputs import Picture, Pictures, check_side, check_strength, copies, generators_of, opened
+from .inputs import Picture, Pictures, check_pixels, check_side, check_strength, copies, generators_of
 from .native import recolor, retexture
 from .progress import progress
+from .sources import Source, as_gray, opened
 
 
 Callback = Callable[[float], None] | None
@@ -24,9 +25,11 @@ TONE = 0.6  # how far `enhance` goes toward the colors of a reference
 def denoise(
     pipe: Any,
     image: Picture,
+    mask_image: Any = None,
     *,
     strength: float = 1.0,
     noise_level: float | None = None,
+    mask_feather: int = 0,
     num_images_per_prompt: int = 1,
     generator: Any = None,
     callback: Callback = None,
@@ -35,25 +38,30 @@ def denoise(
 
     Args:
         pipe: a pipeline with a detail network (`mg_detail`); nothing else of it is used.
+        mask_image: white is denoised, gray in part; if not given, all but what is wholly transparent.
         strength: how much of what was found goes; 0 is the picture, bit for bit.
         noise_level: deviation of the noise, of 255; estimated if not given. 0 takes only the blocks of JPEG away.
+        mask_feather: width in pixels of the soft edge inside the mask.
         generator: not needed, nothing is drawn; taken so that all edits are called alike.
 
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
     image, unet = _checked(pipe, "denoise", image, strength, noise_level, num_images_per_prompt, generator)
-    made = _restored(pipe, unet, image, noise_level, 0.0, strength, callback)
-    return copies(made, num_images_per_prompt)
+    area = image.area(mask_image, check_pixels(mask_feather, "mask_feather"))
+    made = _restored(pipe, unet, image, area, noise_level, 0.0, strength, callback)
+    return copies(image.finish(made, area), num_images_per_prompt)
 
 
 def enhance(
     pipe: Any,
     image: Picture,
     color: Any = None,
+    mask_image: Any = None,
     *,
     strength: float = 1.0,
     noise_level: float | None = None,
+    mask_feather: int = 0,
     num_images_per_prompt: int = 1,
     generator: Any = None,
     callback: Callback = None,
@@ -63,18 +71,22 @@ def enhance(
     Args:
         pipe: a pipeline with a detail network (`mg_detail`) and, for a color reference, an `MGEncoder`.
         color: a color reference; colors go 0.6 of the way that `recolor` goes.
+        mask_image: white is enhanced, gray in part; if not given, all but what is wholly transparent.
         strength: of all of it; 0 is the picture, bit for bit.
-        noise_level: as of `denoise`.
+        noise_level, mask_feather: as of `denoise`.
         generator: not needed, nothing is drawn; taken so that all edits are called alike.
 
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    image, unet = _checked(pipe, "enhance", image, strength, noise_level, num_images_per_prompt, generator)
+    source, unet = _checked(pipe, "enhance", image, strength, noise_level, num_images_per_prompt, generator)
+    area = source.area(mask_image, check_pixels(mask_feather, "mask_feather"))
     if color is not None:
-        (image,) = recolor(pipe, image, color, granularity_scale=TONE * strength)
-    made = _restored(pipe, unet, image, noise_level, SHARPER * strength, min(1.0, 2 * strength), callback)
-    return copies(made, num_images_per_prompt)
+        source.check_colors("enhance")
+        (toned,) = recolor(pipe, image, color, area, granularity_scale=TONE * strength)
+        source = opened(toned)
+    made = _restored(pipe, unet, source, area, noise_level, SHARPER * strength, min(1.0, 2 * strength), callback)
+    return copies(source.finish(made, area), num_images_per_prompt)
 
 
 def enlarge(
@@ -90,7 +102,7 @@ def enlarge(
     generator: Any = None,
     callback: Callback = None,
 ) -> Pictures:
-    """The picture at 2 or 4 times its size, its edges sharp.
+    """The picture at 2 or 4 times its size, its edges sharp; its alpha is enlarged by bicubic interpolation.
 
     Args:
         pipe: a pipeline with a detail network (`mg_detail`) and, for a texture reference, an `MGEncoder`.
@@ -108,20 +120,21 @@ def enlarge(
     image, unet = _checked(pipe, "enlarge", image, strength, None, num_images_per_prompt, generator)
     if isinstance(factor, bool) or factor not in FACTORS:
         raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
-    size = (factor * image.width, factor * image.height)
+    size = (factor * image.size[0], factor * image.size[1])
     if size[0] * size[1] > MOST_ENLARGED:
         raise ValueError(
             f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
             f"memory with what they need. Enlarge by less, or crop the picture."
         )
-    octaves, pixels = factor.bit_length() - 1, np.asarray(image)
+    octaves, pixels = factor.bit_length() - 1, image.pixels
     with progress(pipe, octaves if strength else 1, callback) as step:
         for _ in range(octaves if strength else 0):
             pixels = restoring.enlarge(unet, pixels, step)
-    enlarged = PIL.Image.fromarray(pixels)
     if strength < 1:
-        plain = image.resize(size, PIL.Image.Resampling.BICUBIC)
-        enlarged = PIL.Image.blend(plain, enlarged, strength) if strength else plain
+        plain = _bicubic(image.pixels, size)
+        pixels = _between(plain, pixels, strength) if strength else plain
+    alpha = None if image.alpha is None else _bicubic(image.alpha[..., None], size)[..., 0]
+    enlarged = image.packed(as_gray(pixels) if image.own.shape[2] == 1 else pixels, alpha)
     if texture is not None:
         options = {"texture_scale": texture_scale, "granularity_scale": granularity_scale}
         (enlarged,) = retexture(pipe, enlarged, texture, **options)
@@ -131,24 +144,45 @@ def enlarge(
 def _restored(
     pipe: Any,
     unet: Any,
-    image: PIL.Image.Image,
+    image: Source,
+    area: np.ndarray | None,
     noise_level: float | None,
     blur: float,
     strength: float,
     callback: Callback,
-) -> PIL.Image.Image:
-    from ..restoring import restore
+) -> np.ndarray:
+    """The pixels (H, W, 3) of a picture restored, by `strength` and, where it is given, by the area (H, W)."""
+    from ..restoring import estimate_noise, restore
 
     if strength == 0:
-        return image
+        return image.pixels
+    noise_level = estimate_noise(image.pixels, image.visible) if noise_level is None else noise_level
     with progress(pipe, 1, callback) as step:
-        made = PIL.Image.fromarray(restore(unet, np.asarray(image), noise_level, blur, step))
-    return made if strength == 1 else PIL.Image.blend(image, made, strength)
+        made = restore(unet, image.pixels, noise_level, blur, step)
+    if area is not None:
+        return _between(image.pixels, made, strength * area[..., None] / np.float32(255))
+    return made if strength == 1 else _between(image.pixels, made, strength)
+
+
+def _between(before: np.ndarray, after: np.ndarray, share: Any) -> np.ndarray:
+    """Pixels, this share of the way from some to others."""
+    start = before.astype(np.float32)
+    return (start + np.asarray(share, np.float32) * (after - start)).round().astype(before.dtype)
+
+
+def _bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pixels (H, W, C) at another size, (width, height); of 16 bits channel by channel, as Pillow has it."""
+    if pixels.dtype == np.uint8:
+        image = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        return np.asarray(image.resize(size, PIL.Image.Resampling.BICUBIC)).reshape(*size[::-1], -1)
+    channels = [PIL.Image.fromarray(one.astype(np.float32)) for one in np.moveaxis(pixels, 2, 0)]
+    made = np.stack([np.asarray(one.resize(size, PIL.Image.Resampling.BICUBIC)) for one in channels], 2)
+    return made.round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
 
 
 def _checked(
     pipe: Any, name: str, image: Picture, strength: float, noise_level: float | None, count: int, generator: Any
-) -> tuple[PIL.Image.Image, Any]:
+) -> tuple[Source, Any]:
     """The picture, opened, and the detail network, or a ValueError for what cannot be."""
     from ..restoring import MOST_NOISE
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .reading import read_image
+from .reading import read_cut_out
 from .references import is_palette
 
 
@@ -87,5 +87,5 @@ def hash_of(reference: Any) -> str:
     if isinstance(image, (str, os.PathLike)):
         content = Path(image).read_bytes()
     else:
-        content = repr(list(image)).encode() if is_palette(image) else read_image(image).numpy().tobytes()
+        content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
     return hashlib.sha256(content).hexdigest()

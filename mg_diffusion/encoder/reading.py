@@ -8,7 +8,8 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..pictures import UnreadablePicture, opaque_rgb, read_upright
+from ..pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
+from .filling import grow_into
 
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
@@ -115,14 +116,41 @@ def read_image(image: Any) -> torch.Tensor:
             f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
             f'only), or a dict {{"image", "mask", "weight", "region"}}; got {type(image).__name__}.'
         )
-    height, width = rgb.shape[1:]
+    _check_form(*rgb.shape[1:])
+    return rgb
+
+
+def read_cut_out(image: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As `read_image`, and what of a picture can be seen: (1, H, W) of zeros and ones, or none if that is all of it.
+
+    What is more than half transparent has no color of its own: what is around it goes on there.
+
+    Raises:
+        ValueError: as `read_image`, and for a picture in which nothing can be seen.
+    """
+    if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        return read_image(image), None
+    picture = read_picture(image, "A reference")
+    if not is_transparent(picture):
+        return read_image(picture), None
+    _check_form(picture.height, picture.width)
+    channels = torch.from_numpy(np.array(picture.convert("RGBA"))).permute(2, 0, 1)[None].float()
+    visible = (channels[:, 3:] > 127).float()
+    if not visible.any():
+        raise ValueError(
+            "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
+            "`image.convert('RGB')`, if its colors are what you mean."
+        )
+    return grow_into(channels[:, :3] / 255, 1 - visible)[0], visible[0]
+
+
+def _check_form(height: int, width: int) -> None:
     if height * width == 0:
         raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise ValueError(
             f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
         )
-    return rgb
 
 
 def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from .reading import pil_to_rgb, read_image, read_mask, read_picture
+from .reading import pil_to_rgb, read_cut_out, read_mask, read_picture
 
 
 HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
@@ -85,6 +85,7 @@ def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
 
     Args:
         reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
+            Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
     """
     fields = reference if isinstance(reference, dict) else {"image": reference}
     extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
@@ -94,10 +95,16 @@ def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
             f"{list(fields)}."
         )
     weight = read_weight(fields)
-    rgb = read_image(fields["image"]).unsqueeze(0)
+    rgb, visible = read_cut_out(fields["image"])
     mask = fields.get("mask")
-    mask = torch.ones_like(rgb[:, :1]) if mask is None else read_mask(mask, *rgb.shape[2:]).unsqueeze(0)
-    return rgb, mask, weight
+    mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
+    if visible is not None:
+        mask = mask * visible
+        if not mask.any():
+            raise ValueError(
+                "A reference's mask selects only what is transparent. White is what is borrowed; move it."
+            )
+    return rgb[None], mask[None], weight
 
 
 def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:

@@ -204,6 +204,36 @@ def test_paint_a_mask_and_edit(page, served, uploads_folder, tmp_path):
     assert (made != photo).any()
 
 
+def test_select_by_a_color_and_a_click_grow_and_invert(page, served, uploads_folder):
+    open_page(page, served, "?size=64&steps=3&tab=edit")
+    page.set_input_files("#photo input[type=file]", uploads_folder / "scene.png")
+    page.wait_for_selector("#polarity img")
+
+    def said(before: int | None = None) -> int:
+        """The percentage that is selected, once it is another one."""
+        page.wait_for_function(
+            "before => { const found = document.querySelector('#polarity-text').innerText.match(/(\\d+)%/);"
+            " return found && Number(found[1]) !== before; }",
+            arg=before,
+        )
+        return int(re.search(r"(\d+)%", page.inner_text("#polarity-text"))[1])
+
+    page.wait_for_timeout(1500)
+    page.click("#select-by-color")  # of the color that is there at first
+    colored = said()
+    box = page.locator("#polarity img").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 6)
+    clicked = said(colored)
+    larger = clicked
+    while larger == clicked or larger == 50:  # which inverted is the same
+        page.click("#mask-grow")
+        larger = said(larger)
+    page.click("#mask-invert")
+    page.wait_for_function("document.querySelector('#invert input').checked")
+    assert 0 < colored < clicked < larger and said(larger) in (99 - larger, 100 - larger, 101 - larger)
+    shoot(page, "select")
+
+
 def test_sweep_and_explain(page, served):
     open_page(page, served, "?size=64&steps=2&tab=explore")
     page.click("#sweep-run")

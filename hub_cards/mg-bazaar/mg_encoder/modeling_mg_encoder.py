@@ -560,14 +560,41 @@ def _define():
                 f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
             f'only), or a dict {{"image", "mask", "weight", "region"}}; got {type(image).__name__}.'
             )
-        height, width = rgb.shape[1:]
+        _check_form(*rgb.shape[1:])
+        return rgb
+
+
+    def read_cut_out(image: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As `read_image`, and what of a picture can be seen: (1, H, W) of zeros and ones, or none if that is all of it.
+
+    What is more than half transparent has no color of its own: what is around it goes on there.
+
+    Raises:
+        ValueError: as `read_image`, and for a picture in which nothing can be seen.
+    """
+        if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+            return read_image(image), None
+        picture = read_picture(image, "A reference")
+        if not is_transparent(picture):
+            return read_image(picture), None
+        _check_form(picture.height, picture.width)
+        channels = torch.from_numpy(np.array(picture.convert("RGBA"))).permute(2, 0, 1)[None].float()
+        visible = (channels[:, 3:] > 127).float()
+        if not visible.any():
+            raise ValueError(
+                "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
+            "`image.convert('RGB')`, if its colors are what you mean."
+            )
+        return grow_into(channels[:, :3] / 255, 1 - visible)[0], visible[0]
+
+
+    def _check_form(height: int, width: int) -> None:
         if height * width == 0:
             raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
         if max(height, width) > MAX_ASPECT * min(height, width):
             raise ValueError(
                 f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
             )
-        return rgb
 
 
     def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
@@ -679,6 +706,7 @@ def _define():
 
     Args:
         reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
+            Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
     """
         fields = reference if isinstance(reference, dict) else {"image": reference}
         extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
@@ -688,10 +716,16 @@ def _define():
             f"{list(fields)}."
             )
         weight = read_weight(fields)
-        rgb = read_image(fields["image"]).unsqueeze(0)
+        rgb, visible = read_cut_out(fields["image"])
         mask = fields.get("mask")
-        mask = torch.ones_like(rgb[:, :1]) if mask is None else read_mask(mask, *rgb.shape[2:]).unsqueeze(0)
-        return rgb, mask, weight
+        mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
+        if visible is not None:
+            mask = mask * visible
+            if not mask.any():
+                raise ValueError(
+                    "A reference's mask selects only what is transparent. White is what is borrowed; move it."
+                )
+        return rgb[None], mask[None], weight
 
 
     def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
@@ -913,7 +947,7 @@ def _define():
         if isinstance(image, (str, os.PathLike)):
             content = Path(image).read_bytes()
         else:
-            content = repr(list(image)).encode() if is_palette(image) else read_image(image).numpy().tobytes()
+            content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,138 @@
+"""The commands that edit: `edit`, and the edits that have a name, of one picture or of many."""
+
+import argparse
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+from .. import edits
+from ..loading import model_name
+from ..picture_files import check_format, is_lossy
+from ..pictures import has_alpha
+from ..recipe import describe_file
+from .folders import Job, plan, work_through
+from .generation import call, load, output_paths, run
+from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
+
+
+def edit(options: argparse.Namespace) -> int:
+    """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
+    arguments = parse_references(options)
+    hint = getattr(options, "hint", None)
+    if options.command == "recolor" and (hint is None) == (not options.color):
+        raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
+    read = [*(file for file in (options.mask, hint) if file), *arguments.files]
+    if options.output_dir is None:
+        (image, *others) = options.images
+        if others or Path(image).is_dir():
+            raise ValueError("Several pictures, and folders, go to a folder: --output-dir DIR in place of -o.")
+        edit_one(
+            options,
+            arguments,
+            lambda: load("MGInpaintPipeline", options),
+            image,
+            output_paths(options, [image, *read]),
+        )
+        return 0
+    jobs = plan(options.images, options.output_dir, options.num_images, read)
+    if options.mask:
+        read_mask(options.mask)  # which is that of all
+
+    @functools.cache
+    def pipe() -> Any:
+        loaded = load("MGInpaintPipeline", options)
+        loaded.set_progress_bar_config(disable=True)  # the pictures are counted
+        return loaded
+
+    def make(job: Job) -> None:
+        edit_one(options, arguments, pipe, str(job.source), job.targets)
+
+    return work_through(jobs, make, options.force)
+
+
+def edit_one(
+    options: argparse.Namespace,
+    arguments: ReferenceArguments,
+    load_pipe: Callable[[], Any],
+    path: str,
+    paths: Sequence[Path],
+) -> None:
+    """Edit a picture, save the results, and tell what differs outside the mask.
+
+    Args:
+        load_pipe: called when all that can be checked without a pipeline is.
+    """
+    image = read_picture(path)
+    if getattr(options, "hint", None):
+        read_picture(options.hint)  # whose sentences name the file
+    mask = read_mask(options.mask) if options.mask else None
+    for target in paths:
+        check_format(target, _mode_of_result(options.command, image))
+    recipe = {
+        "command": options.command,
+        "image": describe_file(path),
+        **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
+        **{name: getattr(options, name) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
+    }
+    pipe = load_pipe()
+    options = argparse.Namespace(**{**vars(options), **_size(pipe, options, image)})
+    references = values_of(arguments.references)
+    if options.command == "edit":
+        pictures = {"image": image, "mask_image": mask, "reference_image": references}
+        make = functools.partial(call, pipe, options, paths, **pictures)
+    else:
+        added = [getattr(options, side, 0) for side in edits.SIDES]
+        hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
+        make = functools.partial(edits.named_edit, options.command, pipe, path, mask, references or {}, added, **hint)
+    made = run(pipe, options, arguments, recipe, paths, make, _profile_of(options.command, image))
+    if mask is not None:
+        _tell_what_differs(path, image, mask, made, paths)
+
+
+def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
+    """The mode that what an edit makes of a picture has; or of one of that kind: what formats differ in."""
+    if command in ("edit", "variation"):
+        return "RGB"
+    return "RGBA" if has_alpha(image) else "I;16" if image.mode.startswith("I;16") else "RGB"
+
+
+def _size(pipe: Any, options: argparse.Namespace, image: PIL.Image.Image) -> dict[str, int]:
+    """Height and width of what is painted, in the aspect of the picture, of the flag --size."""
+    side = getattr(options, "size", None)
+    if side is None:
+        return {}
+    if pipe.mg_detail is None:
+        raise ValueError(
+            f"--size leads octaves to a size, and the model {model_name(options.model)} has no detail network (mg_detail) "
+            f"that paints them. Leave --size out."
+        )
+    height, width = pipe.output_size(None, None, None, side, image.width / image.height)
+    return {"height": height, "width": width}
+
+
+def _profile_of(command: str, image: PIL.Image.Image) -> bytes | None:
+    """The color profile of a picture, where it is that of the result, too."""
+    keeps_gray = command not in ("edit", "recolor", "reshape", "variation")
+    kept = ("RGB", "RGBA", "L", "LA") if keeps_gray else ("RGB", "RGBA")
+    return image.info.get("icc_profile") if image.mode in kept else None
+
+
+def _tell_what_differs(
+    path: str, image: PIL.Image.Image, mask: PIL.Image.Image, made: Sequence[PIL.Image.Image], paths: Sequence[Path]
+) -> None:
+    outside, count = np.asarray(mask) == 0, 0
+    for one in made:
+        before, after = (
+            np.asarray(picture.convert(one.mode) if picture.mode != one.mode else picture) for picture in (image, one)
+        )
+        differs = before != after
+        count += int(((differs if differs.ndim == 2 else differs.any(2)) & outside).sum())
+    said = f"pixels outside the mask that differ: {count}"
+    if any(map(is_lossy, paths)):
+        said += " before it was saved: JPEG changes every pixel, .png none"
+    tqdm.write(said)

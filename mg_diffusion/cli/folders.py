@@ -1,0 +1,133 @@
+"""Many pictures by one command: which, where each goes, and one after another, whatever becomes of the others.
+
+    jobs = plan(["a.jpg", "folder"], "out")
+    status = work_through(jobs, lambda job: make(job.source, job.targets))
+
+What is there already is not made again, and files appear whole: a run that was killed goes on where it was. Under
+`accelerate launch` each process takes its share.
+"""
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ..recipe import prepare_output
+
+
+READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # of a folder; a file that is named may be any
+PATIENCE = timedelta(days=30)  # for which a process waits for the others
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to read, and the files to make of it."""
+
+    source: Path
+    targets: tuple[Path, ...]
+
+    @property
+    def is_done(self) -> bool:
+        return all(target.exists() for target in self.targets)
+
+
+def numbered(path: Path, count: int) -> tuple[Path, ...]:
+    """The path itself, or name-0.png, name-1.png, ... for several pictures."""
+    names = [path.with_name(f"{path.stem}-{index}{path.suffix}") for index in range(count)]
+    return (path,) if count == 1 else tuple(names)
+
+
+def plan(given: Sequence[str], folder: str, count: int = 1, inputs: Iterable[str] = ()) -> list[Job]:
+    """What is to be made of files and of the pictures that lie in folders: NAME.png in `folder`, which is made.
+
+    Args:
+        count: of results of each picture; inputs: what is read beside.
+
+    Raises:
+        ValueError: for a folder without pictures, two pictures of one name, a result in the place of what is read, and
+            a folder that cannot be written to.
+    """
+    out, files = Path(folder), []
+    for place in map(Path, given):
+        if place.is_dir() and out.exists() and place.samefile(out):
+            raise ValueError(
+                f"{folder!r} is read and written to, so results would be edited in turn. Name another folder."
+            )
+        files += _pictures_in(place) if place.is_dir() else [place]
+    jobs = [Job(file, numbered(out / f"{file.stem}.png", count)) for file in dict.fromkeys(files)]
+    read, makers = {Path(file).resolve() for file in (*files, *inputs)}, {}
+    for job in jobs:
+        for target in job.targets:
+            if target.resolve() in read:
+                raise ValueError(f"The output {str(target)!r} is an input of the same run. Name another folder.")
+            if (other := makers.setdefault(target, job.source)) != job.source:
+                raise ValueError(
+                    f"{str(other)!r} and {str(job.source)!r} would both become {str(target)!r}. Rename one."
+                )
+    prepare_output(jobs[0].targets[0], ".png")
+    return jobs
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    found = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in READ and file.is_file()]
+    found = [file for file in found if not file.name.startswith(".")]
+    if not found:
+        raise ValueError(
+            f"There is no picture in the folder {str(folder)!r}. Expected are files of {', '.join(READ)}."
+        )
+    return found
+
+
+def work_through(jobs: Sequence[Job], make: Callable[[Job], Any], force: bool = False) -> int:
+    """Do all jobs that are not done, in this process or, each its share, in those of `accelerate launch`.
+
+    Args:
+        make: writes the targets of a job; what it raises is reported, and the next one begins.
+        force: whether those that are done are done again.
+
+    Returns:
+        the exit status: 1 if any failed.
+    """
+    state = _processes()
+    mine = jobs if state is None else jobs[state.process_index :: state.num_processes]
+    made = there = failed = 0
+    for job in tqdm(mine, unit="picture", file=sys.stderr, disable=state is not None and not state.is_main_process):
+        if job.is_done and not force:
+            there += 1
+            continue
+        _sweep(job)
+        try:
+            make(job)
+            made += 1
+        except Exception as error:  # of this picture, whatever it is: the others are none the worse
+            failed += 1
+            kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+            tqdm.write(f"error: {job.source}: {kind}{error}", file=sys.stderr)
+    print(f"{made} made, {there} already there, {failed} failed", file=sys.stderr)
+    if state is not None:
+        state.wait_for_everyone()  # the launcher stops all when one ends with an error
+    return 1 if failed else 0
+
+
+def _sweep(job: Job) -> None:
+    """What a run that was killed left of a file."""
+    for target in job.targets:
+        for part in glob.glob(f".{glob.escape(target.name)}.*.part", root_dir=target.parent):
+            (target.parent / part).unlink(missing_ok=True)
+
+
+def _processes() -> Any:
+    """The processes of `accelerate launch`; none of a run in one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    import torch
+    from accelerate import PartialState  # sets the GPU of this process, too
+
+    # Where there is no accelerator it has to be told, or each process takes itself for the only one.
+    return PartialState(cpu=not torch.accelerator.is_available(), timeout=PATIENCE)

@@ -1,0 +1,205 @@
+"""A picture to edit: what edits compute on, and what has to come back as it was.
+
+Edits compute on RGB without transparency, of as many bits as the picture has. What comes back is in the form of the picture:
+gray stays gray unless the edit makes colors, 16 bits stay 16, an alpha stays, an array stays one. Where nothing was edited,
+the samples are the picture's own.
+"""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from .masks import POLARITY, read_mask
+
+
+Edited = PIL.Image.Image | np.ndarray
+GRAY = ("1", "L", "LA")
+REMEDY_8_BIT = "`PIL.Image.fromarray((np.asarray(image) / 257).round().astype('uint8'))`"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to edit.
+
+    Attributes:
+        own: (H, W, C) of 8 or 16 bits, its samples; C is 1, gray, or 3.
+        pixels: (H, W, 3) of as many bits, what is computed on; where it is wholly transparent, what is near goes on.
+        alpha: (H, W) of as many bits; or none.
+        rank: of the array that came; none of a PIL image.
+    """
+
+    own: np.ndarray
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    rank: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.own.shape[1::-1]
+
+    @property
+    def most(self) -> int:
+        """What white is."""
+        return int(np.iinfo(self.own.dtype).max)
+
+    @property
+    def in_8_bits(self) -> np.ndarray:
+        """Its `pixels` in 8 bits."""
+        return self.pixels if self.most == 255 else (self.pixels / 257).round().astype(np.uint8)
+
+    @property
+    def visible(self) -> np.ndarray | None:
+        """(H, W) bool, what is not wholly transparent; none if that is all of it."""
+        return None if self.alpha is None or self.alpha.all() else self.alpha > 0
+
+    def area(self, mask: Any, feather: int = 0) -> np.ndarray | None:
+        """Where to edit, (H, W) of 8 bits: the mask, or the alpha without one; none if that is everywhere.
+
+        Args:
+            feather: width in pixels of the soft edge inside.
+
+        Raises:
+            ValueError: for a mask that is none, or selects only what is transparent.
+        """
+        visible = self.visible
+        if mask is None and visible is None:
+            return None
+        area = feathered(read_mask(mask, self.size) if mask is not None else 255 * visible.astype(np.uint8), feather)
+        area = area if visible is None else np.where(visible, area, 0)
+        if not area.any():
+            raise ValueError(
+                f"The mask selects only what is transparent in the picture. Move it over what can be seen, or pass the "
+                f"picture without its alpha: `image.convert('RGB')`. {POLARITY}"
+            )
+        return area
+
+    def finish(self, made: np.ndarray, area: np.ndarray | None = None, is_colored: bool = False) -> Edited:
+        """What was made, (H, W, 3), in the form of the picture; where `area` is 0, the picture's own samples."""
+        samples = made if is_colored or self.own.shape[2] == 3 else as_gray(made)
+        return self.packed(samples if area is None else np.where(area[..., None] > 0, samples, self.own), self.alpha)
+
+    def packed(self, samples: np.ndarray, alpha: np.ndarray | None) -> Edited:
+        """Samples (h, w, C) and an alpha (h, w) of any size in the form of the picture."""
+        joined = samples if alpha is None else np.concatenate([samples, alpha[..., None]], 2)
+        is_flat = joined.shape[2] == 1 and self.rank != 3
+        joined = np.ascontiguousarray(joined[..., 0] if is_flat else joined)
+        return joined if self.rank is not None else PIL.Image.fromarray(joined)
+
+    def check_colors(self, name: str) -> None:
+        """Raise a ValueError where an edit makes colors and the form of the picture has none."""
+        if self.rank is None and self.most > 255:
+            raise ValueError(
+                f"`{name}` makes colors, and PIL has no colors of 16 bits. Pass the picture as an array, "
+                f"`np.asarray(image)`: an array (height, width, 3) of 16 bits comes back. Or bring it to 8 bits first, "
+                f"for example {REMEDY_8_BIT}."
+            )
+
+    def expanded(self, left: int, top: int, right: int, bottom: int) -> "Source":
+        """The picture with black around it; its alpha goes on as it is at the edge."""
+        sides = ((top, bottom), (left, right))
+        own, pixels = (np.pad(one, (*sides, (0, 0))) for one in (self.own, self.pixels))
+        alpha = None if self.alpha is None else np.pad(self.alpha, sides, mode="edge")
+        return replace(self, own=own, pixels=pixels, alpha=alpha)
+
+
+def opened(image: Any) -> Source:
+    """A picture to edit.
+
+    Args:
+        image: PIL image or path, upright or with an EXIF orientation, of the modes RGB, L, 1, P, with or without
+            alpha, and I;16; or numpy (H, W), (H, W, 1), (H, W, 3) or, with alpha, (H, W, 4) of 8 or 16 bits.
+
+    Raises:
+        ValueError: for another type, mode or shape, colors of 16 bits in a file (Pillow reads 8 of them), a picture
+            that is wholly transparent, or a damaged file.
+    """
+    if isinstance(image, np.ndarray):
+        samples, alpha, rank = *_array_samples(image), image.ndim
+    elif isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        samples, alpha, rank = *_picture_samples(image), None
+    else:
+        raise ValueError(
+            f"A named edit takes one picture, a PIL image, a path or a numpy array of 8 or 16 bits, got "
+            f"{type(image).__name__}. Several pictures: one by one."
+        )
+    if alpha is not None and not alpha.any():
+        raise ValueError(
+            "The picture is wholly transparent, so there is nothing to edit. Pass it without its alpha, "
+            "`image.convert('RGB')`, if its colors are what you mean."
+        )
+    pixels = np.ascontiguousarray(np.broadcast_to(samples, (*samples.shape[:2], 3)))
+    return Source(samples, pixels if alpha is None or alpha.all() else grown_into(pixels, alpha == 0), alpha, rank)
+
+
+def _picture_samples(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    from ..pictures import has_alpha
+    from ..pipelines.pictures import list_images, upright  # with it comes most of diffusers
+
+    image = upright(image, "image", _check_depth)
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)[..., None], None
+    if has_alpha(image):
+        channels = np.asarray(image.convert("RGBA"))
+        return channels[..., : 1 if image.mode in GRAY else 3], channels[..., 3]
+    if image.mode in GRAY:
+        return np.asarray(image.convert("L"))[..., None], None
+    return np.asarray(list_images(image)[0]), None  # which refuses what has no well-defined color
+
+
+def _check_depth(image: PIL.Image.Image) -> None:
+    """Pillow reads colors of 16 bits as colors of 8, without a word."""
+    stored = str([tile[3] for tile in getattr(image, "tile", ())])
+    if ";16" in stored and not image.mode.startswith("I;16"):
+        raise ValueError(
+            "The picture has colors of 16 bits, of which Pillow reads 8. Read it with another library and pass an array "
+            "of uint16, RGB, for example `cv2.imread(path, cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass "
+            "`PIL.Image.open(path).convert('RGB')`."
+        )
+
+
+def _array_samples(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    samples = array[..., None] if array.ndim == 2 else array
+    if samples.ndim != 3 or samples.shape[2] not in (1, 3, 4) or not samples.size:
+        raise ValueError(
+            f"A picture as an array has the shape (height, width), (height, width, 3) or, with alpha, (height, width, 4), "
+            f"got {array.shape}. Several pictures: one by one."
+        )
+    if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"A picture as an array is of uint8 or uint16, got {array.dtype}. Of values in [0, 1]: "
+            f"`(65535 * image).round().astype(np.uint16)`."
+        )
+    samples = samples.astype(samples.dtype.newbyteorder("="))
+    return (samples[..., :3], samples[..., 3]) if samples.shape[2] == 4 else (samples, None)
+
+
+def grown_into(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 3) of which those in a hole (H, W) go on with what is around it."""
+    import torch
+
+    from ..encoder.filling import grow_into
+
+    picture, unknown = (torch.from_numpy(one.astype(np.float32)) for one in (pixels, hole))
+    grown = grow_into(picture.permute(2, 0, 1)[None], unknown[None, None])[0].permute(1, 2, 0)
+    return grown.round().clamp(0, np.iinfo(pixels.dtype).max).numpy().astype(pixels.dtype)
+
+
+def as_gray(made: np.ndarray) -> np.ndarray:
+    """(H, W, 3) of nearly equal channels to (H, W, 1)."""
+    return made.mean(2, dtype=np.float32, keepdims=True).round().astype(made.dtype)
+
+
+def feathered(area: np.ndarray, width: int) -> np.ndarray:
+    """A mask (H, W) of 8 bits with a soft edge of so many pixels, all of it inside the mask."""
+    import torch
+
+    from ..pipelines import pictures
+
+    if not width:
+        return area
+    alpha = pictures.feathered(torch.from_numpy(area > 0)[None, None].float(), width)[0, 0].numpy()
+    return (area * alpha).round().clip(area > 0, 255).astype(np.uint8)

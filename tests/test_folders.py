@@ -1,0 +1,276 @@
+"""Many pictures by one command: what is done is kept, what fails is told, what is killed goes on; and files in general."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from tiny_repository import draw
+
+from mg_diffusion.cli import main
+from mg_diffusion.cli.folders import plan, work_through
+from mg_diffusion.recipe import read_recipe
+
+
+RECOLOR = ["--color", "#0a9396,#e9d8a6,#001219"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current folder, with pictures in `in`."""
+    monkeypatch.chdir(tmp_path)
+    for index in range(3):
+        draw(Path("in", f"{index}.png"), index)
+    PIL.Image.open("in/2.png").save("in/two.jpg")
+    Path("in/2.png").unlink()
+    Path("in/notes.txt").write_text("no picture")
+    Path("in/.hidden.png").write_text("no picture")
+    mask = PIL.Image.new("L", (48, 40))
+    mask.paste(255, (10, 8, 34, 30))
+    mask.save("mask.png")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, model, capsys):
+    """run(flags...) -> status, standard output, standard error."""
+
+    def command(*flags: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main([*flags, "--model", str(model)])
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return command
+
+
+def names(place: str) -> list[str]:
+    return sorted(os.listdir(place))
+
+
+def test_a_folder_is_edited_and_what_is_done_is_not_made_again(run):
+    status, out, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 0 and out.split() == ["out/0.png", "out/1.png", "out/two.png"]
+    assert names("out") == ["0.png", "1.png", "two.png"] and "3 made, 0 already there, 0 failed" in err
+    alone = run("recolor", "in/1.png", *RECOLOR, "-o", "alone.png")
+    assert alone[0] == 0 and Path("alone.png").read_bytes() == Path("out/1.png").read_bytes()
+    Path("out/1.png").unlink()
+    kept = Path("out/0.png").stat().st_mtime_ns
+    status, out, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 0 and out.split() == ["out/1.png"] and "1 made, 2 already there" in err
+    assert Path("out/0.png").stat().st_mtime_ns == kept
+    status, out, err = run("recolor", "in/0.png", "--color", "#ff0000", "--output-dir", "out", "--force")
+    assert status == 0 and read_recipe("out/0.png")["references"] == {"color": [{"palette": ["#ff0000"]}]}
+
+
+def test_what_fails_is_told_and_the_others_are_made(run):
+    Path("in/0b.png").write_bytes(Path("in/0.png").read_bytes()[:300])
+    status, out, err = run("recolor", "in/nosuch.png", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 1 and names("out") == ["0.png", "1.png", "two.png"]
+    assert "error: in/0b.png: " in err and "error: in/nosuch.png: There is no picture" in err
+    assert "3 made, 0 already there, 2 failed" in err and "Traceback" not in err
+    draw(Path("in/0b.png"), 9)
+    assert run("recolor", "in", *RECOLOR, "--output-dir", "out")[0] == 0 and "0b.png" in names("out")
+
+
+def test_several_results_and_one_mask_for_all(run):
+    flags = ["--mask", "mask.png", "--seed", "4", "--num-images", "2", "--output-dir", "out"]
+    status, out, _ = run("remove", "in/0.png", "in/1.png", *flags)
+    assert status == 0 and names("out") == ["0-0.png", "0-1.png", "1-0.png", "1-1.png"]
+    assert out.count("differ: 0\n") == 2 and read_recipe("out/1-1.png")["seed"] == 5
+    Path("out/1-0.png").unlink()
+    assert run("remove", "in/0.png", "in/1.png", *flags)[1].split()[:2] == ["out/1-0.png", "out/1-1.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["recolor", "in", *RECOLOR, "-o", "a.png"], "go to a folder: --output-dir DIR"),
+        (["recolor", "in/0.png", "in/1.png", *RECOLOR, "-o", "a.png"], "go to a folder: --output-dir DIR"),
+        (["recolor", "in", *RECOLOR, "-o", "a.png", "--output-dir", "out"], "not allowed with argument"),
+        (["recolor", "in", *RECOLOR], "one of the arguments -o/--output --output-dir is required"),
+        (["recolor", "in", *RECOLOR, "--output-dir", "in"], "results would be edited in turn. Name another folder"),
+        (["recolor", "in/0.png", *RECOLOR, "--output-dir", "in"], "is an input of the same run"),
+        (["recolor", "in", "more/0.jpg", *RECOLOR, "--output-dir", "out"], "would both become"),
+        (["recolor", "empty", *RECOLOR, "--output-dir", "out"], "no picture in the folder 'empty'. Expected are"),
+        (["recolor", "in", *RECOLOR, "--output-dir", "mask.png"], "Nothing can be written"),
+        (["remove", "in", "--mask", "black.png", "--output-dir", "out"], "all black"),
+    ],
+)
+def test_what_no_folder_can_be_is_refused_before_anything_is_computed(run, flags, message):
+    draw(Path("more/0.jpg"), 7)
+    Path("empty").mkdir()
+    PIL.Image.new("L", (48, 40)).save("black.png")
+    before = names(".")
+    status, out, err = run(*flags)
+    assert status == 2 and message in err and out == ""
+    assert set(names(".")) - set(before) <= {"out"} and (not Path("out").exists() or not names("out"))
+
+
+def test_a_killed_run_goes_on_and_no_file_is_torn(folder, model):
+    """Killed as soon as the first file appears, or its temporary name."""
+    for index in range(4):
+        draw(Path("many", f"{index}.png"), index, 640, 480)
+    command = [sys.executable, "-m", "mg_diffusion.cli", "recolor", "many", *RECOLOR, "--output-dir", "out"]
+    seen: dict[str, int] = {}
+    for turn in range(2):
+        process = subprocess.Popen([*command, "--model", str(model)], stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            there = set(names("out")) if Path("out").exists() else set()
+            if turn == 0 and there:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            time.sleep(0.01)
+        for path in Path("out").glob("[!.]*.png"):
+            PIL.Image.open(path).load()
+            made = path.stat().st_mtime_ns
+            assert seen.setdefault(path.name, made) == made  # made once
+        assert process.returncode == (0 if turn else -signal.SIGKILL)
+    assert names("out") == [f"{index}.png" for index in range(4)]
+
+
+def test_two_processes_share_a_folder(folder, model):
+    Path("in/0b.png").write_text("no picture")
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [sys.executable, *launch, "-m", "mg_diffusion.cli", "recolor", "in", *RECOLOR, "--output-dir", "out"]
+    done = subprocess.run([*command, "--model", str(model)], capture_output=True, text=True)
+    assert names("out") == ["0.png", "1.png", "two.png"], done.stderr
+    assert done.returncode == 1 and "error: in/0b.png" in done.stderr
+    assert "2 made, 0 already there, 0 failed" in done.stderr and "1 made, 0 already there, 1 failed" in done.stderr
+
+
+def test_what_a_killed_run_left_is_swept(folder):
+    jobs = plan(["in"], "out")
+    Path("out/.0.png.abc.part").write_text("half")
+    Path("out/.other.png.abc.part").write_text("of another run")
+    assert work_through(jobs, lambda job: job.targets[0].write_text("done")) == 0
+    assert names("out") == [".other.png.abc.part", "0.png", "1.png", "two.png"]
+
+
+def test_an_interrupt_stops_all(folder):
+    def stop(job):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work_through(plan(["in"], "out"), stop)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("flags", "output"),
+    [
+        (["recolor", "in/0.png", *RECOLOR], "out.png"),
+        (["generate", "--steps", "1"], "out.png"),
+        (["edit", "in/0.png", "--mask", "mask.png", "--steps", "1"], "out.png"),
+        (["variation", "in/0.png", "--steps", "1"], "out.webp"),
+        (["encode", "in/0.png", "-g", "color"], "out.safetensors"),
+    ],
+)
+def test_a_file_that_is_there_is_overwritten_only_by_force(run, flags, output):
+    Path(output).write_text("kept")
+    status, out, err = run(*flags, "-o", output)
+    assert status == 2 and "already. Choose another name, or overwrite it by --force" in err and out == ""
+    assert Path(output).read_text() == "kept"
+    assert run(*flags, "-o", output, "--force")[0] == 0
+    assert Path(output).read_bytes() != b"kept"
+
+
+def test_what_is_written_beside_is_not_overwritten_either(run):
+    Path("out.attribution.png").write_text("kept")
+    flags = ["generate", "--color", "#ff8800", "--steps", "1", "--attribution", "-o", "out.png"]
+    status, _, err = run(*flags)
+    assert status == 2 and "out.attribution.png" in err and not Path("out.png").exists()
+    assert run("generate", "--steps", "1", "--num-images", "2", "-o", "out.png")[0] == 0
+    Path("out-0.png").unlink()
+    assert "out-1.png" in run("generate", "--steps", "1", "--num-images", "2", "-o", "out.png")[2]
+    assert not Path("out-0.png").exists()
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif", "TIFF", "jpg", "jpeg"])
+def test_the_format_is_that_of_the_suffix(run, suffix):
+    output = f"out.{suffix}"
+    status, out, _ = run("recolor", "in/0.png", *RECOLOR, "--mask", "mask.png", "-o", output)
+    with PIL.Image.open(output) as made:
+        before, after = (np.asarray(one).astype(int) for one in (PIL.Image.open("in/0.png"), made))
+        kind = made.format
+    outside = np.asarray(PIL.Image.open("mask.png")) == 0
+    assert status == 0 and kind == {"png": "PNG", "webp": "WEBP", "jpg": "JPEG", "jpeg": "JPEG"}.get(suffix, "TIFF")
+    assert read_recipe(output)["command"] == "recolor"
+    assert np.array_equal(before[outside], after[outside]) == (kind != "JPEG")
+    assert ("JPEG changes every pixel" in out) == (kind == "JPEG")
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+def test_a_cut_out_comes_back_as_one(run, suffix):
+    image = PIL.Image.open("in/0.png").convert("RGBA")
+    alpha = np.zeros((40, 48), np.uint8)
+    alpha[5:30, 8:40], alpha[30, 8:40] = 255, 90
+    image.putalpha(PIL.Image.fromarray(alpha))
+    image.save("cut.png")
+    assert run("recolor", "cut.png", *RECOLOR, "-o", f"out.{suffix}")[0] == 0
+    made, before = np.asarray(PIL.Image.open(f"out.{suffix}")), np.asarray(image)
+    assert np.array_equal(made[..., 3], alpha) and np.array_equal(made[alpha == 0], before[alpha == 0])
+    assert (made[alpha > 0] != before[alpha > 0]).any(1).mean() > 0.9
+    status, _, err = run("recolor", "cut.png", *RECOLOR, "-o", "out.jpg")
+    assert status == 2 and "JPEG has no transparency (the mode is RGBA). Write a .png file" in err
+    assert not Path("out.jpg").exists()
+    assert run("variation", "cut.png", "--steps", "1", "-o", "out.jpg")[0] == 0  # is opaque
+
+
+def test_16_bits_come_back_as_they_were(run):
+    deep = np.random.default_rng(0).integers(0, 65536, (40, 48), np.uint16)
+    PIL.Image.fromarray(deep).save("deep.png")
+    outside = np.asarray(PIL.Image.open("mask.png")) == 0
+    for output in ("out.png", "out.tif"):
+        status, out, _ = run("retexture", "deep.png", "--texture", "in/0.png", "--mask", "mask.png", "-o", output)
+        made = np.asarray(PIL.Image.open(output))
+        assert status == 0 and "differ: 0" in out and made.dtype == np.uint16
+        assert np.array_equal(made[outside], deep[outside]) and not np.array_equal(made, deep)
+    status, _, err = run("retexture", "deep.png", "--texture", "in/0.png", "-o", "out.webp")
+    assert status == 2 and "WEBP has no 16 bits" in err
+    status, _, err = run("recolor", "deep.png", *RECOLOR, "-o", "colors.png")
+    assert status == 2 and "makes colors" in err
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "I;16", "L of 0 and 1", "LA"])
+def test_masks_of_any_form(run, kind):
+    mask = PIL.Image.open("mask.png")
+    forms = {
+        "RGBA": PIL.Image.merge("RGBA", [PIL.Image.new("L", mask.size)] * 3 + [mask]),
+        "LA": PIL.Image.merge("LA", [PIL.Image.new("L", mask.size, 9), mask]),
+        "I;16": PIL.Image.fromarray(np.asarray(mask).astype(np.uint16) * 257),
+        "L of 0 and 1": PIL.Image.fromarray(np.asarray(mask) // 255),
+    }
+    forms[kind].save("form.png")
+    for name in ("mask", "form"):
+        assert "differ: 0" in run("recolor", "in/0.png", *RECOLOR, "--mask", f"{name}.png", "-o", f"{name}-out.png")[1]
+    assert np.array_equal(*(np.asarray(PIL.Image.open(f"{name}-out.png")) for name in ("mask", "form")))
+
+
+def test_a_size_is_that_of_what_octaves_paint(folder, capsys):
+    """By the embedded model, which has octaves; what is around the mask of a reshaped picture keeps its own size."""
+    draw(Path("wide.png"), 3, 96, 64)
+    flags = ["--steps", "1", "--detail-steps", "1", "--size", "96"]
+    assert main(["variation", "wide.png", *flags, "-o", "varied.png"]) == 0
+    width, height = PIL.Image.open("varied.png").size
+    assert abs(width * height - 96**2) < 0.2 * 96**2 and 1.3 < width / height < 1.7
+    PIL.Image.open("mask.png").resize((96, 64), PIL.Image.Resampling.NEAREST).save("wide-mask.png")
+    flags += ["--mask", "wide-mask.png", "--color", "#cc2222"]
+    assert main(["reshape", "wide.png", *flags, "-o", "reshaped.png"]) == 0
+    assert "differ: 0" in capsys.readouterr().out and PIL.Image.open("reshaped.png").size == (96, 64)
+    recipe = read_recipe("reshaped.png")
+    assert recipe["num_detail_steps"] == 1 and recipe["size"] == 96
+
+
+def test_a_size_needs_octaves(run):
+    status, _, err = run("variation", "in/0.png", "--size", "64", "-o", "out.png")
+    assert status == 2 and "has no detail network" in err and "Leave --size out" in err
