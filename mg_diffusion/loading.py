@@ -2,11 +2,13 @@
 
 import importlib.resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import diffusers.utils.logging
-import torch
-import transformers.utils.logging
-from diffusers import DiffusionPipeline
+from .importing import swiftly
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 EMBEDDED_NAME = "mg-bazaar"
@@ -14,6 +16,10 @@ EMBEDDED_NAME = "mg-bazaar"
 
 def quiet() -> None:
     """Silence what diffusers and transformers report while they load; warnings and errors about our calls stay."""
+    with swiftly():
+        import diffusers.utils.logging
+        import transformers.utils.logging
+
     transformers.utils.logging.set_verbosity_error()  # reports optional packages that nothing here needs
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
@@ -42,8 +48,8 @@ def model_name(model: str | None) -> str:
 
 
 def load_pipeline(
-    kind: type[DiffusionPipeline], model: str | None = None, *, trust_remote_code: bool = False, device: str = "auto"
-) -> DiffusionPipeline:
+    kind: type["DiffusionPipeline"], model: str | None = None, *, trust_remote_code: bool = False, device: str = "auto"
+) -> "DiffusionPipeline":
     """A pipeline of the class `kind`.
 
     Args:
@@ -56,6 +62,8 @@ def load_pipeline(
         ValueError: if there is no such model or device.
         OSError: if the Hub cannot deliver it.
     """
+    import torch  # late: whoever names a model need not wait for it
+
     place = str(embedded_model()) if model is None else model
     try:
         target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..edits import SIDES
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
+from ..sides import SIDES
 from .values import OneForEach, number, schedule_of_one, strength_of_one, window
 
 

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 
 from .. import edits
-from ..attribution import draw_attribution
 from ..granularities import GRANULARITIES
-from ..loading import load_pipeline, model_name
+from ..loading import load_pipeline, model_name, quiet
 from ..recipe import describe_file, prepare_output, save_png
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
 
@@ -43,6 +41,7 @@ PIPELINE_FLAGS = (
 
 def load(name: str, options: argparse.Namespace) -> Any:
     """The pipeline of the class `name`, from the model of the flags."""
+    quiet()
     from .. import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
 
     try:
@@ -123,6 +122,8 @@ def _output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> list[Pa
 
 def _call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
     """Call the pipeline, warn of leaks and draw attributions, if the flags ask for it; returns the pictures."""
+    from ..attribution import draw_attribution  # with it comes torch
+
     made = pipe(return_attribution=options.attribution, leak_guard=options.leak_guard, **given)
     if made.attribution == {}:
         print("nothing steered this call, so there is no attribution to draw", file=sys.stderr)
@@ -148,6 +149,8 @@ def _run(
     Args:
         make: called with what the flags say beside pictures and references.
     """
+    import torch
+
     settings = native_settings(options) if options.command in edits.NATIVE else pipeline_settings(pipe, options)
     scales = {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
     steering = {

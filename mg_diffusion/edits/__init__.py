@@ -11,8 +11,9 @@ Every one returns a list of PIL images in which no pixel outside the mask differ
 `feature_guidance_scale`, ...); all others paint nothing and work at the picture's own resolution.
 """
 
+from ..sides import SIDES
 from .named import NATIVE, named_edit
-from .native import SIDES, outpaint, recolor, remove, retexture
+from .native import outpaint, recolor, remove, retexture
 from .painted import reshape, variation
 from .restored import denoise, enhance, enlarge
 

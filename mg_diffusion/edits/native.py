@@ -27,7 +27,6 @@ from .progress import progress
 
 
 Callback = Callable[[float], None] | None
-SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
 TEXTURE_SIDE = 1024  # of a square with the area of the largest canvas; it is enlarged to more
 
 
