@@ -5,12 +5,12 @@ diffusers' own `_LazyModule` cannot do this, since it comes with all three.
 """
 
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from . import bundling  # noqa: F401 (what saves a class of ours looks for it, see `shipping`)
+from .importing import import_later, really_import
 from .moved import MOVED, forward_moved_names
 
 
@@ -36,11 +36,13 @@ __all__ = [
 ]
 
 _PLACES = {
-    "AutoencoderHaar": ".modeling_autoencoder_haar",
-    "MGAdapter": ".modeling_mg_adapter",
-    "MGEncoder": ".modeling_mg_encoder",
+    "AutoencoderHaar": f"{__name__}.modeling_autoencoder_haar",
+    "MGAdapter": f"{__name__}.modeling_mg_adapter",
+    "MGEncoder": f"{__name__}.modeling_mg_encoder",
     # `mg_diffusion.pipelines` is there only where the package is installed.
-    **dict.fromkeys(("MGInpaintPipeline", "MGPipeline", "MGXLInpaintPipeline", "MGXLPipeline"), ".pipelines"),
+    **dict.fromkeys(
+        ("MGInpaintPipeline", "MGPipeline", "MGXLInpaintPipeline", "MGXLPipeline"), f"{__name__}.pipelines"
+    ),
     "ModelMixin": "diffusers",  # diffusers looks it up in the module that `model_index.json` names
 }
 
@@ -55,17 +57,16 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+for _model in ("AutoencoderHaar", "MGAdapter", "MGEncoder"):
+    import_later(_PLACES[_model])
 
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        from .importing import swiftly
-
-        with swiftly():
-            globals()[name] = value = getattr(import_module(_PLACES[name], __name__), name)  # asked for once
+        globals()[name] = value = getattr(really_import(_PLACES[name]), name)  # asked for once
         return value
     if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:  # a module that is not imported yet
-        return import_module(f".{name}", __name__)
+        return really_import(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

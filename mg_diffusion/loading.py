@@ -73,4 +73,5 @@ def load_pipeline(
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
-    return kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype).to(target)
+    with swiftly():
+        return kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype).to(target)

@@ -24,6 +24,7 @@ from .parser import build_parser
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 if `data check` found problems, or 2 after an error in what was asked for."""
     options = build_parser().parse_args(arguments)
+    options.is_alone = arguments is None  # in its process, see `load`
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:

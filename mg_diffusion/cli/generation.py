@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -45,13 +46,16 @@ def load(name: str, options: argparse.Namespace) -> Any:
     from .. import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
 
     try:
-        return load_pipeline(
+        pipe = load_pipeline(
             getattr(pipelines, name), options.model, trust_remote_code=options.trust_remote_code, device=options.device
         )
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
         raise ValueError(f"{error}\nHere: --trust-remote-code, if you know whose code it is.") from error
+    if options.is_alone:
+        gc.freeze()  # modules stay to the end, where Python would look through their million objects for a second
+    return pipe
 
 
 def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
