@@ -19,16 +19,18 @@ from .scaling import OUTPUT as SCALING
 from .scaling import table as scaling_table
 from .sizes import OUTPUT as SIZES
 from .sizes import table as sizes_table
+from .starts import OUTPUT as STARTS
+from .starts import table as starts_table
 from .training_speed import DEFAULT_OUTPUT as TRAINING_SPEED
 from .training_speed import text as training_speed_text
 
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE = (
-    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo", "detail", "edits")
+PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING = (
+    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo", "detail", "edits", "loading")
 )
-PAGES = (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE)
+PAGES = (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING)
 BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
@@ -98,6 +100,8 @@ def blocks_of(place: Path) -> dict[str, str]:
             "moving": moving.table(moved),
             "restoring": restoring.table(found["restoring"]),
         }
+    if place == LOADING:
+        return {"starts": starts_table(read(STARTS))}
     if place == DEMO_PAGE:
         return {"load": demo_load_table(read(DEMO_LOAD))}
     return {"bases": bases_table(read(RESULTS / "bases.json")["bases"]), "share": share_table(), "speed": speed_text()}

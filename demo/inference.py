@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import torch
 
 from demo import sheets, uploads, views
 from demo.checked_references import CheckedReference
@@ -27,7 +26,6 @@ from demo.nearness import as_table, nearness
 from demo.safety import Check, hold_back
 from demo.settings import ASPECTS, MAX_SCALE, MAX_SWEEP, Settings, choice, number, whole
 from demo.shelf import Shelf
-from mg_diffusion.attribution import draw_attribution
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import save_png
 
@@ -118,6 +116,8 @@ class Studio:
         **options: Any,
     ) -> Any:
         """One call of a pipeline, or of an edit with one."""
+        import torch  # late: the page opens without it
+
         with self.lock:
             job.check()
             return call(
@@ -236,6 +236,8 @@ class Studio:
         references = self.read(given, loaded)
         if not references:
             raise ValueError("There is no reference to explain. Give at least one.")
+        from mg_diffusion.attribution import draw_attribution  # with it comes torch
+
         arguments, job = self.arguments(references), Job(1, **watch)
         made = self.make(loaded, arguments, settings, settings.seed, job, return_attribution=True)
         path = self.save(made.images[0], "explained", loaded, settings, references, seed=settings.seed)

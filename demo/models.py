@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-from diffusers import DiffusionPipeline
 from safetensors import safe_open
 
 from demo.safety import Check, checker_of
@@ -86,7 +85,9 @@ def folder_of(place: str) -> str:
 
 def load(name: str, place: str) -> Loaded:
     quiet()
-    import mg_diffusion  # after `quiet`: transformers reports while it is imported
+    from diffusers import DiffusionPipeline  # late, as all that comes with torch: the page opens without it
+
+    import mg_diffusion
 
     folder = folder_of(place)
     family = "MGXL" if "XL" in str(DiffusionPipeline.load_config(folder)["_class_name"]) else "MG"

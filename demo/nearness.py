@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-import torch
 
 from mg_diffusion.granularities import GRANULARITIES
 
@@ -20,6 +19,8 @@ def nearness(encoder: Any, image: PIL.Image.Image, references: dict[str, list[An
         image: RGB; references: lists of pictures or, for color, palettes, by granularity. Of a palette there is only
             its color.
     """
+    import torch  # late: the page opens without it
+
     size = (image.height, image.width)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float().to(encoder.device) / 255
     found = {}

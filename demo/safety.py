@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
-from diffusers import DiffusionPipeline
 
 
 Check = Callable[[list[PIL.Image.Image], str], list[bool]]  # pictures, prompt -> which to hold back
@@ -33,6 +32,8 @@ def named_check(name: str | None) -> Check | None:
 
 def checker_of(place: str | os.PathLike) -> Check | None:
     """diffusers' safety checker, where a base (a folder or a Hub id) brings one along."""
+    from diffusers import DiffusionPipeline  # late: the page opens without it
+
     listed = DiffusionPipeline.load_config(place).get("safety_checker")
     if not listed or listed[0] is None:
         return None

@@ -2,18 +2,25 @@
 
 import importlib.resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import diffusers.utils.logging
-import torch
-import transformers.utils.logging
-from diffusers import DiffusionPipeline
+from .importing import swiftly
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, UNet2DConditionModel
 
 
 EMBEDDED_NAME = "mg-bazaar"
+MANY_STEPS = "unet_many_steps"  # beside a distilled UNet the one that it learned from
 
 
 def quiet() -> None:
     """Silence what diffusers and transformers report while they load; warnings and errors about our calls stay."""
+    with swiftly():
+        import diffusers.utils.logging
+        import transformers.utils.logging
+
     transformers.utils.logging.set_verbosity_error()  # reports optional packages that nothing here needs
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
@@ -34,6 +41,19 @@ def embedded_model() -> Path:
     return folder
 
 
+def many_steps_unet(place: str | Path) -> "UNet2DConditionModel | None":
+    """The UNet of many steps that a folder or a repository of the Hub has beside a distilled one; `None` without."""
+    with swiftly():
+        from diffusers import UNet2DConditionModel
+
+    if Path(place).is_dir() and not Path(place, MANY_STEPS).is_dir():
+        return None
+    try:
+        return UNet2DConditionModel.from_pretrained(place, subfolder=MANY_STEPS, low_cpu_mem_usage=False)
+    except OSError:
+        return None
+
+
 def model_name(model: str | None) -> str:
     """The name to report a model by: a Hub id as it is, a folder by its last part (its place is nobody's business)."""
     if model is None:
@@ -42,8 +62,13 @@ def model_name(model: str | None) -> str:
 
 
 def load_pipeline(
-    kind: type[DiffusionPipeline], model: str | None = None, *, trust_remote_code: bool = False, device: str = "auto"
-) -> DiffusionPipeline:
+    kind: type["DiffusionPipeline"],
+    model: str | None = None,
+    *,
+    trust_remote_code: bool = False,
+    device: str = "auto",
+    many_steps: bool = False,
+) -> "DiffusionPipeline":
     """A pipeline of the class `kind`.
 
     Args:
@@ -51,11 +76,14 @@ def load_pipeline(
         trust_remote_code: whether code that a foreign model brings along may run. Models of our own classes do not
             need it: their code is taken from the installed package.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA where there is some.
+        many_steps: the UNet that a distilled one has learned from, in its place.
 
     Raises:
-        ValueError: if there is no such model or device.
+        ValueError: if there is no such model, UNet or device.
         OSError: if the Hub cannot deliver it.
     """
+    import torch  # late: whoever names a model need not wait for it
+
     place = str(embedded_model()) if model is None else model
     try:
         target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -65,4 +93,11 @@ def load_pipeline(
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
-    return kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype).to(target)
+    parts = {"unet": many_steps_unet(place)} if many_steps else {}
+    if many_steps and parts["unet"] is None:
+        raise ValueError(
+            f"{model_name(model)} has no {MANY_STEPS} beside its UNet: it was not distilled, or only the distilled UNet was "
+            f"saved. Leave `many_steps` out."
+        )
+    with swiftly():
+        return kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype, **parts).to(target)

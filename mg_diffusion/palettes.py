@@ -1,14 +1,16 @@
 """The palette of a picture as hex colors, to be edited and handed back as a color reference."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
 
-from . import MGEncoder
+
+if TYPE_CHECKING:
+    from . import MGEncoder
 
 
-def extract_palette(encoder: MGEncoder, reference: Any, count: int = 5) -> list[str]:
+def extract_palette(encoder: "MGEncoder", reference: Any, count: int = 5) -> list[str]:
     """The colors of a reference with their shares in percent, `["#c8a27c:42", ...]`, largest share first.
 
     Median cut (Heckbert, SIGGRAPH 1982) refined by k-means, both of Pillow, on the pixels that the encoder reads.

@@ -9,10 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import PIL.Image
 import PIL.PngImagePlugin
-import torch
 
 from . import __version__
 
@@ -25,6 +23,9 @@ Place = str | os.PathLike
 
 def versions() -> dict[str, str]:
     """Versions of what decides the pixels."""
+    import diffusers  # late, as torch: whoever asks has made pictures, and a check of arguments need not wait for them
+    import torch
+
     return {"mg_diffusion": __version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
 
 

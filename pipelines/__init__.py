@@ -5,12 +5,16 @@ Installed as `mg_diffusion.pipelines`.
 
 import os
 
-from diffusers import DiffusionPipeline
+from ..importing import swiftly
 
-from .pipeline_mg import MGPipeline
-from .pipeline_mg_inpaint import MGInpaintPipeline
-from .pipeline_mg_xl import MGXLPipeline
-from .pipeline_mg_xl_inpaint import MGXLInpaintPipeline
+
+with swiftly():
+    from diffusers import DiffusionPipeline
+
+    from .pipeline_mg import MGPipeline
+    from .pipeline_mg_inpaint import MGInpaintPipeline
+    from .pipeline_mg_xl import MGXLPipeline
+    from .pipeline_mg_xl_inpaint import MGXLInpaintPipeline
 
 
 __all__ = ["MGInpaintPipeline", "MGPipeline", "MGXLInpaintPipeline", "MGXLPipeline"]

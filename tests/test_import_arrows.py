@@ -37,6 +37,8 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
 )
+# What help, versions and errors of usage need; the rest is imported when a command runs.
+PARSER = r"mg_diffusion\.(cli\.(parser|flags|native_flags|values)|(data|mg_bench)\.flags|granularities|importing|moved|sides)"
 DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
@@ -94,6 +96,11 @@ ARROWS = (
         lambda n: root_of(n) != "torch" and (root_of(n) not in OURS or within(n, *DATA_NEEDS)),
     ),
     Arrow("public names", lambda path: path.startswith(("mg_diffusion/cli/", "demo/")), is_public),
+    Arrow(
+        "parser",
+        lambda path: within(path.removesuffix(".py").replace("/", "."), PARSER),
+        lambda n: root_of(n) in sys.stdlib_module_names or within(n, PARSER, r"mg_diffusion\.__version__"),
+    ),
     Arrow(
         "not cli",
         lambda path: not path.startswith("mg_diffusion/cli/") and path != EVALUATION_ENTRY,
@@ -180,6 +187,8 @@ def test_arrow_governs_a_file(arrow):
         ("data", "mg_diffusion/data/x.py", "import torch"),
         ("public names", "mg_diffusion/cli/x.py", "from mg_diffusion.export import _write"),
         ("public names", "demo/inference.py", "from mg_diffusion.modeling_mg_encoder import MGEncoder"),
+        ("parser", "mg_diffusion/cli/flags.py", "from ..edits import recolor"),
+        ("parser", "mg_diffusion/data/flags.py", "import PIL.Image"),
         ("not cli", "mg_diffusion/__init__.py", "from .cli import main"),
         ("not cli", "demo/inference.py", "from mg_diffusion import cli"),
         ("not demo", "mg_diffusion/cli/x.py", "import demo.app as app"),

@@ -1410,6 +1410,11 @@ def _define():
             return reads_guidance(self.unet)
 
         @property
+        def default_num_inference_steps(self) -> int:
+            """Steps of a call that names none."""
+            return FEW_STEPS if self.reads_guidance else self.default_steps
+
+        @property
         def do_classifier_free_guidance(self) -> bool:
             return self._guidance_scale > 1 and not self.reads_guidance
 
@@ -1518,7 +1523,7 @@ def _define():
         def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
             """Timesteps of the run, and how many steps it counts."""
             if given.num_inference_steps is None:
-                given.num_inference_steps = FEW_STEPS if self.reads_guidance else self.default_steps
+                given.num_inference_steps = self.default_num_inference_steps
             return retrieve_timesteps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
             )

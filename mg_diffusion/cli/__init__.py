@@ -18,14 +18,13 @@ Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_r
 import sys
 from collections.abc import Sequence
 
-from ..loading import quiet
 from .parser import build_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 if `data check` found problems, or 2 after an error in what was asked for."""
     options = build_parser().parse_args(arguments)
-    quiet()
+    options.is_alone = arguments is None  # in its process, see `load`
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:

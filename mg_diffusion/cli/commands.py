@@ -5,11 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..granularities import GRANULARITIES
-from ..loading import model_name
-from ..palettes import extract_palette
+from ..loading import model_name, quiet
 from ..recipe import prepare_output
 from .generation import load, pipeline_settings
 from .references import read_mask
@@ -18,6 +15,8 @@ from .references import read_mask
 def palette(options: argparse.Namespace) -> None:
     """`mg-diffusion palette`: prints what --color takes."""
     reference = _masked_reference(options)
+    from ..palettes import extract_palette  # late, as all that comes with torch
+
     print(",".join(extract_palette(_load_encoder(options), reference, options.colors)))
 
 
@@ -49,6 +48,9 @@ def export(options: argparse.Namespace) -> None:
     is_pair = options.base is not None and options.adapter is not None
     if (options.weights is None) != is_pair or (options.base is None) != (options.adapter is None):
         raise ValueError("Give either WEIGHTS, the folder of a saved pipeline, or both --base and --adapter.")
+    quiet()
+    import torch
+
     from ..export import export as write
 
     dtype = getattr(torch, options.dtype)
@@ -58,8 +60,6 @@ def export(options: argparse.Namespace) -> None:
 
 def bench(options: argparse.Namespace) -> None:
     """`mg-diffusion bench`."""
-    from ..pipelines import MGInpaintPipeline
-
     output = prepare_output(options.output, ".json")
     try:
         from ..mg_bench.command import run
@@ -67,6 +67,8 @@ def bench(options: argparse.Namespace) -> None:
     except ImportError as error:
         raise ValueError(f"bench needs more packages ({error}): pip install 'mg-diffusion[eval]'.") from error
     generator = load("MGPipeline", options)
+    from ..pipelines import MGInpaintPipeline
+
     inpainter = MGInpaintPipeline(**generator.components)
     options.height = options.width = options.size
     settings = pipeline_settings(generator, options)  # of those, what a bench has flags for

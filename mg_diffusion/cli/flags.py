@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..edits import SIDES
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
+from ..sides import SIDES
 from .values import OneForEach, number, schedule_of_one, strength_of_one, window
 
 
@@ -21,6 +21,11 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
     group.add_argument("--trust-remote-code", action="store_true", help="let code that --model brings along run")
+    group.add_argument(
+        "--many-steps",
+        action="store_true",
+        help="sample by the UNet that a distilled one has learned from, in 20 steps",
+    )
     group.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -9,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import PIL.Image
-import torch
 from tqdm import tqdm
 
 from .. import edits
-from ..attribution import draw_attribution
 from ..granularities import GRANULARITIES
-from ..loading import load_pipeline, model_name
+from ..loading import load_pipeline, model_name, quiet
 from ..picture_files import FORMATS, save_picture
 from ..recipe import prepare_output
 from .folders import numbered
@@ -45,23 +44,34 @@ PIPELINE_FLAGS = (
 
 def load(name: str, options: argparse.Namespace) -> Any:
     """The pipeline of the class `name`, from the model of the flags."""
+    quiet()
     from .. import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
 
     try:
-        return load_pipeline(
-            getattr(pipelines, name), options.model, trust_remote_code=options.trust_remote_code, device=options.device
+        pipe = load_pipeline(
+            getattr(pipelines, name),
+            options.model,
+            trust_remote_code=options.trust_remote_code,
+            device=options.device,
+            many_steps=options.many_steps,
         )
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
         raise ValueError(f"{error}\nHere: --trust-remote-code, if you know whose code it is.") from error
+    if options.is_alone:
+        gc.freeze()  # modules stay to the end, where Python would look through their million objects for a second
+    return pipe
 
 
 def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     """The flags that `pipe` knows, with its own defaults where they were not given."""
     parameters = inspect.signature(pipe.__call__).parameters
     given = {name: getattr(options, name, None) for name in PIPELINE_FLAGS if name in parameters}
-    return {name: parameters[name].default if value is None else value for name, value in given.items()}
+    settings = {name: parameters[name].default if value is None else value for name, value in given.items()}
+    if settings["num_inference_steps"] is None:  # so that the recipe says how many there were
+        settings["num_inference_steps"] = pipe.default_num_inference_steps
+    return settings
 
 
 def native_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -104,6 +114,8 @@ def attribution_path(path: Path) -> Path:
 
 def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
     """Call the pipeline, warn of leaks and draw attributions, if the flags ask for it; returns the pictures."""
+    from ..attribution import draw_attribution  # with it comes torch
+
     made = pipe(return_attribution=options.attribution, leak_guard=options.leak_guard, **given)
     if made.attribution == {}:
         print("nothing steered this call, so there is no attribution to draw", file=sys.stderr)
@@ -128,6 +140,8 @@ def run(
     Args:
         make: called with what the flags say beside pictures and references.
     """
+    import torch
+
     settings = native_settings(options) if options.command in edits.NATIVE else pipeline_settings(pipe, options)
     scales = {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
     steering = {

@@ -2,9 +2,9 @@
 
 import argparse
 
-from ..edits import SIDES
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
+from ..sides import SIDES
 from .flags import add_assignment_flag, add_feather_flag, add_loading_flags, add_one_for_each, add_output_flags
 from .values import number
 

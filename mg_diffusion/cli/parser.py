@@ -2,16 +2,31 @@
 
 import argparse
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from .. import __version__
 from ..data.flags import add_bazaar_flags, add_check_flags
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import add_bench_flags
-from . import commands, editing, flags, generation
+from . import flags
 from .native_flags import PURPOSES, add_native_flags
 
 
+class Late:
+    """The functions of a module beside this one; it is imported when one of them runs, as it brings much with it.
+
+    So help, versions and errors of usage come at once.
+    """
+
+    def __init__(self, module: str):
+        self._module = module
+
+    def __getattr__(self, name: str) -> Callable[[argparse.Namespace], Any]:
+        return lambda options: getattr(import_module(f".{self._module}", __package__), name)(options)
+
+
+commands, editing, generation = (Late(name) for name in ("commands", "editing", "generation"))
 # The edits that have a name and are painted: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
     "reshape": ("new content in the mask, in its shape or that of a reference", (), ("mask", *GRANULARITIES)),

@@ -13,7 +13,8 @@ the mask differs: gray, 16 bits and an alpha come back as they were (`edits.sour
 `feature_guidance_scale`, ...); all others paint nothing and work at the picture's own resolution.
 """
 
-from .filled import SIDES, outpaint, remove
+from ..sides import SIDES
+from .filled import outpaint, remove
 from .masks import read_mask
 from .named import NATIVE, named_edit
 from .native import recolor, retexture

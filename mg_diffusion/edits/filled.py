@@ -16,7 +16,6 @@ from .sources import Source, opened
 
 
 Callback = Callable[[float], None] | None
-SIDES = ("left", "top", "right", "bottom")  # of a picture that is enlarged
 
 
 def remove(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..granularities import GRANULARITIES
+from ..sides import SIDES
 from . import filled, native, painted, restored
 from .inputs import Picture, Pictures
 
@@ -41,7 +42,7 @@ def named_edit(
     if name in NATIVE:
         edit = getattr(MODULES[name], name)
         offered = {granularity: references.get(granularity) for granularity in GRANULARITIES}
-        offered |= dict(zip(filled.SIDES, added, strict=True)) | {"mask_image": mask, "callback": callback} | options
+        offered |= dict(zip(SIDES, added, strict=True)) | {"mask_image": mask, "callback": callback} | options
         return edit(
             pipe, image, **{key: value for key, value in offered.items() if key in inspect.signature(edit).parameters}
         )

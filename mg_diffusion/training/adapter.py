@@ -13,6 +13,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch.utils.data import default_collate
 
+from mg_diffusion.loading import many_steps_unet
 from mg_diffusion.modeling_mg_adapter import MGAdapter
 from mg_diffusion.modeling_mg_encoder import MGEncoder
 from mg_diffusion.pipelines import MGXLPipeline, pipeline_class
@@ -113,8 +114,10 @@ def load_pipeline(place: str, dtype: torch.dtype, variant: str | None = None, st
         ValueError: if the base or the adapter cannot be loaded, or do not fit each other.
     """
     try:
+        many = many_steps_unet(place)  # a distilled UNet has forgotten how to be trained on pictures
+        parts = {} if many is None else {"unet": many.to(dtype)}
         pipeline = pipeline_class(place).from_pretrained(
-            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=variant
+            place, mg_encoder=None, mg_adapter=None, dtype=dtype, variant=variant, **parts
         )
     except (OSError, ValueError) as error:
         raise ValueError(

@@ -121,6 +121,7 @@ pretrained_model_name_or_path | required | the teacher: folder or Hub id of a St
 variant | str | of the teacher's weight files, such as fp16
 mg_model_name_or_path | str | folder or Hub id with mg_encoder/ and mg_adapter/ of the teacher; new ones, which do nothing, if \
 not given
+init_from | str | folder with the unet/ of a student to go on from; a copy of the teacher if not given
 num_steps | 4 | of the student
 teacher_steps | 8 | of the teacher, a multiple of --num_steps
 max_guidance | 3.0 | scales of guidance are drawn from 1 to it; at least 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mg_diffusion.loading import EMBEDDED_NAME, embedded_model
+from mg_diffusion.loading import EMBEDDED_NAME, embedded_model, many_steps_unet
 from mg_diffusion.pipelines import MGPipeline
 
 from .fitting import HeldOut, fit
@@ -34,7 +34,9 @@ def load_base(folder: str, needed: tuple[str, ...] = BASE) -> dict[str, Any]:
     expected = f"--init_from must be the `weights` of a run of stage base or their export, got {folder!r}"
     place = embedded_model() if folder == EMBEDDED_NAME else folder
     try:
-        components = MGPipeline.from_pretrained(place, dtype=torch.float32).components
+        many = many_steps_unet(place)  # a distilled UNet has forgotten how to be trained on pictures
+        parts = {} if many is None else {"unet": many}
+        components = MGPipeline.from_pretrained(place, dtype=torch.float32, **parts).components
     except (OSError, ValueError) as error:
         raise ValueError(f"{expected}: {error}") from error
     missing = [name for name in needed if components[name] is None]

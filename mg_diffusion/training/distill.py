@@ -223,7 +223,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
         args.resolution = pipeline.default_size(None, None)[0]
         write_configuration(accelerator, args)
     teacher, encoder, adapter = pipeline.unet, pipeline.mg_encoder, pipeline.mg_adapter
-    student = build_student(teacher).to(accelerator.device, torch.float32).requires_grad_(True)
+    student = build_student(teacher)
+    if args.init_from:
+        student = UNet2DConditionModel.from_pretrained(args.init_from, subfolder="unet")
+    student = student.to(accelerator.device, torch.float32).requires_grad_(True)
     pipeline.register_modules(unet=student, scheduler=few_step_scheduler(pipeline.scheduler))
     if args.gradient_checkpointing:
         student.enable_gradient_checkpointing()

@@ -32,6 +32,7 @@ STARTED_FROM = {
     "base": "init_from",
     "adapter": "mg_model_name_or_path",
     "detail": "init_from",
+    "distill": "init_from",
 }  # flags that take weights
 
 
