@@ -163,7 +163,7 @@ def load_early(studio: Studio) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    purpose = "Serve the page; MG_MODEL, MG_GUIDANCE and MG_SAFETY_CHECK: docs/demo.md"
+    purpose = "Serve the page; MG_MODEL, MG_GUIDANCE, MG_STEPS and MG_SAFETY_CHECK: docs/demo.md"
     parser = argparse.ArgumentParser(description=purpose)
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")

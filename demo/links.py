@@ -26,6 +26,7 @@ from demo.settings import (
     choice,
     number,
     start_guidance,
+    start_steps,
     whole,
 )
 from demo.uploads import read_palette
@@ -89,7 +90,7 @@ def write(values: Mapping[str, Any]) -> str:
     plain = {
         **dict.fromkeys(STRENGTHS, 1.0),
         "prompt": "",
-        "steps": 20,
+        "steps": start_steps(),
         "size": str(SIZE),
         "aspect": ASPECT,
         "coarseness": 1.0,

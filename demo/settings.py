@@ -2,7 +2,7 @@
 
 import html
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mg_diffusion.granularities import GRANULARITIES
@@ -16,6 +16,7 @@ SIZE, ASPECT = 256, "as the shape"
 COARSENESS = (0.25, 4.0)  # of texture, 1 is as in the reference
 ASSIGNMENTS = ("light", "free")  # which region gets which color: dark ones the dark, or as the seed has it
 GUIDANCE = 1.5  # as the pipelines have it
+FEW_STEPS, MANY_STEPS = 4, 20  # of the model that comes with the package, which is distilled; of others
 
 
 def shown(value: Any, length: int = 20) -> str:
@@ -60,7 +61,7 @@ class Settings:
     scales: dict[str, float]  # strength of each granularity: 0 is off, 1 as trained
     prompt: str = ""
     seed: int = 0
-    steps: int = 20
+    steps: int = field(default_factory=lambda: start_steps())
     count: int = 1
     keep: bool = True  # whether references travel in the results
     guidance: float = GUIDANCE  # 1 is off
@@ -115,3 +116,18 @@ def start_guidance() -> float:
         return number(float(said), "MG_GUIDANCE", 1, MAX_GUIDANCE)
     except ValueError as error:
         raise ValueError(f"MG_GUIDANCE must be a number from 1 to {MAX_GUIDANCE:g}, got {said!r}.") from error
+
+
+def start_steps() -> int:
+    """The steps of a new page: MG_STEPS, or as many as the model wants that it is opened for.
+
+    Raises:
+        ValueError: if it is no whole number of the range.
+    """
+    said = os.environ.get("MG_STEPS")
+    if not said:
+        return MANY_STEPS if os.environ.get("MG_MODEL") else FEW_STEPS
+    try:
+        return whole(float(said), "MG_STEPS", 1, MAX_STEPS)
+    except ValueError as error:
+        raise ValueError(f"MG_STEPS must be a whole number from 1 to {MAX_STEPS}, got {said!r}.") from error

@@ -170,12 +170,13 @@ def run(options: argparse.Namespace) -> None:
     output = prepare_output(options.output, ".png")
     pipe = load_pipeline(MGPipeline, options.model, device=options.device)
     inpaint = MGInpaintPipeline(**pipe.components)
-    image, differing = make_showcase(pipe, inpaint, options.steps)
+    steps = pipe.default_num_inference_steps if options.steps is None else options.steps
+    image, differing = make_showcase(pipe, inpaint, steps)
     recipe = {
         "command": "demo.showcase",
         "model": model_name(options.model),
         "seed": SEED,
-        "num_inference_steps": options.steps,
+        "num_inference_steps": steps,
         "triples": TRIPLES,
         "sweeps": {name: sweep_triples(name) for name in GRANULARITIES},
         "edits": EDITS,
@@ -193,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="outputs/showcase.png", metavar="FILE.png")
     parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="default: the model that comes with the package")
-    parser.add_argument("--steps", type=int, default=20, help="denoising steps; default: 20")
+    parser.add_argument("--steps", type=int, help="denoising steps; default: as many as the model wants")
     parser.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
     options = parser.parse_args(arguments)
     quiet()

@@ -19,6 +19,7 @@ from demo.settings import (
     SIZE,
     SIZES,
     start_guidance,
+    start_steps,
 )
 from mg_diffusion.granularities import GRANULARITIES
 
@@ -41,7 +42,7 @@ class Shared:
         )
         with gr.Row():
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100, elem_id="seed")
-            self.steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", min_width=140, elem_id="steps")
+            self.steps = gr.Slider(1, MAX_STEPS, start_steps(), step=1, label="Steps", min_width=140, elem_id="steps")
         with gr.Row():
             self.size = gr.Dropdown(
                 list(map(str, SIZES)), value=str(SIZE), label="Size", min_width=100, elem_id="size"
@@ -100,7 +101,7 @@ class Shared:
             example = found.get(name, None if asks_references else links.START[name])
             scale = found.get(f"{name}_scale", 1.0)
             values += slot_values(name, {}, scale) if example is None else example_values(name, example, scale)
-        start = ("", 0, 20, str(SIZE), ASPECT, 1.0, ASSIGNMENTS[0], start_guidance())
+        start = ("", 0, start_steps(), str(SIZE), ASPECT, 1.0, ASSIGNMENTS[0], start_guidance())
         values += [found.get(name, value) for name, value in zip(self.chosen, start, strict=True)]
         return [*values, found.get("model", self.studio.models.names[0])]
 

@@ -14,7 +14,7 @@ from demo.edits import ACTIONS, Edit, combine_masks, mask_file, show_mask
 from demo.inference import Axis, Studio
 from demo.jobs import Stopped
 from demo.restoring import restore
-from demo.settings import start_guidance
+from demo.settings import start_guidance, start_steps
 from demo.shelf import Shelf, StopSign
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.recipe import KEY, read_recipe
@@ -419,6 +419,20 @@ def test_a_deployer_sets_the_guidance_of_a_new_page(monkeypatch):
         monkeypatch.setenv("MG_GUIDANCE", said)
         with pytest.raises(ValueError, match="MG_GUIDANCE must be a number from 1 to 15"):
             start_guidance()
+
+
+def test_a_new_page_takes_the_steps_that_the_model_wants_or_the_deployer_sets(monkeypatch):
+    for name in ("MG_MODEL", "MG_STEPS"):
+        monkeypatch.delenv(name, raising=False)
+    assert start_steps() == 4 and settings().steps == 4
+    monkeypatch.setenv("MG_MODEL", "a/base")
+    assert start_steps() == 20
+    monkeypatch.setenv("MG_STEPS", "8")
+    assert start_steps() == 8
+    for said in ("much", "0", "51", "2.5"):
+        monkeypatch.setenv("MG_STEPS", said)
+        with pytest.raises(ValueError, match="MG_STEPS must be a whole number from 1 to 50"):
+            start_steps()
 
 
 def test_files_and_stop_signs_go_after_a_time(tmp_path):
