@@ -13,6 +13,8 @@ from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
 from .demo_load import table as demo_load_table
 from .edits import filling, moving, restoring
+from .few_steps import OUTPUT as FEW_STEPS
+from .few_steps import table_of as few_steps_table
 from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .scaling import OUTPUT as SCALING
@@ -27,10 +29,9 @@ from .training_speed import text as training_speed_text
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
-PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING = (
-    ROOT / "docs" / f"{name}.md" for name in ("bases", "training", "fine-tuning", "demo", "detail", "edits", "loading")
-)
-PAGES = (PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING)
+NAMES = ("bases", "training", "fine-tuning", "demo", "detail", "edits", "loading", "few-steps")
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in NAMES)
+PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING, FEW_STEPS_PAGE = PAGES
 BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
@@ -92,6 +93,8 @@ def blocks_of(place: Path) -> dict[str, str]:
         card = ROOT / "hub_cards" / "mg-bazaar"
         figures, elsewhere = (octaves_table(read(card / name)) for name in ("octaves.json", "other_data/octaves.json"))
         return {"octaves": figures, "elsewhere": elsewhere, "sizes": sizes_table(read(SIZES))}
+    if place == FEW_STEPS_PAGE:
+        return {"few-steps": few_steps_table(read(FEW_STEPS))} if FEW_STEPS.exists() else {}
     if place == EDITS_PAGE:
         found = read(RESULTS / "edits.json")
         moved = {name: found[name] for name in ("recoloring", "retexturing")}
