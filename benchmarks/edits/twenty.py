@@ -23,7 +23,7 @@ from mg_diffusion.loading import load_pipeline, quiet
 
 
 Picture = PIL.Image.Image
-ACROSS, GAP, LABEL = 2, 12, 22
+WIDTH, GAP, LABEL = 2900, 12, 22
 
 
 def photograph(name: str) -> Picture:
@@ -112,14 +112,21 @@ def pair(number: int, edit: Edit, before: Picture, after: Picture, mask: Picture
 
 
 def sheet(pairs: list[Picture]) -> Picture:
-    """All pairs, `ACROSS` in a row."""
-    rows = [pairs[start : start + ACROSS] for start in range(0, len(pairs), ACROSS)]
-    widths = [max(row[column].width for row in rows if column < len(row)) for column in range(ACROSS)]
-    heights = [max(one.height for one in row) for row in rows]
-    made = PIL.Image.new("RGB", (sum(widths) + GAP * (ACROSS + 1), sum(heights) + GAP * (len(rows) + 1)), "white")
-    for row, top in zip(rows, np.cumsum([GAP, *[height + GAP for height in heights[:-1]]]), strict=True):
-        for column, one in enumerate(row):
-            made.paste(one, (GAP + column * (widths[0] + GAP), int(top)))
+    """All pairs in their order, as many in a row as there is room for."""
+    rows: list[list[Picture]] = [[]]
+    for one in pairs:
+        if rows[-1] and sum(other.width + GAP for other in rows[-1]) + one.width > WIDTH:
+            rows.append([])
+        rows[-1].append(one)
+    widths = [sum(one.width + GAP for one in row) + GAP for row in rows]
+    heights = [max(one.height for one in row) + GAP for row in rows]
+    made, top = PIL.Image.new("RGB", (max(widths), sum(heights) + GAP), "white"), GAP
+    for row, height in zip(rows, heights, strict=True):
+        left = GAP
+        for one in row:
+            made.paste(one, (left, top))
+            left += one.width + GAP
+        top += height
     return made
 
 
