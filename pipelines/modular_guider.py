@@ -47,6 +47,7 @@ class MultiGranularityGuidance(BaseGuidance):
             if not is_number or not 0 <= scale < float("inf"):
                 raise ValueError(f"`{name}` must be a finite number of at least 0, got {scale!r}.")
         self.guidance_scale = guidance_scale
+        self.is_told = False  # whether the UNet is distilled and told the scale, so that no row is needed for it
         self.contrasts = {name: scale for name, scale in (granularity_guidance or {}).items() if scale > 0}
 
     def _predictions(self) -> list[tuple[int, str]]:
@@ -54,9 +55,14 @@ class MultiGranularityGuidance(BaseGuidance):
         needed = [(0, "pred_cond")]
         if not self._is_on():
             return needed
-        if self.guidance_scale > 1:
+        if self.guidance_scale > 1 and not self.is_told:
             needed.append((1, "pred_uncond"))
         return needed + [(place, f"pred_without_{name}") for place, name in enumerate(self.contrasts, start=2)]
+
+    @property
+    def told_scale(self) -> float:
+        """What a distilled UNet is told in this step."""
+        return self.guidance_scale if self._is_on() else 1.0
 
     def _is_on(self) -> bool:
         if not self._enabled or self._num_inference_steps is None:

@@ -317,6 +317,7 @@ class MGLoopDenoiser(ModularPipelineBlocks):
     def __call__(self, components: Any, block_state: Any, i: int, t: torch.Tensor) -> tuple[Any, Any]:
         unet, guider, scheduler = components.unet, components.guider, components.scheduler
         guider.set_state(step=i, num_inference_steps=len(block_state.timesteps), timestep=t)
+        guider.is_told = reads_guidance(unet)  # guiders of diffusers do not look
         text, conditioning = block_state.prompt_embeds, block_state.conditioning
         texts = (text, block_state.negative_prompt_embeds, *[text] * (len(conditioning) - 2))
         batches = guider.prepare_inputs({"prompt_embeds": texts, "conditioning": conditioning})
@@ -328,7 +329,8 @@ class MGLoopDenoiser(ModularPipelineBlocks):
         for batch in batches:
             guider.prepare_models(unet)
             try:
-                batch.noise_pred = self.predict(unet, model_input, t, batch.prompt_embeds, batch.conditioning)
+                told = guidance_embedding(unet, getattr(guider, "told_scale", 1.0), model_input)
+                batch.noise_pred = self.predict(unet, model_input, t, batch.prompt_embeds, batch.conditioning, told)
             finally:
                 guider.cleanup_models(unet)
         block_state.noise_pred = guider(batches)[0]
@@ -341,6 +343,7 @@ class MGLoopDenoiser(ModularPipelineBlocks):
         t: torch.Tensor,
         text: torch.Tensor,
         conditioning: UNetConditioning,
+        timestep_cond: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """One run of the UNet: (pictures, C, h, w)."""
         folded, residuals = (None, None) if conditioning is None else conditioning
@@ -349,7 +352,7 @@ class MGLoopDenoiser(ModularPipelineBlocks):
             t,
             encoder_hidden_states=text,
             cross_attention_kwargs=None if folded is None else {"ip_hidden_states": folded},
-            timestep_cond=guidance_embedding(unet, 1.0, model_input),  # going beyond that is the guider's
+            timestep_cond=timestep_cond,
             # A fresh list: the UNet empties the one it gets.
             down_intrablock_additional_residuals=None if residuals is None else list(residuals),
             return_dict=False,

@@ -44,11 +44,11 @@ def introduction(page: str) -> str:
 
 
 def rows(page: str) -> list[dict[str, str]]:
-    """Rows of the page's tables, by column."""
+    """Rows of the page's tables of ways to load, by column."""
     found = []
     for block in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
         lines = [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in block.splitlines()]
-        found += [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+        found += [dict(zip(lines[0], line, strict=True)) for line in lines[2:] if lines[0][0] == "way"]
     return found
 
 
