@@ -27,12 +27,12 @@ ARGUMENTS = {
         to the generator.""",
     "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
         the shape reference.""",
-    "num_detail_steps": """denoising steps of each octave, where there is a detail network; by default 6, or 3 above a distilled
+    "num_detail_steps": """denoising steps of each octave, where there is a detail network; "auto" is 6, or 3 above a distilled
         UNet.""",
     "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
     "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
     "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
-        scheduler takes it. By default 20 (50 of Stable Diffusion XL), or 4 of a UNet that is distilled, which its
+        scheduler takes it. "auto" is 20 (50 of Stable Diffusion XL), or 4 of a UNet that is distilled, which its
         `time_cond_proj_dim` tells.""",
     "guidance_scale": """how far to go beyond the prediction without prompt and references; 1 is off. A distilled UNet reads it as
         a number and needs no second row.""",

@@ -18,10 +18,12 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint impo
 
 from ..features import Features, as_lists
 from .components import (
+    AUTO,
     FEW_STEPS,
     bare,
     check_components,
     check_counts,
+    check_numbers,
     default_size,
     guidance_embedding,
     reads_guidance,
@@ -148,6 +150,7 @@ class Sampling:
     # -- 1. check -----------------------------------------------------------------------------------------------------
     def check(self, given: SimpleNamespace) -> Call:
         """Raise a ValueError for arguments that cannot work, before anything is computed; the message says what to do."""
+        check_numbers(given)
         edit = self.read_source(given)
         self.check_types(
             given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
@@ -228,7 +231,7 @@ class Sampling:
 
     def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
         """Timesteps of the run, and how many steps it counts."""
-        if given.num_inference_steps is None:
+        if given.num_inference_steps == AUTO:
             given.num_inference_steps = self.default_num_inference_steps
         return retrieve_timesteps(
             self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas

@@ -1,5 +1,7 @@
 """What pipelines and modular blocks ask of components and of a call alike."""
 
+import math
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from diffusers import StableDiffusionPipeline
 from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
 
 
+AUTO = "auto"  # as many steps as the UNet wants
 FEW_STEPS = 4  # of a UNet that is distilled
 
 
@@ -68,6 +71,41 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_d
                 f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
                 f"{wanted[1]}, this one {found[0]} and {found[1]}."
             )
+
+
+def check_numbers(given: Any) -> None:
+    """Raise a ValueError for numbers and generators of another type or range than they are documented to have."""
+    for name in ("num_inference_steps", "num_detail_steps"):
+        value = getattr(given, name, AUTO)
+        if value != AUTO and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+            raise ValueError(f'`{name}` must be a positive integer, or "{AUTO}"; got {value!r}.')
+    for name in ("height", "width"):
+        value = getattr(given, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
+    for name in ("guidance_scale", "fusion_scale", "eta", "texture_scale"):
+        if hasattr(given, name) and not is_finite(getattr(given, name)):
+            raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
+    generators = given.generator if isinstance(given.generator, list) else [given.generator]
+    if not all(isinstance(one, torch.Generator) for one in generators) and given.generator is not None:
+        raise ValueError(
+            f"`generator` must be a `torch.Generator` or a list of them, got {given.generator!r}. A seed becomes one by "
+            f"`torch.Generator().manual_seed(seed)`."
+        )
+    for name in ("timesteps", "sigmas"):
+        value = getattr(given, name)
+        if value is not None and not len(value):
+            raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a number (of Python, numpy or torch), and neither infinite nor NaN."""
+    if isinstance(value, (bool, str)) or value is None:
+        return False
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def check_counts(given: Any, batch_size: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..octaves import STEPS, build_scheduler, paint_octaves
-from .components import reads_guidance
+from .components import AUTO, reads_guidance
 from .references import first_picture_size
 
 
@@ -79,7 +79,7 @@ class Detailed:
 
         Warns of a size that takes minutes.
         """
-        if getattr(given, "num_detail_steps", 1) is None:
+        if getattr(given, "num_detail_steps", 1) == AUTO:
             given.num_detail_steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
         steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
         if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:

@@ -100,7 +100,7 @@ def list_masks(mask_image: Any) -> list[torch.Tensor]:
         mask_image = np.array(mask_image.convert("L"))
     if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
         raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
-    mask = torch.as_tensor(mask_image).detach()
+    mask = mask_values(mask_image)
     if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
         mask = mask.squeeze(-1)
     elif mask.ndim == 4 and mask.shape[1] == 1:
@@ -109,6 +109,43 @@ def list_masks(mask_image: Any) -> list[torch.Tensor]:
     if mask.ndim != 3 or mask.numel() == 0:
         raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
     return [binary(one) for one in mask.split(1)]
+
+
+def mask_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """An array of any type, byte order and memory layout as float32; white of 8 bits is 255, of more bits 1.
+
+    Raises:
+        ValueError: for what holds no numbers, and for three or four channels that differ, or may be as many masks.
+    """
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind not in "buif":
+            raise ValueError(f"`mask_image` must hold numbers, got {array.dtype}.")
+        most = np.iinfo(array.dtype).max if array.dtype.kind in "ui" and array.dtype.itemsize > 1 else 1
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+        channels = values.movedim(-1, 0) if values.ndim == 3 and values.shape[-1] in (3, 4) else None
+    else:
+        is_deep = not (array.is_floating_point() or array.dtype in (torch.bool, torch.uint8, torch.int8))
+        most = torch.iinfo(array.dtype).max if is_deep else 1
+        values = array.detach().cpu().float()
+        channels = values if values.ndim == 3 and len(values) == 3 else None
+    if most > 1 and values.numel() and values.max() >= most * (1 - 1e-6):
+        values = values / most
+    if channels is None:
+        return values
+    if isinstance(array, torch.Tensor) and (values == values[:1]).all():
+        raise ValueError(
+            "`mask_image` of the shape (3, H, W) with three times the same values may be one mask of three channels, or "
+            "three masks. Pass one channel, `mask_image[0]`, or three masks as (3, 1, H, W)."
+        )
+    if isinstance(array, np.ndarray):
+        if not (channels[:3] == channels[:1]).all():
+            raise ValueError(
+                f"`mask_image` must have one channel, got the shape {tuple(array.shape)} with channels that differ. Pass "
+                f"one of them, for example `mask_image[..., 0]`."
+            )
+        return channels[0].clone()
+    return values
 
 
 def binary(mask: torch.Tensor) -> torch.Tensor:

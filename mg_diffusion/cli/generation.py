@@ -69,7 +69,7 @@ def pipeline_settings(pipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     parameters = inspect.signature(pipe.__call__).parameters
     given = {name: getattr(options, name, None) for name in PIPELINE_FLAGS if name in parameters}
     settings = {name: parameters[name].default if value is None else value for name, value in given.items()}
-    if settings["num_inference_steps"] is None:  # so that the recipe says how many there were
+    if settings["num_inference_steps"] == "auto":  # so that the recipe says how many there were
         settings["num_inference_steps"] = pipe.default_num_inference_steps
     return settings
 

@@ -1,0 +1,127 @@
+"""Numbers, generators and arrays as people have them: refused with a sentence before anything is computed, or read right."""
+
+import numpy as np
+import pytest
+import torch
+
+from mg_diffusion import MGInpaintPipeline, MGPipeline
+from mg_diffusion.encoder.references import read_region
+from mg_diffusion.pipelines.pictures import list_masks
+from pipelines.tiny import tiny_components
+
+
+NAN = float("nan")
+WRONG = [
+    ("num_inference_steps", 0, "positive integer"),
+    ("num_inference_steps", -1, "positive integer"),
+    ("num_inference_steps", 4.0, "positive integer"),
+    ("num_inference_steps", None, "positive integer"),
+    ("num_inference_steps", True, "positive integer"),
+    ("num_detail_steps", None, "positive integer"),
+    ("height", 64.0, "integer, in pixels"),
+    ("width", "64", "integer, in pixels"),
+    ("guidance_scale", None, "finite number"),
+    ("guidance_scale", NAN, "finite number"),
+    ("fusion_scale", "1", "finite number"),
+    ("fusion_scale", NAN, "finite number"),
+    ("eta", float("inf"), "finite number"),
+    ("texture_scale", None, "finite number"),
+    ("timesteps", [], "no step to take"),
+    ("sigmas", [], "no step to take"),
+    ("generator", 42, "manual_seed"),
+    ("generator", (torch.Generator(),), "manual_seed"),
+    ("generator", [1], "manual_seed"),
+]
+
+
+@pytest.fixture(scope="module")
+def pipes(tmp_path_factory):
+    made = []
+    for kind in (MGPipeline, MGInpaintPipeline):
+        parts = tiny_components(tmp_path_factory.mktemp("parts"), kind is MGInpaintPipeline)
+        made.append(kind(**parts))
+        made[-1].set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["generate", "edit"])
+@pytest.mark.parametrize(
+    ("name", "value", "said"), WRONG, ids=[f"{name}-{number}" for number, (name, *_) in enumerate(WRONG)]
+)
+def test_a_number_that_cannot_be_is_refused_before_anything_is_computed(pipes, monkeypatch, place, name, value, said):
+    pipe = pipes[place]
+    monkeypatch.setattr(pipe.text_encoder, "forward", None)
+    given = {"image": torch.rand(3, 64, 64), "mask_image": torch.ones(64, 64)} if place else {}
+    with pytest.raises(ValueError, match=f"`{name}`.*{said}"):
+        pipe("a leaf", **{"num_inference_steps": 1, **given, name: value})
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(pipes):
+    options = {"height": np.int64(64), "guidance_scale": np.float32(1.5), "eta": torch.tensor(0.0)}
+    assert len(pipes[0]("a leaf", num_inference_steps=np.int64(1), **options).images) == 1
+
+
+MASK = np.zeros((64, 48), bool)
+MASK[8:40, 16:40] = True
+FORMS = {
+    "bool": MASK,
+    "flipped": np.flipud(np.flipud(MASK).copy()),
+    "columns backwards": MASK[:, ::-1].copy()[:, ::-1],
+    "turned": np.rot90(np.rot90(MASK).copy(), 3),
+    "big-endian": MASK.astype(">f4"),
+    "uint16, 0 and 1": MASK.astype(np.uint16),
+    "uint16, 0 and 255": MASK.astype(np.uint16) * 255,
+    "uint16, 0 and 65535": MASK.astype(np.uint16) * 65535,
+    "big-endian uint16": (MASK.astype(np.uint16) * 65535).astype(">u2"),
+    "uint32": MASK.astype(np.uint32),
+    "int64": MASK.astype(np.int64) * 255,
+    "three channels": np.repeat(MASK[..., None], 3, 2).astype(np.uint8) * 255,
+    "torch uint16": torch.from_numpy(MASK.astype(np.uint16)),
+    "torch int64": torch.from_numpy(MASK.astype(np.int64) * 255),
+}
+READ_ONLY = MASK.astype(np.uint8)
+READ_ONLY.flags.writeable = False
+FORMS["read-only"] = READ_ONLY
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.filterwarnings("error:.*not writable")
+def test_masks_of_all_forms_are_the_same_mask(form):
+    (mask,) = list_masks(FORMS[form])
+    assert torch.equal(mask, torch.from_numpy(MASK)[None].float())
+
+
+def test_channels_that_differ_and_channels_that_may_be_masks_are_refused():
+    channels = np.stack([MASK, ~MASK, MASK], 2)
+    with pytest.raises(ValueError, match="channels that differ.*mask_image\\[..., 0\\]"):
+        list_masks(channels)
+    (mask,) = list_masks(channels[..., 0])
+    assert mask.any()
+    same = torch.from_numpy(MASK).expand(3, -1, -1)
+    with pytest.raises(ValueError, match="one mask of three channels, or three masks"):
+        list_masks(same)
+    assert len(list_masks(same[0])) == 1 and len(list_masks(same.unsqueeze(1))) == 3
+    assert len(list_masks(torch.stack([same[0], ~same[0], same[0]]))) == 3
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        MASK.astype(np.uint8),
+        MASK.astype(np.uint8) * 255,
+        MASK.astype(np.int64),
+        MASK.astype(np.uint16) * 65535,
+        MASK.astype(">f4"),
+        np.flipud(np.flipud(MASK).copy()),
+        torch.from_numpy(MASK.astype(np.int32)),
+    ],
+    ids=["0 and 1", "0 and 255", "int64", "uint16", "big-endian", "flipped", "torch int32"],
+)
+def test_regions_of_all_forms_are_the_same_region(region):
+    assert torch.equal(read_region(region, (64, 48)), read_region(MASK, (64, 48)))
+
+
+@pytest.mark.parametrize("region", [MASK.astype(np.int64) * 300, -MASK.astype(np.int64), MASK * 2.0])
+def test_regions_beyond_white_are_refused(region):
+    with pytest.raises(ValueError, match="A region must lie in"):
+        read_region(region, (64, 48))
