@@ -84,6 +84,19 @@ class ShapeBranch(Branch):
                 f"fields), its `num_channels` is {self.num_channels}."
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: without the hooks that transformers puts on a backbone.
+
+        They are local functions, which cannot be pickled; the next forward puts them on again.
+        """
+        for module in self.backbone.modules():
+            if vars(module).get("_output_capturing_hooks_installed"):
+                module._output_capturing_hooks_installed = False
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", "").startswith("transformers."):
+                    del module._forward_hooks[key]
+        return super().__getstate__()
+
     def forward(self, edges: torch.Tensor, structure: torch.Tensor) -> tuple[torch.Tensor, ...]:
         maps = [edges]
         if self.num_channels >= 4:

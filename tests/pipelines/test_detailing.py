@@ -83,7 +83,7 @@ def test_a_size_beyond_memory_is_refused(pipe):
         run(pipe, height=4096, width=4096)
 
 
-@pytest.mark.parametrize("steps", [0, -1, 2.5, "6", True, 5000])
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "6", None, True, 5000])
 def test_steps_that_cannot_be_are_refused_before_anything_is_painted(pipe, monkeypatch, steps):
     monkeypatch.setattr(pipe.unet, "forward", None)
     with pytest.raises(ValueError, match="`num_detail_steps` must be an integer from 1 to 1000, got"):
