@@ -69,6 +69,11 @@ class FeatureGuided:
         scales = {name: float(scale) for name, scale in scales.items() if scale > 0}
         if not scales:
             return {}
+        if torch.is_inference_mode_enabled():
+            raise ValueError(
+                "Feature guidance follows gradients, which `torch.inference_mode()` rules out. Call the pipeline outside of it, "
+                "or under `torch.no_grad()`."
+            )
         if self.mg_encoder is None:
             raise ValueError(
                 "Feature guidance needs the component `mg_encoder`, which this pipeline was made without."

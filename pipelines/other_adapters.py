@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import torch
 from diffusers import ControlNetModel, MultiAdapter, T2IAdapter
 from diffusers.image_processor import VaeImageProcessor
@@ -137,7 +139,7 @@ class OtherAdapters:
         """
         kind = {"do_convert_rgb": channels == 3, "do_convert_grayscale": channels == 1}
         processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, do_normalize=False, **kind)
-        pixels = processor.preprocess(image, *size).to(dtype=torch.float32)
+        pixels = processor.preprocess(in_8_bits(image), *size).to(dtype=torch.float32)
         if pixels.shape[0] not in (1, batch_size) or pixels.shape[1] != channels:
             raise ValueError(
                 f"`{name}` must hold 1 or {batch_size} images of {channels} channels for each network, got the shape "
@@ -272,3 +274,20 @@ class OtherAdapters:
             raise ValueError(
                 f"`t2i_adapter` does not fit the UNet: its features have the shapes {found}, the UNet's blocks {wanted}."
             )
+
+
+def in_8_bits(image: Any) -> Any:
+    """Pictures of 16 bits, such as depth maps, scaled to 8; Pillow would cut them off at 255. All else as it is."""
+    if isinstance(image, (list, tuple)):
+        return [in_8_bits(one) for one in image]
+    if not isinstance(image, PIL.Image.Image) or not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
+        return image
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(
+            f"A control image of the mode {image.mode} must lie between 0 and 65535, got [{values.min():g}, {values.max():g}]. "
+            f"Bring it to [0, 1] as an array."
+        )
+    return PIL.Image.fromarray((values / 257).round().astype(np.uint8))

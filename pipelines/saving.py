@@ -93,9 +93,15 @@ class SavedPipeline:
         """A pipeline of this class that shares the components of `pipeline`; those in `kwargs` take their places.
 
         Unlike in `DiffusionPipeline`, models of our own classes come along, and nothing is cast (the components would
-        change in `pipeline` too) unless `dtype` is passed.
+        change in `pipeline` too) unless `dtype` (or `torch_dtype`, as it was named before) is passed.
+
+        Raises:
+            ValueError: for both of them, where they differ.
         """
-        dtype = kwargs.pop("dtype", None)
+        dtype, older = (kwargs.pop(name, None) for name in ("dtype", "torch_dtype"))
+        if dtype is not None and older is not None and dtype != older:
+            raise ValueError(f"`dtype` is {dtype} and `torch_dtype`, its older name, {older}. Give one of them.")
+        dtype = older if dtype is None else dtype
         known = {**pipeline.config, **pipeline.components}
         parameters = {n: one for n, one in inspect.signature(cls).parameters.items() if n not in kwargs}
         shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}

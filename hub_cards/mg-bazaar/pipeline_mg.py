@@ -32,6 +32,7 @@ def _define():
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
     from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
     from diffusers.utils.torch_utils import randn_tensor
+    from numbers import Integral
     from pathlib import Path
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
     from types import ModuleType, SimpleNamespace
@@ -62,12 +63,12 @@ def _define():
         to the generator.""",
         "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
         the shape reference.""",
-        "num_detail_steps": """denoising steps of each octave, where there is a detail network; by default 6, or 3 above a distilled
+        "num_detail_steps": """denoising steps of each octave, where there is a detail network; "auto" is 6, or 3 above a distilled
         UNet.""",
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
         "strength": """above 0 and at most 1; how much of the noise schedule is run. 1 forgets what was under the mask.""",
         "num_inference_steps, timesteps, sigmas": """number of denoising steps (at strength 1), or what sets them one by one, as the
-        scheduler takes it. By default 20 (50 of Stable Diffusion XL), or 4 of a UNet that is distilled, which its
+        scheduler takes it. "auto" is 20 (50 of Stable Diffusion XL), or 4 of a UNet that is distilled, which its
         `time_cond_proj_dim` tells.""",
         "guidance_scale": """how far to go beyond the prediction without prompt and references; 1 is off. A distilled UNet reads it as
         a number and needs no second row.""",
@@ -527,6 +528,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.components
     # -----------------------------------------------------------------------------------------------------------------
+    AUTO = "auto"  # as many steps as the UNet wants
     FEW_STEPS = 4  # of a UNet that is distilled
 
 
@@ -587,6 +589,41 @@ def _define():
                     f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
                 f"{wanted[1]}, this one {found[0]} and {found[1]}."
                 )
+
+
+    def check_numbers(given: Any) -> None:
+        """Raise a ValueError for numbers and generators of another type or range than they are documented to have."""
+        for name in ("num_inference_steps", "num_detail_steps"):
+            value = getattr(given, name, AUTO)
+            if value != AUTO and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
+                raise ValueError(f'`{name}` must be a positive integer, or "{AUTO}"; got {value!r}.')
+        for name in ("height", "width"):
+            value = getattr(given, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
+        for name in ("guidance_scale", "fusion_scale", "eta", "texture_scale"):
+            if hasattr(given, name) and not is_finite(getattr(given, name)):
+                raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
+        generators = given.generator if isinstance(given.generator, list) else [given.generator]
+        if not all(isinstance(one, torch.Generator) for one in generators) and given.generator is not None:
+            raise ValueError(
+                f"`generator` must be a `torch.Generator` or a list of them, got {given.generator!r}. A seed becomes one by "
+            f"`torch.Generator().manual_seed(seed)`."
+            )
+        for name in ("timesteps", "sigmas"):
+            value = getattr(given, name)
+            if value is not None and not len(value):
+                raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
+
+
+    def is_finite(value: Any) -> bool:
+        """Whether a value is a number (of Python, numpy or torch), and neither infinite nor NaN."""
+        if isinstance(value, (bool, str)) or value is None:
+            return False
+        try:
+            return math.isfinite(float(value))
+        except (TypeError, ValueError, RuntimeError):
+            return False
 
 
     def check_counts(given: Any, batch_size: int) -> None:
@@ -793,7 +830,7 @@ def _define():
             mask_image = np.array(mask_image.convert("L"))
         if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
             raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
-        mask = torch.as_tensor(mask_image).detach()
+        mask = mask_values(mask_image)
         if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
             mask = mask.squeeze(-1)
         elif mask.ndim == 4 and mask.shape[1] == 1:
@@ -802,6 +839,43 @@ def _define():
         if mask.ndim != 3 or mask.numel() == 0:
             raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
         return [binary(one) for one in mask.split(1)]
+
+
+    def mask_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+        """An array of any type, byte order and memory layout as float32; white of 8 bits is 255, of more bits 1.
+
+    Raises:
+        ValueError: for what holds no numbers, and for three or four channels that differ, or may be as many masks.
+    """
+        if isinstance(array, np.ndarray):
+            if array.dtype.kind not in "buif":
+                raise ValueError(f"`mask_image` must hold numbers, got {array.dtype}.")
+            most = np.iinfo(array.dtype).max if array.dtype.kind in "ui" and array.dtype.itemsize > 1 else 1
+            # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+            values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+            channels = values.movedim(-1, 0) if values.ndim == 3 and values.shape[-1] in (3, 4) else None
+        else:
+            is_deep = not (array.is_floating_point() or array.dtype in (torch.bool, torch.uint8, torch.int8))
+            most = torch.iinfo(array.dtype).max if is_deep else 1
+            values = array.detach().cpu().float()
+            channels = values if values.ndim == 3 and len(values) == 3 else None
+        if most > 1 and values.numel() and values.max() >= most * (1 - 1e-6):
+            values = values / most
+        if channels is None:
+            return values
+        if isinstance(array, torch.Tensor) and (values == values[:1]).all():
+            raise ValueError(
+                "`mask_image` of the shape (3, H, W) with three times the same values may be one mask of three channels, or "
+            "three masks. Pass one channel, `mask_image[0]`, or three masks as (3, 1, H, W)."
+            )
+        if isinstance(array, np.ndarray):
+            if not (channels[:3] == channels[:1]).all():
+                raise ValueError(
+                    f"`mask_image` must have one channel, got the shape {tuple(array.shape)} with channels that differ. Pass "
+                f"one of them, for example `mask_image[..., 0]`."
+                )
+            return channels[0].clone()
+        return values
 
 
     def binary(mask: torch.Tensor) -> torch.Tensor:
@@ -1104,6 +1178,11 @@ def _define():
             scales = {name: float(scale) for name, scale in scales.items() if scale > 0}
             if not scales:
                 return {}
+            if torch.is_inference_mode_enabled():
+                raise ValueError(
+                    "Feature guidance follows gradients, which `torch.inference_mode()` rules out. Call the pipeline outside of it, "
+                "or under `torch.no_grad()`."
+                )
             if self.mg_encoder is None:
                 raise ValueError(
                     "Feature guidance needs the component `mg_encoder`, which this pipeline was made without."
@@ -1438,6 +1517,7 @@ def _define():
         # -- 1. check -----------------------------------------------------------------------------------------------------
         def check(self, given: SimpleNamespace) -> Call:
             """Raise a ValueError for arguments that cannot work, before anything is computed; the message says what to do."""
+            check_numbers(given)
             edit = self.read_source(given)
             self.check_types(
                 given.prompt_embeds, given.negative_prompt_embeds, given.reference_image, given.reference_embeds
@@ -1518,7 +1598,7 @@ def _define():
 
         def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
             """Timesteps of the run, and how many steps it counts."""
-            if given.num_inference_steps is None:
+            if given.num_inference_steps == AUTO:
                 given.num_inference_steps = self.default_num_inference_steps
             return retrieve_timesteps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
@@ -2236,7 +2316,7 @@ def _define():
 
         Warns of a size that takes minutes.
         """
-            if getattr(given, "num_detail_steps", 1) is None:
+            if getattr(given, "num_detail_steps", 1) == AUTO:
                 given.num_detail_steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
             steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
             if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
@@ -2426,7 +2506,7 @@ def _define():
         """
             kind = {"do_convert_rgb": channels == 3, "do_convert_grayscale": channels == 1}
             processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, do_normalize=False, **kind)
-            pixels = processor.preprocess(image, *size).to(dtype=torch.float32)
+            pixels = processor.preprocess(in_8_bits(image), *size).to(dtype=torch.float32)
             if pixels.shape[0] not in (1, batch_size) or pixels.shape[1] != channels:
                 raise ValueError(
                     f"`{name}` must hold 1 or {batch_size} images of {channels} channels for each network, got the shape "
@@ -2562,6 +2642,23 @@ def _define():
                     f"`t2i_adapter` does not fit the UNet: its features have the shapes {found}, the UNet's blocks {wanted}."
                 )
 
+
+    def in_8_bits(image: Any) -> Any:
+        """Pictures of 16 bits, such as depth maps, scaled to 8; Pillow would cut them off at 255. All else as it is."""
+        if isinstance(image, (list, tuple)):
+            return [in_8_bits(one) for one in image]
+        if not isinstance(image, PIL.Image.Image) or not image.mode.startswith("I"):
+            return image
+        values = np.asarray(image).astype(np.float64)
+        if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
+            return image
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(
+                f"A control image of the mode {image.mode} must lie between 0 and 65535, got [{values.min():g}, {values.max():g}]. "
+            f"Bring it to [0, 1] as an array."
+            )
+        return PIL.Image.fromarray((values / 257).round().astype(np.uint8))
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping
     # -----------------------------------------------------------------------------------------------------------------
@@ -2660,9 +2757,15 @@ def _define():
             """A pipeline of this class that shares the components of `pipeline`; those in `kwargs` take their places.
 
         Unlike in `DiffusionPipeline`, models of our own classes come along, and nothing is cast (the components would
-        change in `pipeline` too) unless `dtype` is passed.
+        change in `pipeline` too) unless `dtype` (or `torch_dtype`, as it was named before) is passed.
+
+        Raises:
+            ValueError: for both of them, where they differ.
         """
-            dtype = kwargs.pop("dtype", None)
+            dtype, older = (kwargs.pop(name, None) for name in ("dtype", "torch_dtype"))
+            if dtype is not None and older is not None and dtype != older:
+                raise ValueError(f"`dtype` is {dtype} and `torch_dtype`, its older name, {older}. Give one of them.")
+            dtype = older if dtype is None else dtype
             known = {**pipeline.config, **pipeline.components}
             parameters = {n: one for n, one in inspect.signature(cls).parameters.items() if n not in kwargs}
             shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}
@@ -2738,7 +2841,7 @@ def _define():
             granularity_scale: float | dict[str, float | list[float]] = 1.0,
             height: int | None = None,
             width: int | None = None,
-            num_inference_steps: int | None = None,
+            num_inference_steps: int | str = "auto",
             timesteps: list[int] | None = None,
             sigmas: list[float] | None = None,
             guidance_scale: float = 1.5,
@@ -2755,7 +2858,7 @@ def _define():
             fusion_scale: float = 1.0,
             texture_scale: float = 1.0,
             assignment: str = "light",
-            num_detail_steps: int | None = None,
+            num_detail_steps: int | str = "auto",
             granularity_schedule: dict[str, Any] | None = None,
             granularity_guidance: dict[str, float] | None = None,
             negative_reference_image: dict[str, Any] | None = None,

@@ -1,6 +1,9 @@
 """Numbers, generators and arrays as people have them: refused with a sentence before anything is computed, or read right."""
 
+import copy
+
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -125,3 +128,31 @@ def test_regions_of_all_forms_are_the_same_region(region):
 def test_regions_beyond_white_are_refused(region):
     with pytest.raises(ValueError, match="A region must lie in"):
         read_region(region, (64, 48))
+
+
+def test_control_images_of_16_bits_are_scaled_and_not_cut_off(pipes):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    flat = PIL.Image.fromarray((ramp / 257).round().astype(np.uint8))
+    expected = pipes[0].prepare_control_image(flat, (64, 64), 3, 1, "control_image")
+    for deep in (ramp.astype(np.uint16), ramp.astype(np.int32)):
+        found = pipes[0].prepare_control_image([PIL.Image.fromarray(deep)], (64, 64), 3, 1, "control_image")
+        assert torch.equal(found, expected)
+    narrow = PIL.Image.fromarray(np.asarray(flat).astype(np.int32))
+    assert torch.equal(pipes[0].prepare_control_image(narrow, (64, 64), 3, 1, "control_image"), expected)
+    with pytest.raises(ValueError, match="between 0 and 65535"):
+        pipes[0].prepare_control_image(PIL.Image.fromarray(-ramp.astype(np.int32)), (64, 64), 3, 1, "control_image")
+
+
+def test_feature_guidance_says_that_it_needs_gradients_and_works_afterwards(pipes):
+    given = {"reference_image": {"color": ["#c11210"]}, "feature_guidance_scale": 1.0, "num_inference_steps": 1}
+    with torch.inference_mode(), pytest.raises(ValueError, match="rules out.*no_grad"):
+        pipes[0]("a leaf", **given)
+    with torch.no_grad():
+        assert len(pipes[0]("a leaf", **given).images) == 1
+
+
+def test_from_pipe_knows_the_older_name_of_the_type(pipes):
+    half = MGInpaintPipeline.from_pipe(copy.deepcopy(pipes[1]), torch_dtype=torch.bfloat16)
+    assert half.unet.dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="Give one of them"):
+        MGInpaintPipeline.from_pipe(pipes[1], torch_dtype=torch.bfloat16, dtype=torch.float32)

@@ -733,8 +733,8 @@ def _define():
 
     Args:
         region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
-            output: PIL image, path, numpy (H, W) or torch (H, W); bool, uint8 or floating point in [0, 1]. What is
-            gray counts in part.
+            output: PIL image, path, numpy (H, W) or torch (H, W); bool, floating point in [0, 1], or integers up to
+            1, 255 or, of 16 bits, 65535. What is gray counts in part.
         size: (height, width).
 
     Raises:
@@ -772,15 +772,26 @@ def _define():
         if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
             return pil_to_rgb(read_picture(region, "A region")).mean(0)
         array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buf" or array.ndim != 2 or not array.size:
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim != 2 or not array.size:
             raise ValueError(
-                f"A region must be a box, a PIL image, a path, or an array (height, width) of bool, uint8 or floating "
+                f"A region must be a box, a PIL image, a path, or an array (height, width) of bool, integers or floating "
             f"point, got {getattr(array, 'shape', type(region).__name__)}."
             )
-        mask = torch.from_numpy(array.astype(np.float32)) / (255 if array.dtype.kind == "u" else 1)
+        # A copy: torch takes no negative strides and no foreign byte orders.
+        mask = torch.from_numpy(np.array(array, dtype=np.float32, order="C")) / white_of(array)
         if not (mask.min() >= 0 and mask.max() <= 1):
-            raise ValueError(f"A region in floating point must lie in [0, 1], got [{mask.min():.3g}, {mask.max():.3g}].")
+            raise ValueError(
+                f"A region must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535), got {array.dtype} in "
+            f"[{array.min():.6g}, {array.max():.6g}]."
+            )
         return mask
+
+
+    def white_of(array: np.ndarray) -> int:
+        """What white is in an array of a region: 1, or of integers that go beyond it 255 or 65535."""
+        if array.dtype.kind not in "ui" or array.max() <= 1:
+            return 1
+        return 65535 if array.dtype == np.uint16 and array.max() > 255 else 255
 
 
     def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
@@ -1381,6 +1392,19 @@ def _define():
                     f"The shape backbone must take 1 (edges) or 4 to {most} channels (edges, structure map, region "
                 f"fields), its `num_channels` is {self.num_channels}."
                 )
+
+        def __getstate__(self) -> dict[str, Any]:
+            """For pickles and copies: without the hooks that transformers puts on a backbone.
+
+        They are local functions, which cannot be pickled; the next forward puts them on again.
+        """
+            for module in self.backbone.modules():
+                if vars(module).get("_output_capturing_hooks_installed"):
+                    module._output_capturing_hooks_installed = False
+                for key, hook in list(module._forward_hooks.items()):
+                    if getattr(hook, "__module__", "").startswith("transformers."):
+                        del module._forward_hooks[key]
+            return super().__getstate__()
 
         def forward(self, edges: torch.Tensor, structure: torch.Tensor) -> tuple[torch.Tensor, ...]:
             maps = [edges]
