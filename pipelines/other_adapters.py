@@ -283,11 +283,11 @@ def in_8_bits(image: Any) -> Any:
     if not isinstance(image, PIL.Image.Image) or not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.float64)
-    if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
-        return image
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(
             f"A control image of the mode {image.mode} must lie between 0 and 65535, got [{values.min():g}, {values.max():g}]. "
             f"Bring it to [0, 1] as an array."
         )
+    if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
+        return image
     return PIL.Image.fromarray((values / 257).round().astype(np.uint8))

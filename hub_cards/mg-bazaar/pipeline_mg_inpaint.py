@@ -597,15 +597,14 @@ def _define():
 
     def check_numbers(given: Any) -> None:
         """Raise a ValueError for numbers and generators of another type or range than they are documented to have."""
-        for name in ("num_inference_steps", "num_detail_steps"):
-            value = getattr(given, name, AUTO)
-            if value != AUTO and (isinstance(value, bool) or not isinstance(value, Integral) or value < 1):
-                raise ValueError(f'`{name}` must be a positive integer, or "{AUTO}"; got {value!r}.')
+        steps = given.num_inference_steps
+        if steps != AUTO and (isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1):
+            raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
         for name in ("height", "width"):
             value = getattr(given, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
-        for name in ("guidance_scale", "fusion_scale", "eta", "texture_scale"):
+        for name in ("guidance_scale", "fusion_scale", "eta"):
             if hasattr(given, name) and not is_finite(getattr(given, name)):
                 raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
         generators = given.generator if isinstance(given.generator, list) else [given.generator]
@@ -2990,13 +2989,13 @@ def _define():
         if not isinstance(image, PIL.Image.Image) or not image.mode.startswith("I"):
             return image
         values = np.asarray(image).astype(np.float64)
-        if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
-            return image
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(
                 f"A control image of the mode {image.mode} must lie between 0 and 65535, got [{values.min():g}, {values.max():g}]. "
             f"Bring it to [0, 1] as an array."
             )
+        if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
+            return image
         return PIL.Image.fromarray((values / 257).round().astype(np.uint8))
 
     # -----------------------------------------------------------------------------------------------------------------
