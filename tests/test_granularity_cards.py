@@ -161,6 +161,6 @@ def test_the_command_line_writes_and_takes_cards(model, files, tmp_path, capsys)
     pixels = []
     for texture in (path, files[0]):
         out = str(tmp_path / "out.png")
-        assert main(["generate", "--texture", texture, "-o", out, "--steps", "2", *common]) == 0
+        assert main(["generate", "--texture", texture, "-o", out, "--force", "--steps", "2", *common]) == 0
         pixels.append(np.array(PIL.Image.open(out)))
     assert np.array_equal(*pixels)

@@ -37,9 +37,10 @@ def test_call_signature():
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     assert (defaults["guidance_scale"], defaults["num_inference_steps"], defaults["granularity_scale"]) == (
         1.5,
-        20,
+        "auto",
         1.0,
     )
+    assert MGPipeline.default_steps == 20
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.5])

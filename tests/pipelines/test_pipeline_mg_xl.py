@@ -67,7 +67,9 @@ def test_call_signature():
     theirs = inspect.signature(StableDiffusionXLPipeline.__call__).parameters
     left_out = {"guidance_rescale", "denoising_end", "kwargs"}
     assert set(theirs) - set(ours) == left_out
-    assert all(ours[name].default == theirs[name].default for name in ("guidance_scale", "num_inference_steps"))
+    assert ours["guidance_scale"].default == theirs["guidance_scale"].default
+    assert ours["num_inference_steps"].default == "auto"
+    assert MGXLPipeline.default_steps == theirs["num_inference_steps"].default
     of_sd = list(inspect.signature(MGPipeline.__call__).parameters)
     assert [name for name in ours if name in of_sd] == of_sd
 

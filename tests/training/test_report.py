@@ -222,7 +222,7 @@ def test_the_command_rewrites_the_card(finished, capsys):
         (lambda run: write_run(run), r"log.jsonl' has no readable record"),
         (
             lambda run: (write_run(run, records=LOG) / "training_config.json").write_text("{}"),
-            r"training_config.json' names the stage None, not \('vae', 'base', 'adapter', 'detail'\)",
+            r"training_config.json' names the stage None, not \('vae', 'base', 'adapter', 'detail', 'distill'\)",
         ),
     ],
 )
