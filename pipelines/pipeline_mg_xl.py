@@ -68,6 +68,7 @@ class MGXLPipeline(FromNoise, Steered, OfStableDiffusionXL, DiffusionPipeline):
             way of use, or the UNet is not one of SDXL's base model (a refiner is refused).
     """
 
+    default_steps = 50  # as of the stock pipeline
     _callback_tensor_inputs = OfStableDiffusionXL.tensor_inputs
     _saved_together = ("pipeline_mg_xl", "pipeline_mg_xl_inpaint")  # so that one repository serves both tasks
 

@@ -44,7 +44,6 @@ class OfStableDiffusionXL(
 ):
     """What a call hands over for Stable Diffusion XL."""
 
-    default_steps = 50
     tensor_inputs = [
         "latents",
         "prompt_embeds",

@@ -413,7 +413,10 @@ TRANSPARENT.putalpha(100)
         ({"mask_image": None}, "`mask_image` must be"),
         ({"mask_image": "no_such_mask.png"}, "cannot be read"),
         ({"mask_image": TRANSPARENT}, "alpha channel"),
-        ({"mask_image": np.ones((30, 44, 3), dtype=bool), "prompt": "a"}, "holds 30 pictures"),
+        (
+            {"mask_image": np.ones((30, 44, 3), dtype=bool) & [True, False, True], "prompt": "a"},
+            "channels that differ",
+        ),
         ({"mask_image": torch.zeros(1, 3, 30, 44)}, "one channel"),
         ({"mask_image": GRAY}, "must be binary.*Threshold"),
         ({"mask_image": PIL.Image.fromarray(GRAY)}, "must be binary.*Threshold"),
