@@ -326,10 +326,10 @@ class MGLoopDenoiser(ModularPipelineBlocks):
             model_input = scheduler.scale_model_input(model_input, t)
         if block_state.unet_channels is not None:
             model_input = torch.cat([model_input, block_state.unet_channels], dim=1)
+        told = guidance_embedding(unet, getattr(guider, "told_scale", 1.0), model_input)
         for batch in batches:
             guider.prepare_models(unet)
             try:
-                told = guidance_embedding(unet, getattr(guider, "told_scale", 1.0), model_input)
                 batch.noise_pred = self.predict(unet, model_input, t, batch.prompt_embeds, batch.conditioning, told)
             finally:
                 guider.cleanup_models(unet)

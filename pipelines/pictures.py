@@ -117,34 +117,31 @@ def mask_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: for what holds no numbers, and for three or four channels that differ, or may be as many masks.
     """
-    if isinstance(array, np.ndarray):
+    is_numpy = isinstance(array, np.ndarray)
+    if is_numpy:
         if array.dtype.kind not in "buif":
             raise ValueError(f"`mask_image` must hold numbers, got {array.dtype}.")
         most = np.iinfo(array.dtype).max if array.dtype.kind in "ui" and array.dtype.itemsize > 1 else 1
         # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
         values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-        channels = values.movedim(-1, 0) if values.ndim == 3 and values.shape[-1] in (3, 4) else None
     else:
         is_deep = not (array.is_floating_point() or array.dtype in (torch.bool, torch.uint8, torch.int8))
         most = torch.iinfo(array.dtype).max if is_deep else 1
         values = array.detach().cpu().float()
-        channels = values if values.ndim == 3 and len(values) == 3 else None
     if most > 1 and values.numel() and values.max() >= most * (1 - 1e-6):
         values = values / most
-    if channels is None:
-        return values
-    if isinstance(array, torch.Tensor) and (values == values[:1]).all():
-        raise ValueError(
-            "`mask_image` of the shape (3, H, W) with three times the same values may be one mask of three channels, or "
-            "three masks. Pass one channel, `mask_image[0]`, or three masks as (3, 1, H, W)."
-        )
-    if isinstance(array, np.ndarray):
-        if not (channels[:3] == channels[:1]).all():
+    if is_numpy and values.ndim == 3 and values.shape[-1] in (3, 4):
+        if not (values[..., :3] == values[..., :1]).all():
             raise ValueError(
                 f"`mask_image` must have one channel, got the shape {tuple(array.shape)} with channels that differ. Pass "
                 f"one of them, for example `mask_image[..., 0]`."
             )
-        return channels[0].clone()
+        return values[..., 0].clone()
+    if not is_numpy and values.ndim == 3 and len(values) == 3 and (values == values[:1]).all():
+        raise ValueError(
+            "`mask_image` of the shape (3, H, W) with three times the same values may be one mask of three channels, or "
+            "three masks. Pass one channel, `mask_image[0]`, or three masks as (3, 1, H, W)."
+        )
     return values
 
 

@@ -56,24 +56,32 @@ class Parts:
     shading: torch.Tensor | None
     strengths: torch.Tensor
 
+    @property
+    def lacks_color(self) -> torch.Tensor:
+        """(B,): regions are given, and not all of their color."""
+        return (self.strengths[:, 1] > 0) & (self.strengths[:, 0] < 1) & (self.structure is not None)
+
+    @property
+    def lacks_shape(self) -> torch.Tensor:
+        """(B,): colors are given, and no regions."""
+        return (self.strengths[:, 0] > 0) & (self.strengths[:, 1] == 0) & (self.palette is not None)
+
     def complete(self, layout: Layout, painted: torch.Tensor) -> Layout:
         color, shape = self.strengths.float().clamp(0, 1).unbind(1)
         sketch, scale, size = layout.sketch, layout.sketch_scale, layout.sketch.shape[2:]
         lab = rgb_to_lab(painted.float().clamp(-1, 1).to(sketch.device) / 2 + 0.5)
-        is_short_of_color = (shape > 0) & (color < 1)
-        if self.structure is not None and is_short_of_color.any():
+        if self.lacks_color.any():
             own = lay_palette(self.structure, F.adaptive_avg_pool2d(lab, 16).flatten(2).transpose(1, 2))
             own = lab_to_rgb(own if self.shading is None else shaded(own, self.shading)) * 2 - 1
-            where, share = is_short_of_color.view(-1, 1, 1, 1), color.view(-1, 1, 1, 1)
+            where, share = self.lacks_color.view(-1, 1, 1, 1), color.view(-1, 1, 1, 1)
             sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
             scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
-        is_short_of_shape = (color > 0) & (shape == 0)
-        if self.palette is not None and is_short_of_shape.any():
+        if self.lacks_shape.any():
             # Whatever contrast the base painted with, its regions are as far from each other as those of a structure map.
             spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
             regions = F.interpolate(REGIONS * spread, size, mode="bilinear")
             own = lab_to_rgb(lay_palette(regions, self.palette)) * 2 - 1
-            where = is_short_of_shape.view(-1, 1, 1, 1)
+            where = self.lacks_shape.view(-1, 1, 1, 1)
             sketch = torch.where(where, own, sketch)
             scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
         return replace(layout, sketch=sketch, sketch_scale=scale)
@@ -154,9 +162,5 @@ def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Seque
     palette = features.get("color", {}).get("palette")
     structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
     is_context = "sketch" in features.get("shape", {}) and structure is None
-    is_short = (shape > 0) & (color < 1) if structure is not None else torch.zeros_like(shape, dtype=torch.bool)
-    if palette is not None and not is_context:
-        is_short = is_short | ((color > 0) & (shape == 0))
-    if not is_short.any():
-        return None
-    return Parts(palette, structure, shading, torch.stack([color, shape], 1))
+    parts = Parts(None if is_context else palette, structure, shading, torch.stack([color, shape], 1))
+    return parts if (parts.lacks_color | parts.lacks_shape).any() else None

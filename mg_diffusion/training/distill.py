@@ -126,17 +126,14 @@ class DistillObjective(AdapterObjective):
         """Weighted squared error (B,); timesteps (B,) count as the student's next noisier ones."""
         if guidance is None:
             guidance = torch.full((len(timesteps),), VALIDATED_GUIDANCE, device=timesteps.device)
-        image, mask, grid = batch["image"], batch["mask"], self.grid.to(timesteps.device)
+        grid = self.grid.to(timesteps.device)
         begins = grid[:-1][:: self.substeps]  # of the student's steps, noisiest first
         place = (begins[None] >= timesteps[:, None]).sum(1) - 1
         first = begins[place]
         clean = self.clean_latents(batch, generators)
         alpha_bar = self.alpha_at(first)
         noisy = alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
-        channels = None
-        if self.is_inpainting:
-            cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
-            channels = torch.cat([cell, self.latents(image * (1 - mask), generators)], 1)
+        channels = self.known_channels(batch, clean, generators) if self.is_inpainting else None
         conditions = self.conditions(batch, fusion_scale)
         landed = self.teach(noisy, place, channels, batch, conditions, guidance)
         ends = self.alpha_at(grid[(place + 1) * self.substeps])
@@ -223,9 +220,10 @@ def run(args: Namespace) -> list[dict[str, float]]:
         args.resolution = pipeline.default_size(None, None)[0]
         write_configuration(accelerator, args)
     teacher, encoder, adapter = pipeline.unet, pipeline.mg_encoder, pipeline.mg_adapter
-    student = build_student(teacher)
     if args.init_from:
         student = UNet2DConditionModel.from_pretrained(args.init_from, subfolder="unet")
+    else:
+        student = build_student(teacher)
     student = student.to(accelerator.device, torch.float32).requires_grad_(True)
     pipeline.register_modules(unet=student, scheduler=few_step_scheduler(pipeline.scheduler))
     if args.gradient_checkpointing:

@@ -95,19 +95,24 @@ class Objective:
             fusion_scale: of all samples, or (B, 1, 1, 1).
             generators: of each sample, for latents that are drawn.
         """
-        image, mask = batch["image"], batch["mask"]
         clean = self.clean_latents(batch, generators)
         unet_input = self.noise_scheduler.add_noise(clean, noise, timesteps)
         if self.is_inpainting:
-            masked = self.latents(image * (1 - mask), generators)
-            # A cell is repainted when any of its pixels is, as in the pipelines.
-            cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // clean.shape[2])
-            unet_input = torch.cat([unet_input, cell, masked], 1)
+            unet_input = torch.cat([unet_input, self.known_channels(batch, clean, generators)], 1)
         predicted = model(unet_input.to(self.dtype), timesteps, *self.conditions(batch, fusion_scale))
         target = target_of(self.noise_scheduler, self.prediction_type, clean, noise, timesteps)
         alpha_bar = self.alphas.to(timesteps.device)[timesteps]
         weight = weight_of(self.prediction_type, alpha_bar, self.snr_gamma)
         return weight * (predicted.float() - target).square().mean((1, 2, 3))
+
+    def known_channels(
+        self, batch: dict[str, Any], like: torch.Tensor, generators: list[torch.Generator] | None = None
+    ) -> torch.Tensor:
+        """What an inpainting UNet reads beside latents `like` (B, C, h, w): mask and masked latents (B, 1 + C, h, w)."""
+        image, mask = batch["image"], batch["mask"]
+        # A cell is repainted when any of its pixels is, as in the pipelines.
+        cell = torch.nn.functional.max_pool2d(mask, mask.shape[2] // like.shape[2])
+        return torch.cat([cell, self.latents(image * (1 - mask), generators)], 1)
 
     def clean_latents(self, batch: dict[str, Any], generators: list[torch.Generator] | None = None) -> torch.Tensor:
         """Latents (B, C, h, w) of the pictures to paint."""
