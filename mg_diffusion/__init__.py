@@ -17,6 +17,7 @@ from .moved import MOVED, forward_moved_names
 if TYPE_CHECKING:  # what editors read
     from diffusers import ModelMixin
 
+    from .composition import compose
     from .modeling_autoencoder_haar import AutoencoderHaar
     from .modeling_mg_adapter import MGAdapter
     from .modeling_mg_encoder import MGEncoder
@@ -33,6 +34,7 @@ __all__ = [
     "MGXLInpaintPipeline",
     "MGXLPipeline",
     "ModelMixin",
+    "compose",
 ]
 
 _PLACES = {
@@ -43,6 +45,7 @@ _PLACES = {
     **dict.fromkeys(
         ("MGInpaintPipeline", "MGPipeline", "MGXLInpaintPipeline", "MGXLPipeline"), f"{__name__}.pipelines"
     ),
+    "compose": f"{__name__}.composition",
     "ModelMixin": "diffusers",  # diffusers looks it up in the module that `model_index.json` names
 }
 

@@ -21,3 +21,15 @@ def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
             stacklevel=stacklevel,
         )
     return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
+
+
+def match_rows(
+    parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """Features of one entry with one row for each of `count` samples, or a single row for all."""
+    matched = {}
+    for name, value in parts.items():
+        value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
+        repeats = 1 if len(value) == 1 else count // len(value)
+        matched[name] = value.repeat_interleave(repeats, dim=0)
+    return matched

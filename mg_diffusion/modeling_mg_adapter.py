@@ -34,7 +34,7 @@ from .adapter.attention import (
     effective_weight,
     restore_processors,
 )
-from .adapter.conditioning import Conditioning, Fused, match_rows, stack_rows
+from .adapter.conditioning import Conditioning, Fused, stack_rows
 from .adapter.deprecated import DeprecatedNames
 from .adapter.layers import (
     CanvasResiduals,
@@ -47,12 +47,13 @@ from .adapter.layers import (
 )
 from .adapter.layout import join_layouts, lay_out
 from .adapter.quilting import lay_tiles
-from .adapter.regions import join_regions, split_regions
+from .adapter.regions import join_regions
+from .adapter.sets import split_regions
 from .adapter.sketch import lay_palette, turn_colors
 from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_strengths
 from .adapter.variation import apply_variation, draw_variation
 from .encoder.remembered import Remembered
-from .features import Features, FeatureSet, as_lists
+from .features import Features, FeatureSet, as_lists, match_rows
 from .model_files import SavedWithCode
 
 

@@ -28,7 +28,9 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from .adapter.composition import compose_features
 from .adapter.quilting import lay_tiles
+from .adapter.strengths import parse_strengths
 from .encoder.branch import Branch
 from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
@@ -303,6 +305,49 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
                 for same in zip(*rows, strict=True)
             ]
         return features
+
+    @torch.no_grad()
+    def compose(
+        self,
+        features: Features,
+        size: tuple[int, int],
+        granularity_scale: float | dict[str, float | list[float]] = 1.0,
+        batch_size: int = 1,
+        assignment: str = "light",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+    ) -> torch.Tensor | None:
+        """The composition of references: the palette laid into the regions, the texture over it. No network paints.
+
+        Args:
+            features: from `encode` with `layout_size=size`, of batch 1 or one that divides `batch_size`.
+            size: (height, width) in pixels.
+            granularity_scale: strengths, a number, {granularity: number or list of `batch_size` numbers}, or a tensor
+                (batch_size, granularities) of them.
+            assignment: of colors to regions, "light" or "free".
+            generator: draws what the references leave open; a list holds one for each picture.
+
+        Returns:
+            (batch_size, 3, *size) in [-1, 1], or `None` where nothing has any strength.
+
+        Raises:
+            ValueError: for features that were made for another size, and strengths that are none.
+        """
+        strengths = granularity_scale
+        if not torch.is_tensor(strengths):
+            strengths = parse_strengths(strengths, list(self.branches), batch_size)
+        for name, parts in features.items():
+            laid = [
+                part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
+                for part in parts
+            ]
+            if any(one is None or (name == "shape" and one.shape[2:] != size) for one in laid):
+                raise ValueError(
+                    f"The {name} features were not made to be laid out at {size[1]} x {size[0]} pixels. Make them with "
+                    f"`encode(..., layout_size={tuple(size)})`."
+                )
+        return compose_features(
+            features, strengths.to(self.device), list(self.branches), size, assignment, generator, self.remembered
+        )
 
     @staticmethod
     def fill_smoothly(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:

@@ -109,15 +109,3 @@ def stack_rows(fused: Sequence[Fused], is_unconditional: bool, dtype: torch.dtyp
         given = [one.residuals.get(used) or [torch.zeros_like(block) for block in blocks] for one in fused]
         residuals[used] = [rows(list(same)).to(dtype) for same in zip(*given, strict=True)]
     return Fused(attention, residuals)
-
-
-def match_rows(
-    parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    """Features of one entry with one row for each of `count` samples, or a single row for all."""
-    matched = {}
-    for name, value in parts.items():
-        value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
-        repeats = 1 if len(value) == 1 else count // len(value)
-        matched[name] = value.repeat_interleave(repeats, dim=0)
-    return matched

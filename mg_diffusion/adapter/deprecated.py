@@ -9,7 +9,8 @@ import torch
 from ..features import FeatureSet
 from .conditioning import Fused, scaled
 from .layers import Residuals, down_block_sizes
-from .regions import join_regions, split_regions
+from .regions import join_regions
+from .sets import split_regions
 from .variation import apply_variation, draw_variation
 
 

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
-from mg_diffusion.adapter.regions import split_regions
+from mg_diffusion.adapter.sets import split_regions
 from mg_diffusion.cli import main
 from mg_diffusion.encoder.references import lay_into, read_region
 from mg_diffusion.evaluation.metrics import color_distance

@@ -1,0 +1,111 @@
+"""`compose`: what three references ask for, laid together in a moment: no network paints, no base model is loaded."""
+
+import functools
+from typing import Any
+
+import PIL.Image
+import torch
+
+from .encoder.granularity_cards import is_card
+from .encoder.references import read_reference
+from .loading import embedded_model
+from .modeling_mg_encoder import MGEncoder
+
+
+SIDE = 512  # of a square with the area of what is composed where no size is given
+UNIT, LEAST_SIDE = 8, 64
+MOST_PIXELS = 2048**2
+
+
+@functools.cache
+def _embedded_encoder() -> MGEncoder:
+    return MGEncoder.from_pretrained(embedded_model(), subfolder="mg_encoder", low_cpu_mem_usage=False)
+
+
+def compose(
+    reference_image: dict[str, Any],
+    height: int | None = None,
+    width: int | None = None,
+    granularity_scale: float | dict[str, float | list[float]] = 1.0,
+    texture_scale: float = 1.0,
+    assignment: str = "light",
+    num_images: int = 1,
+    generator: torch.Generator | list[torch.Generator] | None = None,
+    output_type: str = "pil",
+    encoder: MGEncoder | None = None,
+) -> list[PIL.Image.Image] | torch.Tensor:
+    """The composition of references: the palette laid into the regions of the shape, the texture over it.
+
+    A sharp poster, a start for image-to-image on any checkpoint, and what `composed_start` of the pipelines begins with.
+    Regions without colors are laid in grays; colors without regions into soft clouds; a texture alone over middle gray.
+
+    Args:
+        reference_image: {"color": ..., "texture": ..., "shape": ...} as of `MGPipeline`: pictures, palettes, cards, masks,
+            weights, regions, scales.
+        height, width: in pixels, multiples of 8; by default 512 x 512, or as much in the aspect of the shape reference.
+        granularity_scale, texture_scale, assignment: as of `MGPipeline`.
+        num_images: how many; they differ in what the references leave open.
+        generator: random numbers for that; a list holds one for each picture.
+        output_type: "pil", or "pt" for a tensor (num_images, 3, height, width) in [0, 1].
+        encoder: reads the references; the embedded default's if not given.
+
+    Raises:
+        ValueError: for references that cannot be read or have no strength, and for numbers out of range.
+    """
+    _check(num_images, assignment, output_type)
+    encoder = _embedded_encoder() if encoder is None else encoder
+    size = _size(height, width, reference_image)
+    features = encoder.encode(reference_image, tuple(side // 4 for side in size), num_images, size, texture_scale)
+    composed = encoder.compose(features, size, granularity_scale, num_images, assignment, generator)
+    if composed is None:
+        raise ValueError(
+            "There is nothing to compose: give a color, texture or shape reference, with a `granularity_scale` above 0."
+        )
+    pixels = composed / 2 + 0.5
+    if output_type == "pt":
+        return pixels
+    arrays = (255 * pixels).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [PIL.Image.fromarray(one) for one in arrays]
+
+
+def _check(num_images: int, assignment: str, output_type: str) -> None:
+    if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
+        raise ValueError(f"`num_images` must be a positive integer, got {num_images!r}.")
+    if assignment not in ("light", "free"):
+        raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
+    if output_type not in ("pil", "pt"):
+        raise ValueError(f'`output_type` must be "pil" or "pt", got {output_type!r}.')
+
+
+def _size(height: int | None, width: int | None, reference_image: dict[str, Any]) -> tuple[int, int]:
+    """(height, width) in pixels, what is missing chosen.
+
+    Raises:
+        ValueError: for sides that are no multiples of 8, and more pixels than are laid at once.
+    """
+    if height is None and width is None:
+        aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None)
+        height, width = (max(UNIT, UNIT * round(side / UNIT)) for side in (SIDE / aspect**0.5, SIDE * aspect**0.5))
+    height, width = (SIDE if side is None else side for side in (height, width))
+    for name, side in (("height", height), ("width", width)):
+        if isinstance(side, bool) or not isinstance(side, int) or side < LEAST_SIDE or side % UNIT:
+            raise ValueError(
+                f"`{name}` must be a multiple of {UNIT} of at least {LEAST_SIDE}, in pixels; got {side!r}."
+            )
+    if height * width > MOST_PIXELS:
+        raise ValueError(
+            f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Compose a smaller picture "
+            f"and enlarge it (`mg_diffusion.edits.enlarge`)."
+        )
+    return height, width
+
+
+def _aspect(reference: Any) -> float:
+    """Width over height of the first picture of a shape reference, at most 4 either way; 1 where none tells."""
+    while isinstance(reference, (list, tuple)) and len(reference):
+        reference = reference[0]
+    fields = reference if isinstance(reference, dict) else {"image": reference}
+    if fields.get("image") is None or fields.get("region") is not None or is_card(fields["image"]):
+        return 1.0
+    height, width = read_reference(fields)[0].shape[2:]
+    return min(4.0, max(0.25, width / height))
