@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from diffusers.utils.torch_utils import randn_tensor
 
 from ..encoder.remembered import Remembered
-from ..encoder.views import lab_to_rgb, rgb_to_lab
+from ..encoder.views import gaussian_blur, lab_to_rgb, rgb_to_lab
 from ..features import FeatureSet
+from ..octaves import compose
 from .quilting import lay_tiles
 from .sketch import lay_palette, shaded
 from .strengths import joint_strength
 
 
+CLOUD = 1 / 10  # of the shorter side, the deviation of the blur of what stands in for missing regions
+CLOUD_LIGHT = (55.0, 20.0)  # mean and deviation of its lightness
 REGIONS = 0.4  # deviation of the channels of a structure map
 
 
@@ -40,6 +44,17 @@ class Layout:
             painted: (B, 3, h, w) in [-1, 1].
         """
         return self if self.parts is None else self.parts.complete(self, painted)
+
+    def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+        """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
+
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
+        nothing it is middle gray.
+        """
+        count, _, *size = self.canvas.shape
+        clouds = _clouds(count, tuple(size), generator, self.canvas.device)
+        whole, gray = self.completed(clouds), torch.zeros_like(clouds[..., :1, :1]).expand_as(clouds)
+        return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
 
 @dataclass
@@ -164,3 +179,15 @@ def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Seque
     is_context = "sketch" in features.get("shape", {}) and structure is None
     parts = Parts(None if is_context else palette, structure, shading, torch.stack([color, shape], 1))
     return parts if (parts.lacks_color | parts.lacks_shape).any() else None
+
+
+def _clouds(
+    count: int, size: tuple[int, int], generator: torch.Generator | list[torch.Generator] | None, device: torch.device
+) -> torch.Tensor:
+    """Gray pictures (count, 3, *size) in [-1, 1] of soft regions, drawn at a sixteenth of the size."""
+    small = tuple(max(4, side // 16) for side in size)
+    noise = gaussian_blur(randn_tensor((count, 1, *small), generator, device, torch.float32), CLOUD * min(small))
+    noise = noise / noise.std((2, 3), keepdim=True)
+    mean, deviation = CLOUD_LIGHT
+    lightness = F.interpolate(mean + deviation * noise, size, mode="bicubic").clamp(5, 95)
+    return lab_to_rgb(F.pad(lightness, (0, 0, 0, 0, 0, 2))) * 2 - 1
