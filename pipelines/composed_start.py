@@ -106,12 +106,14 @@ class ComposedStart:
     def composed_image(self, call: Any) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
         generator = forked(call.given.generator)
-        if call.conditioning is not None:
-            return call.conditioning.layout.composed(generator)
-        strengths = call.strengths.repeat_interleave(call.given.num_images_per_prompt, dim=0)
-        return self.mg_encoder.compose(
-            call.features, call.layout_size, strengths, call.count, call.given.assignment, generator
-        )
+        layout = None if call.conditioning is None else call.conditioning.layout
+        if layout is not None:
+            return layout.composed(generator)
+        given = call.given
+        features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}
+        scales = self.mg_encoder.strengths(given.granularity_scale, call.batch_size)
+        scales = scales.repeat_interleave(given.num_images_per_prompt, dim=0)
+        return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """As of the scheduler; those of flow matching call it by another name."""

@@ -6,7 +6,7 @@ import torch
 
 from ..encoder.remembered import Remembered
 from ..features import Features, match_rows
-from .layout import join_layouts, lay_out
+from .layout import draw_clouds, join_layouts, lay_out, regions_of
 from .sets import split_regions
 from .variation import apply_variation, draw_variation
 
@@ -33,6 +33,8 @@ def compose_features(
     features = {
         name: [match_rows(part, count, device, torch.float32) for part in parts] for name, parts in features.items()
     }
+    if "color" in features and "shape" not in features and "shape" in granularities:
+        features, strengths = _with_clouds(features, strengths, granularities, size, generator)
     sets, shares = split_regions(features)
     given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
     if not (strengths[:, None] * given).any():
@@ -44,3 +46,18 @@ def compose_features(
         for own, is_given in zip(sets, given, strict=True)
     ]
     return join_layouts(laid, shares, granularities, size).composed(generator)
+
+
+def _with_clouds(
+    features: Features,
+    strengths: torch.Tensor,
+    granularities: Sequence[str],
+    size: tuple[int, int],
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> tuple[Features, torch.Tensor]:
+    """Features with the regions of clouds in place of a shape, which are as strong as the colors."""
+    regions = regions_of(draw_clouds(len(strengths), size, generator, strengths.device), size)
+    color, shape = (list(granularities).index(name) for name in ("color", "shape"))
+    strengths = strengths.clone()
+    strengths[:, shape] = strengths[:, color]
+    return {**features, "shape": [{"vector": regions.new_zeros(1, 1), "layout_structure": regions}]}, strengths

@@ -52,8 +52,8 @@ class Layout:
         nothing it is middle gray.
         """
         count, _, *size = self.canvas.shape
-        clouds = _clouds(count, tuple(size), generator, self.canvas.device)
-        whole, gray = self.completed(clouds), torch.zeros_like(clouds[..., :1, :1]).expand_as(clouds)
+        clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+        whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
         return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
 
@@ -92,14 +92,17 @@ class Parts:
             sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
             scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
         if self.lacks_shape.any():
-            # Whatever contrast the base painted with, its regions are as far from each other as those of a structure map.
-            spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
-            regions = F.interpolate(REGIONS * spread, size, mode="bilinear")
-            own = lab_to_rgb(lay_palette(regions, self.palette)) * 2 - 1
+            own = lab_to_rgb(lay_palette(regions_of(lab, size), self.palette)) * 2 - 1
             where = self.lacks_shape.view(-1, 1, 1, 1)
             sketch = torch.where(where, own, sketch)
             scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
         return replace(layout, sketch=sketch, sketch_scale=scale)
+
+
+def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+    spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
+    return F.interpolate(REGIONS * spread, size, mode="bilinear")
 
 
 def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
@@ -181,13 +184,13 @@ def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Seque
     return parts if (parts.lacks_color | parts.lacks_shape).any() else None
 
 
-def _clouds(
+def draw_clouds(
     count: int, size: tuple[int, int], generator: torch.Generator | list[torch.Generator] | None, device: torch.device
 ) -> torch.Tensor:
-    """Gray pictures (count, 3, *size) in [-1, 1] of soft regions, drawn at a sixteenth of the size."""
+    """Lab (count, 3, *size) of gray, soft regions, drawn at a sixteenth of the size."""
     small = tuple(max(4, side // 16) for side in size)
     noise = gaussian_blur(randn_tensor((count, 1, *small), generator, device, torch.float32), CLOUD * min(small))
     noise = noise / noise.std((2, 3), keepdim=True)
     mean, deviation = CLOUD_LIGHT
     lightness = F.interpolate(mean + deviation * noise, size, mode="bicubic").clamp(5, 95)
-    return lab_to_rgb(F.pad(lightness, (0, 0, 0, 0, 0, 2))) * 2 - 1
+    return F.pad(lightness, (0, 0, 0, 0, 0, 2))
