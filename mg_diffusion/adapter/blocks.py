@@ -50,7 +50,7 @@ def parse_blocks(
             continue
         _check(name, given[name], known, num_down_blocks)
         for layer in by_layer:
-            by_layer[layer][column] = _factor(given[name], *_place(layer))
+            by_layer[layer][column] = _block_factor(given[name], *_place(layer))
         for block in range(num_down_blocks):
             down_blocks[block, column] = _of_block(given[name].get("down", 0.0), block)
     return BlockScales(by_layer, down_blocks)
@@ -102,7 +102,7 @@ def _check_factors(where: str, value: Any, count: int) -> None:
             raise ValueError(f"{where} must be finite and at least 0 (0 is off, 1 is as trained), got {one!r}.")
 
 
-def _factor(given: dict[str, Any], part: str, block: int, transformer: int) -> float:
+def _block_factor(given: dict[str, Any], part: str, block: int, transformer: int) -> float:
     value = given.get(part, 0.0)
     value = value.get(f"block_{block}", 0.0) if isinstance(value, dict) else value
     return float(value[transformer] if isinstance(value, (list, tuple)) else value)
