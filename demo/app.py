@@ -16,6 +16,7 @@ from demo.about import ABOUT, model_card_of
 from demo.inference import Studio
 from demo.limits import Gate
 from demo.page.cards import Cards
+from demo.page.compose import Compose
 from demo.page.edit import EditTab
 from demo.page.explore import Explore
 from demo.page.generate import Generate
@@ -67,6 +68,8 @@ class Page:
             ):
                 with self.draw_tab("generate"):
                     self.generate = Generate(self.shared, self.work)
+                with self.draw_tab("compose"):
+                    self.compose = Compose(self.work)
                 with self.draw_tab("edit"):
                     self.edit = EditTab(self.work)
                 with self.draw_tab("explore"):
@@ -86,11 +89,12 @@ class Page:
     def wire(self, page: gr.Blocks) -> None:
         self.shared.wire()
         self.generate.wire(self.tab)
+        self.compose.wire()
         self.edit.wire()
         self.explore.wire()
         self.cards.wire()
-        tabs = (self.generate.stop, self.edit.stop, self.explore.sweep_stop, self.explore.explain_stop)
-        self.work.wire_stops([*tabs, self.cards.stop])
+        jobs = (self.generate, self.compose, self.edit, self.cards)
+        self.work.wire_stops([*(tab.stop for tab in jobs), self.explore.sweep_stop, self.explore.explain_stop])
         page.load(self.open, None, [self.said, *self.openable], **AT_ONCE)  # not in the queue, which may be full
         self.shared.dropped.upload(told(self.restore), self.shared.dropped, self.restorable, **PRIVATE, **RAW)
         page.unload(self.work.stop)

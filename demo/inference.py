@@ -137,10 +137,14 @@ class Studio:
         self, loaded: Loaded, references: dict[str, list[Any]], settings: Settings, *watched: Any, **options: Any
     ):
         """One call of the pipeline that generates, in the size and aspect that are asked for."""
-        aspect = ASPECTS[settings.aspect]
-        size = loaded.pipe.output_size(None, None, references, settings.size, aspect)
-        options |= {"height": size[0], "width": size[1]}
+        height, width = self.size_of(loaded, references, settings)
+        options |= {"height": height, "width": width}
         return self.run(loaded.pipe, references, settings, *watched, **options)
+
+    @staticmethod
+    def size_of(loaded: Loaded, references: dict[str, list[Any]], settings: Settings) -> tuple[int, int]:
+        """(height, width) in pixels, in the size and aspect that are asked for."""
+        return loaded.pipe.output_size(None, None, references, settings.size, ASPECTS[settings.aspect])
 
     def save(
         self,
@@ -168,6 +172,33 @@ class Studio:
             image = self.make(loaded, arguments, settings, seed, job).images[0]
             paths.append(self.save(image, f"seed-{seed}", loaded, settings, references, seed=seed))
         return paths
+
+    def compose(self, given: Given, settings: Settings, model: str | None = None, **watch: Any) -> Path:
+        """The references laid together; no network paints."""
+        loaded = self.models.get(model)
+        references = self.read(given, loaded)
+        if not references:
+            raise ValueError("There is nothing to compose. Give a color, a texture or a shape.")
+        arguments, job = self.arguments(references), Job(1, **watch)
+        height, width = self.size_of(loaded, arguments, settings)
+        import torch  # late: the page opens without it
+
+        from mg_diffusion import compose
+
+        with self.lock:
+            job.check()
+            (image,) = compose(
+                arguments,
+                height,
+                width,
+                granularity_scale=settings.scales,
+                texture_scale=settings.coarseness,
+                assignment=settings.assignment,
+                generator=torch.Generator().manual_seed(settings.seed),
+                encoder=loaded.pipe.mg_encoder,
+            )
+        more = {"command": "demo.compose", "seed": settings.seed}
+        return self.save(image, "composition", loaded, settings, references, **more)
 
     def edit(
         self, given: Given, settings: Settings, edit: Edit, model: str | None = None, **watch: Any

@@ -36,7 +36,7 @@ from mg_diffusion.granularities import GRANULARITIES
 EXAMPLES = {"color": tuple(PALETTES), "texture": tuple(DRAWN_TEXTURES), "shape": tuple(SHAPE_COLORS)}
 START = {"color": "sea", "texture": "weave", "shape": "leaf"}  # what a page without parameters shows
 STRENGTHS = tuple(f"{name}_scale" for name in GRANULARITIES)
-TABS = ("generate", "edit", "explore", "cards", "about")
+TABS = ("generate", "compose", "edit", "explore", "cards", "about")
 
 
 def parse(query: Mapping[str, str], models: list[str]) -> tuple[dict[str, Any], list[str]]:

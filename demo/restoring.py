@@ -18,7 +18,7 @@ from mg_diffusion.recipe import KEY, versions
 
 
 MAX_PARTS = 10_000  # of a recipe; what is large in one is text
-TABS = {"demo.edit": "edit", "edit": "edit", "demo.mix": "cards"}
+TABS = {"demo.compose": "compose", "compose": "compose", "demo.edit": "edit", "edit": "edit", "demo.mix": "cards"}
 
 
 @dataclass

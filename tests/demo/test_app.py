@@ -36,7 +36,7 @@ def references(uploads_folder) -> dict:
 
 def test_endpoints_have_names_and_documentation(client):
     names = set(client.view_api(return_format="dict")["named_endpoints"])
-    assert names == {"/generate", "/edit", "/sweep", "/explain", "/make_card", "/mix"}
+    assert names == {"/generate", "/compose", "/edit", "/sweep", "/explain", "/make_card", "/mix"}
 
 
 def test_generate(client, references):
@@ -44,6 +44,13 @@ def test_generate(client, references):
     assert [Path(file).name for file in files] == ["seed-4.png", "seed-5.png"] and len(gallery) == 2
     assert read_recipe(files[0])["seed"] == 4
     with PIL.Image.open(files[0]) as image:
+        assert image.size == (64, 64)
+
+
+def test_compose(client, references):
+    shown, file = client.predict(**references, seed=4, api_name="/compose")
+    assert read_recipe(file)["command"] == "demo.compose"
+    with PIL.Image.open(shown) as image:
         assert image.size == (64, 64)
 
 

@@ -64,6 +64,19 @@ def test_each_slider_changes_the_picture_and_0_is_off(studio, given, name):
     assert np.abs(off - made({key: slot for key, slot in given.items() if key != name})).max() <= 1
 
 
+def test_references_are_composed_without_a_network_and_restored(studio, given, uploads_folder):
+    path = studio.compose(given, settings(seed=3))
+    again = studio.compose(given, settings(seed=3, steps=1))
+    assert (pixels(path) == pixels(again)).all()
+    recipe = read_recipe(path)
+    assert recipe["command"] == "demo.compose" and recipe["seed"] == 3
+    assert restored(studio, path).tab == "compose"
+    off = settings(scales={**dict.fromkeys(GRANULARITIES, 1.0), "texture": 0.0}, seed=3)
+    assert (pixels(studio.compose(given, off)) != pixels(path)).any()
+    with pytest.raises(ValueError, match="There is nothing to compose"):
+        studio.compose({}, settings())
+
+
 def test_nothing_needs_to_be_given(studio):
     (path,) = studio.generate({}, settings(prompt="a red flower"))
     assert read_recipe(path)["references"] == {} and read_recipe(path)["prompt"] == "a red flower"
