@@ -25,13 +25,16 @@ from .starts import OUTPUT as STARTS
 from .starts import table as starts_table
 from .training_speed import DEFAULT_OUTPUT as TRAINING_SPEED
 from .training_speed import text as training_speed_text
+from .unadapted import DEFAULT_OUTPUT as UNADAPTED
+from .unadapted import cost_table
+from .unadapted import table as unadapted_table
 
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("bases", "training", "fine-tuning", "demo", "detail", "edits", "loading", "few-steps")
+NAMES = ("bases", "training", "fine-tuning", "demo", "detail", "edits", "loading", "few-steps", "your-checkpoint")
 PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in NAMES)
-PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING, FEW_STEPS_PAGE = PAGES
+PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING, FEW_STEPS_PAGE, CHECKPOINT_PAGE = PAGES
 BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
@@ -103,6 +106,9 @@ def blocks_of(place: Path) -> dict[str, str]:
             "moving": moving.table(moved),
             "restoring": restoring.table(found["restoring"]),
         }
+    if place == CHECKPOINT_PAGE:
+        found = read(ROOT / UNADAPTED)
+        return {"unadapted": unadapted_table(found), "cost": cost_table(found)}
     if place == LOADING:
         return {"starts": starts_table(read(STARTS))}
     if place == DEMO_PAGE:

@@ -9,6 +9,7 @@ The base is the embedded UNet of many steps without its adapter, or `--base FOLD
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 
 from benchmarks.control_surface import batches
 from mg_diffusion import MGPipeline, compose
@@ -31,6 +33,7 @@ from mg_diffusion.recipe import prepare_output, versions
 
 DEFAULT_OUTPUT = "benchmarks/results/unadapted.json"
 STARTS = (0.3, 0.5, 0.7, 0.85)
+SIDES = (512, 1024)
 SCALES = (1.0, 2.0)
 
 
@@ -89,6 +92,55 @@ def judged(
     return figures
 
 
+def cost(pool: Pictures) -> dict[str, dict[str, float]]:
+    """Seconds that a composed start takes before the first step, by side in pixels: of new references, of the same again, and
+    to encode it by a VAE of the size of Stable Diffusion's (random weights)."""
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4}
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    vae, found = AutoencoderKL(**sizes, **kinds).eval(), {}
+    for side in SIDES:
+        names = zip(GRANULARITIES, range(3 * SIDES.index(side), 3 * SIDES.index(side) + 3), strict=True)
+        references, seconds = {name: pool[place] for name, place in names}, []
+        for _ in range(2):
+            began = time.perf_counter()
+            picture = compose(references, side, side, output_type="pt")
+            seconds.append(round(time.perf_counter() - began, 2))
+        began = time.perf_counter()
+        with torch.no_grad():
+            vae.encode(2 * picture - 1)
+        encoding = round(time.perf_counter() - began, 2)
+        found[str(side)] = {"new": seconds[0], "again": seconds[1], "vae": encoding}
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """The rows as markdown."""
+    lines = [
+        "| | color | texture | shape | all three | texture, pairs | Frechet distance | s a picture |",
+        "|-|-:|-:|-:|-:|-:|-:|-:|",
+    ]
+    for name, row in found["rows"].items():
+        shares = [100 * row["top1"][kind] for kind in GRANULARITIES] + [
+            100 * row["joint"],
+            100 * row["pairwise"]["texture"],
+        ]
+        ends = [
+            f"{row['frechet']:.0f}" if "frechet" in row else "-",
+            f"{row['seconds']:.2f}" if "seconds" in row else "-",
+        ]
+        lines.append(f"| {name} | " + " | ".join([f"{one:.0f}" for one in shares] + ends) + " |")
+    return "\n".join(lines)
+
+
+def cost_table(found: dict[str, Any]) -> str:
+    lines = ["| px | composed, new references, s | the same again, s | encoded by the VAE, s |", "|-:|-:|-:|-:|"]
+    lines += [
+        f"| {side} | {one['new']:.2f} | {one['again']:.2f} | {one['vae']:.2f} |" for side, one in found["cost"].items()
+    ]
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", required=True)
@@ -99,10 +151,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--triples", type=int, default=100)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--squeezenet", help="weights of the network that judges naturalness")
+    parser.add_argument(
+        "--only-cost", action="store_true", help="measure that anew, on an idle machine; the rest stays"
+    )
     parser.add_argument("-o", "--output", default=DEFAULT_OUTPUT)
     options = parser.parse_args(arguments)
     output = prepare_output(options.output, ".json")
     quiet()
+    if options.only_cost:
+        big = read_pool(options.data, options.split, SIDES[0]).pictures
+        found = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+        write_json(output, {**found, "cost": cost(big), "cost_threads": torch.get_num_threads()})
+        return 0
     pipe = load_pipeline(MGPipeline, options.base, many_steps=options.base is None)
     pool = read_pool(options.data, options.split, options.size).pictures
     triples, described = random_triples(options.triples, len(pool), 0), [describe(one) for one in pool]

@@ -18,7 +18,7 @@ from .generating import forked
 from .references import given_references, has_region
 
 
-COMPOSED_START = 0.4  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
+COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
 FEATURE_GUIDANCE = 1.0  # the same
 
 
