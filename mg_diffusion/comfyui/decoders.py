@@ -13,7 +13,9 @@ def latents_of(vae: Any, image: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: for a VAE of videos or of anything but pictures.
     """
-    latents = vae.encode(image)
+    with torch.inference_mode():  # as ComfyUI does: it may move weights that were loaded so
+        latents = vae.encode(image)
+    latents = latents.clone()
     if latents.ndim != 4:
         raise ValueError(
             f"Feature guidance reads VAEs of pictures, whose latents have the shape (batch, channels, height, width); this "
