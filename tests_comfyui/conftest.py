@@ -13,12 +13,11 @@ import pytest
 
 
 HERE = Path(__file__).resolve().parent
-KEPT = []  # declarations of operators live as long as this
 NODES = HERE.parent / "mg_diffusion" / "comfyui"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(HERE))
 
-from checkout import find_checkout  # noqa: E402
+from checkout import find_checkout, prepare  # noqa: E402
 
 
 def pytest_configure(config):
@@ -26,28 +25,7 @@ def pytest_configure(config):
         checkout = find_checkout(os.environ.get("COMFYUI"))
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    sys.path.insert(0, str(checkout))
-    from comfy.cli_args import args
-
-    args.cpu = True  # read when comfy.model_management is imported, before any test
-    _declare_missing_operators()
-
-
-def _declare_missing_operators():
-    """A torchvision built for CUDA beside a torch without it cannot be imported; ComfyUI needs it to be, and no more."""
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        KEPT.append(library)
+    prepare(checkout)
 
 
 @pytest.fixture(scope="session")

@@ -41,3 +41,12 @@ def test_a_workflow_runs(comfy, checkpoint, path):
         photo = np.asarray(PIL.Image.open(comfy.root / "input" / graph["photo"]["inputs"]["image"]))
         kept = photo[..., 3] == 255
         assert np.array_equal(made[0][kept], photo[kept][:, :3]) and not np.array_equal(made[0], photo[..., :3])
+
+
+def test_the_page_has_the_same_workflows(comfy):
+    import nodes
+    from page_format import pages
+
+    folder = FOLDER.parent / "example_workflows"
+    expected = pages(nodes.NODE_CLASS_MAPPINGS)
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.json")} == expected
