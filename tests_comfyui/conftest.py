@@ -33,6 +33,7 @@ def comfy():
     """What runs graphs, with our nodes loaded as ComfyUI loads those of `custom_nodes`."""
     import folder_paths
     import nodes
+    from comfy_extras import nodes_model_advanced
     from running import HELPERS, Comfy
 
     with tempfile.TemporaryDirectory(prefix="mg-diffusion-comfyui-") as folder:
@@ -44,7 +45,7 @@ def comfy():
         link = root / "custom_nodes" / "mg-diffusion"
         link.symlink_to(NODES, target_is_directory=True)
         assert asyncio.run(nodes.load_custom_node(str(link))), "ComfyUI could not load the folder"
-        nodes.NODE_CLASS_MAPPINGS.update(HELPERS)
+        nodes.NODE_CLASS_MAPPINGS.update({**HELPERS, **nodes_model_advanced.NODE_CLASS_MAPPINGS})
         yield Comfy(root)
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from running import GIVEN, TAKEN
 from test_nodes import COLOR, SHAPE, TEXTURE, chw
 
@@ -14,6 +14,11 @@ from mg_diffusion.pipelines.feature_guidance import FeatureGuidance, FeatureGuid
 
 SCALES = {"color": 1.5, "texture": 1.0, "shape": 0.5}
 STEPS, SIZE = 4, (64, 64)
+KINDS = {  # the node that makes a model of it
+    "eps": ("ModelSamplingDiscrete", {"sampling": "eps", "zsnr": False}),
+    "v": ("ModelSamplingDiscrete", {"sampling": "v_prediction", "zsnr": False}),
+    "flow": ("ModelSamplingSD3", {"shift": 3.0}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +34,10 @@ def loaded(comfy, checkpoint):
     return TAKEN["model"], TAKEN["vae"]
 
 
-def sample(comfy, checkpoint, patch=True, steps=STEPS, cfg=1.0, sampler="euler", **options) -> torch.Tensor:
-    """Latents of a whole run; without `patch` those of the model alone."""
+def sample(
+    comfy, checkpoint, patch=True, steps=STEPS, cfg=1.0, sampler="euler", kind="eps", **options
+) -> torch.Tensor:
+    """Latents of a whole run; without `patch` those of the model alone. The kind of model is chosen after our patch."""
     generator = torch.Generator().manual_seed(0)
     GIVEN["positive"] = [[torch.randn(1, 77, 768, generator=generator), {}]]
     GIVEN["negative"] = [[torch.randn(1, 77, 768, generator=generator), {}]]
@@ -54,13 +61,16 @@ def sample(comfy, checkpoint, patch=True, steps=STEPS, cfg=1.0, sampler="euler",
         "sampler": {
             "class_type": "KSampler",
             "inputs": {
-                "model": ["patch" if patch else "load", 0], "positive": ["positive", 0], "negative": ["negative", 0],
+                "model": ["kind", 0], "positive": ["positive", 0], "negative": ["negative", 0],
                 "latent_image": ["empty", 0], "seed": 3, "steps": steps, "cfg": cfg, "sampler_name": sampler,
                 "scheduler": "simple", "denoise": 1.0,
             },
         },
         "take": {"class_type": "TestTake", "inputs": {"value": ["sampler", 0], "name": "latents"}},
     }  # fmt: skip
+    source = {"model": ["patch" if patch else "load", 0]}
+    graph["kind"] = {"class_type": KINDS[kind][0], "inputs": {**source, **KINDS[kind][1]}}
+    graph["kept"] = {"class_type": "TestTake", "inputs": {"value": ["kind", 0], "name": "patched"}}
     comfy.run(graph)
     return TAKEN["latents"].clone()
 
@@ -79,15 +89,32 @@ class LibraryVAE:
         return SimpleNamespace(latents=latents.clone())
 
 
+def library_scheduler(kind, sampling):
+    """diffusers' own, at the noise levels that KSampler has."""
+    from comfy.samplers import calculate_sigmas
+
+    sigmas = calculate_sigmas(sampling, "simple", STEPS)
+    if kind == "flow":
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0)
+        scheduler.set_timesteps(sigmas=sigmas[:-1].tolist())
+        scheduler.scale_model_input = lambda x, t: x
+    else:  # of what it predicts only the noise is handed over
+        scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        scheduler.set_timesteps(timesteps=[999 - int(step * 1000 / STEPS) for step in range(STEPS)])
+    assert torch.allclose(scheduler.sigmas, sigmas, rtol=1e-3)
+    return scheduler
+
+
 @pytest.mark.filterwarnings("ignore:The texture reference")
-def test_a_run_is_that_of_the_pipelines(comfy, checkpoint, loaded):
-    """KSampler with Euler, beside diffusers' EulerDiscreteScheduler with an update after each step."""
-    made, plain = sample(comfy, checkpoint), sample(comfy, checkpoint, patch=False)
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_run_is_that_of_the_pipelines(comfy, checkpoint, loaded, kind):
+    """KSampler with Euler, beside diffusers' schedulers with an update after each step."""
+    made, plain = (sample(comfy, checkpoint, patch, kind=kind) for patch in (True, False))
     patcher, vae = loaded
     model, factor = patcher.model, patcher.model.latent_format.scale_factor
-    scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    indices = [999 - int(step * 1000 / STEPS) for step in range(STEPS)]
-    scheduler.set_timesteps(timesteps=indices)
+    sampling = TAKEN["patched"].get_model_object("model_sampling")
+    model.model_sampling = sampling
+    scheduler = library_scheduler(kind, sampling)
     guided, encoder = FeatureGuided(), models.embedded().mg_encoder
     guided.__dict__.update(
         mg_encoder=encoder, scheduler=scheduler, vae=LibraryVAE(vae, factor), vae_scale_factor=8,
@@ -103,7 +130,8 @@ def test_a_run_is_that_of_the_pipelines(comfy, checkpoint, loaded):
         return (x - picture.clone()) / sigma
 
     noise = torch.randn((1, 4, 8, 8), generator=torch.manual_seed(3))  # as ComfyUI draws it
-    latents = model.model_sampling.noise_scaling(scheduler.sigmas[:1].clone(), noise, torch.zeros_like(noise), True)
+    with torch.inference_mode():
+        latents = sampling.noise_scaling(scheduler.sigmas[:1].clone(), noise, torch.zeros_like(noise), kind != "flow")
     latents = latents.clone()
     for number, t in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[number]
@@ -112,7 +140,7 @@ def test_a_run_is_that_of_the_pipelines(comfy, checkpoint, loaded):
         latents = guided.update_latents(latents, update, scheduler.timesteps[number + 1 : number + 2])
     expected = latents / factor
     moved, difference = (made - plain).square().mean().sqrt(), (made - expected).abs().max()
-    print(f"moved {moved:.4g}, difference {difference:.3g}")
+    print(f"{kind}: moved {moved:.4g}, difference {difference:.3g}")
     assert moved > 0.01 and difference < 0.02 * moved, (moved, difference)
 
 

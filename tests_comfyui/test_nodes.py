@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from running import TAKEN, GraphError
+from running import GraphError
 
 from mg_diffusion import compose
 from mg_diffusion.comfyui import models
@@ -76,14 +76,10 @@ def test_a_chain_of_references_with_regions(comfy):
 def test_palettes(comfy, networks):
     palette = comfy.node("MGExtractPalette", image=COLOR, colors=4)
     assert palette == ", ".join(extract_palette(networks.mg_encoder, chw(COLOR), 4))
-    graph = {
-        "edit": {"class_type": "MGEditPalette", "inputs": {"palette": palette, "changes": "1=#1d6fd1:40"}},
-        "take": {"class_type": "TestTake", "inputs": {"value": ["edit", 0], "name": "result"}},
-    }
-    shown = comfy.run(graph)
-    assert TAKEN["result"].startswith("#1d6fd1:40, ") and shown["edit"]["text"] == [TAKEN["result"]]
-    options = {**WIDGETS["MGRecolor"], "palette": TAKEN["result"]}
-    (expected,) = recolor(networks, bits(SHAPE), TAKEN["result"].split(", "))
+    changed = comfy.node("MGEditPalette", palette=palette, changes="1=#1d6fd1:40")
+    assert changed == ", ".join(["#1d6fd1:40", *palette.split(", ")[1:]])
+    options = {**WIDGETS["MGRecolor"], "palette": changed}
+    (expected,) = recolor(networks, bits(SHAPE), changed.split(", "))
     assert np.array_equal(bits(comfy.node("MGRecolor", **options, image=SHAPE)), expected)
 
 

@@ -85,6 +85,10 @@ class FeatureMove:
     ):
         self.look, self.scales, self.decoder, self.window, self.mask = look, scales, decoder, window, mask
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "FeatureMove":
+        """Itself: clones of a model copy what is patched in, in inference mode, where copies of tensors lose gradients."""
+        return self
+
     def __call__(self, arguments: dict[str, Any]) -> torch.Tensor:
         denoised, sigma, model = arguments["denoised"], float(arguments["sigma"].max()), arguments["model"]
         # Asked in each step: nodes that come later may change how a model is sampled.

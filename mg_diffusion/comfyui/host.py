@@ -35,7 +35,7 @@ def stop_if_asked() -> None:
 
 
 def device() -> torch.device:
-    """ComfyUI's device where that is CUDA, else the CPU: what we compute with is small, and tested on these two."""
+    """ComfyUI's device where that is CUDA, else the CPU: other devices lack some of what is computed."""
     management = sys.modules.get("comfy.model_management")
     found = torch.device("cpu") if management is None else torch.device(management.get_torch_device())
     return found if found.type == "cuda" else torch.device("cpu")

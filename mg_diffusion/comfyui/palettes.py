@@ -61,7 +61,6 @@ class MGEditPalette:
         "the third away, #ffffff:5 adds one. Separate them by commas or lines."
     )
     FUNCTION = "edit"
-    OUTPUT_NODE = True  # so that its text is shown, whatever reads it
     RETURN_TYPES = ("STRING", "IMAGE")
     RETURN_NAMES = ("palette", "swatch")
 
@@ -81,10 +80,9 @@ class MGEditPalette:
             "optional": {"palette": ("STRING", {"forceInput": True})},
         }
 
-    def edit(self, changes: str = "", palette: str = "") -> dict[str, Any]:
+    def edit(self, changes: str = "", palette: str = "") -> tuple[str, torch.Tensor]:
         colors = changed(read_palette(palette), changes)
-        text = ", ".join(colors)
-        return {"ui": {"text": [text]}, "result": (text, swatch(colors))}
+        return ", ".join(colors), swatch(colors)
 
 
 def changed(colors: list[str], changes: str) -> list[str]:

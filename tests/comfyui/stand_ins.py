@@ -1,5 +1,6 @@
 """What ComfyUI hands to a model patch, as far as ours asks of it; `make test-comfyui` runs the same on the real one."""
 
+import copy
 from types import SimpleNamespace
 
 import torch
@@ -79,10 +80,7 @@ class ModelPatcher:
 
     def clone(self):
         made = ModelPatcher(self.model)
-        made.model_options = {
-            name: value.copy() if isinstance(value, (dict, list)) else value
-            for name, value in self.model_options.items()
-        }
+        made.model_options = copy.deepcopy(self.model_options)
         return made
 
     def get_model_object(self, name):

@@ -33,8 +33,8 @@ def images():
 def patched(images, sampling=None, vae=None, **options):
     scales = {f"{name}_scale": scale for name, scale in SCALES.items()}
     node = guidance.MGFeatureGuidance()
-    with torch.inference_mode():
-        return node.patch(ModelPatcher(sampling=sampling), vae or VAE(), **{**scales, **images, **options})[0]
+    with torch.inference_mode():  # as ComfyUI runs this node, and those after it, which clone the model again
+        return node.patch(ModelPatcher(sampling=sampling), vae or VAE(), **{**scales, **images, **options})[0].clone()
 
 
 class LibraryVAE:
