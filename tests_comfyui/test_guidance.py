@@ -172,3 +172,32 @@ def test_the_picture_comes_nearer(comfy, checkpoint, loaded):
     ]
     print("distance of color, guided and not:", found)
     assert found[0] < 0.7 * found[1]
+
+
+@pytest.mark.parametrize("kind", ["kl", "tiny"])
+def test_a_decoder_sees_what_comfyui_decodes_and_has_gradients(comfy, loaded, kind):
+    """The VAE of Stable Diffusion at its full size, of random weights, and that of the tiny checkpoint."""
+    from checkpoints import random_weights
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+    from comfy.sd import VAE
+
+    from mg_diffusion.comfyui.decoders import VAEDecoder
+
+    with torch.inference_mode():  # as loaders run
+        if kind == "kl":
+            config = {
+                "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
+                "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
+            }  # fmt: skip
+            model = AutoencoderKL(ddconfig=config, embed_dim=4)
+            vae = VAE(sd=random_weights(model, torch.Generator().manual_seed(0)))
+        else:
+            vae = loaded[1]
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    decoder = VAEDecoder(vae)
+    made = decoder(latents)
+    with torch.inference_mode():
+        expected = vae.decode(latents.detach()).movedim(3, 1)
+    assert torch.allclose(made.clamp(0, 1), expected, atol=1e-4) and expected.std() > 0.01
+    (gradient,) = torch.autograd.grad(made.square().mean(), latents)
+    assert torch.isfinite(gradient).all() and gradient.abs().max() > 0

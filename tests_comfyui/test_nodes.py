@@ -121,3 +121,30 @@ def test_what_is_wrong_is_said_where_comfyui_shows_it(comfy):
         comfy.node("MGCompose", **WIDGETS["MGCompose"])
     with pytest.raises(GraphError, match="64 x 48.*Resize the mask"):
         comfy.node("MGDenoise", image=COLOR, mask=torch.ones(1, 64, 64), strength=1.0, noise_level=-1.0, feather=0)
+
+
+def test_the_stop_button_ends_a_filter():
+    from comfy import model_management
+
+    from mg_diffusion.comfyui.filters import MGDenoise
+
+    model_management.interrupt_current_processing(True)
+    with pytest.raises(model_management.InterruptProcessingException):
+        MGDenoise().denoise(COLOR)
+    assert not model_management.processing_interrupted()
+
+
+def test_one_line_in_a_file_is_enough(comfy):
+    import asyncio
+
+    import nodes
+
+    path = comfy.root / "custom_nodes" / "mg_diffusion_nodes.py"
+    names = "NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS"
+    path.write_text(f"from mg_diffusion.comfyui import {names}\n", encoding="utf-8")
+    before = dict(nodes.NODE_CLASS_MAPPINGS)
+    try:
+        assert asyncio.run(nodes.load_custom_node(str(path)))
+        assert nodes.NODE_CLASS_MAPPINGS["MGCompose"].__module__ == "mg_diffusion.comfyui.composing"
+    finally:
+        nodes.NODE_CLASS_MAPPINGS.update(before)

@@ -21,7 +21,9 @@ class Networks:
     def mg_encoder(self) -> Any:
         from mg_diffusion import MGEncoder
 
-        return MGEncoder.from_pretrained(self.folder, subfolder="mg_encoder", low_cpu_mem_usage=False).eval()
+        return MGEncoder.from_pretrained(
+            self.folder, subfolder="mg_encoder", low_cpu_mem_usage=False, use_safetensors=True
+        ).eval()
 
     @property
     def mg_detail(self) -> Any:
@@ -33,7 +35,9 @@ class Networks:
             return None
         from diffusers import UNet2DModel
 
-        return UNet2DModel.from_pretrained(self.folder, subfolder="mg_detail", low_cpu_mem_usage=False).eval()
+        return UNet2DModel.from_pretrained(
+            self.folder, subfolder="mg_detail", low_cpu_mem_usage=False, use_safetensors=True
+        ).eval()
 
     def progress_bar(self, total: int) -> host.Progress:
         return host.Progress(total)
