@@ -50,7 +50,7 @@ class MGExactPaste:
         if feather:
             share = share * _inner_edge(share, feather)
         mixed = torch.lerp(kept, made, share)
-        # Of 0 and 1 the samples themselves: interpolation rounds.
+        # Of 0 and 1 the samples themselves, whatever the formula of the interpolation.
         return (torch.where(share == 0, kept, torch.where(share == 1, made, mixed)),)
 
 
