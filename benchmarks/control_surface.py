@@ -62,7 +62,7 @@ def feature_guidance(pipe: Any, pool: Sequence[np.ndarray], count: int) -> dict[
     kinds["both"] = (pipe, 1.0, 1.0)
     result = {}
     for name, (maker, strength, scale) in kinds.items():
-        settings = {"feature_guidance_scale": scale}
+        settings = {"feature_guidance_scale": scale, "composed_start": 0.0}
         method = PipelineMethod(maker, maker, settings, dict.fromkeys(GRANULARITIES, strength))
         made = crossed(method, pool, triples)
         result[name] = pairwise_control(made, triples, described)["pairwise"]

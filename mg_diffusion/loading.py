@@ -2,7 +2,7 @@
 
 import importlib.resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .importing import swiftly
 
@@ -61,6 +61,29 @@ def model_name(model: str | None) -> str:
     return Path(model).resolve().name if Path(model).exists() else model
 
 
+def steering_parts(adapter: str | None, encoder: str | None, dtype: dict[str, Any]) -> dict[str, Any]:
+    """The `mg_adapter` and `mg_encoder` of these places, those that are asked for.
+
+    Raises:
+        ValueError: where there are none.
+    """
+    from . import MGAdapter, MGEncoder
+
+    asked = {"mg_encoder": (MGEncoder, encoder or adapter), "mg_adapter": (MGAdapter, adapter)}
+    parts = {}
+    for name, (kind, place) in asked.items():
+        if place is None:
+            continue
+        try:
+            parts[name] = kind.from_pretrained(place, subfolder=name, low_cpu_mem_usage=False, **dtype)
+        except OSError as error:
+            raise ValueError(
+                f"{model_name(place)} has no {name} ({error}). Give a folder or the id of a Hub repository with one, such as "
+                f"the `weights` of a run of stage adapter."
+            ) from error
+    return parts
+
+
 def load_pipeline(
     kind: type["DiffusionPipeline"],
     model: str | None = None,
@@ -68,6 +91,8 @@ def load_pipeline(
     trust_remote_code: bool = False,
     device: str = "auto",
     many_steps: bool = False,
+    adapter: str | None = None,
+    encoder: str | None = None,
 ) -> "DiffusionPipeline":
     """A pipeline of the class `kind`.
 
@@ -77,6 +102,8 @@ def load_pipeline(
             need it: their code is taken from the installed package.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto": CUDA where there is some.
         many_steps: the UNet that a distilled one has learned from, in its place.
+        adapter: a folder or Hub repository whose `mg_adapter`, and the `mg_encoder` it reads by, take the model's place.
+        encoder: one whose `mg_encoder` does.
 
     Raises:
         ValueError: if there is no such model, UNet or device.
@@ -93,7 +120,8 @@ def load_pipeline(
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
-    parts = {"unet": many_steps_unet(place)} if many_steps else {}
+    parts = steering_parts(adapter, encoder, dtype)
+    parts |= {"unet": many_steps_unet(place)} if many_steps else {}
     if many_steps and parts["unet"] is None:
         raise ValueError(
             f"{model_name(model)} has no {MANY_STEPS} beside its UNet: it was not distilled, or only the distilled UNet was "

@@ -182,6 +182,13 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         """Size of the shape map, in encoder pixels, for latents of height x width: the `size` of `MGEncoder.encode`."""
         return height * self.config.map_stride, width * self.config.map_stride
 
+    @property
+    def is_untrained(self) -> bool:
+        """Whether nothing was learned: all that a new adapter adds to a UNet is zero."""
+        outs = [parameter for values in self.to_v for parameter in values.parameters()]
+        outs += [parameter for name, parameter in self.named_parameters() if ".outs." in name]
+        return not any(bool(parameter.any()) for parameter in outs)
+
     def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
         """`granularity_scale` of a pipeline call to a tensor (batch_size, G); see `parse_strengths`."""
         return parse_strengths(granularity_scale, self.config.granularities, batch_size)

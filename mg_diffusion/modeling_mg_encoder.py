@@ -306,6 +306,10 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             ]
         return features
 
+    def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
+        """`granularity_scale` of a pipeline call to a tensor (batch_size, granularities); see `parse_strengths`."""
+        return parse_strengths(granularity_scale, list(self.branches), batch_size)
+
     @torch.no_grad()
     def compose(
         self,
@@ -334,7 +338,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         """
         strengths = granularity_scale
         if not torch.is_tensor(strengths):
-            strengths = parse_strengths(strengths, list(self.branches), batch_size)
+            strengths = self.strengths(strengths, batch_size)
         for name, parts in features.items():
             laid = [
                 part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))

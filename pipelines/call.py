@@ -56,6 +56,7 @@ class Call:
         conditioning: what references add to the UNet; `None` where they add nothing.
         control, t2i: what ControlNets and T2I-Adapters read or add, by step.
         detail_generator: of the noise of the octaves.
+        noise: (B, C, h, w) of unit deviation that `latents` began with.
         differences: how far each contrast lay from the prediction, by step; `None` where nobody asks.
         latents, prompt_embeds, negative_prompt_embeds, add_text_embeds, add_time_ids, mask, masked_image_latents: may be
             read and replaced by a callback, if the pipeline's `_callback_tensor_inputs` names them.
@@ -85,6 +86,7 @@ class Call:
     detail_generator: torch.Generator | list[torch.Generator] | None = None
     differences: list[torch.Tensor] | None = None
     unet_channels: torch.Tensor | None = None
+    noise: torch.Tensor | None = None
     latents: torch.Tensor | None = None
     prompt_embeds: torch.Tensor | None = None
     negative_prompt_embeds: torch.Tensor | None = None
@@ -97,6 +99,11 @@ class Call:
     def count(self) -> int:
         """Number of pictures."""
         return self.batch_size * self.given.num_images_per_prompt
+
+    @property
+    def layout_size(self) -> tuple[int, int] | None:
+        """(height, width) that references are laid out at; `None` where nothing reads that."""
+        return self.output_size or (self.size if self.given.composed_start > 0 else None)
 
 
 class Sampling:
@@ -172,15 +179,21 @@ class Sampling:
             raise ValueError(
                 "`return_attribution` is about what an adapter does, which this pipeline was made without."
             )
+        self.settle_unadapted(given)
         feature_scales = self.check_feature_guidance(given)
-        self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
-        self.check_layout(given, None if output_size == size else output_size)
+        self.check_reference(
+            given.reference_image,
+            given.reference_embeds,
+            batch_size,
+            feature_guided=feature_scales,
+            is_composed=given.composed_start > 0,
+        )
+        output_size = None if output_size == size else output_size
+        self.check_layout(given, output_size or (size if given.composed_start > 0 else None))
         named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
-        strengths = None
-        if self.mg_adapter is not None:
-            strengths = self.mg_adapter.strengths(given.granularity_scale, batch_size)
-        timesteps, steps = self.set_timesteps(given)
+        strengths = self.read_strengths(given, named, batch_size)
+        timesteps, steps = self.skip_steps(given, *self.set_timesteps(given))
         factors = self.step_factors(
             given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
         )
@@ -200,7 +213,7 @@ class Sampling:
             feature_scales=feature_scales,
             is_feature_guided=guided,
             compared=compared,
-            output_size=None if output_size == size else output_size,
+            output_size=output_size,
             sizes=sizes,
         )
 
@@ -245,7 +258,7 @@ class Sampling:
         call.control = self.prepare_controlnet(call)
         call.t2i = self.prepare_t2i(call)
         call.features = dict(given.reference_embeds or {})
-        asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale)
+        asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale, given.composed_start > 0)
         if given.reference_image is not None:
             call.features = self.encode_reference(given.reference_image, *asked)
         avoided = {n: one for n, one in (given.negative_reference_image or {}).items() if n in call.contrasts}
@@ -270,6 +283,8 @@ class Sampling:
             call.conditioning = self.prepare_conditioning(call)
         if call.conditioning is None:
             call.contrasts = {}
+        if given.composed_start > 0:
+            self.start_composed(call)
 
     def encode_vae_image(
         self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None

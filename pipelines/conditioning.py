@@ -113,7 +113,7 @@ class Conditioned:
                 factors=call.factors,
                 is_unconditional=self.do_classifier_free_guidance,
                 generator=call.given.generator,
-                layout_size=call.output_size,
+                layout_size=call.layout_size,
                 assignment=call.given.assignment,
             )
 

@@ -32,7 +32,7 @@ class Edit:
         init_image: (1 or B', 3, h, w) in [-1, 1] and init_mask: (1 or B', 1, h, w), the region at the size of the call.
         output_image, output_mask: the same at the size that octaves lead to; without octaves, these.
         is_blended: whether what is kept is put back after every step, because the UNet does not read it.
-        image_latents, noise: (B, C, h, w), of what is kept, where it is needed.
+        image_latents: (B, C, h, w), of what is kept, where it is needed.
         is_continued: (B',) bool, whose edge fades into a continuation of the surroundings.
     """
 
@@ -48,7 +48,6 @@ class Edit:
     output_mask: torch.Tensor | None = None
     is_blended: bool = False
     image_latents: torch.Tensor | None = None
-    noise: torch.Tensor | None = None
     is_continued: torch.Tensor | None = None
 
 
@@ -150,7 +149,7 @@ class Editing:
         """Noise, mask and masked image."""
         edit, given, factor = call.edit, call.given, self.vae_scale_factor
         shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
-        call.latents, edit.noise, edit.image_latents = self.prepare_latents(
+        call.latents, call.noise, edit.image_latents = self.prepare_latents(
             edit.init_image,
             shape,
             call.prompt_embeds.dtype,
@@ -178,7 +177,7 @@ class Editing:
         """What is kept is put back where the UNet does not read it."""
         edit, following = call.edit, call.timesteps[i + 1 : i + 2]
         if edit.is_blended:
-            call.latents = self.blend(call.latents, edit.image_latents, edit.noise, call.mask, following)
+            call.latents = self.blend(call.latents, edit.image_latents, call.noise, call.mask, following)
 
     def decode(self, call: Any) -> Any:
         """Latents to what `output_type` asks for, pasted into the picture."""
@@ -272,12 +271,6 @@ class Editing:
         if strength == 1:
             return noise * getattr(self.scheduler, "init_noise_sigma", 1.0), noise, image_latents
         return self.add_noise(image_latents, noise, timestep.repeat(shape[0])), noise, image_latents
-
-    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """As of the scheduler; those of flow matching call it by another name."""
-        if hasattr(self.scheduler, "add_noise"):
-            return self.scheduler.add_noise(latents, noise, timestep)
-        return self.scheduler.scale_noise(latents, timestep, noise)
 
     def blend(
         self,

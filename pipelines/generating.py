@@ -39,12 +39,14 @@ class FromNoise:
         given, factor = call.given, self.vae_scale_factor
         shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
         dtype, device = call.prompt_embeds.dtype, self._execution_device
-        call.latents = self.prepare_latents(shape, dtype, device, given.generator, given.latents)
+        call.noise = self.draw_noise(shape, dtype, device, given.generator, given.latents)
+        # Scaled to where the scheduler starts.
+        call.latents = call.noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         call.unet_channels = self.prepare_unet_channels(call.latents, given.generator)
         if call.output_size is not None:
             call.detail_generator = forked(given.generator)
 
-    def prepare_latents(
+    def draw_noise(
         self,
         shape: tuple[int, int, int, int],
         dtype: torch.dtype,
@@ -52,10 +54,10 @@ class FromNoise:
         generator: torch.Generator | list[torch.Generator] | None,
         latents: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Noise (B, C, h, w) of unit deviation where none is given, scaled to where the scheduler starts."""
+        """Noise (B, C, h, w) of unit deviation, drawn where none is given."""
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-        return latents.to(device, dtype) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        return latents.to(device, dtype)
 
     def prepare_unet_channels(
         self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None

@@ -101,11 +101,13 @@ class References:
         batch_size: int,
         name: str = "reference_image",
         feature_guided: Sequence[str] = (),
+        is_composed: bool = False,
     ) -> None:
         """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
 
         Args:
             feature_guided: the granularities of feature guidance, which needs no adapter.
+            is_composed: whether a composed start, which needs none either, reads them.
         """
         if reference_image is not None and reference_embeds is not None:
             raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
@@ -114,12 +116,12 @@ class References:
             return
         missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
         needed = {n for n, one in given.items() if one is not None} - set(feature_guided)
-        if ("mg_adapter" in missing and (needed or not feature_guided)) or (
+        if ("mg_adapter" in missing and not is_composed and (needed or not feature_guided)) or (
             "mg_encoder" in missing and reference_image is not None
         ):
             raise ValueError(
                 f"`{name}` needs the components {missing}, which this pipeline was made without. (Without an adapter, "
-                f"feature guidance still works: `feature_guidance_scale`.)"
+                f"feature guidance and a composed start still work: `feature_guidance_scale`, `composed_start`.)"
             )
         reader = self.mg_encoder if self.mg_adapter is None else self.mg_adapter
         known = tuple(reader.config.granularities)
@@ -163,6 +165,7 @@ class References:
         width: int | None = None,
         batch_size: int = 1,
         texture_scale: float = 1.0,
+        is_composed: bool | None = None,
     ) -> Features:
         """Features of references, to be passed as `reference_embeds` to any number of calls of the same size.
 
@@ -171,6 +174,7 @@ class References:
             height, width: of the pictures to be made, in pixels; the shape is laid out over them.
             batch_size: number of prompts, which references given per sample must match.
             texture_scale: as in `__call__`.
+            is_composed: whether they are for a `composed_start`; by default where there is no adapter.
 
         Returns:
             {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
@@ -179,5 +183,7 @@ class References:
         (height, width), output_size = self.sizes(call)
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
+        is_composed = self.mg_adapter is None if is_composed is None else is_composed
         layout_size = None if output_size == (height, width) else output_size
+        layout_size = (output_size or (height, width)) if is_composed else layout_size
         return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)

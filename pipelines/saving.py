@@ -1,5 +1,6 @@
 """Saving a pipeline with the code it needs, so that it loads where no package of ours is installed; and loading it."""
 
+import importlib
 import inspect
 import json
 import os
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 from ..shipping import bundler_of, shippable_source
@@ -89,6 +91,27 @@ class SavedPipeline:
         return config
 
     @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> DiffusionPipeline:
+        """As in `DiffusionPipeline`; a Stable Diffusion as it is gets an encoder, so that references steer it untrained.
+
+        By composed start and feature guidance, which read the encoder's views and none of its weights. `mg_encoder=None` is
+        for a base without.
+        """
+        pipe = super().from_pretrained(*args, **kwargs)
+        return pipe if "mg_encoder" in kwargs else pipe._with_views()
+
+    def _with_views(self) -> DiffusionPipeline:
+        """With an encoder where there is neither encoder nor adapter (code of a repository brings what it needs along)."""
+        package = type(self).__module__.rpartition(".pipelines.")[0]
+        if package and self.mg_encoder is None and self.mg_adapter is None and self.unet is not None:
+            kind = importlib.import_module(f"{package}.modeling_mg_encoder").MGEncoder
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # a card is for encoders of the same weights
+                encoder = kind.from_unet(self.bare_unet)
+            self.register_modules(mg_encoder=encoder.to(self.device))
+        return self
+
+    @classmethod
     def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> DiffusionPipeline:
         """A pipeline of this class that shares the components of `pipeline`; those in `kwargs` take their places.
 
@@ -107,4 +130,6 @@ class SavedPipeline:
         shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}
         made = cls(**shared, **kwargs)
         made.register_to_config(_name_or_path=pipeline.name_or_path)
+        if "mg_encoder" not in kwargs and "mg_encoder" not in known:
+            made._with_views()
         return made if dtype is None else made.to(dtype)

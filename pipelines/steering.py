@@ -2,6 +2,7 @@
 
 from .attribution import Attributed
 from .call import Sampling
+from .composed_start import ComposedStart
 from .conditioning import Conditioned
 from .detailing import Detailed
 from .feature_guidance import FeatureGuided
@@ -10,5 +11,15 @@ from .references import References
 from .saving import SavedPipeline
 
 
-class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Detailed, Sampling):
+class Steered(
+    References,
+    Conditioned,
+    FeatureGuided,
+    ComposedStart,
+    Attributed,
+    OtherAdapters,
+    SavedPipeline,
+    Detailed,
+    Sampling,
+):
     """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""

@@ -11,6 +11,7 @@ from demo.page.parts import AT_ONCE, PRIVATE, RAW, asked_picture, card_file, not
 from demo.page.values import slot_of, told
 from demo.references import reference
 from demo.settings import MAX_SCALE
+from demo.uploads import read_palette
 
 
 LENDS = {"color": "its palette", "texture": "its material", "shape": "its layout and outlines"}
@@ -109,16 +110,25 @@ class Slot:
                 return [None, note(str(error))]  # what was seen before is not what is given now
 
         def see_while_typing(**values: Any) -> list[Any]:
-            seen, said = see(**values)
-            return [gr.skip(), gr.skip()] if seen is None and values["color_palette"] else [seen, said]
+            return [gr.skip(), gr.skip()] if is_unfinished(values["color_palette"]) else see(**values)
 
         more = {"inputs_kwargs": {**self.inputs, "model": model}, "outputs": [self.seen, self.note]}
         more |= {"trigger_mode": "always_last", **PRIVATE, **RAW}
         changed = [self.picture.change, self.card.change]
-        changed += [self.palette.submit, self.palette.blur] if self.palette else []
-        gr.on(changed, told(see), **more)
-        if self.palette:
-            self.palette.change(told(see_while_typing), **more)
+        if self.palette is None:
+            gr.on(changed, told(see), **more)
+        else:  # one listener for all of them: of two, the one that began earlier may end later
+            gr.on([*changed, self.palette.change], told(see_while_typing), **more)
+            gr.on([self.palette.submit, self.palette.blur], told(see), **more)
+
+
+def is_unfinished(palette: str) -> bool:
+    """Whether a palette that is being typed is none yet."""
+    try:
+        read_palette(palette or "")
+        return False
+    except ValueError:
+        return True
 
 
 def kinds_of(slot: dict[str, Any]) -> str:

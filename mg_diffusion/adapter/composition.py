@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from diffusers.utils.torch_utils import randn_tensor
 
 from ..encoder.remembered import Remembered
-from ..encoder.views import gaussian_blur, lab_to_rgb
 from ..features import Features, match_rows
-from ..octaves import compose
-from .layout import join_layouts, lay_out
+from .layout import draw_clouds, join_layouts, lay_out, regions_of
 from .sets import split_regions
 from .variation import apply_variation, draw_variation
-
-
-CLOUD = 1 / 10  # of the shorter side, the deviation of the blur of what stands in for missing regions
-CLOUD_LIGHT = (55.0, 20.0)  # mean and deviation of its lightness
 
 
 def compose_features(
@@ -41,6 +33,8 @@ def compose_features(
     features = {
         name: [match_rows(part, count, device, torch.float32) for part in parts] for name, parts in features.items()
     }
+    if "color" in features and "shape" not in features and "shape" in granularities:
+        features, strengths = _with_clouds(features, strengths, granularities, size, generator)
     sets, shares = split_regions(features)
     given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
     if not (strengths[:, None] * given).any():
@@ -51,20 +45,19 @@ def compose_features(
         (lay_out(apply_variation(own, count, drawn, assignment), size, remembered), strengths * is_given)
         for own, is_given in zip(sets, given, strict=True)
     ]
-    layout = join_layouts(laid, shares, granularities, size)
-    clouds = _clouds(count, size, generator, device)
-    layout = layout.completed(clouds)
-    gray = torch.zeros_like(clouds[..., :1, :1]).expand_as(clouds)
-    return compose(gray, layout.canvas, layout.canvas_scale, layout.sketch, layout.sketch_scale).clamp(-1, 1)
+    return join_layouts(laid, shares, granularities, size).composed(generator)
 
 
-def _clouds(
-    count: int, size: tuple[int, int], generator: torch.Generator | list[torch.Generator] | None, device: torch.device
-) -> torch.Tensor:
-    """Gray pictures (count, 3, *size) in [-1, 1] of soft regions, drawn at a sixteenth of the size."""
-    small = tuple(max(4, side // 16) for side in size)
-    noise = gaussian_blur(randn_tensor((count, 1, *small), generator, device, torch.float32), CLOUD * min(small))
-    noise = noise / noise.std((2, 3), keepdim=True)
-    mean, deviation = CLOUD_LIGHT
-    lightness = F.interpolate(mean + deviation * noise, size, mode="bicubic").clamp(5, 95)
-    return lab_to_rgb(F.pad(lightness, (0, 0, 0, 0, 0, 2))) * 2 - 1
+def _with_clouds(
+    features: Features,
+    strengths: torch.Tensor,
+    granularities: Sequence[str],
+    size: tuple[int, int],
+    generator: torch.Generator | list[torch.Generator] | None,
+) -> tuple[Features, torch.Tensor]:
+    """Features with the regions of clouds in place of a shape, which are as strong as the colors."""
+    regions = regions_of(draw_clouds(len(strengths), size, generator, strengths.device), size)
+    color, shape = (list(granularities).index(name) for name in ("color", "shape"))
+    strengths = strengths.clone()
+    strengths[:, shape] = strengths[:, color]
+    return {**features, "shape": [{"vector": regions.new_zeros(1, 1), "layout_structure": regions}]}, strengths

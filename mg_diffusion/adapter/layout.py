@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from diffusers.utils.torch_utils import randn_tensor
 
 from ..encoder.remembered import Remembered
-from ..encoder.views import lab_to_rgb, rgb_to_lab
+from ..encoder.views import gaussian_blur, lab_to_rgb, rgb_to_lab
 from ..features import FeatureSet
+from ..octaves import compose
 from .quilting import lay_tiles
 from .sketch import lay_palette, shaded
 from .strengths import joint_strength
 
 
+CLOUD = 1 / 10  # of the shorter side, the deviation of the blur of what stands in for missing regions
+CLOUD_LIGHT = (55.0, 20.0)  # mean and deviation of its lightness
 REGIONS = 0.4  # deviation of the channels of a structure map
 
 
@@ -40,6 +44,17 @@ class Layout:
             painted: (B, 3, h, w) in [-1, 1].
         """
         return self if self.parts is None else self.parts.complete(self, painted)
+
+    def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+        """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
+
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
+        nothing it is middle gray.
+        """
+        count, _, *size = self.canvas.shape
+        clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+        whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
+        return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
 
 @dataclass
@@ -77,14 +92,17 @@ class Parts:
             sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
             scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
         if self.lacks_shape.any():
-            # Whatever contrast the base painted with, its regions are as far from each other as those of a structure map.
-            spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
-            regions = F.interpolate(REGIONS * spread, size, mode="bilinear")
-            own = lab_to_rgb(lay_palette(regions, self.palette)) * 2 - 1
+            own = lab_to_rgb(lay_palette(regions_of(lab, size), self.palette)) * 2 - 1
             where = self.lacks_shape.view(-1, 1, 1, 1)
             sketch = torch.where(where, own, sketch)
             scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
         return replace(layout, sketch=sketch, sketch_scale=scale)
+
+
+def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+    spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
+    return F.interpolate(REGIONS * spread, size, mode="bilinear")
 
 
 def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
@@ -164,3 +182,15 @@ def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Seque
     is_context = "sketch" in features.get("shape", {}) and structure is None
     parts = Parts(None if is_context else palette, structure, shading, torch.stack([color, shape], 1))
     return parts if (parts.lacks_color | parts.lacks_shape).any() else None
+
+
+def draw_clouds(
+    count: int, size: tuple[int, int], generator: torch.Generator | list[torch.Generator] | None, device: torch.device
+) -> torch.Tensor:
+    """Lab (count, 3, *size) of gray, soft regions, drawn at a sixteenth of the size."""
+    small = tuple(max(4, side // 16) for side in size)
+    noise = gaussian_blur(randn_tensor((count, 1, *small), generator, device, torch.float32), CLOUD * min(small))
+    noise = noise / noise.std((2, 3), keepdim=True)
+    mean, deviation = CLOUD_LIGHT
+    lightness = F.interpolate(mean + deviation * noise, size, mode="bicubic").clamp(5, 95)
+    return F.pad(lightness, (0, 0, 0, 0, 0, 2))

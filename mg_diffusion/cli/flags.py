@@ -7,7 +7,7 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
 from ..sides import SIDES
-from .values import OneForEach, number, schedule_of_one, strength_of_one, window
+from .values import OneForEach, number, schedule_of_one, size, strength_of_one, window
 
 
 def add_one_for_each(
@@ -26,6 +26,10 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="sample by the UNet that a distilled one has learned from, in 20 steps",
     )
+    place = "FOLDER_OR_HUB_ID"
+    purpose = "whose mg_adapter and mg_encoder steer --model, such as a Stable Diffusion; default: those of the model, if any"
+    group.add_argument("--adapter", metavar=place, help=purpose)
+    group.add_argument("--encoder", metavar=place, help="whose mg_encoder reads references")
     group.add_argument("--device", default="auto", help="auto (CUDA where there is some), cpu, cuda, mps")
 
 
@@ -97,8 +101,10 @@ def add_force_flag(group: Any) -> None:
     group.add_argument("--force", action="store_true", help="overwrite what is there already")
 
 
-def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], allowed: Sequence[str]) -> None:
-    """Of `add_picture_flags`, the references and where they go."""
+def add_reference_flags(
+    parser: argparse.ArgumentParser, needed: Sequence[str], allowed: Sequence[str], is_avoiding: bool = True
+) -> None:
+    """Of `add_picture_flags`, the references and where they go, and, if `is_avoiding`, those to steer away from."""
     group = parser.add_argument_group(
         "references",
         "Each may be repeated; those of one kind are averaged. Behind each may stand ,weight=X, ,mask=PICTURE (only what "
@@ -123,6 +129,9 @@ def add_reference_flags(parser: argparse.ArgumentParser, needed: Sequence[str], 
         if side in allowed:
             parser.add_argument(f"--{side}", type=whole(0), default=0, metavar="PIXELS", help="to add on that side")
     for name, metavar in metavars.items():
+        if not is_avoiding:
+            parser.set_defaults(**{f"negative_{name}": None})
+            continue
         purpose = f"whose {name} to steer away from"
         group.add_argument(f"--negative-{name}", action="append", metavar=metavar, help=purpose)
 
@@ -136,10 +145,12 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
         "when a strength holds, in fractions of the run, or factors from the first step to the last; one for each"
     )
     add_one_for_each(group, "--schedule", purpose, schedule_of_one, "NAME=START:END|X,Y,...")
-    purpose = "how coarse textures are laid: 1 (default) keeps their size relative to the frame, 2 is twice as coarse"
-    group.add_argument("--texture-scale", type=number, metavar="X", help=purpose)
-    add_assignment_flag(group)
-    group = parser.add_argument_group("feature guidance (training-free; works without an adapter and along with one)")
+    add_layout_flags(group)
+    group = parser.add_argument_group(
+        "without training (works without an adapter, where it is on by itself, and along with one)"
+    )
+    purpose = "how much of the composition of the references denoising starts with: 0 is off, 1 leaves one step"
+    group.add_argument("--composed-start", type=number, metavar="X", help=purpose)
     purpose = "how far each step goes toward the features of that reference; 0 is off, 1 a good start"
     add_one_for_each(group, "--feature-guidance", purpose)
     options = {"dest": "feature_guidance_window", "type": window, "metavar": "START:END"}
@@ -152,22 +163,41 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--feature-full", help=purpose, **options)
 
 
+def add_compose_flags(parser: argparse.ArgumentParser) -> None:
+    add_reference_flags(parser, (), GRANULARITIES, is_avoiding=False)
+    group = parser.add_argument_group("how references count")
+    add_one_for_each(
+        group, "--scale", "strength of color, texture or shape: 0 is off, 1 (default) is whole; one for each"
+    )
+    add_layout_flags(group)
+    add_size_flags(parser)
+    group = parser.add_argument_group("output")
+    group.add_argument("--seed", type=whole(0), default=0, help="of what the references leave open; default: 0")
+    add_output_flags(group)
+
+
+def add_layout_flags(group: Any) -> None:
+    purpose = "how coarse textures are laid: 1 (default) keeps their size relative to the frame, 2 is twice as coarse"
+    group.add_argument("--texture-scale", type=number, metavar="X", help=purpose)
+    add_assignment_flag(group)
+
+
 def add_size_flags(parser: argparse.ArgumentParser) -> None:
     for side in ("width", "height"):
         purpose = "default: the model's own size, in the aspect of the shape reference"
         parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
-    parser.add_argument("--size", type=whole(1), metavar="PIXELS", help="width and height of a square")
-    _add_detail_steps_flag(parser)
+    purpose = "both in one, or the side of a square"
+    parser.add_argument("--size", type=size, metavar="WIDTHxHEIGHT", help=purpose)
 
 
 def add_octave_flags(parser: argparse.ArgumentParser) -> None:
     """How large an edit that goes by octaves paints."""
     purpose = "side of a square of the area that is painted, in the aspect of the picture"
     parser.add_argument("--size", type=whole(1), metavar="PIXELS", help=purpose)
-    _add_detail_steps_flag(parser)
+    add_detail_steps_flag(parser)
 
 
-def _add_detail_steps_flag(parser: argparse.ArgumentParser) -> None:
+def add_detail_steps_flag(parser: argparse.ArgumentParser) -> None:
     options = {"dest": "num_detail_steps", "type": whole(1), "metavar": "N"}
     parser.add_argument("--detail-steps", help="denoising steps of each octave above the base; default: 6", **options)
 

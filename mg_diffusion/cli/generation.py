@@ -29,6 +29,7 @@ PIPELINE_FLAGS = (
     "width",
     "texture_scale",
     "assignment",
+    "composed_start",
     "num_detail_steps",
     "num_inference_steps",
     "guidance_scale",
@@ -48,9 +49,13 @@ def load(name: str, options: argparse.Namespace) -> Any:
     from .. import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
 
     try:
+        if options.model is not None and pipelines.pipeline_class(options.model) is pipelines.MGXLPipeline:
+            name = name.replace("MG", "MGXL")
         pipe = load_pipeline(
             getattr(pipelines, name),
             options.model,
+            adapter=options.adapter,
+            encoder=options.encoder,
             trust_remote_code=options.trust_remote_code,
             device=options.device,
             many_steps=options.many_steps,
@@ -88,15 +93,20 @@ def native_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def generate(options: argparse.Namespace) -> None:
     """`mg-diffusion generate`."""
-    if options.size is not None:
-        if (options.width, options.height) != (None, None):
-            raise ValueError("--size is width and height in one: give it, or --width and --height.")
-        options.width = options.height = options.size
+    split_size(options)
     arguments = parse_references(options)
     paths = output_paths(options, arguments.files)
     pipe = load("MGPipeline", options)
     make = functools.partial(call, pipe, options, paths, reference_image=values_of(arguments.references))
     run(pipe, options, arguments, {"command": "generate"}, paths, make)
+
+
+def split_size(options: argparse.Namespace) -> None:
+    """--size as --width and --height."""
+    if options.size is not None:
+        if (options.width, options.height) != (None, None):
+            raise ValueError("--size is width and height in one: give it, or --width and --height.")
+        options.width, options.height = options.size
 
 
 def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence[Path]:

@@ -26,7 +26,7 @@ class Late:
         return lambda options: getattr(import_module(f".{self._module}", __package__), name)(options)
 
 
-commands, editing, generation = (Late(name) for name in ("commands", "editing", "generation"))
+commands, composing, editing, generation = (Late(name) for name in ("commands", "composing", "editing", "generation"))
 # The edits that have a name and are painted: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
     "reshape": ("new content in the mask, in its shape or that of a reference", (), ("mask", *GRANULARITIES)),
@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    names = ("generate", "edit", *PURPOSES, *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
+    names = ("generate", "compose", "edit", *PURPOSES, *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
     group = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
     _add_picture_commands(group)
 
@@ -74,8 +74,13 @@ def _add_picture_commands(group: Any) -> None:
     one = _add(group, "generate", "make a picture", generation.generate)
     flags.add_picture_flags(one)
     flags.add_size_flags(one)
+    flags.add_detail_steps_flag(one)
     flags.add_report_flags(one)
     flags.add_model_flags(one)
+
+    one = _add(group, "compose", "lay palette, texture and shape together at once: no model paints", composing.compose)
+    one.set_defaults(schedule=[])
+    flags.add_compose_flags(one)
 
     one = _add(group, "edit", "repaint part of a picture", editing.edit)
     flags.add_edited_flag(one)

@@ -193,8 +193,8 @@ def test_without_an_adapter_references_guide_alone(make, name):
     reference = {name: references()[name]}
     plain = pipeline("a", num_inference_steps=3, output_type="np", generator=seeded(0)).images
     assert not np.array_equal(plain, generate(pipeline, reference, feature_guidance_scale=1.0))
-    with pytest.raises(ValueError, match="needs the components .*feature guidance still works"):
-        generate(pipeline, reference)
+    with pytest.raises(ValueError, match="needs the components .*feature guidance and a composed start still work"):
+        generate(pipeline, reference, feature_guidance_scale=0, composed_start=0)
 
 
 def test_batches_embeds_and_several_pictures(make):

@@ -1,0 +1,132 @@
+"""A composed start: denoising begins with the composition of the references under noise, and skips the steps before.
+
+(SDEdit, Meng et al., arXiv 2108.01073, from a picture that the references ask for.) It needs no training, as feature guidance
+does not: together they are what references do where no trained adapter brings them into the UNet.
+"""
+
+import warnings
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ..features import Features
+from .components import AUTO, is_finite
+from .generating import forked
+from .references import given_references, has_region
+
+
+COMPOSED_START = 0.4  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
+FEATURE_GUIDANCE = 1.0  # the same
+
+
+class ComposedStart:
+    """References without training, and what "auto" stands for."""
+
+    def settle_unadapted(self, given: SimpleNamespace) -> None:
+        """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
+
+        Raises:
+            ValueError: for a composed start that is no number in [0, 1], or has nothing to be composed of.
+        """
+        found = given_references(given.reference_image, given.reference_embeds)
+        is_alone = bool(found) and self.mg_encoder is not None and self.mg_adapter is None
+        if found and self.mg_adapter is not None and self.mg_adapter.is_untrained:
+            warnings.warn(
+                "The adapter was never trained: references do nothing through it. Train it (stage `adapter`), or pass "
+                "`mg_adapter=None`, where composed start and feature guidance bring references in.",
+                stacklevel=5,
+            )
+        start = given.composed_start
+        if start == AUTO:
+            can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
+            start = COMPOSED_START if is_alone and can_start else 0.0
+        elif not is_finite(start) or not 0 <= start <= 1:
+            raise ValueError(
+                f'`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left), or "{AUTO}"; got {start!r}.'
+            )
+        elif start > 0:
+            self._check_composed_start(given, found)
+        given.composed_start = float(start)
+        if given.feature_guidance_scale == AUTO:
+            whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
+            given.feature_guidance_scale = dict.fromkeys(whole, FEATURE_GUIDANCE) if is_alone else 0.0
+
+    def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
+        if not found or self.mg_encoder is None:
+            lacking = "the component `mg_encoder`, which is not there" if found else "references, and got none"
+            raise ValueError(f"`composed_start` needs {lacking}. Give them, or set it to 0.")
+        if getattr(given, "strength", 1) < 1:
+            raise ValueError(
+                "`composed_start` takes the place of what is under the mask, of which a `strength` below 1 keeps some. Set one "
+                "of them: `strength=1`, or `composed_start=0`."
+            )
+        if not _has_layout(given.reference_embeds):
+            raise ValueError(
+                "`reference_embeds` hold nothing to be composed. Make them with `encode_reference(..., is_composed=True)`, or "
+                "pass the references themselves."
+            )
+
+    def read_strengths(self, given: SimpleNamespace, named: Sequence[str], batch_size: int) -> torch.Tensor | None:
+        """`granularity_scale` as (batch_size, G), where something reads it. Without any strength nothing is composed."""
+        reader = self.mg_encoder if self.mg_adapter is None and given.composed_start > 0 else self.mg_adapter
+        if reader is None:
+            return None
+        strengths = reader.strengths(given.granularity_scale, batch_size)
+        if not any(
+            strengths[:, place].any() for place, name in enumerate(reader.config.granularities) if name in named
+        ):
+            given.composed_start = 0.0
+        return strengths
+
+    def skip_steps(self, given: SimpleNamespace, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
+        """The timesteps, and the number of steps, that a composed start leaves; at least one."""
+        skipped = min(round(getattr(given, "composed_start", 0) * steps), steps - 1)
+        if skipped == 0:
+            return timesteps, steps
+        first = skipped * self.scheduler.order
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(first)
+        return self.scheduler.timesteps[first:], steps - skipped
+
+    def start_composed(self, call: Any) -> None:
+        """`call.latents` from the composition, under the noise of the first step; in an edit inside the mask."""
+        image = F.interpolate(self.composed_image(call), call.size, mode="area")
+        if call.edit is not None:
+            around, hole = (
+                one.to(image).repeat_interleave(call.count // len(one), dim=0)
+                for one in (call.edit.init_image, call.edit.init_mask)
+            )
+            image = torch.where(hole > 0, image, around)
+        latents = self.encode_vae_image(image, call.count, forked(call.given.generator)).to(call.noise)
+        call.latents = self.add_noise(latents, call.noise, call.timesteps[:1].repeat(call.count))
+
+    def composed_image(self, call: Any) -> torch.Tensor:
+        """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
+        generator = forked(call.given.generator)
+        layout = None if call.conditioning is None else call.conditioning.layout
+        if layout is not None:
+            return layout.composed(generator)
+        given = call.given
+        features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}
+        scales = self.mg_encoder.strengths(given.granularity_scale, call.batch_size)
+        scales = scales.repeat_interleave(given.num_images_per_prompt, dim=0)
+        return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """As of the scheduler; those of flow matching call it by another name."""
+        if hasattr(self.scheduler, "add_noise"):
+            return self.scheduler.add_noise(latents, noise, timestep)
+        return self.scheduler.scale_noise(latents, timestep, noise)
+
+
+def _has_layout(embeds: Features | None) -> bool:
+    """Whether features, if they are given, were made to be composed."""
+    needed = {"texture": "layout_tiles", "shape": "layout_structure"}
+    return all(needed.get(name, "vector") in part for name, parts in (embeds or {}).items() for part in parts)
+
+
+def _is_regional(reference: Any, embeds: Features | None) -> bool:
+    return has_region(reference) if embeds is None else "region" in reference[0]

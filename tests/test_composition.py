@@ -1,0 +1,116 @@
+"""`compose`: what references ask for, laid together by no network."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from skimage.color import rgb2lab
+
+from mg_diffusion import compose
+from tests.pipelines.tiny import picture, references, seeded
+
+
+def to_array(image: PIL.Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(float)
+
+
+def halves() -> PIL.Image.Image:
+    """Dark on the left, light on the right."""
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    pixels[:, 48:] = 230
+    pixels[:, :48] = 25
+    return PIL.Image.fromarray(pixels)
+
+
+def test_a_palette_lies_in_the_regions_of_the_shape_by_light():
+    (made,) = compose({"color": ["#102060", "#ffe0a0"], "shape": halves()}, 96, 96)
+    left, right = to_array(made)[:, 8:40].mean((0, 1)), to_array(made)[:, 56:88].mean((0, 1))
+    assert np.abs(left - [0x10, 0x20, 0x60]).max() < 25 and np.abs(right - [0xFF, 0xE0, 0xA0]).max() < 25
+
+
+def test_a_shape_alone_is_gray_and_keeps_its_light():
+    (made,) = compose({"shape": halves()}, 96, 96)
+    lab = rgb2lab(np.asarray(made))
+    assert np.abs(lab[..., 1:]).max() < 2
+    assert lab[:, 56:, 0].mean() - lab[:, :40, 0].mean() > 20
+
+
+def test_a_palette_alone_lies_in_clouds_that_the_generator_draws():
+    colors = {"color": ["#c1121f", "#102060"]}
+    made = [to_array(compose(colors, 64, 64, generator=seeded(seed))[0]) for seed in (0, 0, 1)]
+    assert (made[0] == made[1]).all() and (made[0] != made[2]).any()
+    assert made[0][..., 0].std() > 20  # both colors are there
+
+
+def test_a_texture_alone_lies_over_middle_gray():
+    (made,) = compose({"texture": picture(1, 128, 128)}, 96, 96)
+    pixels = to_array(made)
+    assert np.abs(pixels.mean() - 119) < 12 and pixels.std() > 2 and np.ptp(pixels, axis=2).max() <= 1
+
+
+def test_strengths_are_how_much_of_each_there_is():
+    given, size = references(), (64, 96)
+    whole = compose(given, *size, generator=seeded(), output_type="pt")
+    smooth = compose(given, *size, granularity_scale={"texture": 0}, generator=seeded(), output_type="pt")
+    without = compose(
+        {n: one for n, one in given.items() if n != "texture"}, *size, generator=seeded(), output_type="pt"
+    )
+    assert whole.shape == (1, 3, *size) and 0 <= whole.min() and whole.max() <= 1
+    assert not torch.equal(whole, smooth)
+    # The generator draws an order of tiles where there is a texture; by light it decides nothing else.
+    assert torch.equal(smooth, without)
+
+
+def test_the_aspect_of_the_shape_is_kept_unless_a_size_is_given():
+    given = {"color": ["#c1121f"], "shape": picture(0, 40, 80)}
+    (made,) = compose(given)
+    assert abs(made.width - 2 * made.height) <= 8 and abs(made.width * made.height - 512**2) < 0.1 * 512**2
+    assert compose(given, 64, 64)[0].size == (64, 64)
+
+
+def test_several_pictures_differ_in_what_is_left_open():
+    made = compose(references(), 64, 64, assignment="free", num_images=2, generator=[seeded(0), seeded(1)])
+    (alone,) = compose(references(), 64, 64, assignment="free", generator=seeded(1))
+    assert (to_array(made[0]) != to_array(made[1])).any()
+    assert (to_array(made[1]) == to_array(alone)).all()
+
+
+def test_a_region_limits_where_a_reference_counts():
+    left = {"image": ["#d00000"], "region": (0, 0, 0.5, 1)}
+    right = {"image": ["#0000d0"], "region": (0.5, 0, 1, 1)}
+    (made,) = compose({"color": [left, right], "shape": picture(3)}, 64, 128)
+    pixels = to_array(made)
+    assert pixels[:, :56, 0].mean() > 2 * pixels[:, :56, 2].mean()
+    assert pixels[:, 72:, 2].mean() > 2 * pixels[:, 72:, 0].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 60}, "`height` must be a multiple of 8 of at least 64"),
+        ({"height": 8}, "`height` must be a multiple of 8 of at least 64"),
+        ({"width": 64.0}, "`width` must be a multiple of 8"),
+        ({"height": 4096, "width": 4096}, "at most 4,194,304 pixels.*enlarge it"),
+        ({"granularity_scale": 0}, "nothing to compose"),
+        ({"granularity_scale": {"colour": 1}}, "Unknown granularity 'colour'"),
+        ({"reference_image": {}}, "nothing to compose"),
+        ({"reference_image": [picture()]}, "given by granularity"),
+        ({"reference_image": {"hue": picture()}}, "Unknown granularity 'hue'"),
+        ({"assignment": "dark"}, '`assignment` must be "light" or "free"'),
+        ({"num_images": 0}, "`num_images` must be a positive integer"),
+        ({"output_type": "np"}, '`output_type` must be "pil" or "pt"'),
+        ({"texture_scale": -1}, "scale"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        compose(**{"reference_image": references(), **options})
+
+
+def test_features_of_another_size_are_refused(shipped):
+    features = shipped.mg_encoder.encode(references(), (16, 16), layout_size=(64, 64))
+    with pytest.raises(ValueError, match=r"layout_size=\(64, 96\)"):
+        shipped.mg_encoder.compose(features, (64, 96))
+    features = shipped.mg_encoder.encode(references(), (16, 16))
+    with pytest.raises(ValueError, match="The texture features were not made to be laid out"):
+        shipped.mg_encoder.compose(features, (64, 64))
