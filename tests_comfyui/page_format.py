@@ -91,9 +91,16 @@ def _depth(graph: dict[str, Any], key: str) -> int:
 def pages(kinds: dict[str, Any]) -> dict[str, str]:
     """The text of every file of `example_workflows`."""
     return {
-        path.name: json.dumps(page_graph(json.loads(path.read_text(encoding="utf-8")), kinds), indent=1) + "\n"
+        path.name: _text(page_graph(json.loads(path.read_text(encoding="utf-8")), kinds))
         for path in sorted((NODES / "api_workflows").glob("*.json"))
     }
+
+
+def _text(graph: dict[str, Any]) -> str:
+    """A node a line."""
+    parts = {key: json.dumps(value) for key, value in graph.items()}
+    parts["nodes"] = "[\n" + ",\n".join(map(json.dumps, graph["nodes"])) + "\n]"
+    return "{" + ",\n".join(f'"{key}": {value}' for key, value in parts.items()) + "}\n"
 
 
 def main() -> None:
