@@ -62,26 +62,15 @@ def model_name(model: str | None) -> str:
 
 
 def steering_parts(adapter: str | None, encoder: str | None, dtype: dict[str, Any]) -> dict[str, Any]:
-    """The `mg_adapter` and `mg_encoder` of these places, those that are asked for.
-
-    Raises:
-        ValueError: where there are none.
-    """
+    """The `mg_adapter` and `mg_encoder` of these places, those that are asked for."""
     from . import MGAdapter, MGEncoder
 
     asked = {"mg_encoder": (MGEncoder, encoder or adapter), "mg_adapter": (MGAdapter, adapter)}
-    parts = {}
-    for name, (kind, place) in asked.items():
-        if place is None:
-            continue
-        try:
-            parts[name] = kind.from_pretrained(place, subfolder=name, low_cpu_mem_usage=False, **dtype)
-        except OSError as error:
-            raise ValueError(
-                f"{model_name(place)} has no {name} ({error}). Give a folder or the id of a Hub repository with one, such as "
-                f"the `weights` of a run of stage adapter."
-            ) from error
-    return parts
+    return {
+        name: kind.from_pretrained(place, subfolder=name, low_cpu_mem_usage=False, **dtype)
+        for name, (kind, place) in asked.items()
+        if place is not None
+    }
 
 
 def load_pipeline(

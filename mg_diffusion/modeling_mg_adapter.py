@@ -34,6 +34,7 @@ from .adapter.attention import (
     effective_weight,
     restore_processors,
 )
+from .adapter.blocks import BlockScales, parse_blocks
 from .adapter.conditioning import Conditioning, Fused, stack_rows
 from .adapter.deprecated import DeprecatedNames
 from .adapter.layers import (
@@ -193,6 +194,13 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         """`granularity_scale` of a pipeline call to a tensor (batch_size, G); see `parse_strengths`."""
         return parse_strengths(granularity_scale, self.config.granularities, batch_size)
 
+    def block_scales(self, granularity_scale: Any) -> BlockScales | None:
+        """The dicts of blocks in `granularity_scale` of a pipeline call; see `parse_blocks`."""
+        config = self.config
+        return parse_blocks(
+            granularity_scale, config.granularities, config.attention_layers, len(config.block_strides)
+        )
+
     def schedule(self, granularity_schedule: dict[str, Curve], steps: int) -> torch.Tensor:
         """`granularity_schedule` of a pipeline call to factors (steps, G); see `parse_schedule`."""
         return parse_schedule(granularity_schedule, self.config.granularities, steps)
@@ -285,7 +293,13 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         laid = lay_palette(structure, features["color"]["palette"], area)
         return laid if known is None else torch.where(shape["has_sketch"].view(-1, 1, 1, 1), known, laid)
 
-    def fold(self, unet: nn.Module, tokens: torch.Tensor, strengths: torch.Tensor) -> FoldedAttention:
+    def fold(
+        self,
+        unet: nn.Module,
+        tokens: torch.Tensor,
+        strengths: torch.Tensor,
+        block_scales: BlockScales | None = None,
+    ) -> FoldedAttention:
         """Keys and values of every cross-attention layer, folded with its query and output projections.
 
         softmax(x Wq (t Wk)^T) (t Wv) Wo is softmax(x K') V' with K' = Wq (t Wk)^T and V' = (t Wv) Wo, which do not
@@ -301,7 +315,8 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             attn, heads = modules[layer["name"]], layer["heads"]
             keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
             values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
-            values = values * strengths.to(values.dtype)[:, :, None, None]
+            own = strengths if block_scales is None else strengths * block_scales.layers[layer["name"]].to(strengths)
+            values = values * own.to(values.dtype)[:, :, None, None]
             query = effective_weight(attn.to_q, layer["query_dim"], keys.device, dtype)
             query = query.unflatten(0, (heads, -1))  # (h, d, c)
             output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device, dtype)
@@ -347,6 +362,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         is_settled: bool = False,
         layout_size: tuple[int, int] | None = None,
         assignment: str = "light",
+        block_scales: BlockScales | None = None,
     ) -> Conditioning | None:
         """Everything the UNet needs beside the text, for all steps: the one place where it is put together.
 
@@ -363,6 +379,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             layout_size: (height, width) in pixels of a larger picture that octaves make of what the UNet paints, of which
                 the features know (`MGEncoder.encode`); canvas and sketch are laid once, at that size.
             assignment: of colors to regions, see `apply_variation`.
+            block_scales: factors of the strengths by block of the UNet; a layout has the strengths as they are.
 
         Returns:
             rows in the order unconditional, contrasts, conditional; `None` where nothing has any strength.
@@ -399,7 +416,8 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
                 for own, present in row:
                     there = present * is_on.to(present)
                     tokens, residuals = self._fuse(own, there, latent_size, fusion_scale)
-                    fused.append(Fused(self.fold(unet, tokens, there), residuals))
+                    residuals = residuals if block_scales is None else self._by_block(residuals, block_scales)
+                    fused.append(Fused(self.fold(unet, tokens, there, block_scales), residuals))
                 rows.append(join_regions(fused, shares, self.config.attention_layers, sizes))
             return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
@@ -407,6 +425,17 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
         fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
         return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+
+    def _by_block(
+        self, residuals: dict[tuple[str, ...], Residuals], block_scales: BlockScales
+    ) -> dict[tuple[str, ...], Residuals]:
+        """Residuals by the granularities they come from, each times the factor of its down block."""
+        names = self.config.granularities
+        factors = {used: joint_strength(block_scales.down_blocks, names, used).tolist() for used in residuals}
+        return {
+            used: [block * factor for block, factor in zip(blocks, factors[used], strict=True)]
+            for used, blocks in residuals.items()
+        }
 
     @staticmethod
     def _at_the_end(

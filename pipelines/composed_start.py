@@ -43,11 +43,7 @@ class ComposedStart:
         if start == AUTO:
             can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
             start = COMPOSED_START if is_alone and can_start else 0.0
-        elif not is_finite(start) or not 0 <= start <= 1:
-            raise ValueError(
-                f'`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left), or "{AUTO}"; got {start!r}.'
-            )
-        elif start > 0:
+        elif check_share(start, f', or "{AUTO}"') > 0:
             self._check_composed_start(given, found)
         given.composed_start = float(start)
         if given.feature_guidance_scale == AUTO:
@@ -75,6 +71,8 @@ class ComposedStart:
         if reader is None:
             return None
         strengths = reader.strengths(given.granularity_scale, batch_size)
+        if reader is self.mg_adapter:
+            reader.block_scales(given.granularity_scale)  # checks them
         if not any(
             strengths[:, place].any() for place, name in enumerate(reader.config.granularities) if name in named
         ):
@@ -83,13 +81,7 @@ class ComposedStart:
 
     def skip_steps(self, given: SimpleNamespace, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
         """The timesteps, and the number of steps, that a composed start leaves; at least one."""
-        skipped = min(round(getattr(given, "composed_start", 0) * steps), steps - 1)
-        if skipped == 0:
-            return timesteps, steps
-        first = skipped * self.scheduler.order
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(first)
-        return self.scheduler.timesteps[first:], steps - skipped
+        return skip_steps(self.scheduler, given.composed_start, timesteps, steps)
 
     def start_composed(self, call: Any) -> None:
         """`call.latents` from the composition, under the noise of the first step; in an edit inside the mask."""
@@ -116,10 +108,34 @@ class ComposedStart:
         return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """As of the scheduler; those of flow matching call it by another name."""
-        if hasattr(self.scheduler, "add_noise"):
-            return self.scheduler.add_noise(latents, noise, timestep)
-        return self.scheduler.scale_noise(latents, timestep, noise)
+        return add_noise(self.scheduler, latents, noise, timestep)
+
+
+def check_share(start: Any, otherwise: str = "") -> float:
+    """`composed_start`, or a ValueError if it is no number in [0, 1]."""
+    if not is_finite(start) or not 0 <= start <= 1:
+        raise ValueError(
+            f"`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left){otherwise}; got {start!r}."
+        )
+    return float(start)
+
+
+def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
+    """The timesteps, and the number of steps, that a composed start leaves; at least one."""
+    skipped = min(round(start * steps), steps - 1)
+    if skipped == 0:
+        return timesteps, steps
+    first = skipped * scheduler.order
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    return scheduler.timesteps[first:], steps - skipped
+
+
+def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """As of the scheduler; those of flow matching call it by another name."""
+    if hasattr(scheduler, "add_noise"):
+        return scheduler.add_noise(latents, noise, timestep)
+    return scheduler.scale_noise(latents, timestep, noise)
 
 
 def _has_layout(embeds: Features | None) -> bool:

@@ -115,6 +115,7 @@ class Conditioned:
                 generator=call.given.generator,
                 layout_size=call.layout_size,
                 assignment=call.given.assignment,
+                block_scales=self.mg_adapter.block_scales(call.given.granularity_scale),
             )
 
     def attach(self, conditioning: Any) -> contextlib.AbstractContextManager:

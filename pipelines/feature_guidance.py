@@ -13,6 +13,7 @@ from .references import given_references, has_region
 
 
 FEATURE_STEP = 0.1  # root mean square of a move of the latents by feature guidance at scale 1 and full noise
+DECODER_GRID = 2**16  # steps of the linear decoder's weights in a unit
 FEATURE_WEIGHTS = {"texture": 2.0}  # its gradient is spread over fine detail, which the denoiser resists most
 
 
@@ -173,7 +174,9 @@ class FeatureGuided:
             (latents * self.vae.config.scaling_factor).float().cpu().movedim(1, 3).flatten(0, 2), (0, 1), value=1.0
         )
         blocks = F.pixel_unshuffle(clouds, factor).movedim(1, 3).flatten(0, 2)
-        weight = torch.linalg.lstsq(cells, blocks).solution.T.contiguous().to(self._execution_device)
+        # The last bits of a solution depend on where its tensors lie in memory, which differs from process to process.
+        weight = torch.linalg.lstsq(cells.double(), blocks.double()).solution.T
+        weight = (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous().to(self._execution_device)
         self._linear_decoder = (self.vae, weight)
         return weight
 

@@ -57,6 +57,11 @@ def reference_input() -> InputParam:
     )
 
 
+def start_input() -> InputParam:
+    purpose = "how much of the composition of the references survives, in [0, 1]; this share of the steps is skipped"
+    return InputParam("composed_start", float, default=0.0, description=purpose)
+
+
 def scale_input() -> InputParam:
     return InputParam(
         "granularity_scale",

@@ -29,6 +29,7 @@ from .components import (
     reads_guidance,
     scale_factor,
 )
+from .composed_start import check_share
 from .modular_guider import MultiGranularityGuidance  # noqa: F401 (a guider is looked up beside its blocks)
 from .modular_inputs import (
     GUIDER,
@@ -46,7 +47,9 @@ from .modular_inputs import (
     prompt_inputs,
     reference_input,
     scale_input,
+    start_input,
 )
+from .modular_start import MGComposedStartStep
 from .references import count_samples
 
 
@@ -68,6 +71,7 @@ class MGInputStep(ModularPipelineBlocks):
             *prompt_inputs(),
             reference_input(),
             scale_input(),
+            start_input(),
             InputParam("height", int, description="in pixels; by default the UNet's native size"),
             InputParam("width", int, description="in pixels; by default the UNet's native size"),
             per_prompt_input(),
@@ -86,6 +90,7 @@ class MGInputStep(ModularPipelineBlocks):
         self.check_sizes(given, factor)
         if components.mg_adapter is not None:
             components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
+            components.mg_adapter.block_scales(given.granularity_scale)
         self.set_block_state(state, given)
         return components, state
 
@@ -106,9 +111,15 @@ class MGInputStep(ModularPipelineBlocks):
             raise ValueError(
                 f'`reference_image` is a dict such as {{"color": ..., "shape": ...}}, got {type(references).__name__}.'
             )
-        missing = [name for name in ("mg_adapter", "mg_encoder") if getattr(components, name) is None]
+        if check_share(given.composed_start) > 0 and not references:
+            raise ValueError("`composed_start` needs references, and got none. Give them, or set it to 0.")
+        needed = ("mg_encoder",) if given.composed_start > 0 else ("mg_adapter", "mg_encoder")
+        missing = [name for name in needed if getattr(components, name) is None]
         if references and missing:
-            raise ValueError(f"`reference_image` needs the components {missing}, which are not loaded.")
+            raise ValueError(
+                f"`reference_image` needs the components {missing}, which are not loaded. (Without an adapter, "
+                f"`composed_start` still works.)"
+            )
 
     def check_prompts(self, components: Any, given: Any) -> int:
         """The number of prompts, or, without any, of references given per sample.
@@ -150,16 +161,20 @@ class MGReferenceEncoderStep(ModularPipelineBlocks):
     @property
     def inputs(self) -> list[InputParam]:
         sizes = [InputParam(name, int, required=True, description="in pixels") for name in ("height", "width")]
-        return [reference_input(), *sizes, batch_size_input()]
+        return [reference_input(), *sizes, start_input(), batch_size_input()]
 
     @torch.no_grad()
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         given = self.get_block_state(state)
         given.reference_embeds = {}
         if given.reference_image:
-            factor = scale_factor(components.vae)
-            size = components.mg_adapter.map_size(given.height // factor, given.width // factor)
-            given.reference_embeds = components.mg_encoder.encode(given.reference_image, size, given.batch_size)
+            factor, size = scale_factor(components.vae), (given.height, given.width)
+            layout_size = size if given.composed_start > 0 else None
+            if components.mg_adapter is not None:
+                size = components.mg_adapter.map_size(given.height // factor, given.width // factor)
+            given.reference_embeds = components.mg_encoder.encode(
+                given.reference_image, size, given.batch_size, layout_size
+            )
         self.set_block_state(state, given)
         return components, state
 
@@ -246,13 +261,14 @@ class MGConditioningStep(ModularPipelineBlocks):
     """Fuses the references once for all steps, and once more without each granularity that the guider goes beyond."""
 
     description = "Fuses the references (`MGAdapter`): one conditioning for each prediction that the guider asks for."
-    expected_components = [MG_ADAPTER, UNET, GUIDER]
+    expected_components = [MG_ADAPTER, UNET, VAE, GUIDER]
     intermediate_outputs = [
         OutputParam(
             "conditioning",
             tuple,
             description="of the conditional, the unconditional, and the prediction without each guided granularity",
-        )
+        ),
+        OutputParam("layout", description="what a composed start is laid of, or `None`"),
     ]
 
     @property
@@ -262,6 +278,7 @@ class MGConditioningStep(ModularPipelineBlocks):
             scale_input(),
             InputParam("fusion_scale", float, default=1.0, description="how much the granularities are mixed"),
             InputParam("latents", torch.Tensor, required=True, description="(pictures, C, h, w)"),
+            start_input(),
             batch_size_input(),
             per_prompt_input(),
             generator_input(),  # after the noise, which the same seed then gives without references, too
@@ -277,11 +294,13 @@ class MGConditioningStep(ModularPipelineBlocks):
                     f"`granularity_guidance[{name!r}]` of the guider needs a {name} reference, to tell what it should go "
                     f"beyond; given are {sorted(given.reference_embeds)}."
                 )
-        given.conditioning = (None,) * (2 + len(left_out))
+        given.conditioning, given.layout = (None,) * (2 + len(left_out)), None
         given.reference_embeds = as_lists(given.reference_embeds)
-        if given.reference_embeds:
-            adapter, strengths = components.mg_adapter, given.granularity_scale
-            strengths = adapter.strengths(strengths, given.batch_size)
+        if given.reference_embeds and components.mg_adapter is not None:
+            factor = scale_factor(components.vae)
+            size = tuple(factor * side for side in given.latents.shape[2:])
+            adapter, scale = components.mg_adapter, given.granularity_scale
+            strengths = adapter.strengths(scale, given.batch_size)
             conditioning = adapter.assemble_conditioning(
                 bare(components.unet),
                 given.reference_embeds,
@@ -290,8 +309,11 @@ class MGConditioningStep(ModularPipelineBlocks):
                 given.fusion_scale,
                 contrasts=[(name, None) for name in left_out],
                 generator=given.generator,
+                layout_size=size if given.composed_start > 0 else None,
+                block_scales=adapter.block_scales(scale),
             )
             if conditioning is not None:
+                given.layout = conditioning.layout
                 *others, conditional = conditioning.split(len(given.latents))
                 given.conditioning = (conditional, None, *others)
         self.set_block_state(state, given)
@@ -444,9 +466,10 @@ class MGBlocks(SequentialPipelineBlocks):
         MGTextEncoderStep,
         MGPrepareLatentsStep,
         MGConditioningStep,
+        MGComposedStartStep,
         MGDenoiseStep,
         MGDecodeStep,
     ]
-    block_names = ["inputs", "references", "text_encoder", "latents", "conditioning", "denoise", "decode"]
+    block_names = ["inputs", "references", "text_encoder", "latents", "conditioning", "start", "denoise", "decode"]
     description = "Generates pictures steered by the color, texture and shape of reference images."
     outputs = [OutputParam("images", description="PIL images, (B, H, W, 3) or (B, 3, H, W) in [0, 1], or latents")]

@@ -12,6 +12,7 @@ def _define():
     import PIL.ImageOps
     import contextlib
     import functools
+    import importlib
     import inspect
     import json
     import math
@@ -59,8 +60,10 @@ def _define():
         for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight". A region, a mask or a box
         in fractions, is where in the output a reference counts. (In an edit, shapes and regions are laid out over what is
         computed: the whole picture or the surroundings of the mask.)""",
-        "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number or
-        one for each prompt. A granularity that is not named keeps 1.""",
+        "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number,
+        one for each prompt, or a dict of blocks of the UNet as of `set_ip_adapter_scale`, {"down": {"block_1": [0.0, 1.0]},
+        "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full). A granularity that
+        is not named keeps 1.""",
         "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
         reference may have a "scale" of its own, which this multiplies.""",
         "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
@@ -96,7 +99,11 @@ def _define():
         "negative_reference_image": """as `reference_image`, what to steer away from, at strength 1; with a `granularity_guidance` of 1
         where none is named.""",
         "feature_guidance_scale": """training-free guidance by the features of the references; a number for all of them or by
-        granularity, 0 is off, 1 a good start. Works without an adapter and along with one.""",
+        granularity, 0 is off, 1 a good start. Works without an adapter and along with one. "auto" is 1 where there is no
+        adapter, for references without regions, and 0 with one.""",
+        "composed_start": """how much of the composition of the references (`mg_diffusion.compose`) survives, in [0, 1]: denoising
+        begins with it, in an edit inside the mask, and this share of the steps is skipped. 0 is off. "auto" is a measured
+        value where there is no adapter, and 0 with one, at a `strength` below 1, or for features that hold no layout.""",
         "feature_guidance_window": "(start, end) in fractions of the run; steps that lie in it as a whole are guided.",
         "feature_guidance_decoder": """how the picture is looked at in each step: "linear", a linear map fitted to the VAE once; "vae";
         or a model with `decode`, such as `AutoencoderTiny`.""",
@@ -175,6 +182,18 @@ def _define():
                 stacklevel=stacklevel,
             )
         return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
+
+
+    def match_rows(
+        parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Features of one entry with one row for each of `count` samples, or a single row for all."""
+        matched = {}
+        for name, value in parts.items():
+            value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
+            repeats = 1 if len(value) == 1 else count // len(value)
+            matched[name] = value.repeat_interleave(repeats, dim=0)
+        return matched
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
@@ -1037,11 +1056,13 @@ def _define():
             batch_size: int,
             name: str = "reference_image",
             feature_guided: Sequence[str] = (),
+            is_composed: bool = False,
         ) -> None:
             """Raise a ValueError for references that are given twice, by an unknown name, or for another number of samples.
 
         Args:
             feature_guided: the granularities of feature guidance, which needs no adapter.
+            is_composed: whether a composed start, which needs none either, reads them.
         """
             if reference_image is not None and reference_embeds is not None:
                 raise ValueError("Pass `reference_image` or `reference_embeds`, not both.")
@@ -1050,12 +1071,12 @@ def _define():
                 return
             missing = [part for part in ("mg_adapter", "mg_encoder") if getattr(self, part) is None]
             needed = {n for n, one in given.items() if one is not None} - set(feature_guided)
-            if ("mg_adapter" in missing and (needed or not feature_guided)) or (
+            if ("mg_adapter" in missing and not is_composed and (needed or not feature_guided)) or (
                 "mg_encoder" in missing and reference_image is not None
             ):
                 raise ValueError(
                     f"`{name}` needs the components {missing}, which this pipeline was made without. (Without an adapter, "
-                f"feature guidance still works: `feature_guidance_scale`.)"
+                f"feature guidance and a composed start still work: `feature_guidance_scale`, `composed_start`.)"
                 )
             reader = self.mg_encoder if self.mg_adapter is None else self.mg_adapter
             known = tuple(reader.config.granularities)
@@ -1099,6 +1120,7 @@ def _define():
             width: int | None = None,
             batch_size: int = 1,
             texture_scale: float = 1.0,
+            is_composed: bool | None = None,
         ) -> Features:
             """Features of references, to be passed as `reference_embeds` to any number of calls of the same size.
 
@@ -1107,6 +1129,7 @@ def _define():
             height, width: of the pictures to be made, in pixels; the shape is laid out over them.
             batch_size: number of prompts, which references given per sample must match.
             texture_scale: as in `__call__`.
+            is_composed: whether they are for a `composed_start`; by default where there is no adapter.
 
         Returns:
             {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
@@ -1115,13 +1138,16 @@ def _define():
             (height, width), output_size = self.sizes(call)
             latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
             size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
+            is_composed = self.mg_adapter is None if is_composed is None else is_composed
             layout_size = None if output_size == (height, width) else output_size
+            layout_size = (output_size or (height, width)) if is_composed else layout_size
             return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.feature_guidance
     # -----------------------------------------------------------------------------------------------------------------
     FEATURE_STEP = 0.1  # root mean square of a move of the latents by feature guidance at scale 1 and full noise
+    DECODER_GRID = 2**16  # steps of the linear decoder's weights in a unit
     FEATURE_WEIGHTS = {"texture": 2.0}  # its gradient is spread over fine detail, which the denoiser resists most
 
 
@@ -1282,7 +1308,9 @@ def _define():
                 (latents * self.vae.config.scaling_factor).float().cpu().movedim(1, 3).flatten(0, 2), (0, 1), value=1.0
             )
             blocks = F.pixel_unshuffle(clouds, factor).movedim(1, 3).flatten(0, 2)
-            weight = torch.linalg.lstsq(cells, blocks).solution.T.contiguous().to(self._execution_device)
+            # The last bits of a solution depend on where its tensors lie in memory, which differs from process to process.
+            weight = torch.linalg.lstsq(cells.double(), blocks.double()).solution.T
+            weight = (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous().to(self._execution_device)
             self._linear_decoder = (self.vae, weight)
             return weight
 
@@ -1423,6 +1451,7 @@ def _define():
         conditioning: what references add to the UNet; `None` where they add nothing.
         control, t2i: what ControlNets and T2I-Adapters read or add, by step.
         detail_generator: of the noise of the octaves.
+        noise: (B, C, h, w) of unit deviation that `latents` began with.
         differences: how far each contrast lay from the prediction, by step; `None` where nobody asks.
         latents, prompt_embeds, negative_prompt_embeds, add_text_embeds, add_time_ids, mask, masked_image_latents: may be
             read and replaced by a callback, if the pipeline's `_callback_tensor_inputs` names them.
@@ -1452,6 +1481,7 @@ def _define():
         detail_generator: torch.Generator | list[torch.Generator] | None = None
         differences: list[torch.Tensor] | None = None
         unet_channels: torch.Tensor | None = None
+        noise: torch.Tensor | None = None
         latents: torch.Tensor | None = None
         prompt_embeds: torch.Tensor | None = None
         negative_prompt_embeds: torch.Tensor | None = None
@@ -1464,6 +1494,11 @@ def _define():
         def count(self) -> int:
             """Number of pictures."""
             return self.batch_size * self.given.num_images_per_prompt
+
+        @property
+        def layout_size(self) -> tuple[int, int] | None:
+            """(height, width) that references are laid out at; `None` where nothing reads that."""
+            return self.output_size or (self.size if self.given.composed_start > 0 else None)
 
 
     class Sampling:
@@ -1539,15 +1574,21 @@ def _define():
                 raise ValueError(
                     "`return_attribution` is about what an adapter does, which this pipeline was made without."
                 )
+            self.settle_unadapted(given)
             feature_scales = self.check_feature_guidance(given)
-            self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
-            self.check_layout(given, None if output_size == size else output_size)
+            self.check_reference(
+                given.reference_image,
+                given.reference_embeds,
+                batch_size,
+                feature_guided=feature_scales,
+                is_composed=given.composed_start > 0,
+            )
+            output_size = None if output_size == size else output_size
+            self.check_layout(given, output_size or (size if given.composed_start > 0 else None))
             named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
             contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
-            strengths = None
-            if self.mg_adapter is not None:
-                strengths = self.mg_adapter.strengths(given.granularity_scale, batch_size)
-            timesteps, steps = self.set_timesteps(given)
+            strengths = self.read_strengths(given, named, batch_size)
+            timesteps, steps = self.skip_steps(given, *self.set_timesteps(given))
             factors = self.step_factors(
                 given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
             )
@@ -1567,7 +1608,7 @@ def _define():
                 feature_scales=feature_scales,
                 is_feature_guided=guided,
                 compared=compared,
-                output_size=None if output_size == size else output_size,
+                output_size=output_size,
                 sizes=sizes,
             )
 
@@ -1612,7 +1653,7 @@ def _define():
             call.control = self.prepare_controlnet(call)
             call.t2i = self.prepare_t2i(call)
             call.features = dict(given.reference_embeds or {})
-            asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale)
+            asked = (*(call.output_size or call.size), call.batch_size, given.texture_scale, given.composed_start > 0)
             if given.reference_image is not None:
                 call.features = self.encode_reference(given.reference_image, *asked)
             avoided = {n: one for n, one in (given.negative_reference_image or {}).items() if n in call.contrasts}
@@ -1637,6 +1678,8 @@ def _define():
                 call.conditioning = self.prepare_conditioning(call)
             if call.conditioning is None:
                 call.contrasts = {}
+            if given.composed_start > 0:
+                self.start_composed(call)
 
         def encode_vae_image(
             self, image: torch.Tensor, count: int, generator: torch.Generator | list[torch.Generator] | None
@@ -1802,12 +1845,14 @@ def _define():
             given, factor = call.given, self.vae_scale_factor
             shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
             dtype, device = call.prompt_embeds.dtype, self._execution_device
-            call.latents = self.prepare_latents(shape, dtype, device, given.generator, given.latents)
+            call.noise = self.draw_noise(shape, dtype, device, given.generator, given.latents)
+            # Scaled to where the scheduler starts.
+            call.latents = call.noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
             call.unet_channels = self.prepare_unet_channels(call.latents, given.generator)
             if call.output_size is not None:
                 call.detail_generator = forked(given.generator)
 
-        def prepare_latents(
+        def draw_noise(
             self,
             shape: tuple[int, int, int, int],
             dtype: torch.dtype,
@@ -1815,10 +1860,10 @@ def _define():
             generator: torch.Generator | list[torch.Generator] | None,
             latents: torch.Tensor | None = None,
         ) -> torch.Tensor:
-            """Noise (B, C, h, w) of unit deviation where none is given, scaled to where the scheduler starts."""
+            """Noise (B, C, h, w) of unit deviation, drawn where none is given."""
             if latents is None:
                 latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-            return latents.to(device, dtype) * getattr(self.scheduler, "init_noise_sigma", 1.0)
+            return latents.to(device, dtype)
 
         def prepare_unet_channels(
             self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
@@ -1867,7 +1912,7 @@ def _define():
         init_image: (1 or B', 3, h, w) in [-1, 1] and init_mask: (1 or B', 1, h, w), the region at the size of the call.
         output_image, output_mask: the same at the size that octaves lead to; without octaves, these.
         is_blended: whether what is kept is put back after every step, because the UNet does not read it.
-        image_latents, noise: (B, C, h, w), of what is kept, where it is needed.
+        image_latents: (B, C, h, w), of what is kept, where it is needed.
         is_continued: (B',) bool, whose edge fades into a continuation of the surroundings.
     """
 
@@ -1883,7 +1928,6 @@ def _define():
         output_mask: torch.Tensor | None = None
         is_blended: bool = False
         image_latents: torch.Tensor | None = None
-        noise: torch.Tensor | None = None
         is_continued: torch.Tensor | None = None
 
 
@@ -1985,7 +2029,7 @@ def _define():
             """Noise, mask and masked image."""
             edit, given, factor = call.edit, call.given, self.vae_scale_factor
             shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
-            call.latents, edit.noise, edit.image_latents = self.prepare_latents(
+            call.latents, call.noise, edit.image_latents = self.prepare_latents(
                 edit.init_image,
                 shape,
                 call.prompt_embeds.dtype,
@@ -2013,7 +2057,7 @@ def _define():
             """What is kept is put back where the UNet does not read it."""
             edit, following = call.edit, call.timesteps[i + 1 : i + 2]
             if edit.is_blended:
-                call.latents = self.blend(call.latents, edit.image_latents, edit.noise, call.mask, following)
+                call.latents = self.blend(call.latents, edit.image_latents, call.noise, call.mask, following)
 
         def decode(self, call: Any) -> Any:
             """Latents to what `output_type` asks for, pasted into the picture."""
@@ -2107,12 +2151,6 @@ def _define():
             if strength == 1:
                 return noise * getattr(self.scheduler, "init_noise_sigma", 1.0), noise, image_latents
             return self.add_noise(image_latents, noise, timestep.repeat(shape[0])), noise, image_latents
-
-        def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            """As of the scheduler; those of flow matching call it by another name."""
-            if hasattr(self.scheduler, "add_noise"):
-                return self.scheduler.add_noise(latents, noise, timestep)
-            return self.scheduler.scale_noise(latents, timestep, noise)
 
         def blend(
             self,
@@ -2289,8 +2327,9 @@ def _define():
                     factors=call.factors,
                     is_unconditional=self.do_classifier_free_guidance,
                     generator=call.given.generator,
-                    layout_size=call.output_size,
+                    layout_size=call.layout_size,
                     assignment=call.given.assignment,
+                    block_scales=self.mg_adapter.block_scales(call.given.granularity_scale),
                 )
 
         def attach(self, conditioning: Any) -> contextlib.AbstractContextManager:
@@ -2581,6 +2620,138 @@ def _define():
                         f"raise that of shape.",
                             stacklevel=7,
                         )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.composed_start
+    # -----------------------------------------------------------------------------------------------------------------
+    COMPOSED_START = 0.4  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
+    FEATURE_GUIDANCE = 1.0  # the same
+
+
+    class ComposedStart:
+        """References without training, and what "auto" stands for."""
+
+        def settle_unadapted(self, given: SimpleNamespace) -> None:
+            """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
+
+        Raises:
+            ValueError: for a composed start that is no number in [0, 1], or has nothing to be composed of.
+        """
+            found = given_references(given.reference_image, given.reference_embeds)
+            is_alone = bool(found) and self.mg_encoder is not None and self.mg_adapter is None
+            if found and self.mg_adapter is not None and self.mg_adapter.is_untrained:
+                warnings.warn(
+                    "The adapter was never trained: references do nothing through it. Train it (stage `adapter`), or pass "
+                "`mg_adapter=None`, where composed start and feature guidance bring references in.",
+                    stacklevel=5,
+                )
+            start = given.composed_start
+            if start == AUTO:
+                can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
+                start = COMPOSED_START if is_alone and can_start else 0.0
+            elif check_share(start, f', or "{AUTO}"') > 0:
+                self._check_composed_start(given, found)
+            given.composed_start = float(start)
+            if given.feature_guidance_scale == AUTO:
+                whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
+                given.feature_guidance_scale = dict.fromkeys(whole, FEATURE_GUIDANCE) if is_alone else 0.0
+
+        def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
+            if not found or self.mg_encoder is None:
+                lacking = "the component `mg_encoder`, which is not there" if found else "references, and got none"
+                raise ValueError(f"`composed_start` needs {lacking}. Give them, or set it to 0.")
+            if getattr(given, "strength", 1) < 1:
+                raise ValueError(
+                    "`composed_start` takes the place of what is under the mask, of which a `strength` below 1 keeps some. Set one "
+                "of them: `strength=1`, or `composed_start=0`."
+                )
+            if not _has_layout(given.reference_embeds):
+                raise ValueError(
+                    "`reference_embeds` hold nothing to be composed. Make them with `encode_reference(..., is_composed=True)`, or "
+                "pass the references themselves."
+                )
+
+        def read_strengths(self, given: SimpleNamespace, named: Sequence[str], batch_size: int) -> torch.Tensor | None:
+            """`granularity_scale` as (batch_size, G), where something reads it. Without any strength nothing is composed."""
+            reader = self.mg_encoder if self.mg_adapter is None and given.composed_start > 0 else self.mg_adapter
+            if reader is None:
+                return None
+            strengths = reader.strengths(given.granularity_scale, batch_size)
+            if reader is self.mg_adapter:
+                reader.block_scales(given.granularity_scale)  # checks them
+            if not any(
+                strengths[:, place].any() for place, name in enumerate(reader.config.granularities) if name in named
+            ):
+                given.composed_start = 0.0
+            return strengths
+
+        def skip_steps(self, given: SimpleNamespace, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
+            """The timesteps, and the number of steps, that a composed start leaves; at least one."""
+            return skip_steps(self.scheduler, given.composed_start, timesteps, steps)
+
+        def start_composed(self, call: Any) -> None:
+            """`call.latents` from the composition, under the noise of the first step; in an edit inside the mask."""
+            image = F.interpolate(self.composed_image(call), call.size, mode="area")
+            if call.edit is not None:
+                around, hole = (
+                    one.to(image).repeat_interleave(call.count // len(one), dim=0)
+                    for one in (call.edit.init_image, call.edit.init_mask)
+                )
+                image = torch.where(hole > 0, image, around)
+            latents = self.encode_vae_image(image, call.count, forked(call.given.generator)).to(call.noise)
+            call.latents = self.add_noise(latents, call.noise, call.timesteps[:1].repeat(call.count))
+
+        def composed_image(self, call: Any) -> torch.Tensor:
+            """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
+            generator = forked(call.given.generator)
+            layout = None if call.conditioning is None else call.conditioning.layout
+            if layout is not None:
+                return layout.composed(generator)
+            given = call.given
+            features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}
+            scales = self.mg_encoder.strengths(given.granularity_scale, call.batch_size)
+            scales = scales.repeat_interleave(given.num_images_per_prompt, dim=0)
+            return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
+
+        def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            return add_noise(self.scheduler, latents, noise, timestep)
+
+
+    def check_share(start: Any, otherwise: str = "") -> float:
+        """`composed_start`, or a ValueError if it is no number in [0, 1]."""
+        if not is_finite(start) or not 0 <= start <= 1:
+            raise ValueError(
+                f"`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left){otherwise}; got {start!r}."
+            )
+        return float(start)
+
+
+    def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
+        """The timesteps, and the number of steps, that a composed start leaves; at least one."""
+        skipped = min(round(start * steps), steps - 1)
+        if skipped == 0:
+            return timesteps, steps
+        first = skipped * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        return scheduler.timesteps[first:], steps - skipped
+
+
+    def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """As of the scheduler; those of flow matching call it by another name."""
+        if hasattr(scheduler, "add_noise"):
+            return scheduler.add_noise(latents, noise, timestep)
+        return scheduler.scale_noise(latents, timestep, noise)
+
+
+    def _has_layout(embeds: Features | None) -> bool:
+        """Whether features, if they are given, were made to be composed."""
+        needed = {"texture": "layout_tiles", "shape": "layout_structure"}
+        return all(needed.get(name, "vector") in part for name, parts in (embeds or {}).items() for part in parts)
+
+
+    def _is_regional(reference: Any, embeds: Features | None) -> bool:
+        return has_region(reference) if embeds is None else "region" in reference[0]
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing
@@ -3089,6 +3260,27 @@ def _define():
             return config
 
         @classmethod
+        def from_pretrained(cls, *args: Any, **kwargs: Any) -> DiffusionPipeline:
+            """As in `DiffusionPipeline`; a Stable Diffusion as it is gets an encoder, so that references steer it untrained.
+
+        By composed start and feature guidance, which read the encoder's views and none of its weights. `mg_encoder=None` is
+        for a base without.
+        """
+            pipe = super().from_pretrained(*args, **kwargs)
+            return pipe if "mg_encoder" in kwargs else pipe._with_views()
+
+        def _with_views(self) -> DiffusionPipeline:
+            """With an encoder where there is neither encoder nor adapter (code of a repository brings what it needs along)."""
+            package = type(self).__module__.rpartition(".pipelines.")[0]
+            if package and self.mg_encoder is None and self.mg_adapter is None and self.unet is not None:
+                kind = importlib.import_module(f"{package}.modeling_mg_encoder").MGEncoder
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(0)  # a card is for encoders of the same weights
+                    encoder = kind.from_unet(self.bare_unet)
+                self.register_modules(mg_encoder=encoder.to(self.device))
+            return self
+
+        @classmethod
         def from_pipe(cls, pipeline: DiffusionPipeline, **kwargs: Any) -> DiffusionPipeline:
             """A pipeline of this class that shares the components of `pipeline`; those in `kwargs` take their places.
 
@@ -3107,12 +3299,24 @@ def _define():
             shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}
             made = cls(**shared, **kwargs)
             made.register_to_config(_name_or_path=pipeline.name_or_path)
+            if "mg_encoder" not in kwargs and "mg_encoder" not in known:
+                made._with_views()
             return made if dtype is None else made.to(dtype)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.steering
     # -----------------------------------------------------------------------------------------------------------------
-    class Steered(References, Conditioned, FeatureGuided, Attributed, OtherAdapters, SavedPipeline, Detailed, Sampling):
+    class Steered(
+        References,
+        Conditioned,
+        FeatureGuided,
+        ComposedStart,
+        Attributed,
+        OtherAdapters,
+        SavedPipeline,
+        Detailed,
+        Sampling,
+    ):
         """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -3200,7 +3404,8 @@ def _define():
             granularity_schedule: dict[str, Any] | None = None,
             granularity_guidance: dict[str, float] | None = None,
             negative_reference_image: dict[str, Any] | None = None,
-            feature_guidance_scale: float | dict[str, float] = 0.0,
+            composed_start: float | str = "auto",
+            feature_guidance_scale: float | dict[str, float] | str = "auto",
             feature_guidance_window: tuple[float, float] = (0.0, 1.0),
             feature_guidance_decoder: Any = "linear",
             feature_guidance_full: bool = False,

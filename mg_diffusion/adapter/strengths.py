@@ -15,13 +15,15 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
 
     Args:
         scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
-            that is not named keeps 1.0. 0 is off, 1 as trained, above 1 extrapolates.
+            that is not named keeps 1.0, and one with a dict of blocks has 1.0 (see `parse_blocks`). 0 is off, 1 as trained,
+            above 1 extrapolates.
 
     Raises:
         ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
             something that is not a number.
     """
     per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
+    per_name = {name: 1.0 if isinstance(value, dict) else value for name, value in per_name.items()}
     unknown = [name for name in per_name if name not in granularities]
     if unknown:
         raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")

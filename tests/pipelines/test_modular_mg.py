@@ -188,7 +188,7 @@ def test_blocks_work_apart(make_pair):
     """Features read once, by the first blocks alone, serve a pipeline without the block that reads."""
     classic, modular = make_pair()
     reader = MGBlocks()
-    for name in ("text_encoder", "latents", "conditioning", "denoise", "decode"):
+    for name in ("text_encoder", "latents", "conditioning", "start", "denoise", "decode"):
         reader.sub_blocks.pop(name)
     reader = reader.init_pipeline()
     reader.update_components(**{name: classic.components[name] for name in reader.component_names})
@@ -282,3 +282,25 @@ def test_guidance_by_what_is_not_given_is_refused(make_pair, name):
 def test_scales_that_are_none_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         MultiGranularityGuidance(**config)
+
+
+@pytest.mark.parametrize("is_adapted", [True, False])
+def test_a_composed_start_is_that_of_the_pipeline(make_pair, is_adapted):
+    classic, modular = make_pair()
+    if not is_adapted:
+        modular.update_components(mg_adapter=None)
+        classic.mg_adapter = None
+    options = {"reference_image": references(), "composed_start": 0.5, "num_inference_steps": 4}
+    close(run(modular, **options), run_classic(classic, **options, feature_guidance_scale=0))
+    assert not torch.equal(run(modular, **options), run(modular, **{**options, "composed_start": 0.9}))
+
+
+def test_a_composed_start_that_cannot_be_is_refused(make_pair):
+    _, modular = make_pair()
+    with pytest.raises(ValueError, match="`composed_start` must be a number in"):
+        run(modular, reference_image=references(), composed_start=2)
+    with pytest.raises(ValueError, match="`composed_start` needs references"):
+        run(modular, composed_start=0.5)
+    modular.update_components(mg_adapter=None)
+    with pytest.raises(ValueError, match="Without an adapter, `composed_start` still works"):
+        run(modular, reference_image=references())

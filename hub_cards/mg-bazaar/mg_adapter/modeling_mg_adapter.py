@@ -33,7 +33,7 @@ def _define():
     from collections import OrderedDict
     from collections.abc import Callable, Iterator, Sequence
     from dataclasses import dataclass, replace
-    from diffusers import ConfigMixin, ModelMixin
+    from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DModel
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
     from itertools import pairwise, product
@@ -135,6 +135,113 @@ def _define():
         place = device if reference is None or is_meta else reference.device
         identity = torch.eye(in_features, dtype=dtype, device=place)
         return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.blocks
+    # -----------------------------------------------------------------------------------------------------------------
+    PARTS = ("down", "mid", "up")
+
+
+    @dataclass
+    class BlockScales:
+        """Factors of strengths, by granularity in the order of an adapter's.
+
+    Args:
+        layers: by name of a cross-attention layer, (G,).
+        down_blocks: of what is added to the down blocks, (blocks, G).
+    """
+
+        layers: dict[str, torch.Tensor]
+        down_blocks: torch.Tensor
+
+
+    def parse_blocks(
+        scale: Any, granularities: Sequence[str], layers: Sequence[dict[str, Any]], num_down_blocks: int
+    ) -> BlockScales | None:
+        """The dicts of blocks in `granularity_scale`; `None` where there are none.
+
+    A granularity's are for example {"up": 1.0}, {"down": {"block_1": 0.5, "block_2": [0.0, 1.0]}, "mid": 1.0}: a number is of
+    all that a part or a block has, a list of the transformers of a block, one by one. What is added to a down block without
+    attention is named in the same way; what is added to one with some has the mean of its list.
+
+    Args:
+        layers: the adapter's `attention_layers`.
+
+    Raises:
+        ValueError: for parts, blocks and numbers of transformers that the UNet does not have, and for factors below 0.
+    """
+        given = {name: one for name, one in scale.items() if isinstance(one, dict)} if isinstance(scale, dict) else {}
+        if not any(name in given for name in granularities):
+            return None
+        known = _transformers(layers)
+        by_layer = {layer["name"]: torch.ones(len(granularities)) for layer in layers}
+        down_blocks = torch.ones(num_down_blocks, len(granularities))
+        for column, name in enumerate(granularities):
+            if name not in given:
+                continue
+            _check(name, given[name], known, num_down_blocks)
+            for layer in by_layer:
+                by_layer[layer][column] = _block_factor(given[name], *_place(layer))
+            for block in range(num_down_blocks):
+                down_blocks[block, column] = _of_block(given[name].get("down", 0.0), block)
+        return BlockScales(by_layer, down_blocks)
+
+
+    def _place(layer: str) -> tuple[str, int, int]:
+        """Part, block and transformer of the name of a layer: down_blocks.1.attentions.0.transformer_blocks.0.attn2."""
+        words = layer.split(".")
+        if words[0] == "mid_block":
+            return "mid", 0, int(words[2])
+        return words[0].removesuffix("_blocks"), int(words[1]), int(words[3])
+
+
+    def _transformers(layers: Sequence[dict[str, Any]]) -> dict[tuple[str, int], int]:
+        """How many transformers each block has, by part and block."""
+        places = {_place(layer["name"]) for layer in layers}
+        return {(part, block): sum(one[:2] == (part, block) for one in places) for part, block, _ in places}
+
+
+    def _check(name: str, given: dict[str, Any], known: dict[tuple[str, int], int], num_down_blocks: int) -> None:
+        where = f"granularity_scale[{name!r}]"
+        for part, value in given.items():
+            if part not in PARTS:
+                raise ValueError(f"{where} names parts of the UNet, some of {PARTS}; got {part!r}.")
+            if not isinstance(value, dict):
+                _check_factors(f"{where}[{part!r}]", value, known.get(("mid", 0), 1) if part == "mid" else 0)
+                continue
+            blocks = sorted(
+                {block for kind, block in known if kind == part} | set(range(num_down_blocks if part == "down" else 0))
+            )
+            if part == "mid":
+                raise ValueError(f"{where}['mid'] is a number: there is one block in the middle. Got {value!r}.")
+            for block, factors in value.items():
+                if block not in {f"block_{index}" for index in blocks}:
+                    raise ValueError(
+                        f"{where}[{part!r}] names some of {[f'block_{index}' for index in blocks]}; got {block!r}."
+                    )
+                _check_factors(f"{where}[{part!r}][{block!r}]", factors, known.get((part, int(block[6:])), 0))
+
+
+    def _check_factors(where: str, value: Any, count: int) -> None:
+        """A number, or a list with one for each of `count` transformers."""
+        factors = value if isinstance(value, (list, tuple)) else [value]
+        if isinstance(value, (list, tuple)) and len(value) != count:
+            wanted = f"{count} numbers, one for each of its transformers" if count else "a single number"
+            raise ValueError(f"{where} must be {wanted}; got {value!r}.")
+        for one in factors:
+            if isinstance(one, (bool, str)) or not isinstance(one, (int, float)) or not 0 <= one < math.inf:
+                raise ValueError(f"{where} must be finite and at least 0 (0 is off, 1 is as trained), got {one!r}.")
+
+
+    def _block_factor(given: dict[str, Any], part: str, block: int, transformer: int) -> float:
+        value = given.get(part, 0.0)
+        value = value.get(f"block_{block}", 0.0) if isinstance(value, dict) else value
+        return float(value[transformer] if isinstance(value, (list, tuple)) else value)
+
+
+    def _of_block(down: Any, block: int) -> float:
+        value = down.get(f"block_{block}", 0.0) if isinstance(down, dict) else down
+        return sum(value) / len(value) if isinstance(value, (list, tuple)) else float(value)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.layers
@@ -414,6 +521,278 @@ def _define():
             )
         return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
+
+    def match_rows(
+        parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Features of one entry with one row for each of `count` samples, or a single row for all."""
+        matched = {}
+        for name, value in parts.items():
+            value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
+            repeats = 1 if len(value) == 1 else count // len(value)
+            matched[name] = value.repeat_interleave(repeats, dim=0)
+        return matched
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.octaves
+    # -----------------------------------------------------------------------------------------------------------------
+    DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
+    HAAR_CHANNELS = 12
+    CONDITION_CHANNELS = {
+        "smaller": 3,
+        "canvas": 4,
+        "canvas_scale": 1,
+        "sketch": 12,
+        "sketch_scale": 1,
+        "hole": 1,
+        "known": 12,
+    }
+    LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a timestep is
+    STEPS = 6  # of an octave
+    LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
+    SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
+    COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
+    PINNED_SIGMA = 4.0  # pixels; what varies more slowly has the colors of the composition
+    CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
+
+
+    def bands(like: torch.Tensor) -> torch.Tensor:
+        """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
+        signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+        return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+
+
+    def to_cells(picture: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] to Haar cells (B, 12, H/2, W/2), as `AutoencoderHaar` orders them."""
+        pixels = F.pixel_unshuffle(picture, 2).unflatten(1, (3, 4))
+        return torch.einsum("bckhw,nk->bnchw", pixels, bands(picture)).flatten(1, 2)
+
+
+    def to_picture(cells: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_cells`, not clamped."""
+        pixels = torch.einsum(
+            "bnchw,nk->bckhw", cells.unflatten(1, (4, 3)), torch.linalg.inv(bands(cells).float()).T.to(cells)
+        )
+        return F.pixel_shuffle(pixels.flatten(1, 2), 2)
+
+
+    def build_scheduler() -> DDIMScheduler:
+        """x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891)."""
+        return DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="sample",
+            clip_sample=False,
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            set_alpha_to_one=True,
+        )
+
+
+    def build_detail_unet(
+        widths: Sequence[int] = (48, 64, 96), layers_per_block: int = 1, sample_size: int = 32
+    ) -> UNet2DModel:
+        """A detail network that adds nothing yet: its picture is the smaller one, enlarged."""
+        levels = len(widths)
+        unet = UNet2DModel(
+            sample_size=sample_size,
+            in_channels=HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()),
+            out_channels=HAAR_CHANNELS,
+            block_out_channels=tuple(widths),
+            layers_per_block=layers_per_block,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            add_attention=False,
+            norm_num_groups=16,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="timestep",
+        )
+        torch.nn.init.zeros_(unet.conv_out.weight)
+        torch.nn.init.zeros_(unet.conv_out.bias)
+        return unet
+
+
+    def condition(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+        hole: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What an octave reads in all of its steps, (B, 34, h, w), for a picture of 2h x 2w.
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1].
+        canvas: (B, 1, 2h, 2w), lightness over 10; sketch: (B, 3, 2h, 2w), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, (B, 1, h, w) or what expands to it.
+        hole: (B, 1, h, w), 1 where a cell is to be painted, all of them if not given; known: (B, 12, h, w), the cells
+            of the picture around it.
+    """
+        size = (len(smaller), -1, *smaller.shape[2:])
+        canvas_scale, sketch_scale = canvas_scale.expand(size), sketch_scale.expand(size)
+        if hole is None:
+            hole, known = torch.ones_like(canvas_scale), smaller.new_zeros(len(smaller), HAAR_CHANNELS, *smaller.shape[2:])
+        parts = [
+            smaller,
+            F.pixel_unshuffle(canvas, 2) * canvas_scale,
+            canvas_scale,
+            F.pixel_unshuffle(sketch, 2) * sketch_scale,
+            sketch_scale,
+            hole,
+            known * (1 - hole),
+        ]
+        return torch.cat([part.to(smaller) for part in parts], 1)
+
+
+    def predict_cells(
+        unet: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, levels: torch.Tensor
+    ) -> torch.Tensor:
+        """The clean cells (B, 12, h, w): the network gives what is to be added to the smaller picture.
+
+    Args:
+        timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
+    """
+        dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
+        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+            added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
+
+
+    def compose(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+    ) -> torch.Tensor:
+        """Canvas over sketch, each by its strength, over the enlarged smaller picture: no network, (B, 3, H, W) in [-1, 1].
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1]; canvas: (B, 1, H, W), lightness over 10; sketch: (B, 3, H, W), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, maps (B, 1, ...) of any size.
+    """
+        maps = (smaller, canvas_scale, sketch_scale)
+        enlarged, canvas_scale, sketch_scale = (
+            F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
+        )
+        lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale.clamp(0, 1)).clamp(-1, 1) / 2 + 0.5)
+        lightness = lab[:, :1] + DETAIL_UNIT * canvas_scale * canvas.float()
+        return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
+
+
+    @torch.no_grad()
+    def paint_octave(
+        unet: UNet2DModel,
+        scheduler: object,
+        conditions: torch.Tensor,
+        level: float | torch.Tensor,
+        num_inference_steps: int = STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        start: tuple[torch.Tensor, torch.Tensor | float] | None = None,
+    ) -> torch.Tensor:
+        """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
+
+    Args:
+        level: a number, or one of each picture (B,).
+        start: a picture (B, 3, 2h, 2w) in [-1, 1] to begin with, and the share of the steps that it spares, a number in
+            [0, 1] or a map (B, 1, h, w) of them. All steps are done where it is 0.
+
+    Raises:
+        ValueError: for a size that the network cannot halve often enough.
+    """
+        unit = 2 ** (len(unet.config.block_out_channels) - 1)
+        batch, _, height, width = conditions.shape
+        if height % unit or width % unit:
+            raise ValueError(
+                f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
+            f"crop or pad to one of them."
+            )
+        levels = torch.as_tensor(level).to(conditions).expand(batch)
+        known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
+        cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+        scheduler.set_timesteps(num_inference_steps, device=conditions.device)
+        picture, share = (None, 0.0) if start is None else start
+        begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
+        for step in range(int(begins.min()), num_inference_steps):
+            timestep = scheduler.timesteps[step]
+            if step and (begins >= step).any():
+                begun = scheduler.add_noise(to_cells(picture), noise, timestep[None])
+                cells = torch.where(begins < step, cells, begun)
+            predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
+            predicted = torch.where(hole > 0, predicted, known)
+            cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
+        return to_picture(predicted)  # the last step of some schedules leaves a little noise
+
+
+    def paint_octaves(
+        unet: UNet2DModel,
+        scheduler: object,
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        sketch: torch.Tensor,
+        canvas_scale: float | torch.Tensor = 1.0,
+        sketch_scale: float | torch.Tensor = 1.0,
+        levels: Sequence[float] = LEVELS,
+        num_inference_steps: int = STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        kept: float = 0.0,
+    ) -> torch.Tensor:
+        """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
+
+    Args:
+        canvas: (B, 1, H, W) and sketch: (B, 3, H, W), H and W a power of two times h and w; each octave reads them shrunk.
+        canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
+        levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
+            as the strength of the sketch does.
+        known: a picture (B, 3, H, W) in [-1, 1] and its hole (B, 1, H, W), 1 where it is painted: around the hole all octaves
+            keep it, cell by cell.
+        kept: how much of that picture survives in the hole, in [0, 1]; 0 is nothing.
+
+    Raises:
+        ValueError: for sizes that no whole number of octaves joins.
+    """
+        octaves = (canvas.shape[3] // smaller.shape[3]).bit_length() - 1
+        if octaves < 0 or canvas.shape[2:] != tuple(side << octaves for side in smaller.shape[2:]):
+            raise ValueError(
+                f"Canvas and sketch must be 1, 2, 4, 8, ... times as large as the smaller picture, got "
+            f"{tuple(canvas.shape[2:])} and {tuple(smaller.shape[2:])}."
+            )
+        for octave in range(octaves):
+            height, width = smaller.shape[2:]
+            scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
+            laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
+            pairs = [part for pair in zip(laid, scales, strict=True) for part in pair]
+            level = levels[min(octave, len(levels) - 1)]
+            if octave == 0:
+                level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
+            believed = pairs[3].clamp(0, 1)
+            composed = compose(smaller, *pairs) if (believed > 0).any() else None
+            start = None if composed is None else (composed, COMPOSED * believed)
+            pairs[1] = CANVAS_GAIN * pairs[1]
+            around: tuple[torch.Tensor, ...] = ()
+            if known is not None:
+                picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
+                hole = F.adaptive_max_pool2d(hole, (height, width))
+                smaller = torch.where(hole > 0, smaller, F.avg_pool2d(picture, 2))
+                around = (hole, to_cells(picture))
+                start = (picture, kept) if kept else start
+            given = condition(smaller, *pairs, *around)
+            smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
+            if composed is not None:
+                where = believed * around[0] if around else believed
+                slow = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
+                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * slow
+            smaller = smaller.clamp(-1, 1)
+        return smaller
+
+
+    def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
+        maps = torch.as_tensor(maps).to(like)
+        return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
+
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.quilting
     # -----------------------------------------------------------------------------------------------------------------
@@ -623,13 +1002,15 @@ def _define():
 
     Args:
         scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
-            that is not named keeps 1.0. 0 is off, 1 as trained, above 1 extrapolates.
+            that is not named keeps 1.0, and one with a dict of blocks has 1.0 (see `parse_blocks`). 0 is off, 1 as trained,
+            above 1 extrapolates.
 
     Raises:
         ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
             something that is not a number.
     """
         per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
+        per_name = {name: 1.0 if isinstance(value, dict) else value for name, value in per_name.items()}
         unknown = [name for name in per_name if name not in granularities]
         if unknown:
             raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
@@ -717,6 +1098,8 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.layout
     # -----------------------------------------------------------------------------------------------------------------
+    CLOUD = 1 / 10  # of the shorter side, the deviation of the blur of what stands in for missing regions
+    CLOUD_LIGHT = (55.0, 20.0)  # mean and deviation of its lightness
     REGIONS = 0.4  # deviation of the channels of a structure map
 
 
@@ -743,6 +1126,17 @@ def _define():
             painted: (B, 3, h, w) in [-1, 1].
         """
             return self if self.parts is None else self.parts.complete(self, painted)
+
+        def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+            """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
+
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
+        nothing it is middle gray.
+        """
+            count, _, *size = self.canvas.shape
+            clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+            whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
+            return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
 
     @dataclass
@@ -780,14 +1174,17 @@ def _define():
                 sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
                 scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
             if self.lacks_shape.any():
-                # Whatever contrast the base painted with, its regions are as far from each other as those of a structure map.
-                spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
-                regions = F.interpolate(REGIONS * spread, size, mode="bilinear")
-                own = lab_to_rgb(lay_palette(regions, self.palette)) * 2 - 1
+                own = lab_to_rgb(lay_palette(regions_of(lab, size), self.palette)) * 2 - 1
                 where = self.lacks_shape.view(-1, 1, 1, 1)
                 sketch = torch.where(where, own, sketch)
                 scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
             return replace(layout, sketch=sketch, sketch_scale=scale)
+
+
+    def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+        spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
+        return F.interpolate(REGIONS * spread, size, mode="bilinear")
 
 
     def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
@@ -867,6 +1264,18 @@ def _define():
         is_context = "sketch" in features.get("shape", {}) and structure is None
         parts = Parts(None if is_context else palette, structure, shading, torch.stack([color, shape], 1))
         return parts if (parts.lacks_color | parts.lacks_shape).any() else None
+
+
+    def draw_clouds(
+        count: int, size: tuple[int, int], generator: torch.Generator | list[torch.Generator] | None, device: torch.device
+    ) -> torch.Tensor:
+        """Lab (count, 3, *size) of gray, soft regions, drawn at a sixteenth of the size."""
+        small = tuple(max(4, side // 16) for side in size)
+        noise = gaussian_blur(randn_tensor((count, 1, *small), generator, device, torch.float32), CLOUD * min(small))
+        noise = noise / noise.std((2, 3), keepdim=True)
+        mean, deviation = CLOUD_LIGHT
+        lightness = F.interpolate(mean + deviation * noise, size, mode="bicubic").clamp(5, 95)
+        return F.pad(lightness, (0, 0, 0, 0, 0, 2))
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.conditioning
@@ -970,20 +1379,48 @@ def _define():
             residuals[used] = [rows(list(same)).to(dtype) for same in zip(*given, strict=True)]
         return Fused(attention, residuals)
 
-
-    def match_rows(
-        parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, torch.Tensor]:
-        """Features of one entry with one row for each of `count` samples, or a single row for all."""
-        matched = {}
-        for name, value in parts.items():
-            value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
-            repeats = 1 if len(value) == 1 else count // len(value)
-            matched[name] = value.repeat_interleave(repeats, dim=0)
-        return matched
-
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.regions
+    # -----------------------------------------------------------------------------------------------------------------
+    def join_regions(
+        fused: Sequence[Fused],
+        shares: torch.Tensor | None,
+        layers: Sequence[dict[str, Any]],
+        sizes: Sequence[tuple[int, int]],
+    ) -> Fused:
+        """One conditioning out of those of several sets: attention and residuals, place by place, in their shares.
+
+    Args:
+        fused, shares: by set of `split_regions`.
+        layers: the adapter's `attention_layers`; sizes: of the down blocks, finest first.
+    """
+        if shares is None:
+            return fused[0]
+        pooled = [F.adaptive_avg_pool2d(shares, size) for size in sizes]
+        attention, joined = {}, {}
+        for layer in layers:
+            name, heads = layer["name"], layer["heads"]
+            keys, values = zip(*(one.attention[name] for one in fused), strict=True)
+            key = torch.stack([one.unflatten(2, (heads, -1)) for one in keys], 3).flatten(2)
+            value = torch.stack([one.unflatten(1, (heads, -1)) for one in values], 2).flatten(1, 3)
+            share = pooled[_level(name, len(pooled))].flatten(2).transpose(1, 2)
+            attention[name] = (key, value, share.expand(len(key), -1, -1).to(value.dtype))
+        for place, one in enumerate(fused):
+            for used, residuals in one.residuals.items():
+                own = [r * p[:, place : place + 1].to(r) for r, p in zip(residuals, pooled, strict=True)]
+                joined[used] = [a + b for a, b in zip(joined[used], own, strict=True)] if used in joined else own
+        return Fused(attention, joined)
+
+
+    def _level(layer: str, count: int) -> int:
+        """Which of `count` resolutions, finest first, an attention layer of a UNet works at."""
+        kind, place, *_ = layer.split(".")
+        if kind == "mid_block":
+            return count - 1
+        return int(place) if kind == "down_blocks" else count - 1 - int(place)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.sets
     # -----------------------------------------------------------------------------------------------------------------
     def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | None]:
         """Features in which references have regions, as sets without, and how much of each place is each set's.
@@ -1024,44 +1461,6 @@ def _define():
         chosen = [(name, {k: v for k, v in part.items() if k != "region"}, part["region"]) for part in parts]
         rest = (1 - sum(part["region"] for part in parts)).clamp(min=0)
         return chosen + ([(name, None, rest)] if rest.max() > 1e-4 else [])
-
-
-    def join_regions(
-        fused: Sequence[Fused],
-        shares: torch.Tensor | None,
-        layers: Sequence[dict[str, Any]],
-        sizes: Sequence[tuple[int, int]],
-    ) -> Fused:
-        """One conditioning out of those of several sets: attention and residuals, place by place, in their shares.
-
-    Args:
-        fused, shares: by set of `split_regions`.
-        layers: the adapter's `attention_layers`; sizes: of the down blocks, finest first.
-    """
-        if shares is None:
-            return fused[0]
-        pooled = [F.adaptive_avg_pool2d(shares, size) for size in sizes]
-        attention, joined = {}, {}
-        for layer in layers:
-            name, heads = layer["name"], layer["heads"]
-            keys, values = zip(*(one.attention[name] for one in fused), strict=True)
-            key = torch.stack([one.unflatten(2, (heads, -1)) for one in keys], 3).flatten(2)
-            value = torch.stack([one.unflatten(1, (heads, -1)) for one in values], 2).flatten(1, 3)
-            share = pooled[_level(name, len(pooled))].flatten(2).transpose(1, 2)
-            attention[name] = (key, value, share.expand(len(key), -1, -1).to(value.dtype))
-        for place, one in enumerate(fused):
-            for used, residuals in one.residuals.items():
-                own = [r * p[:, place : place + 1].to(r) for r, p in zip(residuals, pooled, strict=True)]
-                joined[used] = [a + b for a, b in zip(joined[used], own, strict=True)] if used in joined else own
-        return Fused(attention, joined)
-
-
-    def _level(layer: str, count: int) -> int:
-        """Which of `count` resolutions, finest first, an attention layer of a UNet works at."""
-        kind, place, *_ = layer.split(".")
-        if kind == "mid_block":
-            return count - 1
-        return int(place) if kind == "down_blocks" else count - 1 - int(place)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.variation
@@ -1372,9 +1771,23 @@ def _define():
             """Size of the shape map, in encoder pixels, for latents of height x width: the `size` of `MGEncoder.encode`."""
             return height * self.config.map_stride, width * self.config.map_stride
 
+        @property
+        def is_untrained(self) -> bool:
+            """Whether nothing was learned: all that a new adapter adds to a UNet is zero."""
+            outs = [parameter for values in self.to_v for parameter in values.parameters()]
+            outs += [parameter for name, parameter in self.named_parameters() if ".outs." in name]
+            return not any(bool(parameter.any()) for parameter in outs)
+
         def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
             """`granularity_scale` of a pipeline call to a tensor (batch_size, G); see `parse_strengths`."""
             return parse_strengths(granularity_scale, self.config.granularities, batch_size)
+
+        def block_scales(self, granularity_scale: Any) -> BlockScales | None:
+            """The dicts of blocks in `granularity_scale` of a pipeline call; see `parse_blocks`."""
+            config = self.config
+            return parse_blocks(
+                granularity_scale, config.granularities, config.attention_layers, len(config.block_strides)
+            )
 
         def schedule(self, granularity_schedule: dict[str, Curve], steps: int) -> torch.Tensor:
             """`granularity_schedule` of a pipeline call to factors (steps, G); see `parse_schedule`."""
@@ -1468,7 +1881,13 @@ def _define():
             laid = lay_palette(structure, features["color"]["palette"], area)
             return laid if known is None else torch.where(shape["has_sketch"].view(-1, 1, 1, 1), known, laid)
 
-        def fold(self, unet: nn.Module, tokens: torch.Tensor, strengths: torch.Tensor) -> FoldedAttention:
+        def fold(
+            self,
+            unet: nn.Module,
+            tokens: torch.Tensor,
+            strengths: torch.Tensor,
+            block_scales: BlockScales | None = None,
+        ) -> FoldedAttention:
             """Keys and values of every cross-attention layer, folded with its query and output projections.
 
         softmax(x Wq (t Wk)^T) (t Wv) Wo is softmax(x K') V' with K' = Wq (t Wk)^T and V' = (t Wv) Wo, which do not
@@ -1484,7 +1903,8 @@ def _define():
                 attn, heads = modules[layer["name"]], layer["heads"]
                 keys = torch.stack([to_k[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
                 values = torch.stack([to_v[name](tokens[:, g]) for g, name in enumerate(self.config.granularities)], 1)
-                values = values * strengths.to(values.dtype)[:, :, None, None]
+                own = strengths if block_scales is None else strengths * block_scales.layers[layer["name"]].to(strengths)
+                values = values * own.to(values.dtype)[:, :, None, None]
                 query = effective_weight(attn.to_q, layer["query_dim"], keys.device, dtype)
                 query = query.unflatten(0, (heads, -1))  # (h, d, c)
                 output = effective_weight(attn.to_out[0], layer["inner_dim"], keys.device, dtype)
@@ -1530,6 +1950,7 @@ def _define():
             is_settled: bool = False,
             layout_size: tuple[int, int] | None = None,
             assignment: str = "light",
+            block_scales: BlockScales | None = None,
         ) -> Conditioning | None:
             """Everything the UNet needs beside the text, for all steps: the one place where it is put together.
 
@@ -1546,6 +1967,7 @@ def _define():
             layout_size: (height, width) in pixels of a larger picture that octaves make of what the UNet paints, of which
                 the features know (`MGEncoder.encode`); canvas and sketch are laid once, at that size.
             assignment: of colors to regions, see `apply_variation`.
+            block_scales: factors of the strengths by block of the UNet; a layout has the strengths as they are.
 
         Returns:
             rows in the order unconditional, contrasts, conditional; `None` where nothing has any strength.
@@ -1582,7 +2004,8 @@ def _define():
                     for own, present in row:
                         there = present * is_on.to(present)
                         tokens, residuals = self._fuse(own, there, latent_size, fusion_scale)
-                        fused.append(Fused(self.fold(unet, tokens, there), residuals))
+                        residuals = residuals if block_scales is None else self._by_block(residuals, block_scales)
+                        fused.append(Fused(self.fold(unet, tokens, there, block_scales), residuals))
                     rows.append(join_regions(fused, shares, self.config.attention_layers, sizes))
                 return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
@@ -1590,6 +2013,17 @@ def _define():
             is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
             fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
             return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+
+        def _by_block(
+            self, residuals: dict[tuple[str, ...], Residuals], block_scales: BlockScales
+        ) -> dict[tuple[str, ...], Residuals]:
+            """Residuals by the granularities they come from, each times the factor of its down block."""
+            names = self.config.granularities
+            factors = {used: joint_strength(block_scales.down_blocks, names, used).tolist() for used in residuals}
+            return {
+                used: [block * factor for block, factor in zip(blocks, factors[used], strict=True)]
+                for used, blocks in residuals.items()
+            }
 
         @staticmethod
         def _at_the_end(

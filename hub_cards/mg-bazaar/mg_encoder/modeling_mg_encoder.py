@@ -34,8 +34,10 @@ def _define():
     import warnings
     from collections import OrderedDict
     from collections.abc import Callable, Sequence
-    from diffusers import ConfigMixin, ModelMixin
+    from dataclasses import dataclass, replace
+    from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DModel
     from diffusers.configuration_utils import register_to_config
+    from diffusers.utils.torch_utils import randn_tensor
     from itertools import product
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
@@ -46,123 +48,97 @@ def _define():
     from typing import Any, BinaryIO, Self
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.quilting
+    # mg_diffusion.encoder.remembered
     # -----------------------------------------------------------------------------------------------------------------
-    OVERLAP = 4  # a fourth of a tile, 6 pixels of 24
+    class Remembered:
+        """Results of pure functions of tensors, by the content of what they were given.
 
-
-    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
-
-    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
-    Neighbors overlap by a fourth and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
-    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
-    """
-        batch, size = len(tiles), tiles.shape[2]
-        overlap = size // OVERLAP
-        stride = size - overlap
-        rows, columns = (max(1, math.ceil((side - overlap) / stride)) for side in (height, width))
-        canvas = tiles.new_zeros(batch, rows * stride + overlap, columns * stride + overlap)
-        ramp = (torch.arange(overlap, device=tiles.device) + 1).to(tiles) / (overlap + 1)
-        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
-        every = torch.arange(batch, device=tiles.device)
-        for row, column in product(range(rows), range(columns)):
-            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
-            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
-            if row:
-                above = slice(0, overlap)
-                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
-                share[above] *= ramp[:, None]
-            if column:
-                left = (..., slice(0, overlap))
-                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
-                share[left] *= ramp
-            chosen = cost.argmin(1)
-            used = used.index_put((every, chosen), price, accumulate=True)
-            blend = share * tiles[every, chosen] + (1 - share) * laid
-            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
-        return canvas[:, None, :height, :width]
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.branch
-    # -----------------------------------------------------------------------------------------------------------------
-    class Branch(nn.Module):
-        """A view, the CNN that reads it, and the distance that feature guidance follows down.
-
-    Attributes:
-        is_laid_out: whether features are maps over the picture to be made. Of such references the view is kept, and
-            brought to the size of that picture, or into a region of it, before the CNN reads it.
-        shared_out: names of features that are sets, (B, K, ...): those of several references are not averaged, each
-            gives a share of its elements.
-        out_features: length of the pooled "vector" that every granularity has.
+    Beyond `most_bytes` those that were used least recently are forgotten. Where gradients are wanted nothing is kept. Copies
+    and pickles of it are empty. Threads may share it; at worst they compute the same twice.
     """
 
-        is_laid_out = False
-        shared_out: tuple[str, ...] = ()
-        out_features: int
+        def __init__(self, most_bytes: int = 32 << 20):
+            self.most_bytes = most_bytes
+            self.results: OrderedDict[str, Any] = OrderedDict()
+            self.lock = threading.Lock()
 
-        @classmethod
-        def from_encoder_config(cls, config: Any) -> "Branch":
-            """A fresh branch with what the encoder's configuration says of it."""
-            return cls()
+        def __reduce__(self) -> tuple[Any, ...]:
+            return type(self), (self.most_bytes,)
 
-        def view(
-            self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
-        ) -> dict[str, torch.Tensor]:
-            """What of pictures (B, 3, H, W) in Lab, and smoothed, this granularity may know; mask (B, 1, H, W)."""
-            raise NotImplementedError
+        def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
+            """`function(*arguments)`: a tensor or a dict of tensors, which nobody may change in place.
 
-        def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
-            raise NotImplementedError
+        Args:
+            function: a function of its arguments alone, of another name than all others.
+            arguments: tensors, and what `repr` tells apart.
+        """
+            if torch.is_grad_enabled() and any(torch.is_tensor(one) and one.requires_grad for one in arguments):
+                return function(*arguments)
+            key = _key(function, arguments)
+            found = self.results.get(key)
+            if found is None:
+                found = function(*arguments)
+            with self.lock:
+                self._keep(key, found)
+            return dict(found) if isinstance(found, dict) else found
 
-        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
-            """Why what was read of one reference may serve badly, as half a sentence; `None` where it will do."""
-            return None
+        def _keep(self, key: str, found: Any) -> None:
+            """As what was used last."""
+            if _bytes_of(found) <= self.most_bytes:
+                self.results[key] = found
+                self.results.move_to_end(key)
+            while sum(map(_bytes_of, self.results.values())) > self.most_bytes:
+                self.results.popitem(last=False)
 
-        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-            """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
-            return {}
 
-        def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-            """What `distance` compares pictures of `size` (height, width) with."""
-            raise NotImplementedError
+    def _bytes_of(found: Any) -> int:
+        return sum(one.nbytes for one in (found.values() if isinstance(found, dict) else [found]))
 
-        def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            """How far pictures (B, 3, H, W) in Lab are from a target where the mask (1 or B, 1, H, W) counts: (B,)."""
-            raise NotImplementedError
+
+    def _key(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
+        """Of the content of the arguments, and of what else a result of torch depends on."""
+        digest = hashlib.blake2b(digest_size=16)
+        # A tensor of inference mode is refused by autograd, and autocast rounds.
+        state = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
+        digest.update(repr((function.__qualname__, state, torch.get_default_dtype())).encode())
+        for one in arguments:
+            if torch.is_tensor(one):
+                digest.update(f"{tuple(one.shape)} {one.dtype} {one.device}".encode())
+                digest.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            else:
+                digest.update(repr(one).encode())
+        return digest.hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.distances
+    # mg_diffusion.features
     # -----------------------------------------------------------------------------------------------------------------
-    GUIDE_LEVELS = 256  # quantiles that stand for a distribution
+    FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
+    Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
 
-    def as_shares(weights: torch.Tensor) -> torch.Tensor:
-        """Weights (B, 1, H, W) of places to (B, 1, N) that sum to 1."""
-        weights = weights.flatten(2) + 1e-8
-        return weights / weights.sum(2, keepdim=True)
+    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
+        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
+        bare = [name for name, one in features.items() if isinstance(one, dict)]
+        if bare:
+            warnings.warn(
+                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
+            f"refused by the next version.",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
 
 
-    def quantiles(values: torch.Tensor) -> torch.Tensor:
-        """(B, K, N) to GUIDE_LEVELS sorted means of equally many each, (B, K, GUIDE_LEVELS)."""
-        return F.adaptive_avg_pool1d(values.sort(2).values, GUIDE_LEVELS)
-
-
-    def transport_cost(values: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """Squared Wasserstein-2 distance in one dimension, mean over K directions: (B,).
-
-    Args:
-        values: (B, K, N); wanted: (1 or B, K, Q), sorted quantiles; shares: (1 or B, 1, N) that sum to 1.
-    """
-        ordered, order = values.sort(2)
-        share = shares.expand_as(values).gather(2, order)
-        places = ((share.cumsum(2) - share / 2) * wanted.shape[2] - 0.5).clamp(0, wanted.shape[2] - 1)
-        below = places.long()
-        wanted = wanted.expand(*values.shape[:2], -1)
-        above = wanted.gather(2, (below + 1).clamp(max=wanted.shape[2] - 1))
-        target = torch.lerp(wanted.gather(2, below), above, places - below)
-        return ((ordered - target).square() * share).sum(2).mean(1)
+    def match_rows(
+        parts: dict[str, torch.Tensor], count: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, torch.Tensor]:
+        """Features of one entry with one row for each of `count` samples, or a single row for all."""
+        matched = {}
+        for name, value in parts.items():
+            value = value.to(device, value.dtype if value.dtype == torch.bool else dtype)
+            repeats = 1 if len(value) == 1 else count // len(value)
+            matched[name] = value.repeat_interleave(repeats, dim=0)
+        return matched
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
@@ -256,6 +232,996 @@ def _define():
         xx, yy, xy = dx.square().sum(1), dy.square().sum(1), (dx * dy).sum(1)
         largest = (xx + yy + torch.sqrt((xx - yy).square() + 4 * xy.square() + 1e-6)) / 2
         return torch.sqrt(largest + 1e-6).unsqueeze(1)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.octaves
+    # -----------------------------------------------------------------------------------------------------------------
+    DETAIL_GAIN = 4.0  # Haar details of photographs then deviate about as much as noise does in the middle of the schedule
+    HAAR_CHANNELS = 12
+    CONDITION_CHANNELS = {
+        "smaller": 3,
+        "canvas": 4,
+        "canvas_scale": 1,
+        "sketch": 12,
+        "sketch_scale": 1,
+        "hole": 1,
+        "known": 12,
+    }
+    LEVEL_STEPS = 1000  # the level of the smaller picture's noise is embedded as a timestep is
+    STEPS = 6  # of an octave
+    LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
+    SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
+    COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
+    PINNED_SIGMA = 4.0  # pixels; what varies more slowly has the colors of the composition
+    CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
+
+
+    def bands(like: torch.Tensor) -> torch.Tensor:
+        """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
+        signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
+        return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+
+
+    def to_cells(picture: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] to Haar cells (B, 12, H/2, W/2), as `AutoencoderHaar` orders them."""
+        pixels = F.pixel_unshuffle(picture, 2).unflatten(1, (3, 4))
+        return torch.einsum("bckhw,nk->bnchw", pixels, bands(picture)).flatten(1, 2)
+
+
+    def to_picture(cells: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_cells`, not clamped."""
+        pixels = torch.einsum(
+            "bnchw,nk->bckhw", cells.unflatten(1, (4, 3)), torch.linalg.inv(bands(cells).float()).T.to(cells)
+        )
+        return F.pixel_shuffle(pixels.flatten(1, 2), 2)
+
+
+    def build_scheduler() -> DDIMScheduler:
+        """x0-prediction on a cosine schedule that ends in pure noise (Lin et al., arXiv 2305.08891)."""
+        return DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="sample",
+            clip_sample=False,
+            rescale_betas_zero_snr=True,
+            timestep_spacing="trailing",
+            set_alpha_to_one=True,
+        )
+
+
+    def build_detail_unet(
+        widths: Sequence[int] = (48, 64, 96), layers_per_block: int = 1, sample_size: int = 32
+    ) -> UNet2DModel:
+        """A detail network that adds nothing yet: its picture is the smaller one, enlarged."""
+        levels = len(widths)
+        unet = UNet2DModel(
+            sample_size=sample_size,
+            in_channels=HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()),
+            out_channels=HAAR_CHANNELS,
+            block_out_channels=tuple(widths),
+            layers_per_block=layers_per_block,
+            down_block_types=("DownBlock2D",) * levels,
+            up_block_types=("UpBlock2D",) * levels,
+            add_attention=False,
+            norm_num_groups=16,
+            resnet_time_scale_shift="scale_shift",
+            class_embed_type="timestep",
+        )
+        torch.nn.init.zeros_(unet.conv_out.weight)
+        torch.nn.init.zeros_(unet.conv_out.bias)
+        return unet
+
+
+    def condition(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+        hole: torch.Tensor | None = None,
+        known: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What an octave reads in all of its steps, (B, 34, h, w), for a picture of 2h x 2w.
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1].
+        canvas: (B, 1, 2h, 2w), lightness over 10; sketch: (B, 3, 2h, 2w), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, (B, 1, h, w) or what expands to it.
+        hole: (B, 1, h, w), 1 where a cell is to be painted, all of them if not given; known: (B, 12, h, w), the cells
+            of the picture around it.
+    """
+        size = (len(smaller), -1, *smaller.shape[2:])
+        canvas_scale, sketch_scale = canvas_scale.expand(size), sketch_scale.expand(size)
+        if hole is None:
+            hole, known = torch.ones_like(canvas_scale), smaller.new_zeros(len(smaller), HAAR_CHANNELS, *smaller.shape[2:])
+        parts = [
+            smaller,
+            F.pixel_unshuffle(canvas, 2) * canvas_scale,
+            canvas_scale,
+            F.pixel_unshuffle(sketch, 2) * sketch_scale,
+            sketch_scale,
+            hole,
+            known * (1 - hole),
+        ]
+        return torch.cat([part.to(smaller) for part in parts], 1)
+
+
+    def predict_cells(
+        unet: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, conditions: torch.Tensor, levels: torch.Tensor
+    ) -> torch.Tensor:
+        """The clean cells (B, 12, h, w): the network gives what is to be added to the smaller picture.
+
+    Args:
+        timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
+    """
+        dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
+        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+            added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
+
+
+    def compose(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+    ) -> torch.Tensor:
+        """Canvas over sketch, each by its strength, over the enlarged smaller picture: no network, (B, 3, H, W) in [-1, 1].
+
+    Args:
+        smaller: (B, 3, h, w) in [-1, 1]; canvas: (B, 1, H, W), lightness over 10; sketch: (B, 3, H, W), sRGB in [-1, 1].
+        canvas_scale, sketch_scale: strengths, maps (B, 1, ...) of any size.
+    """
+        maps = (smaller, canvas_scale, sketch_scale)
+        enlarged, canvas_scale, sketch_scale = (
+            F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
+        )
+        lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale.clamp(0, 1)).clamp(-1, 1) / 2 + 0.5)
+        lightness = lab[:, :1] + DETAIL_UNIT * canvas_scale * canvas.float()
+        return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
+
+
+    @torch.no_grad()
+    def paint_octave(
+        unet: UNet2DModel,
+        scheduler: object,
+        conditions: torch.Tensor,
+        level: float | torch.Tensor,
+        num_inference_steps: int = STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        start: tuple[torch.Tensor, torch.Tensor | float] | None = None,
+    ) -> torch.Tensor:
+        """A picture (B, 3, 2h, 2w) in [-1, 1], not clamped, from what `condition` gives; known cells stay as they are.
+
+    Args:
+        level: a number, or one of each picture (B,).
+        start: a picture (B, 3, 2h, 2w) in [-1, 1] to begin with, and the share of the steps that it spares, a number in
+            [0, 1] or a map (B, 1, h, w) of them. All steps are done where it is 0.
+
+    Raises:
+        ValueError: for a size that the network cannot halve often enough.
+    """
+        unit = 2 ** (len(unet.config.block_out_channels) - 1)
+        batch, _, height, width = conditions.shape
+        if height % unit or width % unit:
+            raise ValueError(
+                f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
+            f"crop or pad to one of them."
+            )
+        levels = torch.as_tensor(level).to(conditions).expand(batch)
+        known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
+        cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
+        scheduler.set_timesteps(num_inference_steps, device=conditions.device)
+        picture, share = (None, 0.0) if start is None else start
+        begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
+        for step in range(int(begins.min()), num_inference_steps):
+            timestep = scheduler.timesteps[step]
+            if step and (begins >= step).any():
+                begun = scheduler.add_noise(to_cells(picture), noise, timestep[None])
+                cells = torch.where(begins < step, cells, begun)
+            predicted = predict_cells(unet, cells, timestep.expand(batch), conditions, levels)
+            predicted = torch.where(hole > 0, predicted, known)
+            cells = scheduler.step(predicted, timestep, cells, return_dict=False)[0]
+        return to_picture(predicted)  # the last step of some schedules leaves a little noise
+
+
+    def paint_octaves(
+        unet: UNet2DModel,
+        scheduler: object,
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        sketch: torch.Tensor,
+        canvas_scale: float | torch.Tensor = 1.0,
+        sketch_scale: float | torch.Tensor = 1.0,
+        levels: Sequence[float] = LEVELS,
+        num_inference_steps: int = STEPS,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        known: tuple[torch.Tensor, torch.Tensor] | None = None,
+        kept: float = 0.0,
+    ) -> torch.Tensor:
+        """Octave after octave from `smaller` (B, 3, h, w) in [-1, 1] to the size of canvas and sketch, clamped to [-1, 1].
+
+    Args:
+        canvas: (B, 1, H, W) and sketch: (B, 3, H, W), H and W a power of two times h and w; each octave reads them shrunk.
+        canvas_scale, sketch_scale: a number, or a map (B, 1, H, W).
+        levels: of the smaller picture, by octave; the last one serves all that follow. The first rises to `SKETCHED_LEVEL`
+            as the strength of the sketch does.
+        known: a picture (B, 3, H, W) in [-1, 1] and its hole (B, 1, H, W), 1 where it is painted: around the hole all octaves
+            keep it, cell by cell.
+        kept: how much of that picture survives in the hole, in [0, 1]; 0 is nothing.
+
+    Raises:
+        ValueError: for sizes that no whole number of octaves joins.
+    """
+        octaves = (canvas.shape[3] // smaller.shape[3]).bit_length() - 1
+        if octaves < 0 or canvas.shape[2:] != tuple(side << octaves for side in smaller.shape[2:]):
+            raise ValueError(
+                f"Canvas and sketch must be 1, 2, 4, 8, ... times as large as the smaller picture, got "
+            f"{tuple(canvas.shape[2:])} and {tuple(smaller.shape[2:])}."
+            )
+        for octave in range(octaves):
+            height, width = smaller.shape[2:]
+            scales = (_shrunk(scale, smaller, (height, width)) for scale in (canvas_scale, sketch_scale))
+            laid = (_shrunk(maps, smaller, (2 * height, 2 * width)) for maps in (canvas, sketch))
+            pairs = [part for pair in zip(laid, scales, strict=True) for part in pair]
+            level = levels[min(octave, len(levels) - 1)]
+            if octave == 0:
+                level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
+            believed = pairs[3].clamp(0, 1)
+            composed = compose(smaller, *pairs) if (believed > 0).any() else None
+            start = None if composed is None else (composed, COMPOSED * believed)
+            pairs[1] = CANVAS_GAIN * pairs[1]
+            around: tuple[torch.Tensor, ...] = ()
+            if known is not None:
+                picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
+                hole = F.adaptive_max_pool2d(hole, (height, width))
+                smaller = torch.where(hole > 0, smaller, F.avg_pool2d(picture, 2))
+                around = (hole, to_cells(picture))
+                start = (picture, kept) if kept else start
+            given = condition(smaller, *pairs, *around)
+            smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
+            if composed is not None:
+                where = believed * around[0] if around else believed
+                slow = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
+                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * slow
+            smaller = smaller.clamp(-1, 1)
+        return smaller
+
+
+    def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
+        maps = torch.as_tensor(maps).to(like)
+        return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.quilting
+    # -----------------------------------------------------------------------------------------------------------------
+    OVERLAP = 4  # a fourth of a tile, 6 pixels of 24
+
+
+    def lay_tiles(tiles: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Quilt texture tiles (B, K, p, p) over a canvas (B, 1, height, width), in encoder pixels.
+
+    In each place, row by row, the tile goes that fits best to what already lies there, tiles used before being dearer.
+    Neighbors overlap by a fourth and are blended so that the contrast is kept where uncorrelated pieces meet. (Efros
+    and Freeman, "Image quilting for texture synthesis and transfer", SIGGRAPH 2001, with a blend for their cut.)
+    """
+        batch, size = len(tiles), tiles.shape[2]
+        overlap = size // OVERLAP
+        stride = size - overlap
+        rows, columns = (max(1, math.ceil((side - overlap) / stride)) for side in (height, width))
+        canvas = tiles.new_zeros(batch, rows * stride + overlap, columns * stride + overlap)
+        ramp = (torch.arange(overlap, device=tiles.device) + 1).to(tiles) / (overlap + 1)
+        used, price = tiles.new_zeros(tiles.shape[:2]), tiles.var((1, 2, 3))
+        every = torch.arange(batch, device=tiles.device)
+        for row, column in product(range(rows), range(columns)):
+            place = (..., slice(row * stride, row * stride + size), slice(column * stride, column * stride + size))
+            laid, cost, share = canvas[place], used, tiles.new_ones(size, size)
+            if row:
+                above = slice(0, overlap)
+                cost = cost + (tiles[:, :, above] - laid[:, None, above]).square().mean((2, 3))
+                share[above] *= ramp[:, None]
+            if column:
+                left = (..., slice(0, overlap))
+                cost = cost + (tiles[left] - laid[:, None][left]).square().mean((2, 3))
+                share[left] *= ramp
+            chosen = cost.argmin(1)
+            used = used.index_put((every, chosen), price, accumulate=True)
+            blend = share * tiles[every, chosen] + (1 - share) * laid
+            canvas[place] = blend / (share.square() + (1 - share).square()).sqrt()
+        return canvas[:, None, :height, :width]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.sketch
+    # -----------------------------------------------------------------------------------------------------------------
+    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
+    SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
+    DARKEST, LIGHTEST = 8.0, 96.0
+    SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
+
+
+    def lay_palette(
+        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
+    ) -> torch.Tensor:
+        """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
+
+    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
+    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
+
+    Args:
+        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
+            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
+            Of each the batch may be 1.
+
+    Returns:
+        (B, 3, H, W) Lab.
+    """
+        palette = with_shades(palette)
+        generator = torch.Generator().manual_seed(0)
+        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
+        turns[0] = torch.eye(3)
+        area = torch.ones_like(structure[:1, :1]) if area is None else area
+        batch = max(len(structure), len(palette), len(area))
+        values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
+        painted, colors = values, palette.float().expand(batch, -1, -1)
+        shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
+        shares = shares / shares.sum(1, keepdim=True)
+        for turn in turns.to(painted):
+            # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+            order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
+            wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
+            share = shares.gather(1, order)
+            reached = share.cumsum(1) - share / 2
+            painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
+            painted = (painted.unsqueeze(3) * turn.T).sum(2)
+        with torch.autocast(painted.device.type, enabled=False):
+            painted = within(one_color_per_region(painted, values, shares[..., :1]), colors)
+        return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
+
+
+    def with_shades(palette: torch.Tensor) -> torch.Tensor:
+        """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
+        is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
+        if not is_single.any():
+            return palette
+        lightness = palette[:, :1, :1]
+        low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
+        steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+        shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
+        return torch.where(is_single.view(-1, 1, 1), shades, palette)
+
+
+    def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
+        """Colors (B, N, 3) in Lab, in hue and chroma no further than `SLACK` beyond those of a palette (B, M, 3).
+
+    Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
+    """
+        angles = torch.arange(8) * torch.pi / 4
+        directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
+        middle = palette[..., 1:].mean(1, keepdim=True)
+        # Products written out: autocast would round a matrix product.
+        reached, allowed = (((one[..., 1:] - middle).unsqueeze(3) * directions).sum(2) for one in (colors, palette))
+        share = (allowed.amax(1, keepdim=True) + SLACK) / reached.clamp(min=1e-3)
+        hue = middle + (colors[..., 1:] - middle) * share.amin(2, keepdim=True).clamp(max=1)
+        return torch.cat([colors[..., :1], hue], 2)
+
+
+    def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
+        """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
+        lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
+        return torch.cat([lightness, sketch[:, 1:]], 1)
+
+
+    def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
+        places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
+        below = places.long()
+        above = (below + 1).clamp(max=values.shape[1] - 1)
+        return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
+
+
+    def one_color_per_region(
+        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
+    ) -> torch.Tensor:
+        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+
+    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
+
+    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
+    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
+    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
+    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
+    """
+        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
+        seeds = modes = values.gather(1, sample)
+        for _ in range(3):
+            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
+        means = kernel_mean(values, seeds, colors, 0.1)
+        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
+        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
+
+
+    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
+        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
+        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
+        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
+        value = F.pad(values, (0, 1))
+        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
+        return mean[:, 0, :, :3]
+
+
+    def _match_covariance(
+        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
+    ) -> torch.Tensor:
+        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
+        middle = (shares * target).sum(1, keepdim=True)
+        centered = colors - (shares * colors).sum(1, keepdim=True)
+        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
+        root, inverse = _power(have, 0.5), _power(have, -0.5)
+        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+
+
+    def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+        """Power of symmetric positive matrices (B, 3, 3)."""
+        variance, basis = torch.linalg.eigh(matrix)
+        return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
+
+
+    def random_turns(noise: torch.Tensor) -> torch.Tensor:
+        """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
+        q, r = torch.linalg.qr(noise)
+        return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
+
+
+    def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
+        """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
+        u, _, vt = torch.linalg.svd(matrices.float())
+        return u @ vt
+
+
+    def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
+        # Written out: autocast would round a matrix product, and with it the order of the pixels.
+        turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
+        return turned.unflatten(2, structure.shape[2:])
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.strengths
+    # -----------------------------------------------------------------------------------------------------------------
+    Curve = tuple[float, float] | list[float] | Callable[[float], float]
+
+
+    def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -> torch.Tensor:
+        """`granularity_scale` to a tensor (batch_size, number of granularities).
+
+    Args:
+        scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
+            that is not named keeps 1.0, and one with a dict of blocks has 1.0 (see `parse_blocks`). 0 is off, 1 as trained,
+            above 1 extrapolates.
+
+    Raises:
+        ValueError: for an unknown granularity, a negative or non-finite strength, a list of another length, or
+            something that is not a number.
+    """
+        per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
+        per_name = {name: 1.0 if isinstance(value, dict) else value for name, value in per_name.items()}
+        unknown = [name for name in per_name if name not in granularities]
+        if unknown:
+            raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
+        columns = []
+        for name in granularities:
+            try:
+                value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
+                ) from error
+            if value.numel() not in (1, batch_size):
+                raise ValueError(
+                    f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
+                f"{value.numel()} numbers."
+                )
+            if not torch.isfinite(value).all() or (value < 0).any():
+                raise ValueError(
+                    f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), got "
+                f"{value.tolist()}."
+                )
+            columns.append(value.expand(batch_size))
+        return torch.stack(columns, 1)
+
+
+    def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], steps: int) -> torch.Tensor:
+        """`granularity_schedule` to factors of the strengths, (steps, number of granularities).
+
+    Args:
+        schedule: by granularity a window (start, end) in fractions of the run, a list of values from the first step to
+            the last with straight lines between them, or a callable of the fraction, 0 at the first step and 1 at the
+            last. A granularity that is not named keeps 1.
+
+    Raises:
+        ValueError: for an unknown granularity, a window that is none, or factors that are not finite and at least 0.
+    """
+        if not isinstance(schedule, dict) or any(name not in granularities for name in schedule):
+            raise ValueError(
+                f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
+            f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
+            )
+        factors = torch.ones(steps, len(granularities))
+        for name, curve in schedule.items():
+            try:
+                values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
+            except (TypeError, ValueError, IndexError) as error:
+                raise ValueError(
+                    f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
+                f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
+                ) from error
+            if isinstance(curve, tuple) and not values.any():
+                raise ValueError(
+                    f"granularity_schedule[{name!r}]: no step of {steps} lies as a whole in the window {curve}. Widen it, "
+                f"or run more steps."
+                )
+            if not torch.isfinite(values).all() or (values < 0).any():
+                raise ValueError(
+                    f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
+                )
+            factors[:, list(granularities).index(name)] = values
+        return factors
+
+
+    def _factor(curve: Curve, index: int, steps: int) -> float:
+        """What one curve of `parse_schedule` multiplies the strength of step `index` with."""
+        fraction = index / max(steps - 1, 1)
+        if callable(curve):
+            return float(curve(fraction))
+        if isinstance(curve, tuple):
+            start, end = (float(value) for value in curve)
+            if not 0 <= start < end <= 1:
+                raise ValueError(f"a window from {start:g} to {end:g}")
+            # A step counts if it lies in the window as a whole, as diffusers counts those of a ControlNet.
+            return float(start <= index / steps and (index + 1) / steps <= end)
+        place = fraction * (len(curve) - 1)
+        below, above = curve[math.floor(place)], curve[math.ceil(place)]
+        return float(below) + (place - math.floor(place)) * (float(above) - float(below))
+
+
+    def joint_strength(strengths: torch.Tensor, granularities: Sequence[str], used: Sequence[str]) -> torch.Tensor:
+        """Strength (B,) of what comes from several granularities: the geometric mean, which is 0 when one of them is."""
+        columns = [strengths[:, list(granularities).index(name)] for name in used]
+        return torch.stack(columns).prod(0) ** (1 / len(columns))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.layout
+    # -----------------------------------------------------------------------------------------------------------------
+    CLOUD = 1 / 10  # of the shorter side, the deviation of the blur of what stands in for missing regions
+    CLOUD_LIGHT = (55.0, 20.0)  # mean and deviation of its lightness
+    REGIONS = 0.4  # deviation of the channels of a structure map
+
+
+    @dataclass
+    class Layout:
+        """What octaves read, of each picture; where a scale is 0 there is nothing.
+
+    Args:
+        canvas: (B, 1, H, W) lightness over 10; sketch: (B, 3, H, W) sRGB in [-1, 1].
+        canvas_scale, sketch_scale: (B, 1, H, W), their strengths.
+        parts: what sketches are made of; `None` of several regions.
+    """
+
+        canvas: torch.Tensor
+        canvas_scale: torch.Tensor
+        sketch: torch.Tensor
+        sketch_scale: torch.Tensor
+        parts: "Parts | None" = None
+
+        def completed(self, painted: torch.Tensor) -> "Layout":
+            """With a sketch where only its colors or only its regions are given: the other is that of what the base painted.
+
+        Args:
+            painted: (B, 3, h, w) in [-1, 1].
+        """
+            return self if self.parts is None else self.parts.complete(self, painted)
+
+        def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+            """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
+
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
+        nothing it is middle gray.
+        """
+            count, _, *size = self.canvas.shape
+            clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+            whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
+            return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
+
+
+    @dataclass
+    class Parts:
+        """Colors and regions of a sketch, and how strong each is.
+
+    Args:
+        palette: (B or 1, N, 3) Lab; structure: (B, 3, H, W), turned; shading: (B or 1, 1, H, W); `None` if not given.
+        strengths: (B, 2) of color and of shape, 0 where it is not given.
+    """
+
+        palette: torch.Tensor | None
+        structure: torch.Tensor | None
+        shading: torch.Tensor | None
+        strengths: torch.Tensor
+
+        @property
+        def lacks_color(self) -> torch.Tensor:
+            """(B,): regions are given, and not all of their color."""
+            return (self.strengths[:, 1] > 0) & (self.strengths[:, 0] < 1) & (self.structure is not None)
+
+        @property
+        def lacks_shape(self) -> torch.Tensor:
+            """(B,): colors are given, and no regions."""
+            return (self.strengths[:, 0] > 0) & (self.strengths[:, 1] == 0) & (self.palette is not None)
+
+        def complete(self, layout: Layout, painted: torch.Tensor) -> Layout:
+            color, shape = self.strengths.float().clamp(0, 1).unbind(1)
+            sketch, scale, size = layout.sketch, layout.sketch_scale, layout.sketch.shape[2:]
+            lab = rgb_to_lab(painted.float().clamp(-1, 1).to(sketch.device) / 2 + 0.5)
+            if self.lacks_color.any():
+                own = lay_palette(self.structure, F.adaptive_avg_pool2d(lab, 16).flatten(2).transpose(1, 2))
+                own = lab_to_rgb(own if self.shading is None else shaded(own, self.shading)) * 2 - 1
+                where, share = self.lacks_color.view(-1, 1, 1, 1), color.view(-1, 1, 1, 1)
+                sketch = torch.where(where, torch.lerp(own, sketch, share), sketch)
+                scale = torch.where(where, shape.view(-1, 1, 1, 1), scale)
+            if self.lacks_shape.any():
+                own = lab_to_rgb(lay_palette(regions_of(lab, size), self.palette)) * 2 - 1
+                where = self.lacks_shape.view(-1, 1, 1, 1)
+                sketch = torch.where(where, own, sketch)
+                scale = torch.where(where, color.view(-1, 1, 1, 1), scale)
+            return replace(layout, sketch=sketch, sketch_scale=scale)
+
+
+    def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+        spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
+        return F.interpolate(REGIONS * spread, size, mode="bilinear")
+
+
+    def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered) -> FeatureSet:
+        """Features with the `canvas` of their `layout_tiles` and the `sketch` (Lab) of palette and `layout_structure`.
+
+    Args:
+        features: one entry of each granularity, settled (`apply_variation`); size: (height, width) of the output.
+        remembered: what was laid before.
+    """
+        laid = {name: dict(parts) for name, parts in features.items()}
+        tiles = laid.get("texture", {}).pop("layout_tiles", None)
+        if tiles is not None:
+            laid["texture"]["canvas"] = remembered(lay_tiles, tiles, *size)
+        structure, shading = (laid.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
+        if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
+            area = laid["color"].get("area")
+            area = area if area is None else F.interpolate(area, size, mode="area")
+            sketch = remembered(lay_palette, structure, laid["color"]["palette"], area)
+            laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
+        elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
+            laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")
+        return laid
+
+
+    def join_layouts(
+        sets: Sequence[tuple[FeatureSet, torch.Tensor]],
+        shares: torch.Tensor | None,
+        granularities: Sequence[str],
+        size: tuple[int, int],
+    ) -> Layout | None:
+        """One layout of several sets of features, place by place in their shares; `None` where nothing is laid.
+
+    Args:
+        sets: what `lay_out` gave, and strengths (B, G); shares: (B or 1, sets, H, W), as of `split_regions`.
+    """
+        count = len(sets[0][1])
+        sums = dict.fromkeys(("canvas", "sketch"))
+        for place, (features, strengths) in enumerate(sets):
+            share = (
+                torch.ones(1, 1, 1, 1)
+                if shares is None
+                else F.interpolate(shares[:, place, None].float(), size, mode="area")
+            )
+            for name, granularity, used in (("canvas", "texture", ("texture",)), ("sketch", "shape", ("color", "shape"))):
+                laid = features.get(granularity, {}).get(name)
+                if laid is None:
+                    continue
+                strength = joint_strength(strengths, granularities, used).float().view(-1, 1, 1, 1)
+                scale = (share.to(strength) * strength).expand(count, 1, *size)
+                laid = scale * (laid.float() if name == "canvas" else lab_to_rgb(laid.float()) * 2 - 1)
+                sums[name] = (
+                    [scale, laid]
+                    if sums[name] is None
+                    else [a + b for a, b in zip(sums[name], (scale, laid), strict=True)]
+                )
+        found = parts_of(*sets[0], granularities) if shares is None else None
+        if sums["canvas"] is None and sums["sketch"] is None and found is None:
+            return None
+        blank = torch.zeros(count, 1, *size, device=sets[0][1].device)
+        like = next((one[0] for one in sums.values() if one is not None), blank)
+        parts = {}
+        for name, channels in (("canvas", 1), ("sketch", 3)):
+            scale, laid = sums[name] or (torch.zeros_like(like), like.new_zeros(count, channels, *size))
+            parts |= {name: laid / scale.clamp(min=1e-6), f"{name}_scale": scale}
+        return Layout(**parts, parts=found)
+
+
+    def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Sequence[str]) -> Parts | None:
+        """What a sketch is made of, of features for the whole picture; `None` where there is nothing to complete.
+
+    A continuation of surroundings is complete: it has colors and regions of its own.
+    """
+        own = {name: strengths[:, list(granularities).index(name)] for name in ("color", "shape") if name in granularities}
+        color, shape = (own.get(name, torch.zeros(len(strengths)).to(strengths)) for name in ("color", "shape"))
+        palette = features.get("color", {}).get("palette")
+        structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
+        is_context = "sketch" in features.get("shape", {}) and structure is None
+        parts = Parts(None if is_context else palette, structure, shading, torch.stack([color, shape], 1))
+        return parts if (parts.lacks_color | parts.lacks_shape).any() else None
+
+
+    def draw_clouds(
+        count: int, size: tuple[int, int], generator: torch.Generator | list[torch.Generator] | None, device: torch.device
+    ) -> torch.Tensor:
+        """Lab (count, 3, *size) of gray, soft regions, drawn at a sixteenth of the size."""
+        small = tuple(max(4, side // 16) for side in size)
+        noise = gaussian_blur(randn_tensor((count, 1, *small), generator, device, torch.float32), CLOUD * min(small))
+        noise = noise / noise.std((2, 3), keepdim=True)
+        mean, deviation = CLOUD_LIGHT
+        lightness = F.interpolate(mean + deviation * noise, size, mode="bicubic").clamp(5, 95)
+        return F.pad(lightness, (0, 0, 0, 0, 0, 2))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.sets
+    # -----------------------------------------------------------------------------------------------------------------
+    def split_regions(features: Features) -> tuple[list[FeatureSet], torch.Tensor | None]:
+        """Features in which references have regions, as sets without, and how much of each place is each set's.
+
+    Every combination of a region of one granularity with one of another is a set, as if all the picture were
+    conditioned by it; what no region of a granularity covers lacks that granularity. Of color, each set has an
+    `area`, so that a palette is laid into its region with all its colors.
+
+    Returns:
+        the sets, and their shares (B, sets, H, W) in [0, 1] that sum to 1; `None` where there are no regions.
+    """
+        common = {name: parts[0] for name, parts in features.items() if "region" not in parts[0]}
+        choices = [_choices(name, parts) for name, parts in features.items() if name not in common]
+        if not choices:
+            return [common], None
+        sets, shares = [], []
+        for chosen in product(*choices):
+            share = math.prod(region for _, _, region in chosen)
+            if not share.any():
+                continue
+            own = common | {name: parts for name, parts, _ in chosen if parts is not None}
+            if {"color", "shape"} <= set(own):
+                painted = [region for name, _, region in chosen if name in ("color", "shape")]
+                area = math.prod(painted, start=torch.ones_like(share))
+                given = own["color"].get("area")
+                if given is not None:
+                    area = area * F.adaptive_avg_pool2d(given.to(area), area.shape[2:])
+                own["color"] = {**own["color"], "area": area + 1e-6}  # not 0 for any sample
+            sets.append(own)
+            shares.append(share)
+        return sets, torch.cat(torch.broadcast_tensors(*shares), 1)
+
+
+    def _choices(
+        name: str, parts: list[dict[str, torch.Tensor]]
+    ) -> list[tuple[str, dict[str, torch.Tensor] | None, torch.Tensor]]:
+        """What one granularity can be at a place, and where: each of its regional features, or nothing."""
+        chosen = [(name, {k: v for k, v in part.items() if k != "region"}, part["region"]) for part in parts]
+        rest = (1 - sum(part["region"] for part in parts)).clamp(min=0)
+        return chosen + ([(name, None, rest)] if rest.max() > 1e-4 else [])
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.variation
+    # -----------------------------------------------------------------------------------------------------------------
+    def draw_variation(
+        features: FeatureSet, batch_size: int, generator: torch.Generator | list[torch.Generator] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Draw for each sample what references leave open.
+
+    Args:
+        features: one entry of each granularity, on the device to draw on; whether texture is among them decides what
+            is drawn.
+        generator: random numbers to draw from; a list holds one for each of the `batch_size` samples.
+
+    Returns:
+        "turns" (batch_size, 3, 3), which region gets which color; with texture "order" (batch_size, num_tiles).
+    """
+        device = next(iter(features.values()))["vector"].device
+        # Drawn even where they are not used: the tiles then lie as with them.
+        drawn = {"turns": random_turns(randn_tensor((batch_size, 3, 3), generator, device, torch.float32))}
+        if "texture" in features:
+            shape = (batch_size, features["texture"][_tiles(features["texture"])].shape[1])
+            drawn["order"] = randn_tensor(shape, generator, device, torch.float32).argsort(dim=1)
+        return drawn
+
+
+    def _tiles(texture: dict[str, torch.Tensor]) -> str:
+        """The name of the tiles that are laid: where there are those of a larger canvas, the base reads it shrunk."""
+        return "layout_tiles" if "layout_tiles" in texture else "tiles"
+
+
+    def apply_variation(
+        features: FeatureSet, batch_size: int, drawn: dict[str, torch.Tensor], assignment: str = "light"
+    ) -> FeatureSet:
+        """Settle for each sample what references leave open, as `draw_variation` drew it.
+
+    (Of the order of the tiles the first one counts: `lay_tiles` goes on from it with what fits best.)
+
+    Args:
+        features: one entry of each granularity, of a batch that divides `batch_size`.
+        assignment: "light" keeps dark what is dark in the shape reference, "free" takes the turns that were drawn.
+
+    Returns:
+        features whose structures, `sketch` and tiles are of batch `batch_size`; the others as they were.
+    """
+        varied = {name: dict(parts) for name, parts in features.items()}
+        if "shape" in features:
+            # Without colors of its own only the larger sketch is laid, in those of what is painted (`Layout.completed`).
+            structures = {"structure", "layout_structure"} if "color" in features else {"layout_structure"}
+            structures &= set(features["shape"])
+            for key in structures | ({"sketch", "layout_shading"} & set(features["shape"])):
+                value = features["shape"][key]
+                varied["shape"][key] = value.repeat_interleave(batch_size // len(value), dim=0)
+            own = varied["shape"].pop("turn", None)
+            for key in structures:
+                turn, light = own, varied["shape"].pop(key.replace("structure", "light"), None)
+                # One of its own, of `MGEncoder.encode_context`, leaves nothing open.
+                if turn is None and light is not None and assignment == "light":
+                    turn = nearest_rotation(light)
+                turns = drawn["turns"] if turn is None else turn.repeat_interleave(batch_size // len(turn), dim=0)
+                varied["shape"][key] = turn_colors(varied["shape"][key], turns)
+        if "texture" in features:
+            key = _tiles(features["texture"])
+            tiles = features["texture"][key]
+            tiles = tiles.repeat_interleave(batch_size // len(tiles), dim=0)
+            rows = torch.arange(batch_size, device=tiles.device).unsqueeze(1)
+            varied["texture"][key] = tiles[rows, drawn["order"]]
+        return varied
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.composition
+    # -----------------------------------------------------------------------------------------------------------------
+    def compose_features(
+        features: Features,
+        strengths: torch.Tensor,
+        granularities: Sequence[str],
+        size: tuple[int, int],
+        assignment: str = "light",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        remembered: Remembered | None = None,
+    ) -> torch.Tensor | None:
+        """Pictures (B, 3, *size) in [-1, 1]; `None` where nothing has any strength.
+
+    Regions without colors are laid in grays as light as they are; colors without regions are laid into soft clouds that
+    the generator draws; a texture alone lies over middle gray.
+
+    Args:
+        features: from `MGEncoder.encode` with `layout_size=size`.
+        strengths: (B, G) in the order of `granularities`; assignment, generator: as of `apply_variation`.
+    """
+        count, device = len(strengths), strengths.device
+        features = {
+            name: [match_rows(part, count, device, torch.float32) for part in parts] for name, parts in features.items()
+        }
+        if "color" in features and "shape" not in features and "shape" in granularities:
+            features, strengths = _with_clouds(features, strengths, granularities, size, generator)
+        sets, shares = split_regions(features)
+        given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
+        if not (strengths[:, None] * given).any():
+            return None
+        drawn = draw_variation({name: parts[0] for name, parts in features.items()}, count, generator)
+        remembered = Remembered(0) if remembered is None else remembered
+        laid = [
+            (lay_out(apply_variation(own, count, drawn, assignment), size, remembered), strengths * is_given)
+            for own, is_given in zip(sets, given, strict=True)
+        ]
+        return join_layouts(laid, shares, granularities, size).composed(generator)
+
+
+    def _with_clouds(
+        features: Features,
+        strengths: torch.Tensor,
+        granularities: Sequence[str],
+        size: tuple[int, int],
+        generator: torch.Generator | list[torch.Generator] | None,
+    ) -> tuple[Features, torch.Tensor]:
+        """Features with the regions of clouds in place of a shape, which are as strong as the colors."""
+        regions = regions_of(draw_clouds(len(strengths), size, generator, strengths.device), size)
+        color, shape = (list(granularities).index(name) for name in ("color", "shape"))
+        strengths = strengths.clone()
+        strengths[:, shape] = strengths[:, color]
+        return {**features, "shape": [{"vector": regions.new_zeros(1, 1), "layout_structure": regions}]}, strengths
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.branch
+    # -----------------------------------------------------------------------------------------------------------------
+    class Branch(nn.Module):
+        """A view, the CNN that reads it, and the distance that feature guidance follows down.
+
+    Attributes:
+        is_laid_out: whether features are maps over the picture to be made. Of such references the view is kept, and
+            brought to the size of that picture, or into a region of it, before the CNN reads it.
+        shared_out: names of features that are sets, (B, K, ...): those of several references are not averaged, each
+            gives a share of its elements.
+        out_features: length of the pooled "vector" that every granularity has.
+    """
+
+        is_laid_out = False
+        shared_out: tuple[str, ...] = ()
+        out_features: int
+
+        @classmethod
+        def from_encoder_config(cls, config: Any) -> "Branch":
+            """A fresh branch with what the encoder's configuration says of it."""
+            return cls()
+
+        def view(
+            self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
+        ) -> dict[str, torch.Tensor]:
+            """What of pictures (B, 3, H, W) in Lab, and smoothed, this granularity may know; mask (B, 1, H, W)."""
+            raise NotImplementedError
+
+        def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            """The "vector" (B, out_features) of views, and whatever else the adapter reads of this granularity."""
+            raise NotImplementedError
+
+        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+            """Why what was read of one reference may serve badly, as half a sentence; `None` where it will do."""
+            return None
+
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
+            return {}
+
+        def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+            """What `distance` compares pictures of `size` (height, width) with."""
+            raise NotImplementedError
+
+        def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """How far pictures (B, 3, H, W) in Lab are from a target where the mask (1 or B, 1, H, W) counts: (B,)."""
+            raise NotImplementedError
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.distances
+    # -----------------------------------------------------------------------------------------------------------------
+    GUIDE_LEVELS = 256  # quantiles that stand for a distribution
+
+
+    def as_shares(weights: torch.Tensor) -> torch.Tensor:
+        """Weights (B, 1, H, W) of places to (B, 1, N) that sum to 1."""
+        weights = weights.flatten(2) + 1e-8
+        return weights / weights.sum(2, keepdim=True)
+
+
+    def quantiles(values: torch.Tensor) -> torch.Tensor:
+        """(B, K, N) to GUIDE_LEVELS sorted means of equally many each, (B, K, GUIDE_LEVELS)."""
+        return F.adaptive_avg_pool1d(values.sort(2).values, GUIDE_LEVELS)
+
+
+    def transport_cost(values: torch.Tensor, wanted: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        """Squared Wasserstein-2 distance in one dimension, mean over K directions: (B,).
+
+    Args:
+        values: (B, K, N); wanted: (1 or B, K, Q), sorted quantiles; shares: (1 or B, 1, N) that sum to 1.
+    """
+        ordered, order = values.sort(2)
+        share = shares.expand_as(values).gather(2, order)
+        places = ((share.cumsum(2) - share / 2) * wanted.shape[2] - 0.5).clamp(0, wanted.shape[2] - 1)
+        below = places.long()
+        wanted = wanted.expand(*values.shape[:2], -1)
+        above = wanted.gather(2, (below + 1).clamp(max=wanted.shape[2] - 1))
+        target = torch.lerp(wanted.gather(2, below), above, places - below)
+        return ((ordered - target).square() * share).sum(2).mean(1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.color
@@ -962,228 +1928,6 @@ def _define():
         return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.remembered
-    # -----------------------------------------------------------------------------------------------------------------
-    class Remembered:
-        """Results of pure functions of tensors, by the content of what they were given.
-
-    Beyond `most_bytes` those that were used least recently are forgotten. Where gradients are wanted nothing is kept. Copies
-    and pickles of it are empty. Threads may share it; at worst they compute the same twice.
-    """
-
-        def __init__(self, most_bytes: int = 32 << 20):
-            self.most_bytes = most_bytes
-            self.results: OrderedDict[str, Any] = OrderedDict()
-            self.lock = threading.Lock()
-
-        def __reduce__(self) -> tuple[Any, ...]:
-            return type(self), (self.most_bytes,)
-
-        def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
-            """`function(*arguments)`: a tensor or a dict of tensors, which nobody may change in place.
-
-        Args:
-            function: a function of its arguments alone, of another name than all others.
-            arguments: tensors, and what `repr` tells apart.
-        """
-            if torch.is_grad_enabled() and any(torch.is_tensor(one) and one.requires_grad for one in arguments):
-                return function(*arguments)
-            key = _key(function, arguments)
-            found = self.results.get(key)
-            if found is None:
-                found = function(*arguments)
-            with self.lock:
-                self._keep(key, found)
-            return dict(found) if isinstance(found, dict) else found
-
-        def _keep(self, key: str, found: Any) -> None:
-            """As what was used last."""
-            if _bytes_of(found) <= self.most_bytes:
-                self.results[key] = found
-                self.results.move_to_end(key)
-            while sum(map(_bytes_of, self.results.values())) > self.most_bytes:
-                self.results.popitem(last=False)
-
-
-    def _bytes_of(found: Any) -> int:
-        return sum(one.nbytes for one in (found.values() if isinstance(found, dict) else [found]))
-
-
-    def _key(function: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
-        """Of the content of the arguments, and of what else a result of torch depends on."""
-        digest = hashlib.blake2b(digest_size=16)
-        # A tensor of inference mode is refused by autograd, and autocast rounds.
-        state = torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-        digest.update(repr((function.__qualname__, state, torch.get_default_dtype())).encode())
-        for one in arguments:
-            if torch.is_tensor(one):
-                digest.update(f"{tuple(one.shape)} {one.dtype} {one.device}".encode())
-                digest.update(one.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-            else:
-                digest.update(repr(one).encode())
-        return digest.hexdigest()
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.adapter.sketch
-    # -----------------------------------------------------------------------------------------------------------------
-    SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
-    SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
-    DARKEST, LIGHTEST = 8.0, 96.0
-    SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
-
-
-    def lay_palette(
-        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
-    ) -> torch.Tensor:
-        """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
-
-    Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
-    sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
-    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
-
-    Args:
-        structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
-            area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
-            Of each the batch may be 1.
-
-    Returns:
-        (B, 3, H, W) Lab.
-    """
-        palette = with_shades(palette)
-        generator = torch.Generator().manual_seed(0)
-        turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
-        turns[0] = torch.eye(3)
-        area = torch.ones_like(structure[:1, :1]) if area is None else area
-        batch = max(len(structure), len(palette), len(area))
-        values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
-        painted, colors = values, palette.float().expand(batch, -1, -1)
-        shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
-        shares = shares / shares.sum(1, keepdim=True)
-        for turn in turns.to(painted):
-            # Products written out: autocast would round a matrix product, and with it the order of the pixels.
-            order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
-            wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
-            share = shares.gather(1, order)
-            reached = share.cumsum(1) - share / 2
-            painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
-            painted = (painted.unsqueeze(3) * turn.T).sum(2)
-        with torch.autocast(painted.device.type, enabled=False):
-            painted = within(one_color_per_region(painted, values, shares[..., :1]), colors)
-        return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
-
-
-    def with_shades(palette: torch.Tensor) -> torch.Tensor:
-        """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
-        is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
-        if not is_single.any():
-            return palette
-        lightness = palette[:, :1, :1]
-        low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
-        steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
-        shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
-        return torch.where(is_single.view(-1, 1, 1), shades, palette)
-
-
-    def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
-        """Colors (B, N, 3) in Lab, in hue and chroma no further than `SLACK` beyond those of a palette (B, M, 3).
-
-    Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
-    """
-        angles = torch.arange(8) * torch.pi / 4
-        directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
-        middle = palette[..., 1:].mean(1, keepdim=True)
-        # Products written out: autocast would round a matrix product.
-        reached, allowed = (((one[..., 1:] - middle).unsqueeze(3) * directions).sum(2) for one in (colors, palette))
-        share = (allowed.amax(1, keepdim=True) + SLACK) / reached.clamp(min=1e-3)
-        hue = middle + (colors[..., 1:] - middle) * share.amin(2, keepdim=True).clamp(max=1)
-        return torch.cat([colors[..., :1], hue], 2)
-
-
-    def shaded(sketch: torch.Tensor, shading: torch.Tensor) -> torch.Tensor:
-        """A sketch (B, 3, H, W) in Lab with folds and roundness (B, 1, H, W), in lightness, over its colors."""
-        lightness = (sketch[:, :1] + SHADING * shading.to(sketch)).clamp(0, 100)
-        return torch.cat([lightness, sketch[:, 1:]], 1)
-
-
-    def _quantile(values: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-        """Sorted values (B, N, 3) at shares (B, M, 3) in [0, 1] of them, with straight lines between."""
-        places = (shares * values.shape[1] - 0.5).clamp(0, values.shape[1] - 1)
-        below = places.long()
-        above = (below + 1).clamp(max=values.shape[1] - 1)
-        return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
-
-
-    def one_color_per_region(
-        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
-    ) -> torch.Tensor:
-        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
-
-    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
-
-    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
-    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
-    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
-    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
-    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
-    """
-        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
-        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
-        seeds = modes = values.gather(1, sample)
-        for _ in range(3):
-            modes = kernel_mean(modes, seeds, seeds, 0.15)
-        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-        means = kernel_mean(values, seeds, colors, 0.1)
-        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
-        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
-
-
-    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
-        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
-        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
-        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
-        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
-        value = F.pad(values, (0, 1))
-        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
-        return mean[:, 0, :, :3]
-
-
-    def _match_covariance(
-        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
-    ) -> torch.Tensor:
-        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
-        middle = (shares * target).sum(1, keepdim=True)
-        centered = colors - (shares * colors).sum(1, keepdim=True)
-        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
-        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
-        root, inverse = _power(have, 0.5), _power(have, -0.5)
-        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
-
-
-    def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
-        """Power of symmetric positive matrices (B, 3, 3)."""
-        variance, basis = torch.linalg.eigh(matrix)
-        return basis * variance.clamp(min=1e-6).pow(exponent).unsqueeze(1) @ basis.transpose(1, 2)
-
-
-    def random_turns(noise: torch.Tensor) -> torch.Tensor:
-        """Normal noise (B, 3, 3) to orthogonal matrices, all of them equally likely (Mezzadri, Notices of the AMS 2007)."""
-        q, r = torch.linalg.qr(noise)
-        return q * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
-
-
-    def nearest_rotation(matrices: torch.Tensor) -> torch.Tensor:
-        """The orthogonal matrices nearest to (B, 3, 3), such as means of some."""
-        u, _, vt = torch.linalg.svd(matrices.float())
-        return u @ vt
-
-
-    def turn_colors(structure: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
-        """A structure map (B, 3, H, W) in other false colors: turns are (B, 3, 3). One of the batches may be 1."""
-        # Written out: autocast would round a matrix product, and with it the order of the pixels.
-        turned = (turns.to(structure.dtype).unsqueeze(3) * structure.flatten(2).unsqueeze(1)).sum(2)
-        return turned.unflatten(2, structure.shape[2:])
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
     # -----------------------------------------------------------------------------------------------------------------
     CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
@@ -1665,25 +2409,6 @@ def _define():
             return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.features
-    # -----------------------------------------------------------------------------------------------------------------
-    FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
-    Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
-
-
-    def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
-        """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
-        bare = [name for name, one in features.items() if isinstance(one, dict)]
-        if bare:
-            warnings.warn(
-                f"Features hold a list for each granularity, such as `encode_reference` returns; a dict, as for {bare}, will be "
-            f"refused by the next version.",
-                FutureWarning,
-                stacklevel=stacklevel,
-            )
-        return {name: [one] if isinstance(one, dict) else one for name, one in features.items()}
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.granularities
     # -----------------------------------------------------------------------------------------------------------------
     GRANULARITIES = ("color", "texture", "shape")
@@ -2002,6 +2727,53 @@ def _define():
                     for same in zip(*rows, strict=True)
                 ]
             return features
+
+        def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
+            """`granularity_scale` of a pipeline call to a tensor (batch_size, granularities); see `parse_strengths`."""
+            return parse_strengths(granularity_scale, list(self.branches), batch_size)
+
+        @torch.no_grad()
+        def compose(
+            self,
+            features: Features,
+            size: tuple[int, int],
+            granularity_scale: float | dict[str, float | list[float]] = 1.0,
+            batch_size: int = 1,
+            assignment: str = "light",
+            generator: torch.Generator | list[torch.Generator] | None = None,
+        ) -> torch.Tensor | None:
+            """The composition of references: the palette laid into the regions, the texture over it. No network paints.
+
+        Args:
+            features: from `encode` with `layout_size=size`, of batch 1 or one that divides `batch_size`.
+            size: (height, width) in pixels.
+            granularity_scale: strengths, a number, {granularity: number or list of `batch_size` numbers}, or a tensor
+                (batch_size, granularities) of them.
+            assignment: of colors to regions, "light" or "free".
+            generator: draws what the references leave open; a list holds one for each picture.
+
+        Returns:
+            (batch_size, 3, *size) in [-1, 1], or `None` where nothing has any strength.
+
+        Raises:
+            ValueError: for features that were made for another size, and strengths that are none.
+        """
+            strengths = granularity_scale
+            if not torch.is_tensor(strengths):
+                strengths = self.strengths(strengths, batch_size)
+            for name, parts in features.items():
+                laid = [
+                    part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
+                    for part in parts
+                ]
+                if any(one is None or (name == "shape" and one.shape[2:] != size) for one in laid):
+                    raise ValueError(
+                        f"The {name} features were not made to be laid out at {size[1]} x {size[0]} pixels. Make them with "
+                    f"`encode(..., layout_size={tuple(size)})`."
+                    )
+            return compose_features(
+                features, strengths.to(self.device), list(self.branches), size, assignment, generator, self.remembered
+            )
 
         @staticmethod
         def fill_smoothly(image: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,114 @@
+"""`mg-diffusion compose`, and the flags that bring an adapter or an encoder to a base."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from mg_diffusion import MGAdapter, MGEncoder, MGPipeline, compose
+from mg_diffusion.cli import main
+from mg_diffusion.recipe import read_recipe
+from tests.pipelines.tiny import picture, seeded, tiny_components
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture(1).save("texture.png")
+    picture(2, 40, 60).save("shape.png")
+    return tmp_path
+
+
+FLAGS = ["--color", "#c1121f:2,#fdf0d5", "--texture", "texture.png,scale=0.5", "--shape", "shape.png"]
+
+
+def test_it_is_what_the_function_gives_and_holds_its_recipe(files, capsys):
+    assert (
+        main(["compose", *FLAGS, "--size", "96x64", "--scale", "texture=0.5", "--seed", "3", "-o", "start.png"]) == 0
+    )
+    assert capsys.readouterr().out.strip() == "start.png"
+    given = {
+        "color": ["#c1121f:2", "#fdf0d5"],
+        "texture": {"image": "texture.png", "scale": 0.5},
+        "shape": "shape.png",
+    }
+    (expected,) = compose(given, 64, 96, {"texture": 0.5}, generator=seeded(3))
+    made = PIL.Image.open("start.png")
+    assert made.size == (96, 64)
+    np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
+    recipe = read_recipe("start.png")
+    assert recipe["command"] == "compose" and recipe["seed"] == 3 and recipe["granularity_scale"]["texture"] == 0.5
+
+
+def test_several_pictures(files):
+    assert main(["compose", *FLAGS, "--size", "64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
+    first, second = (np.asarray(PIL.Image.open(f"a-{index}.png")) for index in range(2))
+    assert first.shape == (64, 64, 3) and (first != second).any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "Give --color, --texture or --shape"),
+        ([*FLAGS, "--width", "64", "--size", "64"], "--size is width and height in one"),
+        ([*FLAGS, "--size", "60x64"], "multiple of 8"),
+        ([*FLAGS, "--scale", "color=0", "--scale", "texture=0", "--scale", "shape=0"], "nothing to compose"),
+        (["--shape", "shape.png", "--scale", "color=1"], "about the strength of a color reference"),
+        (["--shape", "no.png"], "There is no reference picture"),
+        ([*FLAGS, "-o", "shape.png"], "shape.png"),
+    ],
+)
+def test_errors_say_what_to_do_and_write_nothing(files, capsys, flags, message):
+    before = sorted(files.iterdir())
+    assert main(["compose", "-o", "out.png", *flags]) == 2
+    assert message in capsys.readouterr().err and sorted(files.iterdir()) == before
+
+
+def test_a_size_is_two_sides_or_one(files, capsys):
+    with pytest.raises(SystemExit):
+        main(["compose", *FLAGS, "--size", "7y", "-o", "out.png"])
+    assert "must be WIDTHxHEIGHT in pixels, such as 768x512" in capsys.readouterr().err
+
+
+# -- a base, and what steers it -------------------------------------------------------------------------------------------
+@pytest.fixture
+def base(files):
+    """A Stable Diffusion as it is, and the encoder and adapter for it in another folder."""
+    parts = tiny_components(files)
+    MGPipeline(**{**parts, "mg_encoder": None, "mg_adapter": None}).save_pretrained("base")
+    parts["mg_encoder"].save_pretrained("steering/mg_encoder")
+    parts["mg_adapter"].save_pretrained("steering/mg_adapter")
+    return files
+
+
+def made_by(flags, output):
+    assert main(["generate", "--steps", "4", "--model", "base", *FLAGS, *flags, "-o", output]) == 0
+    return np.asarray(PIL.Image.open(output))
+
+
+def test_a_base_is_steered_with_nothing_else_and_by_an_adapter(base):
+    alone = made_by([], "alone.png")
+    assert read_recipe("alone.png")["composed_start"] == "auto"
+    started = made_by(["--composed-start", "0.9"], "started.png")
+    adapted = made_by(["--adapter", "steering"], "adapted.png")
+    assert len({one.tobytes() for one in (alone, started, adapted)}) == 3
+    by_other_encoder = made_by(["--encoder", "steering", "--feature-guidance", "color=1"], "encoder.png")
+    assert by_other_encoder.shape == alone.shape
+
+
+def test_an_adapter_that_is_not_there(base, capsys):
+    assert main(["generate", "--model", "base", "--adapter", "nowhere", *FLAGS, "-o", "out.png"]) == 2
+    assert "Cannot load MGEncoder from 'nowhere/mg_encoder'" in capsys.readouterr().err
+    MGEncoder().save_pretrained("half/mg_encoder")
+    assert main(["generate", "--model", "base", "--adapter", "half", *FLAGS, "-o", "out.png"]) == 2
+    assert "Cannot load MGAdapter from 'half/mg_adapter'" in capsys.readouterr().err
+
+
+def test_an_untrained_adapter_is_told_on_the_command_line(base):
+    torch.manual_seed(0)
+    pipe = MGPipeline.from_pretrained("base")
+    encoder = MGEncoder.from_pretrained("steering", subfolder="mg_encoder")
+    encoder.save_pretrained("fresh/mg_encoder")
+    MGAdapter.from_unet(pipe.unet, encoder).save_pretrained("fresh/mg_adapter")
+    with pytest.warns(UserWarning, match="adapter was never trained"):
+        made_by(["--adapter", "fresh"], "fresh.png")
