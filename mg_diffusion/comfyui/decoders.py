@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 
 
+DECODER_GRID = 2**16  # as in mg_diffusion.pipelines.feature_guidance, which would bring diffusers along
+
+
 def latents_of(vae: Any, image: torch.Tensor) -> torch.Tensor:
     """The latents (B, C, h, w) of an IMAGE (B, H, W, 3), as the VAE gives them.
 
@@ -40,7 +43,9 @@ class LinearDecoder:
         )
         blocks = F.pixel_unshuffle(image, factor).movedim(1, 3).flatten(0, 2)
         self.factor = factor
-        self.weight = torch.linalg.lstsq(cells, blocks).solution.T.contiguous()  # (3 * factor * factor, C + 1)
+        # Rounded, because the last bits of a solution differ from process to process.
+        weight = torch.linalg.lstsq(cells.double(), blocks.double()).solution.T  # (3 * factor * factor, C + 1)
+        self.weight = (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous()
 
     @classmethod
     def of(cls, vae: Any) -> "LinearDecoder":
