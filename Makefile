@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 WORKERS ?= 2
+COMFYUI_PYTHON ?= $(PY)
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -20,7 +21,7 @@ WITH_DEMO := $(VENV)/.demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-upstream test-quantization quality bundles modular train-tiny clean
+.PHONY: help run demo test test-upstream test-comfyui test-quantization quality bundles modular train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -37,6 +38,10 @@ test: $(INSTALLED)  ## run the tests
 
 test-upstream: $(INSTALLED)  ## run diffusers' own testers over our classes: DIFFUSERS_TESTS=its checkout
 	DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(PY) -m pytest -c tests_upstream/pytest.ini tests_upstream -rs $(PYTEST_ARGS)
+
+# In the Python of ComfyUI, which has what ComfyUI needs, and what we need (docs/comfyui.md).
+test-comfyui:  ## run each node in a real ComfyUI on the CPU: COMFYUI=its checkout COMFYUI_PYTHON=its python
+	COMFYUI="$(COMFYUI)" PYTHONPATH=. $(COMFYUI_PYTHON) -m pytest -c tests_comfyui/pytest.ini tests_comfyui $(PYTEST_ARGS)
 
 test-quantization: $(INSTALLED)  ## install torchao, optimum-quanto and bitsandbytes, and run the tests that need them
 	$(INSTALL) -e ".[quantization]"

@@ -40,6 +40,15 @@ TRAINING_NEEDS = (
 # What help, versions and errors of usage need; the rest is imported when a command runs.
 PARSER = r"mg_diffusion\.(cli\.(parser|flags|native_flags|values)|(data|mg_bench)\.flags|granularities|importing|moved|sides)"
 DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
+# A model of ComfyUI is steered without diffusers: by views of the encoder, which are functions.
+COMFYUI_PATCH = tuple(
+    f"mg_diffusion/comfyui/{name}.py" for name in ("decoders", "guidance", "images", "looking", "references")
+)
+COMFYUI_PATCH_NEEDS = (
+    r"mg_diffusion\.comfyui",
+    r"mg_diffusion\.encoder\.(color|references|shape|structure|texture|views)",
+    GRANULARITIES,
+)
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 
@@ -108,6 +117,21 @@ ARROWS = (
     ),
     Arrow("not demo", lambda path: not path.startswith("demo/"), lambda n: root_of(n) != "demo"),
     Arrow("installed name of pipelines", lambda path: True, lambda n: root_of(n) != "pipelines"),
+    Arrow(
+        "model patch of ComfyUI",
+        lambda path: path in COMFYUI_PATCH,
+        lambda n: root_of(n) in OUTSIDE - {"diffusers"} or within(n, *COMFYUI_PATCH_NEEDS),
+    ),
+    Arrow(
+        "nodes of ComfyUI",
+        lambda path: path.startswith("mg_diffusion/comfyui/"),
+        lambda n: root_of(n) not in {"comfy", "nodes", "execution", "folder_paths"},
+    ),
+    Arrow(
+        "not nodes",
+        lambda path: not path.startswith("mg_diffusion/comfyui/"),
+        lambda n: not within(n, r"mg_diffusion\.comfyui"),
+    ),
     Arrow(
         "accelerate",
         lambda path: not path.startswith("mg_diffusion/training/") and path != "mg_diffusion/cli/folders.py",
@@ -193,6 +217,9 @@ def test_arrow_governs_a_file(arrow):
         ("not cli", "demo/inference.py", "from mg_diffusion import cli"),
         ("not demo", "mg_diffusion/cli/x.py", "import demo.app as app"),
         ("installed name of pipelines", "demo/inference.py", "from pipelines import MGPipeline"),
+        ("model patch of ComfyUI", "mg_diffusion/comfyui/guidance.py", "from mg_diffusion import MGEncoder"),
+        ("nodes of ComfyUI", "mg_diffusion/comfyui/host.py", "import comfy.utils"),
+        ("not nodes", "mg_diffusion/edits/x.py", "from ..comfyui import images"),
         ("accelerate", "mg_diffusion/export.py", "from accelerate.utils import set_seed"),
         ("work without the page", "demo/inference.py", "from demo.page.values import path_of"),
         ("gradio", "demo/inference.py", "try:\n    import gradio as gr\nexcept ImportError:\n    pass"),

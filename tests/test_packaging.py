@@ -111,6 +111,12 @@ def test_wheel_holds_code_and_default_model(wheel, project, repository):
     assert {
         "mg_diffusion/__init__.py",
         "mg_diffusion/cli/__init__.py",
+        "mg_diffusion/comfyui/__init__.py",
+        "mg_diffusion/comfyui/README.md",
+        "mg_diffusion/comfyui/api_workflows/feature_guidance.json",
+        "mg_diffusion/comfyui/example_workflows/feature_guidance.json",
+        "mg_diffusion/comfyui/pyproject.toml",
+        "mg_diffusion/comfyui/requirements.txt",
         "mg_diffusion/data/read_me.md",
         "mg_diffusion/data/sources.toml",
         "mg_diffusion/mg_bench/lines.toml",
