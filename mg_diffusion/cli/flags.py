@@ -10,6 +10,9 @@ from ..sides import SIDES
 from .values import OneForEach, number, schedule_of_one, size, strength_of_one, window
 
 
+TYPES = ("float16", "bfloat16", "float32")
+
+
 def add_one_for_each(
     group: Any, flag: str, help: str, type: Callable[[str], Any] = strength_of_one, metavar: str = "NAME=X"
 ) -> None:
@@ -235,6 +238,23 @@ def _add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
 
 
+def add_adapt_flags(parser: argparse.ArgumentParser) -> None:
+    place = "FOLDER_OR_HUB_ID"
+    parser.add_argument(
+        "--base", required=True, metavar=place, help="a Stable Diffusion 1, 2 or XL; it stays as it is"
+    )
+    parser.add_argument("--data", required=True, metavar="PICTURES", help="a folder of pictures, see docs/data.md")
+    parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="where run, cache and model go")
+    parser.add_argument("--num-processes", type=whole(1), metavar="N", help="one for each GPU; default: accelerate's")
+    parser.add_argument("--dtype", choices=TYPES, default="float16", help="of the exported weights")
+    parser.add_argument(
+        "--unchecked", action="store_true", help="train whatever `data check` would say of the pictures"
+    )
+    add_force_flag(parser)
+    purpose = "behind --, flags of stage adapter (docs/training-flags.md), such as --max_train_steps 2000"
+    parser.add_argument("training", nargs="*", metavar="-- TRAINING FLAGS", help=purpose)
+
+
 def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", nargs="?", metavar="WEIGHTS", help="folder of a pipeline: the `weights` of a run")
     place = "FOLDER_OR_HUB_ID"
@@ -242,6 +262,5 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     purpose = "the encoder and adapter for it, in mg_encoder and mg_adapter"
     parser.add_argument("--adapter", metavar=place, help=purpose)
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what else is in it stays")
-    types = ("float16", "bfloat16", "float32")
-    parser.add_argument("--dtype", choices=types, default="float16", help="of the weights")
+    parser.add_argument("--dtype", choices=TYPES, default="float16", help="of the weights")
     add_one_for_each(parser, "--strength", "the strength that the export calls 1; one for each")

@@ -26,7 +26,9 @@ class Late:
         return lambda options: getattr(import_module(f".{self._module}", __package__), name)(options)
 
 
-commands, composing, editing, generation = (Late(name) for name in ("commands", "composing", "editing", "generation"))
+adapting, commands, composing, editing, generation = (
+    Late(name) for name in ("adapting", "commands", "composing", "editing", "generation")
+)
 # The edits that have a name and are painted: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
     "reshape": ("new content in the mask, in its shape or that of a reference", (), ("mask", *GRANULARITIES)),
@@ -46,7 +48,19 @@ def build_parser() -> argparse.ArgumentParser:
         prog="mg-diffusion", description="Steer image generation by the color, texture and shape of reference images."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    names = ("generate", "compose", "edit", *PURPOSES, *NAMED_EDITS, "palette", "encode", "export", "bench", "data")
+    names = (
+        "generate",
+        "compose",
+        "edit",
+        *PURPOSES,
+        *NAMED_EDITS,
+        "palette",
+        "encode",
+        "adapt",
+        "export",
+        "bench",
+        "data",
+    )
     group = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
     _add_picture_commands(group)
 
@@ -54,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     flags.add_palette_flags(_add(group, "palette", purpose, commands.palette))
     purpose = "keep one granularity of a picture as a card, to use in its place"
     flags.add_encode_flags(_add(group, "encode", purpose, commands.encode))
+    purpose = "train an adapter for a Stable Diffusion of yours and export it: check, cache, train, card"
+    flags.add_adapt_flags(_add(group, "adapt", purpose, adapting.adapt))
     purpose = "write a repository that loads from disk or Hub without this package"
     flags.add_export_flags(_add(group, "export", purpose, commands.export))
 
