@@ -9,6 +9,7 @@ from typing import Any
 from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.model_card import octaves_table
 
+from .adapter_cost import table as adapter_cost_table
 from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
 from .demo_load import table as demo_load_table
@@ -108,7 +109,8 @@ def blocks_of(place: Path) -> dict[str, str]:
         }
     if place == CHECKPOINT_PAGE:
         found = read(ROOT / UNADAPTED)
-        return {"unadapted": unadapted_table(found), "cost": cost_table(found)}
+        taken = adapter_cost_table(read(RESULTS / "adapter_cost.json"))
+        return {"unadapted": unadapted_table(found), "cost": cost_table(found), "adapter-cost": taken}
     if place == LOADING:
         return {"starts": starts_table(read(STARTS))}
     if place == DEMO_PAGE:
