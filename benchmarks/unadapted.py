@@ -37,19 +37,18 @@ SIDES = (512, 1024)
 SCALES = (1.0, 2.0)
 
 
-def rows(pipe: Any) -> dict[str, tuple[Any, dict[str, float]]]:
+def rows(pipe: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     """By name, what makes the pictures, and how."""
     bare = MGPipeline(**{**pipe.components, "mg_adapter": None, "mg_detail": None})
     adapted = MGPipeline(**{**pipe.components, "mg_detail": None})
 
-    def how(start: float, scale: float) -> dict[str, float]:
+    def how(start: float | str, scale: float | str) -> dict[str, Any]:
         return {"composed_start": start, "feature_guidance_scale": scale}
 
     found = {f"guidance {scale:g}": (bare, how(0, scale)) for scale in SCALES}
+    found["the defaults"] = bare, how("auto", "auto")
     found |= {f"start {start:g}": (bare, how(start, 0)) for start in STARTS}
-    found |= {
-        f"start {start:g}, guidance {scale:g}": (bare, how(start, scale)) for start in STARTS for scale in SCALES[:2]
-    }
+    found |= {f"start {start:g}, guidance 1": (bare, how(start, 1.0)) for start in STARTS}
     if pipe.mg_adapter is not None:
         found |= {"adapter": (adapted, how(0, 0)), "adapter, start 0.5, guidance 1": (adapted, how(0.5, 1))}
     return found
@@ -70,7 +69,7 @@ def composition(pool: Pictures, triples: Sequence[dict[str, int]]) -> list[np.nd
 
 
 def crossed(
-    pipe: Any, settings: dict[str, float], pool: Pictures, triples: Sequence[dict[str, int]]
+    pipe: Any, settings: dict[str, Any], pool: Pictures, triples: Sequence[dict[str, int]]
 ) -> list[np.ndarray]:
     method = PipelineMethod(pipe, pipe, settings, dict.fromkeys(GRANULARITIES, 1.0))
 

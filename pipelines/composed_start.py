@@ -19,7 +19,11 @@ from .references import given_references, has_region
 
 
 COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
-FEATURE_GUIDANCE = 1.0  # the same
+FEATURE_GUIDANCE = {
+    "color": 0.5,
+    "texture": 2.0,
+    "shape": 0.25,
+}  # the same: colors and regions are there from the start
 
 
 class ComposedStart:
@@ -48,7 +52,7 @@ class ComposedStart:
         given.composed_start = float(start)
         if given.feature_guidance_scale == AUTO:
             whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
-            given.feature_guidance_scale = dict.fromkeys(whole, FEATURE_GUIDANCE) if is_alone else 0.0
+            given.feature_guidance_scale = {name: FEATURE_GUIDANCE[name] for name in whole} if is_alone else 0.0
 
     def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
         if not found or self.mg_encoder is None:
