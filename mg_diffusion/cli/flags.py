@@ -238,6 +238,16 @@ def _add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
 
 
+def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("picture", metavar="PICTURE", help="a file that mg-diffusion wrote")
+    purpose = "make it again: where to; without it the recipe is printed"
+    parser.add_argument("-o", "--output", metavar="FILE.png", help=purpose)
+    purpose = "where its references lie, by name or content; may be repeated; default: beside the picture, and here"
+    parser.add_argument("--files", action="append", metavar="FOLDER", help=purpose)
+    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="of a model that is not the default")
+    add_force_flag(parser)
+
+
 def add_adapt_flags(parser: argparse.ArgumentParser) -> None:
     place = "FOLDER_OR_HUB_ID"
     parser.add_argument(

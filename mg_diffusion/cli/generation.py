@@ -177,6 +177,10 @@ def run(
         **{name: {key: _as_flag(value) for key, value in entries.items()} for name, entries in steering.items()},
         "granularity_scale": scales,
         "model": model_name(options.model),
+        **{
+            name: model_name(place) for name in ("adapter", "encoder") if (place := getattr(options, name)) is not None
+        },
+        **({"many_steps": True} if options.many_steps else {}),
     }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}

@@ -26,8 +26,8 @@ class Late:
         return lambda options: getattr(import_module(f".{self._module}", __package__), name)(options)
 
 
-adapting, commands, composing, editing, generation = (
-    Late(name) for name in ("adapting", "commands", "composing", "editing", "generation")
+adapting, commands, composing, editing, generation, repeating = (
+    Late(name) for name in ("adapting", "commands", "composing", "editing", "generation", "repeating")
 )
 # The edits that have a name and are painted: what they do, the flags they need, those they may have.
 NAMED_EDITS = {
@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
         "edit",
         *PURPOSES,
         *NAMED_EDITS,
+        "recipe",
         "palette",
         "encode",
         "adapt",
@@ -64,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(dest="command", required=True, metavar=" | ".join(names))
     _add_picture_commands(group)
 
+    purpose = "print the recipe that a picture holds, or make it again"
+    flags.add_recipe_flags(_add(group, "recipe", purpose, repeating.recipe))
     purpose = "print the palette of a picture, to edit and use as --color"
     flags.add_palette_flags(_add(group, "palette", purpose, commands.palette))
     purpose = "keep one granularity of a picture as a card, to use in its place"
