@@ -52,7 +52,9 @@ class ComposedStart:
         given.composed_start = float(start)
         if given.feature_guidance_scale == AUTO:
             whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
-            given.feature_guidance_scale = {name: FEATURE_GUIDANCE[name] for name in whole} if is_alone else 0.0
+            given.feature_guidance_scale = (
+                {name: FEATURE_GUIDANCE.get(name, 0.0) for name in whole} if is_alone else 0.0
+            )
 
     def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
         if not found or self.mg_encoder is None:

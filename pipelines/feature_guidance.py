@@ -73,7 +73,7 @@ class FeatureGuided:
         if torch.is_inference_mode_enabled():
             raise ValueError(
                 "Feature guidance follows gradients, which `torch.inference_mode()` rules out. Call the pipeline outside of it, "
-                "or under `torch.no_grad()`."
+                "or under `torch.no_grad()`, or set `feature_guidance_scale=0`."
             )
         if self.mg_encoder is None:
             raise ValueError(
@@ -98,7 +98,7 @@ class FeatureGuided:
             raise ValueError(
                 f"Feature guidance needs the noise level of each step, which {type(self.scheduler).__name__} does not "
                 f"tell by its timesteps. Use for example DDIMScheduler, EulerDiscreteScheduler, "
-                f"DPMSolverMultistepScheduler or FlowMatchEulerDiscreteScheduler."
+                f"DPMSolverMultistepScheduler or FlowMatchEulerDiscreteScheduler, or set `feature_guidance_scale=0`."
             )
         kind = "flow_prediction" if self.is_flow_matching else self.scheduler.config.prediction_type
         if kind not in ("epsilon", "v_prediction", "sample", "flow_prediction"):

@@ -170,6 +170,8 @@ def test_batches_embeds_and_several_pictures(make):
         ({"composed_start": True}, "`composed_start` must be a number in"),
         ({"composed_start": None}, "`composed_start` must be a number in"),
         ({"composed_start": 0.5, "reference_image": None}, "`composed_start` needs references"),
+        ({"reference_image": {"hue": picture()}}, "Unknown granularity 'hue'"),
+        ({"reference_image": {"color": 5}}, "color"),
     ],
 )
 def test_what_cannot_be_is_refused(make, options, message):
