@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+
+if not __package__:  # `python demo/app.py`, `gradio demo/app.py`: Python looks beside this file, and `demo` lies above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import gradio as gr
 from starlette.middleware import Middleware
 
