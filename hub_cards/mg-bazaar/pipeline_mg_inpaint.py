@@ -40,11 +40,12 @@ def _define():
     from pathlib import Path
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
     from types import ModuleType, SimpleNamespace
-    from typing import Any, BinaryIO
+    from typing import Any, BinaryIO, TypeVar
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.arguments
     # -----------------------------------------------------------------------------------------------------------------
+    Documented = TypeVar("Documented", bound=Callable[..., Any])
     INDENT = {"initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_on_hyphens": False}
     # By argument, or by several that belong together.
     ARGUMENTS = {
@@ -132,14 +133,14 @@ def _define():
     }
 
 
-    def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
+    def documented(example: str, **own: str) -> Callable[[Documented], Documented]:
         """A decorator that fills the `Args:` of a docstring by the signature, and its `Examples:` (as diffusers does).
 
     Args:
         own: what an argument means in this pipeline, where `ARGUMENTS` says something else or nothing.
     """
 
-        def fill(function: Callable) -> Callable:
+        def fill(function: Documented) -> Documented:
             if function.__doc__ is None:  # `python -OO`
                 return function
             names = list(inspect.signature(function).parameters)
@@ -3224,7 +3225,7 @@ def _define():
             clip_skip: int | None = None,
             callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
             callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
-        ) -> MultiGranularityPipelineOutput | tuple:
+        ) -> MultiGranularityPipelineOutput | Any:  # a tuple where `return_dict` is false
             """Repaint the white part of `mask_image`.
 
         Without `height` and `width` the edit is computed at the UNet's native size or, with a detail network, octave by
