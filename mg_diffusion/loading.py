@@ -2,15 +2,16 @@
 
 import importlib.resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .importing import swiftly
 
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
 
+Pipeline = TypeVar("Pipeline")
 EMBEDDED_NAME = "mg-bazaar"
 MANY_STEPS = "unet_many_steps"  # beside a distilled UNet the one that it learned from
 
@@ -62,13 +63,13 @@ def model_name(model: str | None) -> str:
 
 
 def load_pipeline(
-    kind: type["DiffusionPipeline"],
+    kind: type[Pipeline],
     model: str | None = None,
     *,
     trust_remote_code: bool = False,
     device: str = "auto",
     many_steps: bool = False,
-) -> "DiffusionPipeline":
+) -> Pipeline:
     """A pipeline of the class `kind`.
 
     Args:
