@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(!?\[[^\]]*\]\()(\.\./[^)#\s]+)(#[^)\s]*)?\)")
 PICTURES = (".png", ".webp", ".jpg", ".svg")
 COPIES = "repository"  # folder of the site
+FETCHED = re.compile(r'(?:src=|<link[^>]+href=)["\']?(https?://[^"\'\s>]+)')
 
 
 def repository() -> str:
@@ -50,3 +52,10 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return f"{start}{repository()}/{kind}/main/{place}{anchor})"
 
     return LINK.sub(rewritten, markdown)
+
+
+def on_post_build(config: Any) -> None:
+    """No page may load fonts, scripts or pictures from elsewhere."""
+    for page in Path(config.site_dir).rglob("*.html"):
+        if fetched := FETCHED.findall(page.read_text(encoding="utf-8")):
+            raise PluginError(f"{page.name} loads {fetched[0]} from elsewhere. Put it into docs/.")
