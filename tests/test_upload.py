@@ -83,3 +83,10 @@ def test_what_is_not_complete_does_not_go_up(hub, cards, owner, missing, message
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         upload.main([owner, "--cards", str(cards)])
     assert not hub.files
+
+
+def test_who_is_not_logged_in_is_told_before_anything_goes_up(hub, cards, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "a-wrong-token")
+    with pytest.raises(SystemExit, match="error: .*(401|Invalid)"):
+        upload.main(["someone", "--cards", str(cards)])
+    assert not hub.files

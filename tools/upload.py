@@ -70,9 +70,9 @@ def gather(owner: str, folder: Path, cards: Path = CARDS) -> list[Upload]:
 
 def push(upload: Upload) -> str:
     """Make the repository if it is not there, and one commit in it; its address."""
-    sdk = {"space_sdk": "gradio"} if upload.kind == "space" else {}
-    huggingface_hub.create_repo(upload.repo_id, repo_type=upload.kind, exist_ok=True, **sdk)
-    commit = huggingface_hub.upload_folder(
+    hub, sdk = huggingface_hub.HfApi(), {"space_sdk": "gradio"} if upload.kind == "space" else {}
+    hub.create_repo(upload.repo_id, repo_type=upload.kind, exist_ok=True, **sdk)
+    commit = hub.upload_folder(
         repo_id=upload.repo_id,
         repo_type=upload.kind,
         folder_path=upload.folder,
@@ -91,13 +91,17 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             uploads = gather(options.owner, Path(folder), options.cards)
+            if not options.dry_run:
+                huggingface_hub.HfApi().whoami()  # or the first upload would find it out
             for upload in uploads:
                 print(upload, flush=True)
                 if options.dry_run:
                     print("\n".join(f"  {name}" for name in upload.files))
                 else:
                     print(f"  {push(upload)}", flush=True)
-    except (ValueError, OSError) as error:  # what the Hub refuses is an OSError
+    except huggingface_hub.errors.LocalTokenNotFoundError:
+        sys.exit("error: nobody is logged in. Run `hf auth login`, or set HF_TOKEN.")
+    except (ValueError, OSError, huggingface_hub.errors.HTTPError) as error:  # answers of the Hub are the last two
         sys.exit(f"error: {error}")
     if options.dry_run:
         print("Nothing was uploaded." + (" HF_TOKEN is set." if os.environ.get("HF_TOKEN") else ""))
