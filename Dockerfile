@@ -1,7 +1,7 @@
 # The page, for a server with CPUs:
 #   docker build -t mg-diffusion .
 #   docker run --rm -p 7860:7860 --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges mg-diffusion
-# Other models: -e MG_MODEL=..., with a volume at /home/page/.cache/huggingface for what the Hub sends (docs/demo.md).
+# Other models: -e MG_MODEL=OWNER/NAME -e HF_HOME=/models -v models:/models, a volume for what the Hub sends (docs/demo.md).
 FROM python:3.11-slim
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
@@ -19,7 +19,7 @@ RUN pip install -c constraints.txt ".[demo]" && rm -rf build mg_diffusion pipeli
 COPY demo demo
 
 # Python's compiled files are there already, and what is written goes to /tmp: the root may be read-only.
-RUN useradd --create-home page && python -m compileall -q demo
+RUN useradd --create-home page && install -d -o page /models && python -m compileall -q demo
 USER page
 ENV PYTHONDONTWRITEBYTECODE=1 GRADIO_SERVER_NAME=0.0.0.0 GRADIO_SERVER_PORT=7860 GRADIO_TEMP_DIR=/tmp/gradio \
     MPLCONFIGDIR=/tmp/matplotlib XDG_CACHE_HOME=/tmp/cache HF_MODULES_CACHE=/tmp/modules

@@ -53,7 +53,7 @@ types: $(WITH_TYPES)  ## check the types of the public surface with mypy
 	$(PY) -m tools.types
 
 site: $(WITH_SITE)  ## build the documentation as pages with navigation and search, without a network: site/
-	$(PY) -m mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir site
 
 release: $(WITH_RELEASE)  ## build and check sdist and wheel; VERSION=1.2.3 sets the version and dates the changelog first
 	$(PY) -m tools.release $(VERSION)
