@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     print(
         f"{version} is ready in {options.output.name}/. Next: git commit -am 'Release {version}' && git tag v{version} "
-        f"&& git push --follow-tags; the release that you make of the tag is published (.github/workflows/publish.yml)."
+        f"&& git push origin HEAD v{version}; the release that you make of the tag is published (.github/workflows/publish.yml)."
     )
 
 
