@@ -18,10 +18,13 @@ unexport PYTHONDONTWRITEBYTECODE
 WITH_TORCH := $(VENV)/.torch
 INSTALLED := $(VENV)/.installed
 WITH_DEMO := $(VENV)/.demo
+WITH_SITE := $(VENV)/.site
+WITH_TYPES := $(VENV)/.types
+WITH_RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-upstream test-comfyui test-quantization quality bundles modular train-tiny clean
+.PHONY: help run demo test test-upstream test-comfyui test-quantization quality types site release upload bundles modular train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -51,6 +54,18 @@ quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 
+types: $(WITH_TYPES)  ## check the types of the public surface with mypy
+	$(PY) -m tools.types
+
+site: $(WITH_SITE)  ## build the documentation as pages with navigation and search, without a network: site/
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --site-dir site
+
+release: $(WITH_RELEASE)  ## build and check sdist and wheel; VERSION=1.2.3 sets the version and dates the changelog first
+	$(PY) -m tools.release $(VERSION)
+
+upload: $(WITH_DEMO)  ## upload cards, weights and the Space to the Hub: HUB_OWNER=name, DRY_RUN=1 only says what would go up
+	$(PY) -m tools.upload $(if $(DRY_RUN),--dry-run) $(or $(HUB_OWNER),$(error HUB_OWNER=name of a user or organization of the Hub))
+
 bundles: $(INSTALLED)  ## write the code in hub_cards/mg-bazaar anew from its source
 	$(PY) -c "from mg_diffusion.bundling import refresh; refresh('hub_cards/mg-bazaar')"
 
@@ -61,7 +76,7 @@ train-tiny: $(INSTALLED)  ## train a very small model for a few steps, to see th
 	$(PY) -m mg_diffusion.training.tiny
 
 clean:  ## remove .venv, caches and build folders; outputs stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find mg_diffusion pipelines demo tests hub_cards -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # torch first and alone, at the pinned version: a looser request may choose another, much larger build.
@@ -78,4 +93,16 @@ $(INSTALLED): $(WITH_TORCH)
 
 $(WITH_DEMO): $(WITH_TORCH)
 	$(INSTALL) -e ".[demo]"
+	@touch $@
+
+$(WITH_SITE): $(WITH_TORCH)
+	$(INSTALL) -e ".[docs]"
+	@touch $@
+
+$(WITH_TYPES): $(WITH_TORCH)
+	$(INSTALL) -e ".[types]"
+	@touch $@
+
+$(WITH_RELEASE): $(WITH_TORCH)
+	$(INSTALL) -e ".[release]"
 	@touch $@

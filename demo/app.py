@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+
+if not __package__:  # `python demo/app.py`, `gradio demo/app.py`: Python looks beside this file, and `demo` lies above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import gradio as gr
 from starlette.middleware import Middleware
 
@@ -15,6 +19,7 @@ from demo import links
 from demo.about import ABOUT, model_card_of
 from demo.inference import Studio
 from demo.limits import Gate
+from demo.page import agents
 from demo.page.cards import Cards
 from demo.page.compose import Compose
 from demo.page.edit import EditTab
@@ -33,6 +38,7 @@ HERE = Path(__file__).parent
 CACHE_AGE = 3600  # seconds that uploads stay, as results do on a `Shelf`
 CACHE_SWEEP = 600  # seconds between looks for those that are older
 QUEUE = 24  # jobs that may wait
+CLOSED = ("/gradio_api/deep_link", *agents.CLOSED)  # services that would keep files, or connections
 SESSIONS = 200  # visitors whose state is kept; each takes a quarter of a MiB
 
 
@@ -47,6 +53,7 @@ class Page:
         self.studio = studio
 
     def build(self) -> gr.Blocks:
+        agents.keep_files(self.studio.shelf)
         with gr.Blocks(title="MG-Diffusion", analytics_enabled=False, delete_cache=(CACHE_SWEEP, CACHE_AGE)) as page:
             what = "What do **color**, **texture** and **shape** each do? Move one slider and see."
             gr.Markdown(f"# MG-Diffusion\n{what}")
@@ -132,17 +139,12 @@ def theme() -> gr.Theme:
     return gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="sm", **fonts)
 
 
-async def refuse_download(url: str, cache_dir: str) -> str:
-    """In place of gradio's download of a file that a request names by its address."""
-    raise gr.Error("Files are not fetched from elsewhere. Upload the file.", print_exception=False)
-
-
 def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Serve the page; `options` go to `Blocks.launch`."""
     # All components ask the module for it; sessions make components anew, so that it cannot be set on those.
-    gr.processing_utils.async_ssrf_protected_download = refuse_download
+    gr.processing_utils.async_ssrf_protected_download = agents.download_nothing
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    return page.launch(
+    served = page.launch(
         theme=theme(),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         head=f'<meta name="viewport" content="width=device-width, initial-scale=1"><script>{script}</script>',
@@ -153,10 +155,13 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
         footer_links=["api", "settings"],
         run_history=False,
         enable_monitoring=False,
+        mcp_server=agents.IS_SPOKEN,
         state_session_capacity=SESSIONS,
-        app_kwargs={"middleware": [Middleware(Gate, limit=MAX_BYTES + 2**20, closed=("/gradio_api/deep_link",))]},
+        app_kwargs={"middleware": [Middleware(Gate, limit=MAX_BYTES + 2**20, closed=CLOSED)]},
         **options,
     )
+    agents.show_pictures(page)
+    return served
 
 
 def load_early(studio: Studio) -> None:
@@ -190,5 +195,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         studio.shelf.close()
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and gr.NO_RELOAD:  # `gradio demo/app.py` runs the file once more, to watch it
     main()

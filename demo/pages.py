@@ -45,6 +45,17 @@ def generate(pipe: Any, references: dict[str, Any], **options: Any) -> PIL.Image
     return pipe(reference_image=references or None, generator=generator, **options).images[0]
 
 
+def five_minutes(pipe: Any) -> list[PIL.Image.Image]:
+    """A leaf, then with another color reference, then with another texture reference: docs/five-minutes.md."""
+    first = {"color": "coffee", "texture": "weave", "shape": "leaf"}
+    triples = (first, {**first, "color": "sea"}, {**first, "texture": "brick"})
+    cells = []
+    for before, triple in zip(({}, *triples), triples, strict=False):
+        cells += [(name, picture(each)) for name, each in triple.items() if before.get(name) != each]
+        cells.append(("", generate(pipe, given(triple))))
+    return [row("one reference after the other", cells)]
+
+
 def palettes(pipe: Any) -> list[PIL.Image.Image]:
     """A picture as color reference, its palette, and the palette edited."""
     others = {"texture": reference("weave"), "shape": reference("leaf")}
@@ -211,7 +222,7 @@ def recolor(pipe: Any) -> list[PIL.Image.Image]:
     return rows
 
 
-MADE = (palettes, regions, cards, schedules, guidance, feature_guidance, attribution, edits, recolor)
+MADE = (five_minutes, palettes, regions, cards, schedules, guidance, feature_guidance, attribution, edits, recolor)
 PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {page.__name__: page for page in MADE}
 
 

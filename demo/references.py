@@ -1,6 +1,10 @@
-"""Reference pictures that need no download: photographs bundled with scikit-image, drawn shapes, palettes."""
+"""Reference pictures that need no download: photographs bundled with scikit-image, drawn shapes, palettes.
+
+`python -m demo.references FOLDER` writes them, as pictures to play with.
+"""
 
 import math
+import sys
 import tomllib
 from pathlib import Path
 
@@ -155,3 +159,25 @@ def picture(name: str) -> PIL.Image.Image:
     """By name, what to show of a reference."""
     found = reference(name)
     return swatch(found) if isinstance(found, list) else found
+
+
+def write_pictures(folder: Path) -> list[Path]:
+    """A PNG file of each picture.
+
+    Raises:
+        ValueError: if scikit-image is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in (*SHAPE_COLORS, *DRAWN_TEXTURES, *PHOTO_CROPS)]
+    for path in paths:
+        picture(path.stem).save(path)
+    return paths
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit("usage: python -m demo.references FOLDER")
+    try:
+        print(f"{len(write_pictures(Path(sys.argv[1])))} pictures in {sys.argv[1]}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

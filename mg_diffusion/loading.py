@@ -2,15 +2,16 @@
 
 import importlib.resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .importing import swiftly
 
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
 
+Pipeline = TypeVar("Pipeline")
 EMBEDDED_NAME = "mg-bazaar"
 MANY_STEPS = "unet_many_steps"  # beside a distilled UNet the one that it learned from
 
@@ -74,7 +75,7 @@ def steering_parts(adapter: str | None, encoder: str | None, dtype: dict[str, An
 
 
 def load_pipeline(
-    kind: type["DiffusionPipeline"],
+    kind: type[Pipeline],
     model: str | None = None,
     *,
     trust_remote_code: bool = False,
@@ -82,7 +83,7 @@ def load_pipeline(
     many_steps: bool = False,
     adapter: str | None = None,
     encoder: str | None = None,
-) -> "DiffusionPipeline":
+) -> Pipeline:
     """A pipeline of the class `kind`.
 
     Args:

@@ -23,7 +23,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from .adapter.attention import (
@@ -55,7 +54,7 @@ from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_stre
 from .adapter.variation import apply_variation, draw_variation
 from .encoder.remembered import Remembered
 from .features import Features, FeatureSet, as_lists, match_rows
-from .model_files import SavedWithCode
+from .model_files import SavedWithCode, registered
 
 
 class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
@@ -81,7 +80,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
     _supports_group_offloading = False
     _skip_layerwise_casting_patterns = ["fusion"]
 
-    @register_to_config
+    @registered
     def __init__(
         self,
         granularities: tuple[str, ...],

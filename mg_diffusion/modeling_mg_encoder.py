@@ -25,7 +25,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
-from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from .adapter.composition import compose_features
@@ -54,7 +53,7 @@ from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
 from .encoder.views import edge_preserving_smooth, rgb_to_lab
 from .features import Features
 from .granularities import GRANULARITIES
-from .model_files import SavedWithCode
+from .model_files import SavedWithCode, registered
 
 
 CARD_SIDE = 256  # of a square with the area of the largest picture that a card serves
@@ -95,7 +94,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             `structure` (B, 3, h, w)
     """
 
-    @register_to_config
+    @registered
     def __init__(
         self,
         granularities: tuple[str, ...] = GRANULARITIES,

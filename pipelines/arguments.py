@@ -3,8 +3,10 @@
 import inspect
 import textwrap
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 
+Documented = TypeVar("Documented", bound=Callable[..., Any])
 INDENT = {"initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_on_hyphens": False}
 # By argument, or by several that belong together.
 ARGUMENTS = {
@@ -98,14 +100,14 @@ ARGUMENTS = {
 }
 
 
-def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
+def documented(example: str, **own: str) -> Callable[[Documented], Documented]:
     """A decorator that fills the `Args:` of a docstring by the signature, and its `Examples:` (as diffusers does).
 
     Args:
         own: what an argument means in this pipeline, where `ARGUMENTS` says something else or nothing.
     """
 
-    def fill(function: Callable) -> Callable:
+    def fill(function: Documented) -> Documented:
         if function.__doc__ is None:  # `python -OO`
             return function
         names = list(inspect.signature(function).parameters)

@@ -130,7 +130,7 @@ class MGInpaintPipeline(Editing, Steered, OfStableDiffusion, DiffusionPipeline):
         clip_skip: int | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
-    ) -> MultiGranularityPipelineOutput | tuple:
+    ) -> MultiGranularityPipelineOutput | Any:  # a tuple where `return_dict` is false
         """Repaint the white part of `mask_image`.
 
         Without `height` and `width` the edit is computed at the UNet's native size or, with a detail network, octave by

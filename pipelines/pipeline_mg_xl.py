@@ -142,7 +142,7 @@ class MGXLPipeline(FromNoise, Steered, OfStableDiffusionXL, DiffusionPipeline):
         clip_skip: int | None = None,
         callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
-    ) -> MultiGranularityPipelineOutput | tuple:
+    ) -> MultiGranularityPipelineOutput | Any:  # a tuple where `return_dict` is false
         """Generate pictures.
 
         Args:

@@ -83,10 +83,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply({"url": f"{self.hub.endpoint}/{repo}", "name": repo, "id": repo})
         elif self.path == "/api/validate-yaml":
             self.reply({"errors": [], "warnings": []})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/.*", self.path):
+        elif match := re.fullmatch(r"/api/(?:model|space)s/([^/]+/[^/]+)/preupload/.*", self.path):
             files = [{"path": entry["path"], "uploadMode": "regular"} for entry in json.loads(body)["files"]]
             self.reply({"files": [{**entry, "shouldIgnore": False} for entry in files]})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/.*", self.path):
+        elif match := re.fullmatch(r"/api/(?:model|space)s/([^/]+/[^/]+)/commit/.*", self.path):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
@@ -111,7 +111,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply([{"type": "file", "path": n, "size": len(content), "oid": oids[n]} for n, content in files])
         elif path == "/api/whoami-v2":
             self.is_refused() or self.reply({"type": "user", "name": "someone"})
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(/revision/.*)?", path):
+        elif match := re.fullmatch(r"/api/(?:model|space)s/([^/]+/[^/]+)(/revision/.*)?", path):
             siblings = [{"rfilename": name} for name in self.hub.files[match[1]]]
             self.reply({"id": match[1], "sha": self.hub.commit_hash(match[1]), "siblings": siblings, "tags": []})
         else:

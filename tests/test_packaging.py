@@ -12,6 +12,8 @@ import zipfile
 
 import pytest
 
+from mg_diffusion import __version__
+
 
 EMBEDDED = "hub_cards/mg-bazaar"
 # Folders of the package whose imports may come from an extra, and distributions that are imported by another name.
@@ -105,11 +107,12 @@ def test_direct_dependencies_are_pinned_with_torch_first(project, repository):
     assert names_of(wanted) - {"mg-diffusion"} <= set(names)
 
 
-def test_wheel_holds_code_and_default_model(wheel, project, repository):
+def test_wheel_holds_code_and_default_model(wheel, repository):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {
         "mg_diffusion/__init__.py",
+        "mg_diffusion/py.typed",
         "mg_diffusion/cli/__init__.py",
         "mg_diffusion/comfyui/__init__.py",
         "mg_diffusion/comfyui/README.md",
@@ -130,7 +133,7 @@ def test_wheel_holds_code_and_default_model(wheel, project, repository):
     assert not [name for name in names if name.endswith(".pyc")]
     assert {name.split("/")[0] for name in names} == {
         "mg_diffusion",
-        f"mg_diffusion-{project['project']['version']}.dist-info",
+        f"mg_diffusion-{__version__}.dist-info",
     }
 
 

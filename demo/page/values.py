@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 
 from demo.jobs import Stopped
+from demo.page.described import documented
 from demo.settings import ASPECT, ASSIGNMENTS, SIZE, SIZES, Settings, choice
 from mg_diffusion.granularities import GRANULARITIES
 
@@ -30,16 +31,21 @@ def path_of(payload: Any) -> str | None:
     path = payload.get("path") if isinstance(payload, dict) else None
     if not isinstance(path, str) or not path:
         raise ValueError(NO_UPLOAD)
-    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
-    try:
-        lies_there, is_there = Path(path).resolve().is_relative_to(folder), Path(path).is_file()
-    except (OSError, ValueError) as error:  # a name that no file can have
-        raise ValueError(NO_UPLOAD) from error
-    if not lies_there:
+    if not is_upload(path):
         raise ValueError(NO_UPLOAD)
-    if not is_there:
+    if not Path(path).is_file():
         raise ValueError("The uploaded file is gone: files are removed after an hour. Give it again.")
     return path
+
+
+def is_upload(path: str) -> bool:
+    """Whether a path lies where uploads and results lie, or lay."""
+    folder = Path(os.environ.get("GRADIO_TEMP_DIR") or Path(tempfile.gettempdir(), "gradio")).resolve()
+    try:
+        Path(path).is_file()
+        return Path(path).resolve().is_relative_to(folder)
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def slot_of(name: str, values: Values) -> dict[str, Any]:
@@ -95,4 +101,5 @@ def named(handler: Callable, names: Iterable[str]) -> Callable:
         return handler(**signature.bind(*args, **values).arguments)
 
     wrapper.__signature__ = signature
+    wrapper.__doc__ = documented(handler.__doc__, [parameter.name for parameter in optional])
     return wrapper

@@ -37,11 +37,12 @@ def _define():
     from pathlib import Path
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
     from types import ModuleType, SimpleNamespace
-    from typing import Any, BinaryIO
+    from typing import Any, BinaryIO, TypeVar
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.arguments
     # -----------------------------------------------------------------------------------------------------------------
+    Documented = TypeVar("Documented", bound=Callable[..., Any])
     INDENT = {"initial_indent": " " * 4, "subsequent_indent": " " * 8, "break_on_hyphens": False}
     # By argument, or by several that belong together.
     ARGUMENTS = {
@@ -95,8 +96,8 @@ def _define():
         "negative_reference_image": """as `reference_image`, what to steer away from, at strength 1; with a `granularity_guidance` of 1
         where none is named.""",
         "feature_guidance_scale": """training-free guidance by the features of the references; a number for all of them or by
-        granularity, 0 is off, 1 a good start. Works without an adapter and along with one. "auto" is 1 where there is no
-        adapter, for references without regions, and 0 with one.""",
+        granularity, 0 is off, 1 a good start. Works without an adapter and along with one. "auto" is 0.5 of color, 2 of
+        texture and 0.25 of shape where there is no adapter, for references without regions, and 0 with one.""",
         "composed_start": """how much of the composition of the references (`mg_diffusion.compose`) survives, in [0, 1]: denoising
         begins with it, in an edit inside the mask, and this share of the steps is skipped. 0 is off. "auto" is a measured
         value where there is no adapter, and 0 with one, at a `strength` below 1, or for features that hold no layout.""",
@@ -135,14 +136,14 @@ def _define():
     }
 
 
-    def documented(example: str, **own: str) -> Callable[[Callable], Callable]:
+    def documented(example: str, **own: str) -> Callable[[Documented], Documented]:
         """A decorator that fills the `Args:` of a docstring by the signature, and its `Examples:` (as diffusers does).
 
     Args:
         own: what an argument means in this pipeline, where `ARGUMENTS` says something else or nothing.
     """
 
-        def fill(function: Callable) -> Callable:
+        def fill(function: Documented) -> Documented:
             if function.__doc__ is None:  # `python -OO`
                 return function
             names = list(inspect.signature(function).parameters)
@@ -1203,7 +1204,7 @@ def _define():
             if torch.is_inference_mode_enabled():
                 raise ValueError(
                     "Feature guidance follows gradients, which `torch.inference_mode()` rules out. Call the pipeline outside of it, "
-                "or under `torch.no_grad()`."
+                "or under `torch.no_grad()`, or set `feature_guidance_scale=0`."
                 )
             if self.mg_encoder is None:
                 raise ValueError(
@@ -1228,7 +1229,7 @@ def _define():
                 raise ValueError(
                     f"Feature guidance needs the noise level of each step, which {type(self.scheduler).__name__} does not "
                 f"tell by its timesteps. Use for example DDIMScheduler, EulerDiscreteScheduler, "
-                f"DPMSolverMultistepScheduler or FlowMatchEulerDiscreteScheduler."
+                f"DPMSolverMultistepScheduler or FlowMatchEulerDiscreteScheduler, or set `feature_guidance_scale=0`."
                 )
             kind = "flow_prediction" if self.is_flow_matching else self.scheduler.config.prediction_type
             if kind not in ("epsilon", "v_prediction", "sample", "flow_prediction"):
@@ -2291,8 +2292,12 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.composed_start
     # -----------------------------------------------------------------------------------------------------------------
-    COMPOSED_START = 0.4  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
-    FEATURE_GUIDANCE = 1.0  # the same
+    COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
+    FEATURE_GUIDANCE = {
+        "color": 0.5,
+        "texture": 2.0,
+        "shape": 0.25,
+    }  # the same: colors and regions are there from the start
 
 
     class ComposedStart:
@@ -2321,7 +2326,9 @@ def _define():
             given.composed_start = float(start)
             if given.feature_guidance_scale == AUTO:
                 whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
-                given.feature_guidance_scale = dict.fromkeys(whole, FEATURE_GUIDANCE) if is_alone else 0.0
+                given.feature_guidance_scale = (
+                    {name: FEATURE_GUIDANCE.get(name, 0.0) for name in whole} if is_alone else 0.0
+                )
 
         def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
             if not found or self.mg_encoder is None:
@@ -3091,7 +3098,7 @@ def _define():
             clip_skip: int | None = None,
             callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
             callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
-        ) -> MultiGranularityPipelineOutput | tuple:
+        ) -> MultiGranularityPipelineOutput | Any:  # a tuple where `return_dict` is false
             """Generate pictures.
 
         Args:

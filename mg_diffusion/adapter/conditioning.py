@@ -46,7 +46,7 @@ class Conditioning:
     factors: torch.Tensor | None = None
     layout: Layout | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._constant = None
         if self.factors is None:
             (only,) = self.fused.values()

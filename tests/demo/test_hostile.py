@@ -35,7 +35,7 @@ LOGGED_BY_GRADIO = {
     "UnicodeEncodeError": "a name with half a character",
 }
 # Functions of ours that only stand between gradio and starlette.
-PASSED_ON = ("__call__", "counted", "refuse_download")
+PASSED_ON = ("__call__", "counted", "download_nothing")
 
 # Reports what Python code of the server writes, whom it speaks to and what it starts: os.path, not the disk, is asked.
 HOOK = """

@@ -40,7 +40,7 @@ def _define():
     from pathlib import Path
     from torch import nn
     from types import ModuleType
-    from typing import Any, Self
+    from typing import Any, Self, TypeVar
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.attention
@@ -1315,7 +1315,7 @@ def _define():
         factors: torch.Tensor | None = None
         layout: Layout | None = None
 
-        def __post_init__(self):
+        def __post_init__(self) -> None:
             self._constant = None
             if self.factors is None:
                 (only,) = self.fused.values()
@@ -1598,6 +1598,14 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.model_files
     # -----------------------------------------------------------------------------------------------------------------
+    Init = TypeVar("Init", bound=Callable[..., None])
+
+
+    def registered(init: Init) -> Init:
+        """As `register_to_config` of diffusers, which has no types: a checker would not know how a model is made, nor what it is."""
+        return register_to_config(init)
+
+
     class SavedWithCode:
         """A mixin for `ModelMixin` and `ConfigMixin`, to stand before them. Loading never ends in random weights."""
 
@@ -1669,7 +1677,7 @@ def _define():
         _supports_group_offloading = False
         _skip_layerwise_casting_patterns = ["fusion"]
 
-        @register_to_config
+        @registered
         def __init__(
             self,
             granularities: tuple[str, ...],

@@ -45,7 +45,7 @@ def _define():
     from torch import nn
     from transformers import AutoBackbone, AutoConfig
     from types import ModuleType
-    from typing import Any, BinaryIO, Self
+    from typing import Any, BinaryIO, Self, TypeVar
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.remembered
@@ -2431,6 +2431,14 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.model_files
     # -----------------------------------------------------------------------------------------------------------------
+    Init = TypeVar("Init", bound=Callable[..., None])
+
+
+    def registered(init: Init) -> Init:
+        """As `register_to_config` of diffusers, which has no types: a checker would not know how a model is made, nor what it is."""
+        return register_to_config(init)
+
+
     class SavedWithCode:
         """A mixin for `ModelMixin` and `ConfigMixin`, to stand before them. Loading never ends in random weights."""
 
@@ -2517,7 +2525,7 @@ def _define():
             `structure` (B, 3, h, w)
     """
 
-        @register_to_config
+        @registered
         def __init__(
             self,
             granularities: tuple[str, ...] = GRANULARITIES,

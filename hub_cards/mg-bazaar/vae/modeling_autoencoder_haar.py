@@ -68,12 +68,14 @@ def _define():
             posterior = IdentityDistribution(F.conv2d(x, self.analysis.to(x), stride=2))
             return AutoencoderKLOutput(latent_dist=posterior) if return_dict else (posterior,)
 
-        def decode(self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None):
+        def decode(
+            self, z: torch.Tensor, return_dict: bool = True, generator: torch.Generator | None = None
+        ) -> DecoderOutput | tuple[torch.Tensor]:
             """Latents (B, 12, h, w) to images (B, 3, 2h, 2w), not clamped."""
             sample = F.conv_transpose2d(z, self.synthesis.to(z), stride=2)
             return DecoderOutput(sample=sample) if return_dict else (sample,)
 
-        def forward(self, sample: torch.Tensor, return_dict: bool = True):
+        def forward(self, sample: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
             return self.decode(self.encode(sample).latent_dist.mode(), return_dict=return_dict)
     return locals()
 
