@@ -30,9 +30,11 @@ RUN = {
     "docs/loading.md": "tiny",
     "docs/references.md": "tiny",
     "docs/with-your-checkpoint.md": "tiny",
+    "docs/your-checkpoint.md": "tiny",
     "docs/with-your-pictures.md": "tiny",
 }
 CHECKED = {
+    "docs/comfyui.md": "a ComfyUI; tests_comfyui runs nodes in one",
     "docs/bases.md": "Stable Diffusion from the Hub",
     "docs/compatibility.md": "a LoRA, an IP-Adapter and a ControlNet; tests/pipelines/test_compatibility.py walks its table",
     "docs/demo.md": "a server; tests/demo/test_app.py asks one",

@@ -123,6 +123,7 @@ CHECKS = {
     "source": nothing,
     "claude": nothing,
     "cd": nothing,
+    "ln": nothing,
     "curl": nothing,
 }
 
