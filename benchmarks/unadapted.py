@@ -119,7 +119,9 @@ def table(found: dict[str, Any]) -> str:
         "| | color | texture | shape | all three | texture, pairs | Frechet distance | s a picture |",
         "|-|-:|-:|-:|-:|-:|-:|-:|",
     ]
-    for name, row in found["rows"].items():
+    kinds = ("composition", "guidance", "start", "the defaults", "adapter")
+    places = {name: [name.startswith(kind) for kind in kinds].index(True) for name in found["rows"]}
+    for name, row in sorted(found["rows"].items(), key=lambda one: (places[one[0]], one[0])):
         shares = [100 * row["top1"][kind] for kind in GRANULARITIES] + [
             100 * row["joint"],
             100 * row["pairwise"]["texture"],
