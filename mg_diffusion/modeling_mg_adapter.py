@@ -396,7 +396,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
         names = list(self.config.granularities)
-        is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
+        is_on = torch.ones(1, len(names), dtype=torch.float32) if factors is None else (factors > 0).unique(dim=0)
         fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
         return Conditioning(names, self.config.num_tokens, fused, factors, layout)
 

@@ -72,7 +72,7 @@ def _alike(key: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
     """A region at another size; everywhere if there is none."""
-    return torch.ones(1, 1, *size) if region is None else F.adaptive_avg_pool2d(region, size)
+    return torch.ones(1, 1, *size, dtype=torch.float32) if region is None else F.adaptive_avg_pool2d(region, size)
 
 
 class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
@@ -487,7 +487,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         if type(self.branches[granularity]).layout is not Branch.layout:
             layout = self._read_layout(granularity, fields, CARD_SIDE)
             if self.branches[granularity].is_laid_out:
-                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE, dtype=torch.float32)
                 layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
             kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))

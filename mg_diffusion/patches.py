@@ -71,7 +71,10 @@ class PatchLevel:
         pixels, known = self.picture.view(-1, self.channels), ~self.hole
         sources = self.is_source.nonzero().flatten()
         shown = pixels[sources[:, None] + self.offsets].flatten(1)
-        self.found, self.errors = sources[:1].repeat(len(self.targets)), torch.ones(len(self.targets))
+        self.found, self.errors = (
+            sources[:1].repeat(len(self.targets)),
+            torch.ones(len(self.targets), dtype=torch.float32),
+        )
         while not known.all():
             ring = ~known & grown(known, 1)
             y, x = ring.nonzero().T
@@ -84,7 +87,10 @@ class PatchLevel:
             nearest[middles] = sources[distance.argmin(1)]
             self.found[self.number[middles]] = nearest[middles]
             at = ring.flatten().nonzero().flatten()
-            total, count = torch.zeros(len(at), self.channels), torch.zeros(len(at), 1)
+            total, count = (
+                torch.zeros(len(at), self.channels, dtype=torch.float32),
+                torch.zeros(len(at), 1, dtype=torch.float32),
+            )
             for offset in self.offsets.tolist():
                 source = nearest[(at - offset).clamp(0, len(nearest) - 1)]
                 total += torch.where(source[:, None] >= 0, pixels[(source + offset).clamp(0, len(pixels) - 1)], 0.0)
@@ -146,7 +152,10 @@ class PatchLevel:
         pixels = self.picture.view(-1, self.channels)
         spread = self.errors.sort().values[3 * len(self.errors) // 4]
         weights = torch.exp(-self.errors / (2 * spread + 1e-8)).clamp(min=LEAST_WEIGHT)
-        total, weight = torch.zeros(len(at), self.channels), torch.zeros(len(at), 1)
+        total, weight = (
+            torch.zeros(len(at), self.channels, dtype=torch.float32),
+            torch.zeros(len(at), 1, dtype=torch.float32),
+        )
         for offset in self.offsets.tolist():
             number = self.number[(at - offset).clamp(0, len(self.number) - 1)]
             share = torch.where(number >= 0, weights[number], 0.0)[:, None]

@@ -28,7 +28,7 @@ def guidance_embedding(unet: torch.nn.Module, guidance_scale: float, model_input
     """What a UNet that reads the guidance is told, a row for each of its inputs; `None` for all others."""
     if not reads_guidance(unet):
         return None
-    scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1)
+    scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1, dtype=torch.float32)
     width = bare(unet).config.time_cond_proj_dim
     return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, width).to(model_input)
 

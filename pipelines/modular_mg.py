@@ -184,7 +184,7 @@ class MGTextEncoderStep(ModularPipelineBlocks):
         unet, device = components.unet, components._execution_device
         if components.text_encoder is None:
             count = given.batch_size * given.num_images_per_prompt
-            embeds = [torch.zeros(count, 1, unet.config.cross_attention_dim, device=device)] * 2
+            embeds = [torch.zeros(count, 1, unet.config.cross_attention_dim, device=device, dtype=torch.float32)] * 2
         else:
             texts = ["" if text is None else text for text in (given.prompt, given.negative_prompt)]
             texts = [[text] * given.batch_size if isinstance(text, str) else text for text in texts]
@@ -233,7 +233,7 @@ class MGPrepareLatentsStep(ModularPipelineBlocks):
         given.latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         given.unet_channels = None
         if unet.config.in_channels != shape[1]:
-            blank = torch.zeros(1, 3, given.height, given.width).to(device, vae.dtype)
+            blank = torch.zeros(1, 3, given.height, given.width, dtype=torch.float32).to(device, vae.dtype)
             generators = given.generator if isinstance(given.generator, list) else [given.generator]
             masked = torch.cat([retrieve_latents(vae.encode(blank), own) for own in generators])
             masked = vae.config.scaling_factor * masked.repeat_interleave(count // len(masked), dim=0)

@@ -42,8 +42,8 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
             )
         colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
         weights.append(weight)
-    weights = torch.tensor(weights)
-    return torch.tensor(colors), weights / weights.sum()
+    weights = torch.tensor(weights, dtype=torch.float32)
+    return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
 
 def read_weight(fields: dict[str, Any]) -> float:
@@ -140,7 +140,8 @@ def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
             f"0 <= top < bottom <= 1; got {tuple(box)}."
         )
     down, across = (
-        (end * side - torch.arange(side)).clamp(0, 1) - (start * side - torch.arange(side)).clamp(0, 1)
+        (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
+        - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
         for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
     )
     return down[:, None] * across
@@ -256,6 +257,6 @@ def cropped_alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
 def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
     """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
     count = values[0].shape[1]
-    reached = torch.tensor(weights).cumsum(0) * count
-    owner = torch.searchsorted(reached, torch.arange(count) + 0.5).clamp(max=len(values) - 1)
+    reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
+    owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
     return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
