@@ -49,7 +49,7 @@ from .encoder.remembered import Remembered
 from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
 from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
-from .encoder.views import edge_preserving_smooth, rgb_to_lab
+from .encoder.views import edge_preserving_smooth, rgb_to_lab, without_autocast
 from .features import Features
 from .granularities import GRANULARITIES
 from .model_files import SavedWithCode
@@ -177,6 +177,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return sides[0], sides[1]
 
     # -- step 2: extract ----------------------------------------------------------------------------------------------
+    @without_autocast
     def views(
         self,
         rgb: torch.Tensor,
@@ -197,6 +198,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     # -- step 4: minimise the distance of features, at inference ------------------------------------------------------
     @torch.no_grad()
+    @without_autocast
     def guidance_targets(self, features: Features, size: tuple[int, int]) -> dict[str, torch.Tensor]:
         """What `feature_distances` compares pictures of `size` (height, width) with; made once for all steps.
 
@@ -206,6 +208,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         size = self._working_size(*size)
         return {name: self.branches[name].target(parts, size) for name, (parts,) in features.items()}
 
+    @without_autocast
     def feature_distances(
         self, image: torch.Tensor, targets: dict[str, torch.Tensor], mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
@@ -233,6 +236,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return {name: self.branches[name].distance(lab, targets[name], mask) for name in names}
 
     @torch.no_grad()
+    @without_autocast
     def encode(
         self,
         references: dict[str, Any],
@@ -310,6 +314,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return grow_into(image, hole)
 
     @torch.no_grad()
+    @without_autocast
     def encode_context(
         self, image: torch.Tensor, hole: torch.Tensor, names: Sequence[str], size: tuple[int, int]
     ) -> Features:
@@ -453,6 +458,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     # -- granularity cards --------------------------------------------------------------------------------------------
     @torch.no_grad()
+    @without_autocast
     def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
         """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 

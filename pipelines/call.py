@@ -17,6 +17,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retri
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
 from ..features import Features, as_lists
+from .claims import claimed
 from .components import (
     AUTO,
     FEW_STEPS,
@@ -136,6 +137,11 @@ class Sampling:
         given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
         if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
+        with claimed(self.scheduler):
+            return self.sample(given)
+
+    def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
+        """A call whose scheduler nobody else uses."""
         self._guidance_scale = given.guidance_scale
         self._clip_skip = given.clip_skip
         self._cross_attention_kwargs = given.cross_attention_kwargs
@@ -176,6 +182,8 @@ class Sampling:
         self.check_reference(given.reference_image, given.reference_embeds, batch_size, feature_guided=feature_scales)
         self.check_layout(given, None if output_size == size else output_size)
         named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
+        if named and self.mg_adapter is not None:
+            self.mg_adapter.check_free(self.bare_unet)
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
         strengths = None
         if self.mg_adapter is not None:

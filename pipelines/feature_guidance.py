@@ -182,7 +182,7 @@ class FeatureGuided:
         if decoder == "linear":
             weight = self.fit_linear_decoder()
             blocks = F.conv2d(latents.float(), weight[:, :-1, None, None], weight[:, -1])
-            return F.pixel_shuffle(blocks, self.vae_scale_factor) / 2 + 0.5
+            return F.pixel_shuffle(blocks.float(), self.vae_scale_factor) / 2 + 0.5
         model = self.vae if decoder == "vae" else decoder
         scaled = (latents / model.config.scaling_factor).to(model.dtype)
         return model.decode(scaled, return_dict=False)[0].float() / 2 + 0.5

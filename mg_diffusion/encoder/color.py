@@ -28,7 +28,7 @@ def draw_palette(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """
     count = torch.arange(PALETTE, device=points.device, dtype=torch.float32)
     order = (count * 0.6180339887498949 % 1).argsort()
-    places = (order + 0.5) / PALETTE
+    places = (order.float() + 0.5) / PALETTE
     reached = weights.float().cumsum(1)
     chosen = torch.searchsorted(reached, places.expand(len(reached), -1).contiguous()).clamp(max=points.shape[1] - 1)
     return points.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))

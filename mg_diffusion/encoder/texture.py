@@ -92,7 +92,7 @@ def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4
     cell = (down[:, None] * cells + across).flatten()
     size = torch.bincount(cell, minlength=cells * cells)
     first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
-    order = (1e3 * cell - priority.float()).argsort(dim=1)
+    order = (1e3 * cell.float() - priority.float()).argsort(dim=1)
     return order.argsort(dim=1) - first
 
 
