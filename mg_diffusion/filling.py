@@ -28,6 +28,7 @@ FADE = 6  # pixels inwards after which a step that is not one of light is gone
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def fill(
     image: np.ndarray,
     mask: np.ndarray,

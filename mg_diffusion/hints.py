@@ -23,6 +23,7 @@ EDGE = 4.0  # Delta-E between neighboring cells that a stroke does not lead acro
 SAMPLES = 256  # places under strokes whose colors are compared with
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def stroke_colors(painted: np.ndarray) -> list[tuple[torch.Tensor, np.ndarray]]:
     """The colors of strokes, Lab (3,), each with which of the painted pixels (N, 3) of 8 bits have it, (N,) bool.
 
@@ -45,6 +46,7 @@ def stroke_colors(painted: np.ndarray) -> list[tuple[torch.Tensor, np.ndarray]]:
     return found
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def stroke_areas(image: np.ndarray, strokes: list[np.ndarray], tolerance: float) -> list[np.ndarray]:
     """What strokes select of a picture (H, W, 3): for each (H, W) bool a mask (H, W) of 8 bits, with soft edges.
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
+from torch.func import functional_call
 
 from .encoder.views import DETAIL_UNIT, gaussian_blur, lab_to_rgb, rgb_to_lab
 
@@ -143,9 +144,15 @@ def predict_cells(
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-    dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
-    with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
-        added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+    # The stock class embeds a level in float32 and hands it on so, whatever it computes in: autocast brings it to half
+    # precision, but not to double, where the weights have to be brought to it.
+    dtype, given = noisy.dtype, (torch.cat([noisy, conditions], 1), timesteps, levels * LEVEL_STEPS)
+    if dtype == torch.float64:
+        single = {name: weight.float() for name, weight in unet.state_dict().items()}
+        added = functional_call(unet, single, tuple(one.float() for one in given)).sample
+    else:
+        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+            added = unet(*given).sample
     return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 

@@ -44,7 +44,11 @@ class PatchLevel:
         across = torch.arange(-RADIUS, RADIUS + 1)
         self.rows = across * self.width - RADIUS  # where the rows of a patch begin, from its middle
         self.offsets = (across[:, None] * self.width + across).flatten()
-        weights = torch.where(hole, 1.0, KNOWN).flatten()[self.targets[:, None] + self.offsets]
+        weights = (
+            torch.full(hole.shape, KNOWN, dtype=torch.float32)
+            .masked_fill(hole, 1.0)
+            .flatten()[self.targets[:, None] + self.offsets]
+        )
         self.weights = SIDE**2 * weights / weights.sum(1, keepdim=True)  # (N, 25) of the pixels of each target
         self.found = self.errors = self.strips = None
 

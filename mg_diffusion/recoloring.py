@@ -26,6 +26,7 @@ CURVE_BLUR = 6.0  # units of lightness: a palette of few colors must not make st
 STRIP = 256  # rows that are computed at once
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def recolored(
     image: np.ndarray,
     palette: torch.Tensor,
@@ -66,6 +67,7 @@ def recolored(
     return result
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     """Where a picture (H, W, 3) of 8 or 16 bits has about a color, "#rrggbb": (H, W) of 8 bits, with soft edges.
 

@@ -28,6 +28,7 @@ NUM_TILES = 96
 WORKING_SIDE = 256  # of encoder's pictures, whose detail is what varies faster than `DETAIL_SIGMA` there
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def texture_canvas(encoder: Any, texture: Any, size: tuple[int, int], scale: float = 1.0) -> torch.Tensor:
     """A canvas (1, 1, *size), lightness over 10, quilted from tiles of a texture as large as an eighth of it.
 
@@ -69,6 +70,7 @@ def _tiles_of(lab: torch.Tensor, mask: torch.Tensor, side: float, tile: int) -> 
     return torch.stack([detail[0, 0, y : y + tile, x : x + tile] for y, x in corners])[None]
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def retextured(
     image: np.ndarray,
     canvas: torch.Tensor,
