@@ -36,10 +36,11 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.model_card",
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
+    r"mg_diffusion\.metadata",
 )
 # What help, versions and errors of usage need; the rest is imported when a command runs.
 PARSER = r"mg_diffusion\.(cli\.(parser|flags|native_flags|values)|(data|mg_bench)\.flags|granularities|importing|moved|sides)"
-DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
+DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.(decoding|metadata)")
 
 EVALUATION_ENTRY = "mg_diffusion/evaluation/__main__.py"  # runs the command line; no judge imports it
 
