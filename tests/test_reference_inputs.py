@@ -255,7 +255,10 @@ def test_every_form_of_a_mask_selects_the_same(convert):
         (image("L", (12, 16)), r"got \(16, 12\)"),
         (np.full((12, 16), 0.5), r"must be binary .*got values such as \[0\.5\]. Threshold it"),
         (np.arange(192).reshape(12, 16), "must be binary"),
-        (np.r_[np.ones(96), np.full(96, 255)].reshape(12, 16), r"in floating point it lies in \[0, 1\], got up to 255"),
+        (
+            np.r_[np.ones(96), np.full(96, 255)].reshape(12, 16),
+            r"in floating point it lies in \[0, 1\], got up to 255",
+        ),
         (np.full((12, 16), np.nan), "must lie in .*from nan to nan"),
         (-np.ones((12, 16)), "must lie in .*from -1 to -1"),
         (np.zeros((12, 16)), "selects nothing .*White is what is borrowed"),
