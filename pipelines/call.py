@@ -31,6 +31,7 @@ from .components import (
 )
 from .feature_guidance import FeatureGuidance
 from .references import given_references
+from .schedulers import check_scheduler
 
 
 @dataclass
@@ -189,6 +190,7 @@ class Sampling:
         if self.mg_adapter is not None:
             strengths = self.mg_adapter.strengths(given.granularity_scale, batch_size)
         timesteps, steps = self.set_timesteps(given)
+        check_scheduler(self.scheduler, timesteps)
         factors = self.step_factors(
             given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
         )

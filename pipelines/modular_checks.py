@@ -1,12 +1,23 @@
 """The first block of Modular Diffusers: it checks what a call is given, before anything is computed."""
 
+import copy
+from numbers import Integral
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from diffusers import InputParam, ModularPipelineBlocks, OutputParam
 
-from .components import AUTO, check_components, check_counts, check_numbers, default_size, is_finite, scale_factor
+from .components import (
+    AUTO,
+    FEW_STEPS,
+    check_components,
+    check_counts,
+    check_numbers,
+    default_size,
+    is_finite,
+    scale_factor,
+)
 from .modular_inputs import (
     MG_ADAPTER,
     MG_ENCODER,
@@ -23,6 +34,7 @@ from .modular_inputs import (
     steps_input,
 )
 from .references import count_samples
+from .schedulers import check_scheduler
 
 
 def check_given_numbers(given: Any) -> None:
@@ -64,6 +76,9 @@ class MGInputStep(ModularPipelineBlocks):
         if not is_finite(scale):
             raise ValueError(f"`guidance_scale` of the guider must be a finite number, got {scale!r}.")
         self.check_references(components, given)
+        trial, steps = copy.deepcopy(components.scheduler), given.num_inference_steps
+        trial.set_timesteps(steps if isinstance(steps, Integral) else FEW_STEPS)
+        check_scheduler(trial, trial.timesteps)
         given.batch_size = self.check_prompts(components, given)
         factor = scale_factor(components.vae)
         given.height, given.width = default_size(components.unet, factor, given.height, given.width)
