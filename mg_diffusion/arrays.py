@@ -42,5 +42,6 @@ def as_numbers(array: Any, name: str) -> np.ndarray:
             f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
             f"for example with `array.astype('float32')`."
         )
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
     # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", subok=False)
+    return np.array(array, dtype=dtype, order="C", subok=False)
