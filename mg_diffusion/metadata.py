@@ -96,9 +96,13 @@ def _json_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 
 def _parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    import pyarrow  # comes with `datasets`
-    import pyarrow.parquet
-
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ValueError(
+            "it takes pyarrow to read it: pip install 'mg-diffusion[train]', or write metadata.jsonl"
+        ) from error
     try:
         for batch in pyarrow.parquet.ParquetFile(io.BytesIO(file.read())).iter_batches():
             yield from batch.to_pylist()
