@@ -51,14 +51,15 @@ def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
 def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
     """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
     trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)
-    accepted = inspect.signature(trial.step).parameters
+    accepted = inspect.signature(type(trial).step).parameters
     options = (
         {"generator": torch.Generator()} if "generator" in accepted else {}
     )  # not those that pictures are drawn by
+    kind = type(trial)  # whose methods are taken, and not what somebody put on the scheduler to look at its steps
     try:
-        if hasattr(trial, "scale_model_input"):
-            trial.scale_model_input(tiny, timesteps[0])
-        trial.step(tiny, timesteps[0], tiny, **options)
+        if hasattr(kind, "scale_model_input"):
+            kind.scale_model_input(trial, tiny, timesteps[0])
+        kind.step(trial, tiny, timesteps[0], tiny, **options)
     except (NotImplementedError, ValueError) as error:
         return "prediction" not in str(error).lower()
     except Exception:  # of what a call would not do
