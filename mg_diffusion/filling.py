@@ -28,6 +28,7 @@ FADE = 6  # pixels inwards after which a step that is not one of light is gone
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def fill(
     image: np.ndarray,
     mask: np.ndarray,
@@ -149,7 +150,7 @@ def _steps(level: PatchLevel) -> torch.Tensor:
     at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
     apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
     is_light = (apart.norm(dim=1, keepdim=True) < LARGEST_STEP).to(apart)
-    values = torch.zeros(level.hole.numel(), 5)
+    values = torch.zeros(level.hole.numel(), 5, dtype=torch.float32)
     values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
     maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
     near, light = (_spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
@@ -159,7 +160,7 @@ def _steps(level: PatchLevel) -> torch.Tensor:
 
 def _nearness(hole: torch.Tensor) -> torch.Tensor:
     """1 at the edge of a hole (H, W), less with every ring of pixels inwards, 0 after `FADE`."""
-    near, inside = torch.zeros(hole.shape), hole
+    near, inside = torch.zeros(hole.shape, dtype=torch.float32), hole
     for ring in range(FADE):
         smaller = ~grown(~inside, 1)
         near[inside & ~smaller] = 1 - ring / FADE

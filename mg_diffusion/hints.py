@@ -23,6 +23,7 @@ EDGE = 4.0  # Delta-E between neighboring cells that a stroke does not lead acro
 SAMPLES = 256  # places under strokes whose colors are compared with
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def stroke_colors(painted: np.ndarray) -> list[tuple[torch.Tensor, np.ndarray]]:
     """The colors of strokes, Lab (3,), each with which of the painted pixels (N, 3) of 8 bits have it, (N,) bool.
 
@@ -45,6 +46,7 @@ def stroke_colors(painted: np.ndarray) -> list[tuple[torch.Tensor, np.ndarray]]:
     return found
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def stroke_areas(image: np.ndarray, strokes: list[np.ndarray], tolerance: float) -> list[np.ndarray]:
     """What strokes select of a picture (H, W, 3): for each (H, W) bool a mask (H, W) of 8 bits, with soft edges.
 
@@ -52,7 +54,7 @@ def stroke_areas(image: np.ndarray, strokes: list[np.ndarray], tolerance: float)
         tolerance: Delta-E to a color under the stroke, as of `select_color`.
     """
     small = small_lab(image)
-    smooth = edge_preserving_smooth(small) * torch.tensor([0.5, 1, 1]).view(1, 3, 1, 1)
+    smooth = edge_preserving_smooth(small) * torch.tensor([0.5, 1, 1], dtype=torch.float32).view(1, 3, 1, 1)
     distances, reached = zip(*(_reached(smooth, _cells(stroke, small), tolerance) for stroke in strokes), strict=True)
     distances = torch.stack(distances).where(torch.stack(reached), torch.inf)
     shares = (3 - 2 * distances / tolerance).clamp(0, 1) * (distances == distances.amin(0))
@@ -93,7 +95,7 @@ def _cells(stroke: np.ndarray, like: torch.Tensor) -> torch.Tensor:
 
 def _reached(smooth: torch.Tensor, cells: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """How far each cell (h, w) is from the colors under strokes, and whether such colors connect it with one of them."""
-    nearest, reached = torch.full(cells.shape, torch.inf), torch.zeros_like(cells)
+    nearest, reached = torch.full(cells.shape, torch.inf, dtype=torch.float32), torch.zeros_like(cells)
     everywhere, left = torch.ones_like(cells), cells.clone()
     while left.any():
         first = torch.zeros_like(cells)

@@ -37,16 +37,16 @@ class AutoencoderHaar(ModelMixin, ConfigMixin):
     ):
         super().__init__()
         signs = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float32) / 2
-        kernels = torch.zeros(12, 3, 2, 2)
+        kernels = torch.zeros(12, 3, 2, 2, dtype=torch.float32)
         for band in range(4):
             for channel in range(3):
                 kernels[3 * band + channel, channel] = signs[band].view(2, 2)
-        gain = torch.ones(12, 1, 1, 1)
+        gain = torch.ones(12, 1, 1, 1, dtype=torch.float32)
         gain[3:] = detail_gain
         self.register_buffer("analysis", kernels * gain, persistent=False)
         self.register_buffer("synthesis", kernels / gain, persistent=False)
         # `from_pretrained` wants at least one stored tensor, and pipelines read dtype and device from it.
-        self.gain = torch.nn.Parameter(torch.tensor(float(detail_gain)), requires_grad=False)
+        self.gain = torch.nn.Parameter(torch.tensor(float(detail_gain), dtype=torch.float32), requires_grad=False)
 
     def encode(self, x: torch.Tensor, return_dict: bool = True) -> AutoencoderKLOutput | tuple:
         """Images (B, 3, H, W) to `latent_dist` over (B, 12, H/2, W/2).

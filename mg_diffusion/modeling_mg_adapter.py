@@ -25,14 +25,8 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from torch import nn
 
-from .adapter.attention import (
-    FoldedAttention,
-    MGAttnProcessor,
-    attention_layers_of,
-    check_weights_in_memory,
-    effective_weight,
-    restore_processors,
-)
+from .adapter.attachment import attached, check_free
+from .adapter.attention import FoldedAttention, attention_layers_of, check_weights_in_memory, effective_weight
 from .adapter.blocks import BlockScales, parse_blocks
 from .adapter.conditioning import Conditioning, Fused, stack_rows
 from .adapter.deprecated import DeprecatedNames
@@ -421,7 +415,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
         names = list(self.config.granularities)
-        is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
+        is_on = torch.ones(1, len(names), dtype=torch.float32) if factors is None else (factors > 0).unique(dim=0)
         fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
         return Conditioning(names, self.config.num_tokens, fused, factors, layout)
 
@@ -472,31 +466,21 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
     # -- attaching ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def attach(self, unet: nn.Module) -> Iterator[None]:
-        """Install the attention processors for the length of a `with` block; they are removed whatever happens."""
+        """Install the attention processors for the length of a `with` block; they are removed whatever happens.
+
+        Several threads may be at work on one UNet: the last one takes them away.
+
+        Raises:
+            ValueError: if the adapter was made for another UNet, or another adapter is at work that differs too much.
+            RuntimeError: if the UNet's blocks are compiled one by one, and another thread is at work with them.
+        """
         self.check_unet(unet)
-        modules = dict(unet.named_modules())
-        layers = [(modules[layer["name"]], layer["name"]) for layer in self.config.attention_layers]
-        before = [(attn, attn.__dict__.get("processor")) for attn, _ in layers]
-        own = [MGAttnProcessor(attn.processor, name, self.config.num_tokens) for attn, name in layers]
-
-        def hand_out(unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-            passed = dict(kwargs.get("cross_attention_kwargs") or {})
-            folded = passed.pop("ip_hidden_states", {})
-            for processor in own:
-                processor.folded = folded.get(processor.layer)
-            return args, {**kwargs, "cross_attention_kwargs": passed}
-
-        with contextlib.ExitStack() as stack:
-            # Blocks that are compiled one by one (`compile_repeated_blocks`) share one graph, which must not depend on the
-            # name of a layer: it would be compiled anew for each.
-            if any(module._compiled_call_impl is not None for module in unet.modules() if module is not unet):
-                stack.callback(unet.register_forward_pre_hook(hand_out, with_kwargs=True).remove)
-            stack.callback(restore_processors, before)
-            for (attn, _), processor in zip(layers, own, strict=True):
-                # Not `set_processor`: a processor with weights, as of an IP-Adapter, stays a module of the UNet, so that
-                # it is moved, offloaded and saved with it; ours only hides it.
-                attn.__dict__["processor"] = processor
+        with attached(unet, [layer["name"] for layer in self.config.attention_layers], self.config.num_tokens):
             yield
+
+    def check_free(self, unet: nn.Module) -> None:
+        """Raise what `attach` would where another thread is at work, before anything is computed."""
+        check_free(unet, self.config.num_tokens)
 
 
 def _settled(features: FeatureSet) -> FeatureSet:

@@ -50,7 +50,7 @@ from .encoder.remembered import Remembered
 from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
 from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
-from .encoder.views import edge_preserving_smooth, rgb_to_lab
+from .encoder.views import edge_preserving_smooth, rgb_to_lab, without_autocast
 from .features import Features
 from .granularities import GRANULARITIES
 from .model_files import SavedWithCode, registered
@@ -73,7 +73,7 @@ def _alike(key: str, values: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
     """A region at another size; everywhere if there is none."""
-    return torch.ones(1, 1, *size) if region is None else F.adaptive_avg_pool2d(region, size)
+    return torch.ones(1, 1, *size, dtype=torch.float32) if region is None else F.adaptive_avg_pool2d(region, size)
 
 
 class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
@@ -178,6 +178,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return sides[0], sides[1]
 
     # -- step 2: extract ----------------------------------------------------------------------------------------------
+    @without_autocast
     def views(
         self,
         rgb: torch.Tensor,
@@ -198,6 +199,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     # -- step 4: minimise the distance of features, at inference ------------------------------------------------------
     @torch.no_grad()
+    @without_autocast
     def guidance_targets(self, features: Features, size: tuple[int, int]) -> dict[str, torch.Tensor]:
         """What `feature_distances` compares pictures of `size` (height, width) with; made once for all steps.
 
@@ -207,6 +209,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         size = self._working_size(*size)
         return {name: self.branches[name].target(parts, size) for name, (parts,) in features.items()}
 
+    @without_autocast
     def feature_distances(
         self, image: torch.Tensor, targets: dict[str, torch.Tensor], mask: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
@@ -234,6 +237,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return {name: self.branches[name].distance(lab, targets[name], mask) for name in names}
 
     @torch.no_grad()
+    @without_autocast
     def encode(
         self,
         references: dict[str, Any],
@@ -358,6 +362,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return grow_into(image, hole)
 
     @torch.no_grad()
+    @without_autocast
     def encode_context(
         self, image: torch.Tensor, hole: torch.Tensor, names: Sequence[str], size: tuple[int, int]
     ) -> Features:
@@ -501,6 +506,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     # -- granularity cards --------------------------------------------------------------------------------------------
     @torch.no_grad()
+    @without_autocast
     def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
         """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 
@@ -535,7 +541,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         if type(self.branches[granularity]).layout is not Branch.layout:
             layout = self._read_layout(granularity, fields, CARD_SIDE)
             if self.branches[granularity].is_laid_out:
-                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE, dtype=torch.float32)
                 layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
             kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
+from torch.func import functional_call
 
 from .encoder.views import DETAIL_UNIT, gaussian_blur, lab_to_rgb, rgb_to_lab
 
@@ -45,7 +46,11 @@ CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has le
 def bands(like: torch.Tensor) -> torch.Tensor:
     """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
     signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
-    return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+    return (
+        torch.tensor(signs, dtype=torch.float32).to(like)
+        / 2
+        * torch.tensor([1.0, *3 * [DETAIL_GAIN]], dtype=torch.float32).to(like)[:, None]
+    )
 
 
 def to_cells(picture: torch.Tensor) -> torch.Tensor:
@@ -139,9 +144,15 @@ def predict_cells(
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-    dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
-    with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
-        added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+    # The stock class embeds a level in float32 and hands it on so, whatever it computes in: autocast brings it to half
+    # precision, but not to double, where the weights have to be brought to it.
+    dtype, given = noisy.dtype, (torch.cat([noisy, conditions], 1), timesteps, levels * LEVEL_STEPS)
+    if dtype == torch.float64:
+        single = {name: weight.float() for name, weight in unet.state_dict().items()}
+        added = functional_call(unet, single, tuple(one.float() for one in given)).sample
+    else:
+        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+            added = unet(*given).sample
     return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
@@ -194,12 +205,16 @@ def paint_octave(
             f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
             f"crop or pad to one of them."
         )
-    levels = torch.as_tensor(level).to(conditions).expand(batch)
+    levels = torch.as_tensor(level, dtype=torch.float32).to(conditions).expand(batch)
     known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
     cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
     scheduler.set_timesteps(num_inference_steps, device=conditions.device)
     picture, share = (None, 0.0) if start is None else start
-    begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
+    begins = (
+        (torch.as_tensor(share, dtype=torch.float32).to(conditions) * num_inference_steps)
+        .round()
+        .clamp(0, num_inference_steps - 1)
+    )
     for step in range(int(begins.min()), num_inference_steps):
         timestep = scheduler.timesteps[step]
         if step and (begins >= step).any():
@@ -276,5 +291,5 @@ def paint_octaves(
 
 def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
-    maps = torch.as_tensor(maps).to(like)
+    maps = torch.as_tensor(maps, dtype=torch.float32).to(like)
     return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")

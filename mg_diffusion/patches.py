@@ -44,7 +44,11 @@ class PatchLevel:
         across = torch.arange(-RADIUS, RADIUS + 1)
         self.rows = across * self.width - RADIUS  # where the rows of a patch begin, from its middle
         self.offsets = (across[:, None] * self.width + across).flatten()
-        weights = torch.where(hole, 1.0, KNOWN).flatten()[self.targets[:, None] + self.offsets]
+        weights = (
+            torch.full(hole.shape, KNOWN, dtype=torch.float32)
+            .masked_fill(hole, 1.0)
+            .flatten()[self.targets[:, None] + self.offsets]
+        )
         self.weights = SIDE**2 * weights / weights.sum(1, keepdim=True)  # (N, 25) of the pixels of each target
         self.found = self.errors = self.strips = None
 
@@ -71,7 +75,10 @@ class PatchLevel:
         pixels, known = self.picture.view(-1, self.channels), ~self.hole
         sources = self.is_source.nonzero().flatten()
         shown = pixels[sources[:, None] + self.offsets].flatten(1)
-        self.found, self.errors = sources[:1].repeat(len(self.targets)), torch.ones(len(self.targets))
+        self.found, self.errors = (
+            sources[:1].repeat(len(self.targets)),
+            torch.ones(len(self.targets), dtype=torch.float32),
+        )
         while not known.all():
             ring = ~known & grown(known, 1)
             y, x = ring.nonzero().T
@@ -84,7 +91,10 @@ class PatchLevel:
             nearest[middles] = sources[distance.argmin(1)]
             self.found[self.number[middles]] = nearest[middles]
             at = ring.flatten().nonzero().flatten()
-            total, count = torch.zeros(len(at), self.channels), torch.zeros(len(at), 1)
+            total, count = (
+                torch.zeros(len(at), self.channels, dtype=torch.float32),
+                torch.zeros(len(at), 1, dtype=torch.float32),
+            )
             for offset in self.offsets.tolist():
                 source = nearest[(at - offset).clamp(0, len(nearest) - 1)]
                 total += torch.where(source[:, None] >= 0, pixels[(source + offset).clamp(0, len(pixels) - 1)], 0.0)
@@ -146,7 +156,10 @@ class PatchLevel:
         pixels = self.picture.view(-1, self.channels)
         spread = self.errors.sort().values[3 * len(self.errors) // 4]
         weights = torch.exp(-self.errors / (2 * spread + 1e-8)).clamp(min=LEAST_WEIGHT)
-        total, weight = torch.zeros(len(at), self.channels), torch.zeros(len(at), 1)
+        total, weight = (
+            torch.zeros(len(at), self.channels, dtype=torch.float32),
+            torch.zeros(len(at), 1, dtype=torch.float32),
+        )
         for offset in self.offsets.tolist():
             number = self.number[(at - offset).clamp(0, len(self.number) - 1)]
             share = torch.where(number >= 0, weights[number], 0.0)[:, None]

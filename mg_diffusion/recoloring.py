@@ -26,6 +26,7 @@ CURVE_BLUR = 6.0  # units of lightness: a palette of few colors must not make st
 STRIP = 256  # rows that are computed at once
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def recolored(
     image: np.ndarray,
     palette: torch.Tensor,
@@ -59,13 +60,14 @@ def recolored(
         lightness = torch.from_numpy(np.interp(lab[:, :1].numpy(), np.arange(101), curve)).to(lab)
         moved = torch.cat([lightness, 100 * model(lab / 100, top, len(image))], 1)
         share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
-        made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share)))
+        made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share, dtype=torch.float32)))
         made = to_pixels(made, image.dtype)
         result[rows] = made if mask is None else np.where(mask[rows, :, None] > 0, made, image[rows])
         step(min(1.0, (top + STRIP) / len(image)))
     return result
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     """Where a picture (H, W, 3) of 8 or 16 bits has about a color, "#rrggbb": (H, W) of 8 bits, with soft edges.
 
@@ -81,7 +83,12 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     small = small_lab(image)
     smooth = edge_preserving_smooth(small)
     wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
-    distance = ((smooth - wanted) * torch.tensor([0.5, 1, 1]).view(1, 3, 1, 1)).square().sum(1, keepdim=True).sqrt()
+    distance = (
+        ((smooth - wanted) * torch.tensor([0.5, 1, 1], dtype=torch.float32).view(1, 3, 1, 1))
+        .square()
+        .sum(1, keepdim=True)
+        .sqrt()
+    )
     share = (3 - 2 * distance / tolerance).clamp(0, 1)
     if share.max() < 1:
         nearest = smooth.flatten(2)[..., distance.flatten().argmin()]
@@ -112,7 +119,9 @@ class LocalModel:
         variance = _products(guide, guide) - mean.unsqueeze(2) * mean.unsqueeze(1)
         shared = _products(guide, values) - mean.unsqueeze(2) * target.unsqueeze(1)
         variance, shared = (x.permute(0, 3, 4, 1, 2) for x in (variance, shared))
-        slopes = torch.linalg.solve(variance + FLOOR * torch.eye(3).to(variance), shared).permute(0, 3, 4, 1, 2)
+        slopes = torch.linalg.solve(variance + FLOOR * torch.eye(3, dtype=torch.float32).to(variance), shared).permute(
+            0, 3, 4, 1, 2
+        )
         offsets = target - (slopes * mean.unsqueeze(2)).sum(1)
         self.coefficients = _box(torch.cat([slopes, offsets.unsqueeze(1)], 1).flatten(1, 2))
 
@@ -120,7 +129,9 @@ class LocalModel:
         """Values (1, C, n, W) of the rows (1, 3, n, W) that begin at `top` of a picture of this height."""
         count, width = guide.shape[2:]
         small = self.coefficients.shape[2]
-        places = ((torch.arange(top, top + count) + 0.5) * small / height - 0.5).clamp(0, small - 1)
+        places = ((torch.arange(top, top + count, dtype=torch.float32) + 0.5) * small / height - 0.5).clamp(
+            0, small - 1
+        )
         above = places.long()
         below = (above + 1).clamp(max=small - 1)
         rows = torch.lerp(
@@ -203,7 +214,7 @@ def _products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _histogram(lightness: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     places = lightness.flatten().round().clamp(0, 100).long()
-    return torch.zeros(101).to(lightness).index_add_(0, places, weight.flatten()) / weight.sum()
+    return torch.zeros(101, dtype=torch.float32).to(lightness).index_add_(0, places, weight.flatten()) / weight.sum()
 
 
 def _smooth(curve: torch.Tensor, sigma: float) -> torch.Tensor:

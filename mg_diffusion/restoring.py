@@ -65,9 +65,13 @@ def restore(
     noise_level = estimate_noise(image) if noise_level is None else noise_level
 
     def restored(tile: torch.Tensor) -> torch.Tensor:
-        amount = torch.full((len(tile), 1, 1, 1), blur).to(tile)
+        amount = torch.full((len(tile), 1, 1, 1), blur, dtype=torch.float32).to(tile)
         conditions = faulty_condition(tile, amount)
-        return to_picture(restored_cells(unet, conditions, torch.full((len(tile),), noise_level / HALF).to(tile)))
+        return to_picture(
+            restored_cells(
+                unet, conditions, torch.full((len(tile),), noise_level / HALF, dtype=torch.float32).to(tile)
+            )
+        )
 
     return _by_tiles(unet, image, restored, 1, step)
 

@@ -28,6 +28,7 @@ NUM_TILES = 96
 WORKING_SIDE = 256  # of encoder's pictures, whose detail is what varies faster than `DETAIL_SIGMA` there
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def texture_canvas(encoder: Any, texture: Any, size: tuple[int, int], scale: float = 1.0) -> torch.Tensor:
     """A canvas (1, 1, *size), lightness over 10, quilted from tiles of a texture as large as an eighth of it.
 
@@ -58,7 +59,9 @@ def _tiles_of(lab: torch.Tensor, mask: torch.Tensor, side: float, tile: int) -> 
     stride = max(1, tile // 8)
     tile = min(tile, *detail.shape[2:])
     calm, inside = (F.avg_pool2d(one, tile, stride)[0, 0] for one in (weight, mask))
-    uniform = torch.rand(calm.shape, generator=torch.Generator().manual_seed(0)).clamp(1e-6, 1 - 1e-6)
+    uniform = torch.rand(calm.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).clamp(
+        1e-6, 1 - 1e-6
+    )
     priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # as `draw_tiles`
     priority = priority.where(inside >= 0.95 * inside.max(), -torch.inf).flatten()
     best = priority.topk(min(NUM_TILES, int(priority.isfinite().sum()))).indices
@@ -67,6 +70,7 @@ def _tiles_of(lab: torch.Tensor, mask: torch.Tensor, side: float, tile: int) -> 
     return torch.stack([detail[0, 0, y : y + tile, x : x + tile] for y, x in corners])[None]
 
 
+@torch.autocast("cpu", enabled=False)  # it would round colors
 def retextured(
     image: np.ndarray,
     canvas: torch.Tensor,
@@ -110,7 +114,7 @@ def _rows_of(canvas: torch.Tensor, top: int, count: int, height: int, width: int
     """The canvas (1, 1, h, w) at the size of the picture, `count` rows of it from `top` on."""
     if canvas.shape[2:] == (height, width):
         return canvas[:, :, top : top + count]
-    y = (torch.arange(top, top + count) + 0.5) / height * 2 - 1
-    x = (torch.arange(width) + 0.5) / width * 2 - 1
+    y = (torch.arange(top, top + count, dtype=torch.float32) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, dtype=torch.float32) + 0.5) / width * 2 - 1
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1)[None]
     return F.grid_sample(canvas, grid, mode="bicubic", padding_mode="border", align_corners=False)

@@ -17,6 +17,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retri
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
 from ..features import Features, as_lists
+from .claims import claimed
 from .components import (
     AUTO,
     FEW_STEPS,
@@ -30,6 +31,7 @@ from .components import (
 )
 from .feature_guidance import FeatureGuidance
 from .references import given_references
+from .schedulers import check_scheduler
 
 
 @dataclass
@@ -143,6 +145,11 @@ class Sampling:
         given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
         if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
+        with claimed(self.scheduler):
+            return self.sample(given)
+
+    def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
+        """A call whose scheduler nobody else uses."""
         self._guidance_scale = given.guidance_scale
         self._clip_skip = given.clip_skip
         self._cross_attention_kwargs = given.cross_attention_kwargs
@@ -191,9 +198,12 @@ class Sampling:
         output_size = None if output_size == size else output_size
         self.check_layout(given, output_size or (size if given.composed_start > 0 else None))
         named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
+        if named and self.mg_adapter is not None:
+            self.mg_adapter.check_free(self.bare_unet)
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
         strengths = self.read_strengths(given, named, batch_size)
         timesteps, steps = self.skip_steps(given, *self.set_timesteps(given))
+        check_scheduler(self.scheduler, timesteps)
         factors = self.step_factors(
             given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
         )

@@ -28,7 +28,7 @@ def guidance_embedding(unet: torch.nn.Module, guidance_scale: float, model_input
     """What a UNet that reads the guidance is told, a row for each of its inputs; `None` for all others."""
     if not reads_guidance(unet):
         return None
-    scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1)
+    scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1, dtype=torch.float32)
     width = bare(unet).config.time_cond_proj_dim
     return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, width).to(model_input)
 
@@ -74,25 +74,30 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_d
 
 
 def check_numbers(given: Any) -> None:
-    """Raise a ValueError for numbers and generators of another type or range than they are documented to have."""
-    steps = given.num_inference_steps
-    if steps != AUTO and (isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1):
+    """Raise a ValueError for numbers and generators of another type or range than they are documented to have.
+
+    What is not among `given` is not looked at: blocks take a part of what pipelines do.
+    """
+    steps = getattr(given, "num_inference_steps", AUTO)
+    is_count = isinstance(steps, Integral) and not isinstance(steps, bool) and steps >= 1
+    if not is_count and not (isinstance(steps, str) and steps == AUTO):
         raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
     for name in ("height", "width"):
-        value = getattr(given, name)
+        value = getattr(given, name, None)
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
     for name in ("guidance_scale", "fusion_scale", "eta"):
         if hasattr(given, name) and not is_finite(getattr(given, name)):
             raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
-    generators = given.generator if isinstance(given.generator, list) else [given.generator]
-    if not all(isinstance(one, torch.Generator) for one in generators) and given.generator is not None:
+    generator = getattr(given, "generator", None)
+    generators = generator if isinstance(generator, list) else [generator]
+    if not all(isinstance(one, torch.Generator) for one in generators) and generator is not None:
         raise ValueError(
-            f"`generator` must be a `torch.Generator` or a list of them, got {given.generator!r}. A seed becomes one by "
+            f"`generator` must be a `torch.Generator` or a list of them, got {generator!r}. A seed becomes one by "
             f"`torch.Generator().manual_seed(seed)`."
         )
     for name in ("timesteps", "sigmas"):
-        value = getattr(given, name)
+        value = getattr(given, name, None)
         if value is not None and not len(value):
             raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
 

@@ -232,7 +232,7 @@ class Editing:
         context = self.mg_encoder.encode_context(image, hole, missing, self.mg_adapter.map_size(height, width))
         is_from_context = torch.tensor([name in context for name in names])
         shares = call.given.context_scale * torch.tensor(
-            [CONTEXT_TEXTURE if name == "texture" else 1.0 for name in names]
+            [CONTEXT_TEXTURE if name == "texture" else 1.0 for name in names], dtype=torch.float32
         )
         call.features = {**call.features, **context}
         call.strengths = call.strengths * torch.where(is_from_context, shares * is_surrounded.unsqueeze(1), 1.0)

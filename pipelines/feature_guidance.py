@@ -127,7 +127,7 @@ class FeatureGuided:
     def noise_level(self, t: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Shares of picture and noise in what the UNet reads at timestep t, which may lie between two; `None` is the end."""
         if t is None:
-            return torch.tensor(1.0), torch.tensor(0.0)
+            return torch.tensor(1.0, dtype=torch.float32), torch.tensor(0.0, dtype=torch.float32)
         t = t.detach().float().cpu()
         if self.is_flow_matching:
             sigma = t / self.scheduler.config.num_train_timesteps
@@ -163,9 +163,9 @@ class FeatureGuided:
         if getattr(self, "_linear_decoder", (None, None))[0] is self.vae:
             return self._linear_decoder[1].to(self._execution_device)
         factor, generator = self.vae_scale_factor, torch.Generator().manual_seed(0)
-        clouds = torch.zeros(8, 3, 16 * factor, 16 * factor)
+        clouds = torch.zeros(8, 3, 16 * factor, 16 * factor, dtype=torch.float32)
         for cells in (1, 2, 4, 8, 16, 16 * factor):
-            noise = torch.randn(8, 3, cells, cells, generator=generator)
+            noise = torch.randn(8, 3, cells, cells, generator=generator, dtype=torch.float32)
             clouds += F.interpolate(noise, size=clouds.shape[2:], mode="bilinear") / (1 + cells / 8)
         clouds = torch.tanh(clouds / 2)
         encoded = self.vae.encode(clouds.to(self._execution_device, self.vae.dtype))
@@ -185,7 +185,7 @@ class FeatureGuided:
         if decoder == "linear":
             weight = self.fit_linear_decoder()
             blocks = F.conv2d(latents.float(), weight[:, :-1, None, None], weight[:, -1])
-            return F.pixel_shuffle(blocks, self.vae_scale_factor) / 2 + 0.5
+            return F.pixel_shuffle(blocks.float(), self.vae_scale_factor) / 2 + 0.5
         model = self.vae if decoder == "vae" else decoder
         scaled = (latents / model.config.scaling_factor).to(model.dtype)
         return model.decode(scaled, return_dict=False)[0].float() / 2 + 0.5

@@ -66,7 +66,7 @@ class FromNoise:
         if self.unet.config.in_channels == latents.shape[1]:
             return None
         count, _, height, width = latents.shape
-        blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor)
+        blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor, dtype=torch.float32)
         masked_image_latents = self.encode_vae_image(blank, count, generator).to(latents)
         return torch.cat([torch.ones_like(latents[:, :1]), masked_image_latents], dim=1)
 

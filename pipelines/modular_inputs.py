@@ -69,3 +69,11 @@ def scale_input() -> InputParam:
         default=1.0,
         description="strength of the references, for all or by granularity; 0 is off, 1 as trained",
     )
+
+
+def steps_input() -> InputParam:
+    return InputParam("num_inference_steps", int, description="of denoising; 20, or 4 of a distilled UNet")
+
+
+def fusion_input() -> InputParam:
+    return InputParam("fusion_scale", float, default=1.0, description="how much the granularities are mixed")

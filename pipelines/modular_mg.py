@@ -22,14 +22,11 @@ from ..features import as_lists
 from .components import (
     FEW_STEPS,
     bare,
-    check_components,
-    check_counts,
-    default_size,
     guidance_embedding,
     reads_guidance,
     scale_factor,
 )
-from .composed_start import check_share
+from .modular_checks import MGInputStep, check_given_numbers
 from .modular_guider import MultiGranularityGuidance  # noqa: F401 (a guider is looked up beside its blocks)
 from .modular_inputs import (
     GUIDER,
@@ -42,15 +39,16 @@ from .modular_inputs import (
     UNET,
     VAE,
     batch_size_input,
+    fusion_input,
     generator_input,
     per_prompt_input,
     prompt_inputs,
     reference_input,
     scale_input,
     start_input,
+    steps_input,
 )
 from .modular_start import MGComposedStartStep
-from .references import count_samples
 
 
 # What `ip_hidden_states` takes, and residuals of the down blocks; `None` is the bare UNet.
@@ -58,99 +56,6 @@ UNetConditioning = tuple[dict[str, tuple[torch.Tensor, ...]], list[torch.Tensor]
 
 
 # -- blocks -----------------------------------------------------------------------------------------------------------
-class MGInputStep(ModularPipelineBlocks):
-    """Checks what a call is given, before anything is computed, and fills in the size."""
-
-    description = "Checks the inputs; fills in height, width and batch size."
-    expected_components = [UNET, VAE, SCHEDULER, TEXT_ENCODER, MG_ENCODER, MG_ADAPTER]
-    intermediate_outputs = [OutputParam("batch_size", int), OutputParam("height", int), OutputParam("width", int)]
-
-    @property
-    def inputs(self) -> list[InputParam]:
-        return [
-            *prompt_inputs(),
-            reference_input(),
-            scale_input(),
-            start_input(),
-            InputParam("height", int, description="in pixels; by default the UNet's native size"),
-            InputParam("width", int, description="in pixels; by default the UNet's native size"),
-            per_prompt_input(),
-            generator_input(),
-            InputParam("output_type", str, default="pil", description='"pil", "np", "pt" or "latent"'),
-        ]
-
-    @torch.no_grad()
-    def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
-        given = self.get_block_state(state)
-        self.check_components(components)
-        self.check_references(components, given)
-        given.batch_size = self.check_prompts(components, given)
-        factor = scale_factor(components.vae)
-        given.height, given.width = default_size(components.unet, factor, given.height, given.width)
-        self.check_sizes(given, factor)
-        if components.mg_adapter is not None:
-            components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
-            components.mg_adapter.block_scales(given.granularity_scale)
-        self.set_block_state(state, given)
-        return components, state
-
-    def check_components(self, components: Any) -> None:
-        """Raise a ValueError for components that are not there, or do not fit each other."""
-        missing = [name for name in ("unet", "vae", "scheduler") if getattr(components, name) is None]
-        if missing:
-            raise ValueError(
-                f"The components {missing} are not loaded. Call `load_components(trust_remote_code=True)` on a repository "
-                f"with weights, or `update_components(**MGPipeline.from_pretrained(...).components)`."
-            )
-        check_components(components.unet, components.vae, components.mg_encoder, components.mg_adapter)
-
-    def check_references(self, components: Any, given: Any) -> None:
-        """Raise a ValueError for references of another type, or without the components they need."""
-        references = given.reference_image
-        if not isinstance(references, (dict, type(None))):
-            raise ValueError(
-                f'`reference_image` is a dict such as {{"color": ..., "shape": ...}}, got {type(references).__name__}.'
-            )
-        if check_share(given.composed_start) > 0 and not references:
-            raise ValueError("`composed_start` needs references, and got none. Give them, or set it to 0.")
-        needed = ("mg_encoder",) if given.composed_start > 0 else ("mg_adapter", "mg_encoder")
-        missing = [name for name in needed if getattr(components, name) is None]
-        if references and missing:
-            raise ValueError(
-                f"`reference_image` needs the components {missing}, which are not loaded. (Without an adapter, "
-                f"`composed_start` still works.)"
-            )
-
-    def check_prompts(self, components: Any, given: Any) -> int:
-        """The number of prompts, or, without any, of references given per sample.
-
-        Raises:
-            ValueError: for prompts that are no strings, have no text encoder, or do not match in number.
-        """
-        for name in ("prompt", "negative_prompt"):
-            text = given[name]
-            if text is not None and components.text_encoder is None:
-                raise ValueError(f"`{name}` needs the component `text_encoder`, which is not loaded. Leave it out.")
-            if not (text is None or isinstance(text, str) or (isinstance(text, list) and text)):
-                raise ValueError(f"`{name}` must be a string or a list of strings, got {text!r}.")
-        counts = [count_samples(reference) for reference in (given.reference_image or {}).values()]
-        batch_size = max(counts, default=1)
-        if given.prompt is not None:
-            batch_size = len(given.prompt) if isinstance(given.prompt, list) else 1
-        if isinstance(given.negative_prompt, list) and len(given.negative_prompt) != batch_size:
-            raise ValueError(
-                f"`negative_prompt` is given for {len(given.negative_prompt)} samples, but this call has {batch_size}."
-            )
-        return batch_size
-
-    def check_sizes(self, given: Any, factor: int) -> None:
-        """Raise a ValueError for sizes, numbers of pictures and outputs that cannot be."""
-        for name in ("height", "width"):
-            if given[name] <= 0 or given[name] % factor:
-                raise ValueError(f"`{name}` must be a positive multiple of {factor}, got {given[name]}.")
-        check_counts(given, given.batch_size)
-
-
 class MGReferenceEncoderStep(ModularPipelineBlocks):
     """References to features, by the views of `MGEncoder`."""
 
@@ -199,7 +104,7 @@ class MGTextEncoderStep(ModularPipelineBlocks):
         unet, device = components.unet, components._execution_device
         if components.text_encoder is None:
             count = given.batch_size * given.num_images_per_prompt
-            embeds = [torch.zeros(count, 1, unet.config.cross_attention_dim, device=device)] * 2
+            embeds = [torch.zeros(count, 1, unet.config.cross_attention_dim, device=device, dtype=torch.float32)] * 2
         else:
             texts = ["" if text is None else text for text in (given.prompt, given.negative_prompt)]
             texts = [[text] * given.batch_size if isinstance(text, str) else text for text in texts]
@@ -225,20 +130,20 @@ class MGPrepareLatentsStep(ModularPipelineBlocks):
 
     @property
     def inputs(self) -> list[InputParam]:
-        steps = InputParam("num_inference_steps", int, description="of denoising; 20, or 4 of a distilled UNet")
         sizes = [InputParam(name, int, required=True, description="in pixels") for name in ("height", "width")]
-        return [steps, *sizes, batch_size_input(), per_prompt_input(), generator_input()]
+        return [steps_input(), *sizes, batch_size_input(), per_prompt_input(), generator_input()]
 
     @torch.no_grad()
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         given = self.get_block_state(state)
+        check_given_numbers(given)
         scheduler, vae, unet, device = (
             components.scheduler,
             components.vae,
             components.unet,
             components._execution_device,
         )
-        if given.num_inference_steps is None:
+        if given.num_inference_steps is None or isinstance(given.num_inference_steps, str):  # the latter is "auto"
             given.num_inference_steps = FEW_STEPS if reads_guidance(unet) else 20
         scheduler.set_timesteps(given.num_inference_steps, device=device)
         given.timesteps, factor = scheduler.timesteps, scale_factor(vae)
@@ -248,7 +153,7 @@ class MGPrepareLatentsStep(ModularPipelineBlocks):
         given.latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
         given.unet_channels = None
         if unet.config.in_channels != shape[1]:
-            blank = torch.zeros(1, 3, given.height, given.width).to(device, vae.dtype)
+            blank = torch.zeros(1, 3, given.height, given.width, dtype=torch.float32).to(device, vae.dtype)
             generators = given.generator if isinstance(given.generator, list) else [given.generator]
             masked = torch.cat([retrieve_latents(vae.encode(blank), own) for own in generators])
             masked = vae.config.scaling_factor * masked.repeat_interleave(count // len(masked), dim=0)
@@ -276,7 +181,7 @@ class MGConditioningStep(ModularPipelineBlocks):
         return [
             InputParam("reference_embeds", dict, required=True, description="features by granularity"),
             scale_input(),
-            InputParam("fusion_scale", float, default=1.0, description="how much the granularities are mixed"),
+            fusion_input(),
             InputParam("latents", torch.Tensor, required=True, description="(pictures, C, h, w)"),
             start_input(),
             batch_size_input(),
@@ -287,6 +192,7 @@ class MGConditioningStep(ModularPipelineBlocks):
     @torch.no_grad()
     def __call__(self, components: Any, state: Any) -> tuple[Any, Any]:
         given = self.get_block_state(state)
+        check_given_numbers(given)
         left_out = list(getattr(components.guider, "contrasts", {}))  # guiders of diffusers have none
         for name in left_out:
             if name not in given.reference_embeds:

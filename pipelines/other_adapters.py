@@ -11,6 +11,8 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
+from ..arrays import as_numbers, is_array, is_tensor
+
 
 def networks(model: Any) -> list[Any]:
     """The single ControlNets or T2I-Adapters of what a call gets: none, one, several in one, or a list."""
@@ -139,7 +141,7 @@ class OtherAdapters:
         """
         kind = {"do_convert_rgb": channels == 3, "do_convert_grayscale": channels == 1}
         processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, do_normalize=False, **kind)
-        pixels = processor.preprocess(in_8_bits(image), *size).to(dtype=torch.float32)
+        pixels = processor.preprocess(readable(image, name), *size).to(dtype=torch.float32)
         if pixels.shape[0] not in (1, batch_size) or pixels.shape[1] != channels:
             raise ValueError(
                 f"`{name}` must hold 1 or {batch_size} images of {channels} channels for each network, got the shape "
@@ -276,11 +278,32 @@ class OtherAdapters:
             )
 
 
-def in_8_bits(image: Any) -> Any:
-    """Pictures of 16 bits, such as depth maps, scaled to 8; Pillow would cut them off at 255. All else as it is."""
-    if isinstance(image, (list, tuple)):
-        return [in_8_bits(one) for one in image]
-    if not isinstance(image, PIL.Image.Image) or not image.mode.startswith("I"):
+def readable(image: Any, name: str) -> Any:
+    """What diffusers reads as it is meant: arrays in float32, pictures of 16 bits, such as depth maps, in 8.
+
+    Raises:
+        ValueError: for another type, for what holds no numbers or no pixels.
+    """
+    if isinstance(image, (list, tuple)) and image:
+        return [readable(one, name) for one in image]
+    if is_array(image):
+        numbers = as_numbers(image, f"`{name}`").astype(np.float32)
+        if numbers.ndim not in (2, 3, 4) or not numbers.size:
+            raise ValueError(
+                f"`{name}` as an array has the shape (H, W, C) or (B, H, W, C) of numpy, or (C, H, W) or (B, C, H, W) of "
+                f"torch; got {numbers.shape}."
+            )
+        return torch.from_numpy(numbers) if is_tensor(image) else numbers
+    if not isinstance(image, PIL.Image.Image):
+        raise ValueError(
+            f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
+        )
+    return in_8_bits(image)
+
+
+def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture of 16 bits, scaled to 8; Pillow would cut it off at 255. All others as they are."""
+    if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.float64)
     if values.min() < 0 or values.max() > 65535:

@@ -9,6 +9,8 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
+from ..arrays import as_numbers
+from ..masks import read_masks
 from ..pictures import UnreadablePicture, opaque_rgb, read_upright
 
 
@@ -64,8 +66,8 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
 
 def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
-    is_numpy = isinstance(array, np.ndarray)
-    tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
+    is_numpy, dtype = isinstance(array, np.ndarray), array.dtype
+    tensor = torch.from_numpy(as_numbers(array, "`image`"))
     tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
     if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
         layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
@@ -73,10 +75,11 @@ def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
-    if not tensor.is_floating_point() or not (tensor.min() >= 0 and tensor.max() <= 1):
+    is_float, values = tensor.is_floating_point(), tensor.double()
+    if not is_float or not (values.min() >= 0 and values.max() <= 1):
         raise ValueError(
-            f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {array.dtype} in "
-            f"[{tensor.min()}, {tensor.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
+            f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {dtype} in "
+            f"[{values.min()}, {values.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
         )
     return tensor.float()
 
@@ -85,8 +88,9 @@ def list_masks(mask_image: Any) -> list[torch.Tensor]:
     """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
 
     Args:
-        mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
-            (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
+        mask_image: PIL image, path, numpy (H, W), (H, W, C), (B, H, W) or (B, H, W, C), torch (H, W), (B, H, W) or
+            (B, C, H, W), with 1, 3 or 4 channels that are the same: bool, 0 and 1, 0 and 255, or white of 16 bits or
+            more; or a list of those.
 
     Raises:
         ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
@@ -95,67 +99,10 @@ def list_masks(mask_image: Any) -> list[torch.Tensor]:
         return [one for entry in mask_image for one in list_masks(entry)]
     if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
         mask_image = upright(mask_image, "mask_image")
-        if "A" in mask_image.getbands():
-            raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
-        mask_image = np.array(mask_image.convert("L"))
-    if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
-        raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
-    mask = mask_values(mask_image)
-    if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
-        mask = mask.squeeze(-1)
-    elif mask.ndim == 4 and mask.shape[1] == 1:
-        mask = mask.squeeze(1)
-    mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
-    if mask.ndim != 3 or mask.numel() == 0:
-        raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
-    return [binary(one) for one in mask.split(1)]
-
-
-def mask_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """An array of any type, byte order and memory layout as float32; white of 8 bits is 255, of more bits 1.
-
-    Raises:
-        ValueError: for what holds no numbers, and for three or four channels that differ, or may be as many masks.
-    """
-    is_numpy = isinstance(array, np.ndarray)
-    if is_numpy:
-        if array.dtype.kind not in "buif":
-            raise ValueError(f"`mask_image` must hold numbers, got {array.dtype}.")
-        most = np.iinfo(array.dtype).max if array.dtype.kind in "ui" and array.dtype.itemsize > 1 else 1
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-    else:
-        is_deep = not (array.is_floating_point() or array.dtype in (torch.bool, torch.uint8, torch.int8))
-        most = torch.iinfo(array.dtype).max if is_deep else 1
-        values = array.detach().cpu().float()
-    if most > 1 and values.numel() and values.max() >= most * (1 - 1e-6):
-        values = values / most
-    if is_numpy and values.ndim == 3 and values.shape[-1] in (3, 4):
-        if not (values[..., :3] == values[..., :1]).all():
-            raise ValueError(
-                f"`mask_image` must have one channel, got the shape {tuple(array.shape)} with channels that differ. Pass "
-                f"one of them, for example `mask_image[..., 0]`."
-            )
-        return values[..., 0].clone()
-    if not is_numpy and values.ndim == 3 and len(values) == 3 and (values == values[:1]).all():
-        raise ValueError(
-            "`mask_image` of the shape (3, H, W) with three times the same values may be one mask of three channels, or "
-            "three masks. Pass one channel, `mask_image[0]`, or three masks as (3, 1, H, W)."
-        )
-    return values
-
-
-def binary(mask: torch.Tensor) -> torch.Tensor:
-    """(1, H, W) of zeros and ones, checked."""
-    values = mask.float().unique().tolist()
-    if not (set(values) <= {0.0, 1.0} or set(values) <= {0.0, 255.0}):
-        raise ValueError(
-            f"`mask_image` must be binary (bool, 0 and 1, or 0 and 255), got values such as {values[:5]}. Threshold it "
-            f"first, for example `mask_image.convert('L').point(lambda value: 255 * (value > 127))`."
-        )
-    if values == [0.0]:
+    masks = read_masks(mask_image, "`mask_image`")
+    if not all(mask.any() for mask in masks):
         raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
-    return (mask > 0).float()
+    return [torch.from_numpy(mask)[None] for mask in masks]
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:

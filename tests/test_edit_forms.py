@@ -318,14 +318,14 @@ def image_of(mode: str) -> PIL.Image.Image:
         (image_of("RGBA"), "all black"),
         (image_of("CMYK"), "has the mode CMYK.*convert..RGB."),
         (box().resize((8, 9)), r"size of the picture, \(48, 40\), got \(8, 9\).*nearest-neighbor"),
-        (np.ones((HEIGHT, WIDTH, 3)), r"one channel, .height, width., got the shape \(40, 48, 3\)"),
+        (np.ones((HEIGHT, WIDTH, 2)), r"one channel, .height, width., got the shape \(40, 48, 2\)"),
         (np.full((HEIGHT, WIDTH), np.nan), "from nan to nan"),
         (np.full((HEIGHT, WIDTH), -1), "from -1 to -1"),
         (np.full((HEIGHT, WIDTH), 7.5), r"lies in \[0, 1\], got up to 7.5. Divide it"),
         (np.full((HEIGHT, WIDTH), 200, np.uint16), "255 is black there.*astype.np.uint8."),
         (np.full((HEIGHT, WIDTH), 1000), "values up to 1000 of int64. Divide it"),
         ("nosuch.png", "`mask_image` cannot be read from 'nosuch.png'"),
-        ([1, 2], "an array of numbers, got list"),
+        ([1, 2], "torch array of numbers, got list"),
     ],
 )
 def test_every_error_about_a_mask_says_what_white_is(edit, mask, message):

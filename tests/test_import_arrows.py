@@ -24,7 +24,7 @@ OUTSIDE = set(sys.stdlib_module_names) | {
 }
 GRANULARITIES = r"mg_diffusion\.granularities"  # a tuple of words, for everyone
 # What bundles hold besides models and pipelines: small modules that both may need.
-SHARED = r"mg_diffusion\.(features|granularities|octaves|pictures|restoring|shipping)"
+SHARED = r"mg_diffusion\.(arrays|features|granularities|masks|octaves|pictures|restoring|shipping)"
 MODELS = r"mg_diffusion\.(modeling_\w+|model_files|encoder|adapter)"
 TRAINING_NEEDS = (
     SHARED,
@@ -36,10 +36,11 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.model_card",
     r"mg_diffusion\.loading",
     r"mg_diffusion\.decoding",
+    r"mg_diffusion\.metadata",
 )
 # What help, versions and errors of usage need; the rest is imported when a command runs.
 PARSER = r"mg_diffusion\.(cli\.(parser|flags|native_flags|values)|(data|mg_bench)\.flags|granularities|importing|moved|sides)"
-DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.decoding")
+DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.(decoding|metadata)")
 # A model of ComfyUI is steered without diffusers: by views of the encoder, which are functions.
 COMFYUI_PATCH = tuple(
     f"mg_diffusion/comfyui/{name}.py" for name in ("decoders", "guidance", "images", "looking", "references")

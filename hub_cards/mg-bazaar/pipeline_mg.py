@@ -7,6 +7,7 @@ def _define():
     import PIL.Image
     import PIL.ImageOps
     import contextlib
+    import copy
     import functools
     import importlib
     import inspect
@@ -17,6 +18,7 @@ def _define():
     import shutil
     import sys
     import textwrap
+    import threading
     import torch
     import torch.nn.functional as F
     import warnings
@@ -35,6 +37,7 @@ def _define():
     from diffusers.utils.torch_utils import randn_tensor
     from numbers import Integral
     from pathlib import Path
+    from torch.func import functional_call
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
     from types import ModuleType, SimpleNamespace
     from typing import Any, BinaryIO, TypeVar
@@ -193,11 +196,67 @@ def _define():
         return matched
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.claims
+    # -----------------------------------------------------------------------------------------------------------------
+    PLACE_OF_CLAIM = "_mg_claim"  # in the `__dict__` of a scheduler, during a call
+
+
+    class Claim:
+        """A thread's claim on a scheduler; a copy of the scheduler is claimed by nobody."""
+
+        def __init__(self):
+            self.lock, self.depth = threading.RLock(), 0
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return type(self), ()
+
+
+    @contextlib.contextmanager
+    def claimed(scheduler: Any) -> Iterator[None]:
+        """A scheduler for the length of a `with` block; nothing stays on it.
+
+    Raises:
+        RuntimeError: if another thread has it.
+    """
+        while True:
+            claim = scheduler.__dict__.setdefault(PLACE_OF_CLAIM, Claim())
+            if not claim.lock.acquire(blocking=False):
+                raise RuntimeError(
+                    "The scheduler is at work in another thread, and counts the steps of one call only. Give each thread a "
+                "pipeline of its own, which may share everything else: "
+                '`type(pipe)(**{**pipe.components, "scheduler": copy.deepcopy(pipe.scheduler)})`.'
+                )
+            if scheduler.__dict__.get(PLACE_OF_CLAIM) is claim:
+                break
+            claim.lock.release()  # the call that it was of has just ended
+        claim.depth += 1
+        try:
+            yield
+        finally:
+            claim.depth -= 1
+            if not claim.depth:  # a callback may have made another picture meanwhile
+                scheduler.__dict__.pop(PLACE_OF_CLAIM, None)
+            claim.lock.release()
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
 
 
+    def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of a tensor or a method of a model, as it is outside of autocast: that would round colors to 8 bits and
+    fewer, and with them the order of pixels that all else is made of."""
+
+        @functools.wraps(function)
+        def exact(first: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(first.device.type, enabled=False):
+                return function(first, *args, **kwargs)
+
+        return exact
+
+
+    @without_autocast
     def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
         """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
         linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
@@ -211,6 +270,7 @@ def _define():
         return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+    @without_autocast
     def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
         """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
         lightness, a, b = lab.unbind(-3)
@@ -227,6 +287,7 @@ def _define():
         return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
+    @without_autocast
     def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
         channels = x.shape[1]
@@ -311,7 +372,11 @@ def _define():
     def bands(like: torch.Tensor) -> torch.Tensor:
         """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
         signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
-        return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+        return (
+            torch.tensor(signs, dtype=torch.float32).to(like)
+            / 2
+            * torch.tensor([1.0, *3 * [DETAIL_GAIN]], dtype=torch.float32).to(like)[:, None]
+        )
 
 
     def to_cells(picture: torch.Tensor) -> torch.Tensor:
@@ -405,9 +470,15 @@ def _define():
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-        dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
-        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
-            added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        # The stock class embeds a level in float32 and hands it on so, whatever it computes in: autocast brings it to half
+        # precision, but not to double, where the weights have to be brought to it.
+        dtype, given = noisy.dtype, (torch.cat([noisy, conditions], 1), timesteps, levels * LEVEL_STEPS)
+        if dtype == torch.float64:
+            single = {name: weight.float() for name, weight in unet.state_dict().items()}
+            added = functional_call(unet, single, tuple(one.float() for one in given)).sample
+        else:
+            with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+                added = unet(*given).sample
         return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
@@ -460,12 +531,16 @@ def _define():
                 f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
             f"crop or pad to one of them."
             )
-        levels = torch.as_tensor(level).to(conditions).expand(batch)
+        levels = torch.as_tensor(level, dtype=torch.float32).to(conditions).expand(batch)
         known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
         cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
         scheduler.set_timesteps(num_inference_steps, device=conditions.device)
         picture, share = (None, 0.0) if start is None else start
-        begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
+        begins = (
+            (torch.as_tensor(share, dtype=torch.float32).to(conditions) * num_inference_steps)
+            .round()
+            .clamp(0, num_inference_steps - 1)
+        )
         for step in range(int(begins.min()), num_inference_steps):
             timestep = scheduler.timesteps[step]
             if step and (begins >= step).any():
@@ -542,7 +617,7 @@ def _define():
 
     def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
-        maps = torch.as_tensor(maps).to(like)
+        maps = torch.as_tensor(maps, dtype=torch.float32).to(like)
         return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -566,7 +641,7 @@ def _define():
         """What a UNet that reads the guidance is told, a row for each of its inputs; `None` for all others."""
         if not reads_guidance(unet):
             return None
-        scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1)
+        scales = torch.full((len(model_input),), max(float(guidance_scale), 1.0) - 1, dtype=torch.float32)
         width = bare(unet).config.time_cond_proj_dim
         return StableDiffusionPipeline.get_guidance_scale_embedding(None, scales, width).to(model_input)
 
@@ -612,25 +687,30 @@ def _define():
 
 
     def check_numbers(given: Any) -> None:
-        """Raise a ValueError for numbers and generators of another type or range than they are documented to have."""
-        steps = given.num_inference_steps
-        if steps != AUTO and (isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1):
+        """Raise a ValueError for numbers and generators of another type or range than they are documented to have.
+
+    What is not among `given` is not looked at: blocks take a part of what pipelines do.
+    """
+        steps = getattr(given, "num_inference_steps", AUTO)
+        is_count = isinstance(steps, Integral) and not isinstance(steps, bool) and steps >= 1
+        if not is_count and not (isinstance(steps, str) and steps == AUTO):
             raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
         for name in ("height", "width"):
-            value = getattr(given, name)
+            value = getattr(given, name, None)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
         for name in ("guidance_scale", "fusion_scale", "eta"):
             if hasattr(given, name) and not is_finite(getattr(given, name)):
                 raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
-        generators = given.generator if isinstance(given.generator, list) else [given.generator]
-        if not all(isinstance(one, torch.Generator) for one in generators) and given.generator is not None:
+        generator = getattr(given, "generator", None)
+        generators = generator if isinstance(generator, list) else [generator]
+        if not all(isinstance(one, torch.Generator) for one in generators) and generator is not None:
             raise ValueError(
-                f"`generator` must be a `torch.Generator` or a list of them, got {given.generator!r}. A seed becomes one by "
+                f"`generator` must be a `torch.Generator` or a list of them, got {generator!r}. A seed becomes one by "
             f"`torch.Generator().manual_seed(seed)`."
             )
         for name in ("timesteps", "sigmas"):
-            value = getattr(given, name)
+            value = getattr(given, name, None)
             if value is not None and not len(value):
                 raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
 
@@ -667,6 +747,50 @@ def _define():
     def scale_factor(vae: Any) -> int:
         """Pixels per latent cell; 8 where there is no VAE, as in diffusers."""
         return 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
@@ -759,6 +883,165 @@ def _define():
         return image.crop((left, top, left + side, top + side)).resize((size, size), resample)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.masks
+    # -----------------------------------------------------------------------------------------------------------------
+    CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+
+
+    def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
+        """The values of a mask that is decoded, of any shape, as they stand there.
+
+    Args:
+        mask: PIL image (upright), or array of numpy or torch.
+        name: of what it is, for messages.
+        is_cut_out: whether the alpha of a picture with transparent pixels is the mask; it is refused otherwise.
+
+    Raises:
+        ValueError: for another type, for what holds no numbers, and for modes that are no gray.
+    """
+        if isinstance(mask, PIL.Image.Image):
+            return _values_of_picture(mask, name, is_cut_out)
+        if not is_array(mask):
+            raise ValueError(
+                f"{name} must be a PIL image, a path, or a numpy or torch array of numbers, got {type(mask).__name__}."
+            )
+        return as_numbers(mask, name)
+
+
+    def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
+        if has_alpha(mask) and is_transparent(mask):
+            alpha = mask.convert("RGBA").getchannel("A")
+            if not is_cut_out:
+                raise ValueError(
+                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
+                f"`mask.convert('RGBA').getchannel('A')`?"
+                )
+            return np.array(alpha)
+        if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
+            return as_numbers(np.asarray(mask), name)
+        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+            return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
+        raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+
+
+    def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:
+        """Values of any type as float32 in [0, 1]; what could be read in two ways is refused.
+
+    Raises:
+        ValueError: for values of which no white is known, and for none at all.
+    """
+        if not values.size:
+            raise ValueError(f"{name} has no pixels, its shape is {values.shape}. Pass one of (height, width).")
+        if values.dtype.kind == "b":
+            return values.astype(np.float32)
+        low, high = values.min(), values.max()
+        expected = f"{name} must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535)"
+        if not (low >= 0 and high < np.inf):  # nor are they numbers
+            raise ValueError(f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(mask, 0, 1)`.")
+        if high <= 1:
+            return values.astype(np.float32)
+        return (values / _white_of(values, high, expected)).astype(np.float32)
+
+
+    def _white_of(values: np.ndarray, high: Any, expected: str) -> int:
+        """What white is in values that go beyond 1."""
+        is_two = bool(((values == 0) | (values == high)).all())
+        if high == 255 and (is_two or values.dtype != np.uint16 and values.dtype.kind != "f"):
+            return 255
+        divide = "Divide it by what is white in it, for example `mask / mask.max()`"
+        if values.dtype.kind == "f":
+            raise ValueError(f"{expected}; in floating point it lies in [0, 1], got up to {high:g}. {divide}.")
+        if values.dtype == np.uint16:
+            if high > 255:
+                return 65535
+            raise ValueError(
+                f"{expected}; this one is of 16 bits, but none of its values is above 255 (the largest is {high}), and 255 is "
+            f"black there. If 255 is white in it, pass `np.asarray(mask).astype(np.uint8)`."
+            )
+        if high < 255:
+            return 255
+        if is_two and high in (65535, np.iinfo(values.dtype).max):
+            return int(high)
+        raise ValueError(f"{expected}, got values up to {high} of {values.dtype}. {divide}.")
+
+
+    def one_channel(levels: np.ndarray, name: str, is_channels_first: bool = False) -> np.ndarray:
+        """(H, W) of a mask with or without a dimension of channels, which are the same.
+
+    Raises:
+        ValueError: for another shape, for channels that differ, or that are transparent.
+    """
+        if levels.ndim == 2:
+            return levels
+        if levels.ndim == 3:
+            places = (0, 2) if is_channels_first else (2, 0)
+            singles = [axis for axis in places if levels.shape[axis] == 1]
+            for axis in [*singles, *(axis for axis in places if levels.shape[axis] in CHANNELS)]:
+                return _same_channel(np.moveaxis(levels, axis, 0), name)
+        raise ValueError(f"{name} must have one channel, (height, width), got the shape {levels.shape}. Pass one of them.")
+
+
+    def _same_channel(channels: np.ndarray, name: str) -> np.ndarray:
+        """One of 1, 3 or 4 channels (C, H, W)."""
+        if len(channels) == 4 and not (channels[3] == 1).all():
+            raise ValueError(
+                f"{name} must have one channel, got four, of which the last, alpha, is not white everywhere. Pass one of them, "
+            f"for example `mask[..., 0]`."
+            )
+        if not (channels[:3] == channels[:1]).all():
+            raise ValueError(
+                f"{name} must have one channel, got {len(channels)} channels that differ. Pass one of them, for example "
+            f"`mask[..., 0]`."
+            )
+        return channels[0].copy()
+
+
+    def check_binary(levels: np.ndarray, values: np.ndarray, name: str) -> None:
+        """Raise a ValueError unless a mask, whose values are named, is black and white."""
+        if not ((levels == 0) | (levels == 1)).all():
+            some = np.unique(values[np.isfinite(values)])[:5].tolist()
+            raise ValueError(
+                f"{name} must be binary (bool, 0 and 1, or 0 and 255), got values such as {some}. Threshold it first, for "
+            f"example `np.asarray(mask) > 127`, or above 0.5 where white is 1."
+            )
+
+
+    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False, is_binary: bool = False) -> np.ndarray:
+        """A mask that is decoded as (H, W) in [0, 1], float32; arguments and errors as of the parts above."""
+        values = values_of_mask(mask, name, is_cut_out)
+        levels = levels_of_mask(values, name)
+        if is_binary:
+            check_binary(levels, values, name)
+        return one_channel(levels, name, is_channels_first=is_tensor(mask))
+
+
+    def read_masks(masks: Any, name: str) -> list[np.ndarray]:
+        """Black and white masks that come together, each (H, W) of zeros and ones.
+
+    Args:
+        masks: PIL image, or array (H, W), (B, H, W) or with channels behind as numpy has them, before as torch does.
+
+    Raises:
+        ValueError: as of the parts above, and where channels may be as many masks.
+    """
+        values = values_of_mask(masks, name)
+        levels = levels_of_mask(values, name)
+        check_binary(levels, values, name)
+        is_first = is_tensor(masks)
+        if levels.ndim == 4:
+            return [one_channel(one, name, is_first) for one in levels]
+        if levels.ndim != 3:
+            return [one_channel(levels, name)]
+        if is_first and len(levels) == 3 and (levels == levels[:1]).all():
+            raise ValueError(
+                f"{name} of the shape (3, H, W) with three times the same values may be one mask of three channels, or three "
+            f"masks. Pass one channel, `mask[0]`, or three masks as (3, 1, H, W)."
+            )
+        if levels.shape[2] in (CHANNELS[1:] if is_first else CHANNELS):
+            return [one_channel(levels, name)]
+        return [one.copy() for one in levels]
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.pictures
     # -----------------------------------------------------------------------------------------------------------------
     def upright(
@@ -813,8 +1096,8 @@ def _define():
 
     def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
         """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
-        is_numpy = isinstance(array, np.ndarray)
-        tensor = torch.from_numpy(np.array(array)) if is_numpy else array.detach()  # a copy may be written to
+        is_numpy, dtype = isinstance(array, np.ndarray), array.dtype
+        tensor = torch.from_numpy(as_numbers(array, "`image`"))
         tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
         if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
             layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
@@ -822,10 +1105,11 @@ def _define():
         tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
         if tensor.dtype == torch.uint8:
             return tensor.float() / 255
-        if not tensor.is_floating_point() or not (tensor.min() >= 0 and tensor.max() <= 1):
+        is_float, values = tensor.is_floating_point(), tensor.double()
+        if not is_float or not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(
-                f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {array.dtype} in "
-            f"[{tensor.min()}, {tensor.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
+                f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {dtype} in "
+            f"[{values.min()}, {values.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
             )
         return tensor.float()
 
@@ -834,8 +1118,9 @@ def _define():
         """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
 
     Args:
-        mask_image: PIL image, path, numpy (H, W), (H, W, 1), (B, H, W) or (B, H, W, 1), torch (H, W), (B, H, W) or
-            (B, 1, H, W): bool, 0 and 1, or 0 and 255; or a list of those.
+        mask_image: PIL image, path, numpy (H, W), (H, W, C), (B, H, W) or (B, H, W, C), torch (H, W), (B, H, W) or
+            (B, C, H, W), with 1, 3 or 4 channels that are the same: bool, 0 and 1, 0 and 255, or white of 16 bits or
+            more; or a list of those.
 
     Raises:
         ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
@@ -844,67 +1129,10 @@ def _define():
             return [one for entry in mask_image for one in list_masks(entry)]
         if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
             mask_image = upright(mask_image, "mask_image")
-            if "A" in mask_image.getbands():
-                raise ValueError("`mask_image` has an alpha channel. Pass one channel: `mask_image.getchannel('A')`?")
-            mask_image = np.array(mask_image.convert("L"))
-        if not isinstance(mask_image, (np.ndarray, torch.Tensor)):
-            raise ValueError(f"`mask_image` must be an image, an array or a list, got {type(mask_image).__name__}.")
-        mask = mask_values(mask_image)
-        if isinstance(mask_image, np.ndarray) and mask.ndim in (3, 4) and mask.shape[-1] == 1:
-            mask = mask.squeeze(-1)
-        elif mask.ndim == 4 and mask.shape[1] == 1:
-            mask = mask.squeeze(1)
-        mask = mask.unsqueeze(0) if mask.ndim == 2 else mask
-        if mask.ndim != 3 or mask.numel() == 0:
-            raise ValueError(f"`mask_image` must have one channel, got the shape {tuple(mask_image.shape)}.")
-        return [binary(one) for one in mask.split(1)]
-
-
-    def mask_values(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """An array of any type, byte order and memory layout as float32; white of 8 bits is 255, of more bits 1.
-
-    Raises:
-        ValueError: for what holds no numbers, and for three or four channels that differ, or may be as many masks.
-    """
-        is_numpy = isinstance(array, np.ndarray)
-        if is_numpy:
-            if array.dtype.kind not in "buif":
-                raise ValueError(f"`mask_image` must hold numbers, got {array.dtype}.")
-            most = np.iinfo(array.dtype).max if array.dtype.kind in "ui" and array.dtype.itemsize > 1 else 1
-            # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-            values = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-        else:
-            is_deep = not (array.is_floating_point() or array.dtype in (torch.bool, torch.uint8, torch.int8))
-            most = torch.iinfo(array.dtype).max if is_deep else 1
-            values = array.detach().cpu().float()
-        if most > 1 and values.numel() and values.max() >= most * (1 - 1e-6):
-            values = values / most
-        if is_numpy and values.ndim == 3 and values.shape[-1] in (3, 4):
-            if not (values[..., :3] == values[..., :1]).all():
-                raise ValueError(
-                    f"`mask_image` must have one channel, got the shape {tuple(array.shape)} with channels that differ. Pass "
-                f"one of them, for example `mask_image[..., 0]`."
-                )
-            return values[..., 0].clone()
-        if not is_numpy and values.ndim == 3 and len(values) == 3 and (values == values[:1]).all():
-            raise ValueError(
-                "`mask_image` of the shape (3, H, W) with three times the same values may be one mask of three channels, or "
-            "three masks. Pass one channel, `mask_image[0]`, or three masks as (3, 1, H, W)."
-            )
-        return values
-
-
-    def binary(mask: torch.Tensor) -> torch.Tensor:
-        """(1, H, W) of zeros and ones, checked."""
-        values = mask.float().unique().tolist()
-        if not (set(values) <= {0.0, 1.0} or set(values) <= {0.0, 255.0}):
-            raise ValueError(
-                f"`mask_image` must be binary (bool, 0 and 1, or 0 and 255), got values such as {values[:5]}. Threshold it "
-            f"first, for example `mask_image.convert('L').point(lambda value: 255 * (value > 127))`."
-            )
-        if values == [0.0]:
+        masks = read_masks(mask_image, "`mask_image`")
+        if not all(mask.any() for mask in masks):
             raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
-        return (mask > 0).float()
+        return [torch.from_numpy(mask)[None] for mask in masks]
 
 
     def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -1258,7 +1486,7 @@ def _define():
         def noise_level(self, t: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
             """Shares of picture and noise in what the UNet reads at timestep t, which may lie between two; `None` is the end."""
             if t is None:
-                return torch.tensor(1.0), torch.tensor(0.0)
+                return torch.tensor(1.0, dtype=torch.float32), torch.tensor(0.0, dtype=torch.float32)
             t = t.detach().float().cpu()
             if self.is_flow_matching:
                 sigma = t / self.scheduler.config.num_train_timesteps
@@ -1294,9 +1522,9 @@ def _define():
             if getattr(self, "_linear_decoder", (None, None))[0] is self.vae:
                 return self._linear_decoder[1].to(self._execution_device)
             factor, generator = self.vae_scale_factor, torch.Generator().manual_seed(0)
-            clouds = torch.zeros(8, 3, 16 * factor, 16 * factor)
+            clouds = torch.zeros(8, 3, 16 * factor, 16 * factor, dtype=torch.float32)
             for cells in (1, 2, 4, 8, 16, 16 * factor):
-                noise = torch.randn(8, 3, cells, cells, generator=generator)
+                noise = torch.randn(8, 3, cells, cells, generator=generator, dtype=torch.float32)
                 clouds += F.interpolate(noise, size=clouds.shape[2:], mode="bilinear") / (1 + cells / 8)
             clouds = torch.tanh(clouds / 2)
             encoded = self.vae.encode(clouds.to(self._execution_device, self.vae.dtype))
@@ -1316,7 +1544,7 @@ def _define():
             if decoder == "linear":
                 weight = self.fit_linear_decoder()
                 blocks = F.conv2d(latents.float(), weight[:, :-1, None, None], weight[:, -1])
-                return F.pixel_shuffle(blocks, self.vae_scale_factor) / 2 + 0.5
+                return F.pixel_shuffle(blocks.float(), self.vae_scale_factor) / 2 + 0.5
             model = self.vae if decoder == "vae" else decoder
             scaled = (latents / model.config.scaling_factor).to(model.dtype)
             return model.decode(scaled, return_dict=False)[0].float() / 2 + 0.5
@@ -1420,6 +1648,68 @@ def _define():
             is_unscaled = float(getattr(self.scheduler, "init_noise_sigma", 1.0)) != 1.0
             share = self.noise_level(next_timestep[0] if len(next_timestep) else None)[0]
             return latents + (1.0 if is_unscaled else share.to(latents)) * update
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.schedulers
+    # -----------------------------------------------------------------------------------------------------------------
+    # A share of the picture in the last timestep above which "pure noise" is not, and below which schedulers of two evaluations a
+    # step overshoot: the first step's difference of the two is weighed by a noise level of thousands.
+    TERMINAL, OVERSHOOTING = 1e-4, 1e-6
+    GOOD = "DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler"
+
+
+    def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
+        """Raise a ValueError for a scheduler that does not know what the configuration it was made from asks for.
+
+    Args:
+        scheduler: whose timesteps are set, to these; it is not changed.
+    """
+        name, config = type(scheduler).__name__, scheduler.config
+        kind = config.get("prediction_type")
+        parameters = inspect.signature(type(scheduler).__init__).parameters
+        # `from_config` keeps what a class does not know.
+        if (
+            kind not in (None, "flow_prediction")
+            and "prediction_type" not in parameters
+            or not _can_step(scheduler, timesteps)
+        ):
+            raise ValueError(
+                f"{name} does not know predictions of the type {kind!r}, which the UNet makes. Use for example {GOOD}, by "
+            f"`.from_config(pipe.scheduler.config)`."
+            )
+        alphas = getattr(scheduler, "alphas_cumprod", None)
+        if not config.get("rescale_betas_zero_snr") or alphas is None:
+            return
+        if alphas[-1] > TERMINAL:
+            raise ValueError(
+                f"{name} does not know `rescale_betas_zero_snr`: its last timestep keeps {float(alphas[-1]) ** 0.5:.2g} of the "
+            f"picture, where the UNet was trained on pure noise. Use for example {GOOD}, by "
+            f"`.from_config(pipe.scheduler.config)`."
+            )
+        if scheduler.order > 1 and alphas[-1] < OVERSHOOTING:
+            raise ValueError(
+                f"{name} evaluates the UNet {scheduler.order} times a step, which overshoots where runs begin in pure noise "
+            f"(`rescale_betas_zero_snr`). Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`."
+            )
+
+
+    def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
+        """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
+        trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)
+        accepted = inspect.signature(type(trial).step).parameters
+        options = (
+            {"generator": torch.Generator()} if "generator" in accepted else {}
+        )  # not those that pictures are drawn by
+        kind = type(trial)  # whose methods are taken, and not what somebody put on the scheduler to look at its steps
+        try:
+            if hasattr(kind, "scale_model_input"):
+                kind.scale_model_input(trial, tiny, timesteps[0])
+            kind.step(trial, tiny, timesteps[0], tiny, **options)
+        except (NotImplementedError, ValueError) as error:
+            return "prediction" not in str(error).lower()
+        except Exception:  # of what a call would not do
+            return True
+        return True
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.call
@@ -1535,6 +1825,11 @@ def _define():
             given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
             if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
                 given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
+            with claimed(self.scheduler):
+                return self.sample(given)
+
+        def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
+            """A call whose scheduler nobody else uses."""
             self._guidance_scale = given.guidance_scale
             self._clip_skip = given.clip_skip
             self._cross_attention_kwargs = given.cross_attention_kwargs
@@ -1583,9 +1878,12 @@ def _define():
             output_size = None if output_size == size else output_size
             self.check_layout(given, output_size or (size if given.composed_start > 0 else None))
             named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
+            if named and self.mg_adapter is not None:
+                self.mg_adapter.check_free(self.bare_unet)
             contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
             strengths = self.read_strengths(given, named, batch_size)
             timesteps, steps = self.skip_steps(given, *self.set_timesteps(given))
+            check_scheduler(self.scheduler, timesteps)
             factors = self.step_factors(
                 given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
             )
@@ -1869,7 +2167,7 @@ def _define():
             if self.unet.config.in_channels == latents.shape[1]:
                 return None
             count, _, height, width = latents.shape
-            blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor)
+            blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor, dtype=torch.float32)
             masked_image_latents = self.encode_vae_image(blank, count, generator).to(latents)
             return torch.cat([torch.ones_like(latents[:, :1]), masked_image_latents], dim=1)
 
@@ -2687,7 +2985,7 @@ def _define():
         """
             kind = {"do_convert_rgb": channels == 3, "do_convert_grayscale": channels == 1}
             processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor, do_normalize=False, **kind)
-            pixels = processor.preprocess(in_8_bits(image), *size).to(dtype=torch.float32)
+            pixels = processor.preprocess(readable(image, name), *size).to(dtype=torch.float32)
             if pixels.shape[0] not in (1, batch_size) or pixels.shape[1] != channels:
                 raise ValueError(
                     f"`{name}` must hold 1 or {batch_size} images of {channels} channels for each network, got the shape "
@@ -2824,11 +3122,32 @@ def _define():
                 )
 
 
-    def in_8_bits(image: Any) -> Any:
-        """Pictures of 16 bits, such as depth maps, scaled to 8; Pillow would cut them off at 255. All else as it is."""
-        if isinstance(image, (list, tuple)):
-            return [in_8_bits(one) for one in image]
-        if not isinstance(image, PIL.Image.Image) or not image.mode.startswith("I"):
+    def readable(image: Any, name: str) -> Any:
+        """What diffusers reads as it is meant: arrays in float32, pictures of 16 bits, such as depth maps, in 8.
+
+    Raises:
+        ValueError: for another type, for what holds no numbers or no pixels.
+    """
+        if isinstance(image, (list, tuple)) and image:
+            return [readable(one, name) for one in image]
+        if is_array(image):
+            numbers = as_numbers(image, f"`{name}`").astype(np.float32)
+            if numbers.ndim not in (2, 3, 4) or not numbers.size:
+                raise ValueError(
+                    f"`{name}` as an array has the shape (H, W, C) or (B, H, W, C) of numpy, or (C, H, W) or (B, C, H, W) of "
+                f"torch; got {numbers.shape}."
+                )
+            return torch.from_numpy(numbers) if is_tensor(image) else numbers
+        if not isinstance(image, PIL.Image.Image):
+            raise ValueError(
+                f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
+            )
+        return in_8_bits(image)
+
+
+    def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture of 16 bits, scaled to 8; Pillow would cut it off at 255. All others as they are."""
+        if not image.mode.startswith("I"):
             return image
         values = np.asarray(image).astype(np.float64)
         if values.min() < 0 or values.max() > 65535:

@@ -29,6 +29,9 @@ class MGAttnProcessor:
         self.folded = None  # where it is handed out instead of passed on, see `MGAdapter.attach`
         self.takes_masks = "ip_adapter_masks" in inspect.signature(base.__call__).parameters
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self.base,)  # copies and pickles of a UNet at work are those of the stock one
+
     def __call__(
         self,
         attn: nn.Module,
@@ -55,6 +58,10 @@ class MGAttnProcessor:
             weights = weights.flatten(2).unflatten(2, (heads, sets, -1)) * shares[0][:, :, None, :, None]
         weights = weights.flatten(2)
         return output + (weights @ value) / attn.rescale_output_factor
+
+
+def _itself(processor: Any) -> Any:
+    return processor
 
 
 def restore_processors(before: Sequence[tuple[nn.Module, Any]]) -> None:

@@ -142,7 +142,7 @@ def join_layouts(
     sums = dict.fromkeys(("canvas", "sketch"))
     for place, (features, strengths) in enumerate(sets):
         share = (
-            torch.ones(1, 1, 1, 1)
+            torch.ones(1, 1, 1, 1, dtype=torch.float32)
             if shares is None
             else F.interpolate(shares[:, place, None].float(), size, mode="area")
         )
@@ -161,7 +161,7 @@ def join_layouts(
     found = parts_of(*sets[0], granularities) if shares is None else None
     if sums["canvas"] is None and sums["sketch"] is None and found is None:
         return None
-    blank = torch.zeros(count, 1, *size, device=sets[0][1].device)
+    blank = torch.zeros(count, 1, *size, device=sets[0][1].device, dtype=torch.float32)
     like = next((one[0] for one in sums.values() if one is not None), blank)
     parts = {}
     for name, channels in (("canvas", 1), ("sketch", 3)):
@@ -176,7 +176,9 @@ def parts_of(features: FeatureSet, strengths: torch.Tensor, granularities: Seque
     A continuation of surroundings is complete: it has colors and regions of its own.
     """
     own = {name: strengths[:, list(granularities).index(name)] for name in ("color", "shape") if name in granularities}
-    color, shape = (own.get(name, torch.zeros(len(strengths)).to(strengths)) for name in ("color", "shape"))
+    color, shape = (
+        own.get(name, torch.zeros(len(strengths), dtype=torch.float32).to(strengths)) for name in ("color", "shape")
+    )
     palette = features.get("color", {}).get("palette")
     structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
     is_context = "sketch" in features.get("shape", {}) and structure is None

@@ -30,7 +30,7 @@ def lay_palette(
     palette = with_shades(palette)
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
-    turns[0] = torch.eye(3)
+    turns[0] = torch.eye(3, dtype=torch.float32)
     area = torch.ones_like(structure[:1, :1]) if area is None else area
     batch = max(len(structure), len(palette), len(area))
     values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
@@ -57,7 +57,7 @@ def with_shades(palette: torch.Tensor) -> torch.Tensor:
         return palette
     lightness = palette[:, :1, :1]
     low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
-    steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+    steps = torch.linspace(0, 1, palette.shape[1], dtype=torch.float32).to(palette).view(1, -1, 1)
     shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
     return torch.where(is_single.view(-1, 1, 1), shades, palette)
 
@@ -67,7 +67,7 @@ def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
 
     Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
     """
-    angles = torch.arange(8) * torch.pi / 4
+    angles = torch.arange(8, dtype=torch.float32) * torch.pi / 4
     directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
     middle = palette[..., 1:].mean(1, keepdim=True)
     # Products written out: autocast would round a matrix product.
@@ -104,7 +104,9 @@ def one_color_per_region(
     Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
     transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-    places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+    places = torch.linspace(
+        0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device, dtype=torch.float32
+    ).long()
     sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
     seeds = modes = values.gather(1, sample)
     for _ in range(3):
@@ -131,7 +133,7 @@ def _match_covariance(
     """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
     middle = (shares * target).sum(1, keepdim=True)
     centered = colors - (shares * colors).sum(1, keepdim=True)
-    flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+    flat = floor * torch.eye(3, dtype=torch.float32).to(colors)  # what has no variance cannot be given any
     have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
     root, inverse = _power(have, 0.5), _power(have, -0.5)
     return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)

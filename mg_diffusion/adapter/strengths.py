@@ -65,7 +65,7 @@ def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], ste
             f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
             f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
         )
-    factors = torch.ones(steps, len(granularities))
+    factors = torch.ones(steps, len(granularities), dtype=torch.float32)
     for name, curve in schedule.items():
         try:
             values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mg_diffusion.decoding import MAX_SKIPPED_SHARE
+from mg_diffusion.metadata import CAPTIONS, caption_column, caption_of
 
 from .faces import FaceDetector, find_detector
 from .fingerprints import near_pairs
@@ -53,11 +54,20 @@ def read_files(files: Sequence[Path], detector: FaceDetector | None, name: str) 
         return list(tqdm(jobs, total=len(files), desc=f"reading {name}", mininterval=5))
 
 
-def captions(split: Split, used: list[Path], column: str) -> dict[str, Any]:
-    given = [str(split.rows.get(path, {}).get(column) or "").strip() for path in used]
+def captions(split: Split, used: list[Path], column: str | None) -> dict[str, Any]:
+    """How many there are and how long they are; what is no text is a problem."""
+    given, wrong = [], []
+    for path in used:
+        try:
+            given.append(caption_of(split.rows.get(path, {}), column or CAPTIONS[0]).strip())
+        except ValueError as error:
+            given.append("")
+            wrong.append(f"{split.short(path)}: {error}")
+    if wrong:
+        split.problems.append(f"{len(wrong)} captions of {split.name} are no text, and stop training: {wrong[0]}")
     lengths = [caption_tokens(text) for text in given if text]
     return {
-        "column": column,
+        "column": column or CAPTIONS[0],
         "missing": sum(not text for text in given),
         "least_tokens": spread(lengths),
         "too_long": sum(length > CAPTION_TOKENS for length in lengths),
@@ -72,7 +82,25 @@ def licenses(split: Split, used: list[Path]) -> dict[str, Any]:
     return {"counts": dict(counts.most_common()), "missing": said.count(None)}
 
 
-def describe(split: Split, read: list[Picture | str], column: str, has_detector: bool) -> dict[str, Any]:
+def column_of(split: Split, wanted: str | None) -> str | None:
+    """The column of captions as training finds it; a problem where it is not there, or there is none among several."""
+    first = next(iter(split.rows.values()), {})
+    if wanted is not None:
+        if wanted.partition(".")[0] not in split.columns and wanted not in split.columns:
+            split.problems.append(f"{split.name} has no column {wanted!r} (--caption-column)")
+        return wanted
+    found = caption_column(list(split.columns), first)
+    known = {name for name in split.columns if name.endswith("file_name")} | {"label", *LICENSE_COLUMNS}
+    others = [name for name in split.columns if name not in known]
+    if found is None and others:
+        split.problems.append(
+            f"the metadata of {split.name} has no captions by name ({', '.join(CAPTIONS)}), but {others}: training reads "
+            f"none unless one is named (--caption-column here, --caption_column there)"
+        )
+    return found
+
+
+def describe(split: Split, read: list[Picture | str], column: str | None, has_detector: bool) -> dict[str, Any]:
     """The part of the report on one split, without duplicates."""
     pictures = {path: one for path, one in zip(split.files, read, strict=True) if isinstance(one, Picture)}
     skipped = {path: one for path, one in zip(split.files, read, strict=True) if isinstance(one, str)}
@@ -144,12 +172,12 @@ def find_problems(splits: list[Split], report: dict[str, Any]) -> list[str]:
     return problems
 
 
-def check_folder(folder: str | Path, caption_column: str = "text", look_for_faces: bool = True) -> dict[str, Any]:
+def check_folder(folder: str | Path, caption_column: str | None = None, look_for_faces: bool = True) -> dict[str, Any]:
     """Read every picture of an imagefolder once and report what matters for a run.
 
     Args:
-        folder: pictures, or `train/` and `val/`, each with or without a `metadata.jsonl` (or `.csv`).
-        caption_column: of the metadata; any but the usual "text" must be there.
+        folder: pictures, or `train/` and `val/`, each with or without a `metadata.jsonl` (or `.csv`, `.parquet`).
+        caption_column: of the metadata, which must be there; that which training finds if not given.
 
     Returns:
         A dict that JSON can hold: "splits" (by name), "duplicates", "detector" (its name, or why there is none), and
@@ -163,12 +191,11 @@ def check_folder(folder: str | Path, caption_column: str = "text", look_for_face
     report: dict[str, Any] = {"folder": str(folder), "detector": said, "splits": {}}
     pictures = []
     for split in splits:
-        if caption_column != "text" and not any(caption_column in row for row in split.rows.values()):
-            split.problems.append(f"{split.name} has no column {caption_column!r} (--caption-column)")
+        column = column_of(split, caption_column)
         read = read_files(split.files, detector, split.name)
         pairs = zip(split.files, read, strict=True)
         pictures += [(split.name, split.short(path), one) for path, one in pairs if isinstance(one, Picture)]
-        report["splits"][split.name] = describe(split, read, caption_column, detector is not None)
+        report["splits"][split.name] = describe(split, read, column, detector is not None)
     report["duplicates"] = duplicates(pictures)
     report["problems"] = find_problems(splits, report)
     return report

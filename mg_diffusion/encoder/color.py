@@ -26,9 +26,9 @@ def draw_palette(points: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
 
     They are in a scattered order (multiples of the golden ratio), so that any run of them stands for the bag as well.
     """
-    count = torch.arange(PALETTE, device=points.device)
+    count = torch.arange(PALETTE, device=points.device, dtype=torch.float32)
     order = (count * 0.6180339887498949 % 1).argsort()
-    places = (order + 0.5) / PALETTE
+    places = (order.float() + 0.5) / PALETTE
     reached = weights.float().cumsum(1)
     chosen = torch.searchsorted(reached, places.expand(len(reached), -1).contiguous()).clamp(max=points.shape[1] - 1)
     return points.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
@@ -42,7 +42,7 @@ def palette_view(colors: torch.Tensor, weights: torch.Tensor) -> dict[str, torch
 
 def color_directions() -> torch.Tensor:
     """24 directions in Lab, always the same: (24, 3), in orthonormal triples."""
-    turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0))
+    turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     return torch.linalg.qr(turns)[0].flatten(0, 1)
 
 
@@ -58,7 +58,11 @@ class ColorBranch(Branch):
     def __init__(self, channels: int):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(3, channels), nn.GELU(), nn.Linear(channels, channels), nn.GELU())
-        grid = (torch.linspace(10, 90, 5), torch.linspace(-60, 60, 7), torch.linspace(-60, 60, 7))
+        grid = (
+            torch.linspace(10, 90, 5, dtype=torch.float32),
+            torch.linspace(-60, 60, 7, dtype=torch.float32),
+            torch.linspace(-60, 60, 7, dtype=torch.float32),
+        )
         self.register_buffer("centers", torch.cartesian_prod(*grid), persistent=False)
         self.out_features = 245 + channels
 

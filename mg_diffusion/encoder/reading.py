@@ -8,6 +8,8 @@ import numpy as np
 import PIL.Image
 import torch
 
+from ..arrays import as_numbers
+from ..masks import read_one_mask
 from ..pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
 from .filling import grow_into
 
@@ -71,22 +73,18 @@ def array_to_rgb(array: np.ndarray | torch.Tensor) -> torch.Tensor:
             f"A reference array must be {layout}, got shape {tuple(array.shape)}. Pass several references as a list, "
             f"not as one batched array."
         )
-    is_bytes = array.dtype == (np.uint8 if is_numpy else torch.uint8)
-    is_float = array.dtype.kind == "f" if is_numpy else array.is_floating_point()
-    if not (is_bytes or is_float):
+    values = as_numbers(array, "A reference array")
+    is_bytes = values.dtype == np.uint8
+    if not (is_bytes or values.dtype.kind == "f"):
         raise ValueError(
             f"A reference array must be uint8 or floating point in [0, 1], got {array.dtype}. Bring it to [0, 1] as "
             f"float32 first."
         )
+    tensor = torch.from_numpy(values.astype(np.float32))
     if is_numpy:
-        # A copy: torch takes neither foreign byte orders nor, without a warning, read-only memory.
-        array = torch.from_numpy(np.array(array, dtype=np.uint8 if is_bytes else np.float32, order="C"))
-        tensor = (array.unsqueeze(2).expand(-1, -1, 3) if is_gray else array).permute(2, 0, 1)
-    else:
-        tensor = array.detach()
+        tensor = (tensor.unsqueeze(2).expand(-1, -1, 3) if is_gray else tensor).permute(2, 0, 1)
     if is_bytes:
-        return tensor.float() / 255
-    tensor = tensor.float()
+        return tensor / 255
     if tensor.numel() and not torch.isfinite(tensor).all():
         raise ValueError("A reference array holds NaN or infinite values. Clean it before passing it.")
     if tensor.numel() and (tensor.min() < 0 or tensor.max() > 1):
@@ -110,7 +108,7 @@ def read_image(image: Any) -> torch.Tensor:
     if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
         rgb = pil_to_rgb(read_picture(image, "A reference"))
     elif isinstance(image, (np.ndarray, torch.Tensor)):
-        rgb = array_to_rgb(image).cpu()
+        rgb = array_to_rgb(image)
     else:
         raise ValueError(
             f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
@@ -157,33 +155,21 @@ def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
     """A mask inside a reference to (1, H, W) of zeros and ones.
 
     Args:
-        mask: PIL image, numpy (H, W) or torch (H, W) or (1, H, W): bool, 0/1 or 0/255; true selects.
+        mask: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the same: bool, 0 and
+            1, 0 and 255, or white of 16 bits; true selects.
 
     Raises:
         ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
     """
-    if isinstance(mask, PIL.Image.Image):
-        array = np.asarray(mask.convert("L"))
-    elif isinstance(mask, torch.Tensor):
-        array = mask.detach().float().cpu().numpy()
-    else:
-        array = mask
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+    name = "A reference's mask"
+    if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
+        mask = read_picture(mask, name)
+    values = read_one_mask(mask, name, is_binary=True)
+    if values.shape != (height, width):
         raise ValueError(
-            f"A reference's mask must be a PIL image or a numpy or torch array of numbers, got {type(mask).__name__}."
+            f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
+            f"it with nearest-neighbor interpolation."
         )
-    array = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
-    if array.shape != (height, width):
-        raise ValueError(
-            f"A reference's mask must have the size of the reference, (height, width) = {(height, width)}, got "
-            f"{array.shape}. Resize it with nearest-neighbor interpolation."
-        )
-    values = np.unique(array.astype(np.float32))
-    if not set(values.tolist()) <= {0.0, 1.0, 255.0} or {1.0, 255.0} <= set(values.tolist()):
-        raise ValueError(
-            f"A reference's mask must be binary (bool, 0 and 1, or 0 and 255), got values {values[:6].tolist()}. "
-            f"Threshold it first, for example `mask > 127`."
-        )
-    if values.max() == 0:
-        raise ValueError("A reference's mask selects nothing (it is all zero). White is what is borrowed.")
-    return torch.from_numpy((array > 0).astype(np.float32)).unsqueeze(0)
+    if not values.any():
+        raise ValueError(f"{name} selects nothing (it is all zero). White is what is borrowed.")
+    return torch.from_numpy(values).unsqueeze(0)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from .reading import pil_to_rgb, read_cut_out, read_mask, read_picture
+from ..masks import read_one_mask
+from .reading import read_cut_out, read_mask, read_picture
 
 
 HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
@@ -42,8 +42,8 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
             )
         colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
         weights.append(weight)
-    weights = torch.tensor(weights)
-    return torch.tensor(colors), weights / weights.sum()
+    weights = torch.tensor(weights, dtype=torch.float32)
+    return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
 
 def read_weight(fields: dict[str, Any]) -> float:
@@ -112,8 +112,8 @@ def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
 
     Args:
         region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
-            output: PIL image, path, numpy (H, W) or torch (H, W); bool, floating point in [0, 1], or integers up to
-            1, 255 or, of 16 bits, 65535. What is gray counts in part.
+            output: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the
+            same; bool, floating point in [0, 1], or integers up to 1, 255 or, of 16 bits, 65535. What is gray counts in part.
         size: (height, width).
 
     Raises:
@@ -140,7 +140,8 @@ def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
             f"0 <= top < bottom <= 1; got {tuple(box)}."
         )
     down, across = (
-        (end * side - torch.arange(side)).clamp(0, 1) - (start * side - torch.arange(side)).clamp(0, 1)
+        (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
+        - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
         for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
     )
     return down[:, None] * across
@@ -149,28 +150,8 @@ def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
 def gray_mask(region: Any) -> torch.Tensor:
     """A mask with gray levels as (H, W) in [0, 1]."""
     if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
-        return pil_to_rgb(read_picture(region, "A region")).mean(0)
-    array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim != 2 or not array.size:
-        raise ValueError(
-            f"A region must be a box, a PIL image, a path, or an array (height, width) of bool, integers or floating "
-            f"point, got {getattr(array, 'shape', type(region).__name__)}."
-        )
-    # A copy: torch takes no negative strides and no foreign byte orders.
-    mask = torch.from_numpy(np.array(array, dtype=np.float32, order="C")) / white_of(array)
-    if not (mask.min() >= 0 and mask.max() <= 1):
-        raise ValueError(
-            f"A region must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535), got {array.dtype} in "
-            f"[{array.min():.6g}, {array.max():.6g}]."
-        )
-    return mask
-
-
-def white_of(array: np.ndarray) -> int:
-    """What white is in an array of a region: 1, or of integers that go beyond it 255 or 65535."""
-    if array.dtype.kind not in "ui" or array.max() <= 1:
-        return 1
-    return 65535 if array.dtype == np.uint16 and array.max() > 255 else 255
+        region = read_picture(region, "A region")
+    return torch.from_numpy(read_one_mask(region, "A region"))
 
 
 def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
@@ -256,6 +237,6 @@ def cropped_alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
 def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
     """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
     count = values[0].shape[1]
-    reached = torch.tensor(weights).cumsum(0) * count
-    owner = torch.searchsorted(reached, torch.arange(count) + 0.5).clamp(max=len(values) - 1)
+    reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
+    owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
     return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)

@@ -51,7 +51,9 @@ def shading(structure: torch.Tensor, smooth: torch.Tensor, lightness: torch.Tens
         structure: (B, 3, H, W); smooth, lightness: (B, 1, H, W), smoothed between its edges and as it is.
     """
     values = structure.flatten(2).transpose(1, 2)
-    places = torch.linspace(0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device).long()
+    places = torch.linspace(
+        0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device, dtype=torch.float32
+    ).long()
     sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2)
     anchors, found = values.gather(1, sample.expand(-1, -1, 3)), smooth.flatten(1).unsqueeze(2).gather(1, sample)
     common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(smooth)
@@ -92,7 +94,7 @@ def nearest_turn(structure: torch.Tensor, colors: torch.Tensor, weight: torch.Te
 
 def layout_waves(height: int, width: int) -> torch.Tensor:
     """Center against border, above against below, poles against sides: (3, height, width) in [-2, 2]."""
-    y, x = (((torch.arange(side) + 0.5) * math.pi / side) for side in (height, width))
+    y, x = (((torch.arange(side, dtype=torch.float32) + 0.5) * math.pi / side) for side in (height, width))
     across, down = torch.cos(2 * x).expand(height, -1), torch.cos(2 * y).unsqueeze(1).expand(-1, width)
     return torch.stack([-(across + down), torch.cos(y).unsqueeze(1).expand(-1, width), across - down])
 

@@ -72,7 +72,7 @@ def draw_tiles(
     tiles = F.unfold(detail, size, stride=stride)
     calm = F.unfold(weight, size, stride=stride).mean(1)
     generator = generator or torch.Generator().manual_seed(0)
-    uniform = torch.rand(calm.shape[1], generator=generator).to(calm).clamp(1e-6, 1 - 1e-6)
+    uniform = torch.rand(calm.shape[1], generator=generator, dtype=torch.float32).to(calm).clamp(1e-6, 1 - 1e-6)
     priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
     rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
     priority = priority - 2 * rank_in_cell(priority, rows, columns)
@@ -92,13 +92,13 @@ def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4
     cell = (down[:, None] * cells + across).flatten()
     size = torch.bincount(cell, minlength=cells * cells)
     first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
-    order = (1e3 * cell - priority.float()).argsort(dim=1)
+    order = (1e3 * cell.float() - priority.float()).argsort(dim=1)
     return order.argsort(dim=1) - first
 
 
 def gabor_bank(size: int = 11) -> torch.Tensor:
     """18 Gabor filters (3 wavelengths, 6 orientations) of zero mean, (18, 1, size, size)."""
-    axis = torch.linspace(-1, 1, size)
+    axis = torch.linspace(-1, 1, size, dtype=torch.float32)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     filters = []
     for wavelength in (3, 5, 9):
@@ -114,7 +114,9 @@ def gabor_bank(size: int = 11) -> torch.Tensor:
 
 def patch_filters() -> torch.Tensor:
     """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
-    filters = torch.randn(64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0))
+    filters = torch.randn(
+        64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+    )
     filters = filters - filters.mean((2, 3), keepdim=True)
     return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 

@@ -4,7 +4,10 @@ All of it is fixed, batched and differentiable. Sides are in pixels of the worki
 64 px with the procedural renderer.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +16,19 @@ import torch.nn.functional as F
 DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
 
 
+def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a tensor or a method of a model, as it is outside of autocast: that would round colors to 8 bits and
+    fewer, and with them the order of pixels that all else is made of."""
+
+    @functools.wraps(function)
+    def exact(first: Any, *args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(first.device.type, enabled=False):
+            return function(first, *args, **kwargs)
+
+    return exact
+
+
+@without_autocast
 def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
     linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
@@ -26,6 +42,7 @@ def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+@without_autocast
 def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
     lightness, a, b = lab.unbind(-3)
@@ -42,6 +59,7 @@ def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
     return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
+@without_autocast
 def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
     channels = x.shape[1]

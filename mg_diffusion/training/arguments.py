@@ -61,8 +61,9 @@ seed | 0 | of new weights and all samples; at least 0
 train_batch_size | 32 | samples that a process reads at once
 split_batches | off | share batches of --train_batch_size among all processes, instead of one batch for each
 max_train_steps | 3000 | steps of the optimizer
-gradient_accumulation_steps | 1 | batches in a step of the optimizer
-mixed_precision | "no" | type of the computation by autocast, and of a frozen base; fp16 needs a GPU
+gradient_accumulation_steps | 1 | batches in a step of the optimizer; by default what `accelerate launch` was told
+mixed_precision | "no" | type of the computation by autocast, and of a frozen base; by default what `accelerate launch` was \
+told; fp16 needs a GPU
 checkpointing_steps | 500 | steps between two checkpoints
 checkpoints_total_limit | 2 | how many to keep; 0 keeps all
 resume_from_checkpoint | str | "latest" or the path of a checkpoint
@@ -81,7 +82,7 @@ adam_beta1 | 0.9 | of AdamW, from 0 to below 1
 adam_beta2 | 0.99 | of AdamW, from 0 to below 1
 adam_weight_decay | 0.01 | of AdamW, at least 0
 adam_epsilon | 1e-8 | of AdamW, above 0
-max_grad_norm | 1.0 | longer gradients are cut to it; above 0
+max_grad_norm | 1.0 | longer gradients are cut to it; above 0; with DeepSpeed by default its gradient_clipping
 ema_decay | 0.9995 | of the averaged weights, in [0, 1]
 """,
     "validation": """
@@ -171,6 +172,12 @@ IS_IN = {
     "lie in [0, 1]": lambda value: 0 <= value <= 1,
 }
 STREAMING = {"streaming_window": 2000, "samples_per_picture": 16}
+# Flags that `accelerate launch` and the file of `accelerate config` have too, and the variables that tell what these say.
+LAUNCHED = {
+    "mixed_precision": "ACCELERATE_MIXED_PRECISION",
+    "gradient_accumulation_steps": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    "max_grad_norm": "ACCELERATE_GRADIENT_CLIPPING",
+}
 # What is built anew in stage base unless --init_from brings it along; such flags then contradict it.
 NEW_NETWORKS = {"vae": None, "block_out_channels": [48, 96, 160], "text_width": 128}
 # What supervises references, which --text_only has none of.
@@ -261,6 +268,29 @@ def _given(arguments: Sequence[str] | None) -> set[str]:
     return set(vars(parser.parse_args(arguments)))
 
 
+def _take_from_launch(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
+    """What `accelerate launch` was told, in place of our defaults: a flag of both is one setting."""
+    for name, variable in LAUNCHED.items():
+        told = os.environ.get(variable, "").lower()
+        # Gradients are clipped as ours are where a DeepSpeed configuration leaves that open.
+        if not told or name == "max_grad_norm" and told in ("auto", "none"):
+            continue
+        own, launch = getattr(args, name), f"`accelerate launch` or `accelerate config` ({variable})"
+        try:
+            value = type(own)(told)
+        except ValueError:
+            parser.error(f"{launch} says {told!r} where --{name} is a number; give it as one")
+        if value not in CHOICES.get(name, (value,)) and name not in given:
+            parser.error(f"{launch} says {told}, but --{name} is one of {', '.join(CHOICES[name])}; give one of them")
+        # accelerate lets its script decide on the precision, and overrules it on the others.
+        if name in given and value != own and name != "mixed_precision":
+            parser.error(
+                f"--{name} {own} contradicts {launch}, which says {told} and would win; give it there, or alike"
+            )
+        if name not in given:
+            setattr(args, name, value)
+
+
 def _check_warmup(parser: argparse.ArgumentParser, args: argparse.Namespace, given: set[str]) -> None:
     if args.lr_scheduler == "constant":
         if "lr_warmup_steps" in given and args.lr_warmup_steps:
@@ -285,6 +315,7 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if args.stage == "base" and args.init_from:
         args = build_parser(is_fine_tuning=True).parse_args(arguments)
     given = _given(arguments)
+    _take_from_launch(parser, args, given)
     for name, default in NEW_NETWORKS.items() if args.stage == "base" else ():
         if args.init_from and getattr(args, name) is not None:
             parser.error(f"--{name} contradicts --init_from: the pipeline to start from has its own")

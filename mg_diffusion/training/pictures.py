@@ -19,7 +19,7 @@ from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, Unusable, decod
 from .caching import picture_fingerprint
 from .settings import Data
 from .skipping import Skipped
-from .sources import Row, Source, open_image
+from .sources import Row, Source, Split, open_image
 
 
 REPORT = "skipped.jsonl"
@@ -132,6 +132,14 @@ def account(pictures: Pictures | None, skipped: Skipped, share: float, place: st
     return pictures
 
 
+def _open(source: Source, split: str, limits: Limits, is_streamed: bool = False) -> Split:
+    """A split; what is doubtful of it is said, where a report is written."""
+    found = source.open(split, is_streamed)
+    if limits.report and found.doubt:
+        print(found.doubt)
+    return found
+
+
 def load_pictures(
     source: Source | str, split: str, size: int | Limits, *, max_samples: int | None = None, seed: int = 0
 ) -> Pictures:
@@ -147,7 +155,7 @@ def load_pictures(
     """
     source = Source(train_data_dir=source) if isinstance(source, str) else source
     limits = Limits(size) if isinstance(size, int) else size
-    found = source.open(split)
+    found = _open(source, split, limits)
     skipped = Skipped({"split": split}, list(found.strays()))
     strays, rows = len(skipped), len(found.data)
     order = np.random.default_rng([5, seed]).permutation(rows)
@@ -166,7 +174,7 @@ def stream_pictures(source: Source, split: str, limits: Limits, count: int, seed
 
     Of a stream nobody knows the length: files that are no shards are reported, but are no part of the share.
     """
-    found = source.open(split, is_streamed=True)
+    found = _open(source, split, limits, is_streamed=True)
     skipped = Skipped({"split": split, "window": "first"}, list(found.strays()))
     strays = len(skipped)
     pictures = read_rows(found.rows(), limits, seed, skipped, count)

@@ -1,5 +1,6 @@
 """Where pictures come from: an imagefolder, webdataset shards or a data set of the Hub, all read by `datasets`."""
 
+import errno
 import os
 import tarfile
 import zipfile
@@ -11,21 +12,21 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from datasets import Dataset, DatasetBuilder, Image, IterableDataset, Value, load_dataset_builder
+from datasets import Dataset, DatasetBuilder, Image, IterableDataset, Value
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.utils.file_utils import xopen
 
 from mg_diffusion.decoding import DOCUMENTS, Unusable
+from mg_diffusion.metadata import METADATA, caption_column, caption_of, refusal_of, unread_metadata
 
+from .imagefolder import load_builder
 from .settings import Settings
 
 
 SHARDS = (".tar", ".tar.gz", ".tgz")
-METADATA = tuple(ImageFolder.METADATA_FILENAMES)
-# Tried in this order where no --caption_column is given; "json.caption" is `caption` in the column `json`.
-CAPTIONS = ("text", "txt", "caption", "json.caption", "json.text", "json.prompt")
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 # What `datasets` and what it reads by raise for data that cannot be read.
 READING_ERRORS = (OSError, ValueError, tarfile.TarError, DatasetGenerationError)
 
@@ -74,15 +75,15 @@ class Source(Settings):
     def builder(self) -> DatasetBuilder:
         """Of the kind that the files ask for: shards, unless there are pictures beside them."""
         if self.dataset_name:
-            return load_dataset_builder(self.dataset_name, self.dataset_config_name)
+            return load_builder(self.dataset_name, self.dataset_config_name)
         if not Path(self.train_data_dir).is_dir():
             raise FileNotFoundError(
                 "there is no such folder; expected is one with train/ and, optional, val/ below it"
             )
-        builder = load_dataset_builder("imagefolder", data_dir=self.train_data_dir)
+        builder = load_builder("imagefolder", data_dir=self.train_data_dir)
         names = [name for files in builder.config.data_files.values() for name in files]
         if any(name.endswith(SHARDS) for name in names) and not any(map(_is_picture, names)):
-            builder = load_dataset_builder("webdataset", data_dir=self.train_data_dir)
+            builder = load_builder("webdataset", data_dir=self.train_data_dir)
         return builder
 
     @cached_property
@@ -91,11 +92,19 @@ class Source(Settings):
         try:
             return {str(split): files for split, files in self.builder.config.data_files.items()}
         except READING_ERRORS as error:
-            raise ValueError(f"No split 'train' of pictures can be read from {self}: {causes(error)}") from error
+            remedy = ""
+            if getattr(error, "errno", None) in UNWRITABLE:
+                remedy = " Set HF_HOME to a folder that can be written."
+            elif any(map(os.path.islink, Path(self.train_data_dir or "").glob("*"))):
+                remedy = " Links to folders are not followed; name the folder itself, or link the files in it."
+            raise ValueError(
+                f"No split 'train' of pictures can be read from {self}: {causes(error)}{remedy}"
+            ) from error
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
         """Files of each split, without those `datasets` would stumble over; a ValueError if a shard breaks off."""
+        self._refuse_unread_metadata()
         if self.dataset_name:
             return self.listed
         listed = self.listed.items()
@@ -109,6 +118,17 @@ class Source(Settings):
             {split: DataFilesList(files, self.listed[split].origin_metadata) for split, files in read.items() if files}
         )
         return read
+
+    def _refuse_unread_metadata(self) -> None:
+        root = Path(self.train_data_dir or self.dataset_name).resolve()
+        if not (root.is_dir() and self.listed and isinstance(self.builder, ImageFolder)):
+            return
+        if unread := unread_metadata(root, [Path(self.folder(split)) for split in self.listed]):
+            raise ValueError(f"Of {self} {refusal_of(unread, root)}")
+
+    def folder(self, split: str) -> str:
+        """Where the files of a split of a folder lie."""
+        return os.path.commonpath([os.path.dirname(name) for name in self.listed[split]])
 
     def version(self, split: str) -> str:
         """What changes when files of a split do: their names, with their times or the revision on the Hub."""
@@ -147,6 +167,10 @@ class Split:
         self.source, self.name = source, name
         self.image = self._image_column(data)
         self.caption = self._caption_column(data)
+        words = [name for name, feature in data.features.items() if getattr(feature, "dtype", "").endswith("string")]
+        self.doubt = (
+            None if self.caption or not words else f"{self}: no captions; {words} could be named by --caption_column"
+        )
         for column, feature in data.features.items():
             if isinstance(feature, Image) or column == self.image:
                 data = data.cast_column(column, Image(decode=False))
@@ -183,7 +207,7 @@ class Split:
 
         wanted = self.source.caption_column
         if wanted is None:
-            return next(filter(exists, CAPTIONS), None)
+            return caption_column(list(columns), dict(columns))
         if not exists(wanted):
             raise ValueError(f"The data has the columns {list(columns)}, but no {wanted!r} (--caption_column).")
         return wanted
@@ -211,11 +235,10 @@ class Split:
             name = f"{self.source.relative(record['__url__'])}/{name}"
         if self.caption is None:
             return Row(name, image, "")
-        column, _, key = self.caption.partition(".")
-        value = record[self.caption] if self.caption in record else (record[column] or {}).get(key)
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"--caption_column {self.caption!r} must hold text, in {name!r} it holds {value!r:.80}.")
-        return Row(name, image, value or "")
+        try:
+            return Row(name, image, caption_of(record, self.caption))
+        except ValueError as error:
+            raise ValueError(f"In {name!r} {error} (--caption_column).") from error
 
     def strays(self) -> Iterator[dict[str, str]]:
         """Name, reason and detail of what lies in the folder of the split and is not read as a picture or shard of it.
@@ -225,10 +248,10 @@ class Split:
         if not self.source.train_data_dir:
             return
         read = {path for files in self.source.splits.values() for path in files}
-        root = os.path.commonpath([os.path.dirname(name) for name in self.source.listed[self.name]])
-        for folder, folders, files in os.walk(root):
+        for folder, folders, files in os.walk(self.source.folder(self.name)):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-            for name in [*filter(_is_picture, folders), *sorted(files)]:
+            linked = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+            for name in [*sorted({*filter(_is_picture, folders), *linked}), *sorted(files)]:
                 path = os.path.join(folder, name)
                 if not (name.startswith(".") or name.lower().startswith(DOCUMENTS) or name in METADATA):
                     if why := self._why_not(path, path in read):
@@ -239,7 +262,8 @@ class Split:
             is_named = self.paths is None or path in self.paths or not _is_picture(path)
             return None if is_named else ("not in the metadata", "no row names it")
         if not os.path.isfile(path):
-            return "not a file", "a folder" if os.path.isdir(path) else "a broken link, or no regular file"
+            linked = "a link to a folder, which is not followed" if os.path.islink(path) else "a folder"
+            return "not a file", linked if os.path.isdir(path) else "a broken link, or no regular file"
         return "not a picture file", f"its name ends in {Path(path).suffix!r}"
 
 

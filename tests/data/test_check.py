@@ -208,7 +208,7 @@ def test_long_lists_are_cut_in_the_text_only(tmp_path, capsys):
     ("text", "problem"),
     [
         ("{", "train/metadata.jsonl cannot be read: "),
-        ("[1]", "train/metadata.jsonl cannot be read: a line is not an object"),
+        ("[1]", "train/metadata.jsonl cannot be read: line 1 is not an object"),
         ('{"text": "red"}', "train/metadata.jsonl has rows without file_name"),
         ('{"file_name": 5}', "train/metadata.jsonl has rows without file_name"),
         ('{"file_name": "gone.png"}', "the metadata of train names 1 files that are not there, such as"),

@@ -304,3 +304,42 @@ def test_a_composed_start_that_cannot_be_is_refused(make_pair):
     modular.update_components(mg_adapter=None)
     with pytest.raises(ValueError, match="Without an adapter, `composed_start` still works"):
         run(modular, reference_image=references())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("num_inference_steps", 0, "positive integer"),
+        ("num_inference_steps", -1, "positive integer"),
+        ("num_inference_steps", 4.0, "positive integer"),
+        ("num_inference_steps", "many", "positive integer"),
+        ("height", 16.0, "integer, in pixels"),
+        ("width", "16", "integer, in pixels"),
+        ("fusion_scale", float("nan"), "finite number"),
+        ("generator", 42, "manual_seed"),
+        ("generator", (seeded(),), "manual_seed"),
+        ("num_images_per_prompt", 0, "positive integer"),
+        ("granularity_scale", float("nan"), "granularity_scale"),
+    ],
+)
+def test_numbers_are_checked_before_anything_is_computed(make_pair, monkeypatch, name, value, said):
+    _, modular = make_pair()
+    monkeypatch.setattr(modular.mg_encoder, "forward", None)
+    monkeypatch.setattr(modular.text_encoder, "forward", None)
+    with pytest.raises(ValueError, match=f"`?{name}`?.*{said}|{said}"):
+        run(modular, reference_image=references(), **{name: value})
+
+
+def test_guidance_of_any_guider_is_a_number(make_pair):
+    _, modular = make_pair(text=False)
+    modular.update_components(guider=ClassifierFreeGuidance(guidance_scale=float("nan")))
+    with pytest.raises(ValueError, match="`guidance_scale` of the guider must be a finite number, got nan"):
+        run(modular)
+    with pytest.raises(ValueError, match="must be a finite number of at least 0, got nan"):
+        MultiGranularityGuidance(guidance_scale=float("nan"))
+
+
+def test_steps_are_as_many_as_the_unet_wants(make_pair):
+    _, modular = make_pair(text=False)
+    made = [run(modular, num_inference_steps=steps) for steps in (None, "auto", 20)]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])

@@ -94,7 +94,7 @@ def test_masks_of_all_forms_are_the_same_mask(form):
 
 def test_channels_that_differ_and_channels_that_may_be_masks_are_refused():
     channels = np.stack([MASK, ~MASK, MASK], 2)
-    with pytest.raises(ValueError, match="channels that differ.*mask_image\\[..., 0\\]"):
+    with pytest.raises(ValueError, match="channels that differ.*mask\\[..., 0\\]"):
         list_masks(channels)
     (mask,) = list_masks(channels[..., 0])
     assert mask.any()

@@ -417,7 +417,7 @@ TRANSPARENT.putalpha(100)
             {"mask_image": np.ones((30, 44, 3), dtype=bool) & [True, False, True], "prompt": "a"},
             "channels that differ",
         ),
-        ({"mask_image": torch.zeros(1, 3, 30, 44)}, "one channel"),
+        ({"mask_image": torch.zeros(1, 2, 30, 44)}, "one channel"),
         ({"mask_image": GRAY}, "must be binary.*Threshold"),
         ({"mask_image": PIL.Image.fromarray(GRAY)}, "must be binary.*Threshold"),
         ({"mask_image": np.zeros((30, 44), dtype=bool)}, "all black"),

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from datasets import Dataset, Image
 
+from mg_diffusion.metadata import CAPTIONS
 from mg_diffusion.training.pictures import Limits, load_pictures, stream_pictures
-from mg_diffusion.training.sources import CAPTIONS, Source
+from mg_diffusion.training.sources import Source
 
 from .garbage import encode, noise, write_good
 
@@ -175,7 +176,7 @@ def test_columns_are_named_or_found(tmp_path):
         ("one", {"image_column": "label"}, "--image_column 'label' holds no pictures but Value"),
         ("one", {"caption_column": "words"}, r"but no 'words' \(--caption_column\)"),
         ("two", {"caption_column": "json.words"}, r"but no 'json.words' \(--caption_column\)"),
-        ("one", {"caption_column": "label"}, "--caption_column 'label' must hold text, in 'row 0' it holds 3"),
+        ("one", {"caption_column": "label"}, "In 'row 0' the caption column 'label' must hold text, it holds 3"),
         ("bytes", {}, r"columns \['raw', 'text'\], of which \[\] hold pictures: name one by --image_column"),
     ):
         with pytest.raises(ValueError, match=message):

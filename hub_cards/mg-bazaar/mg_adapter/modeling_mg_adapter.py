@@ -21,6 +21,7 @@ What ships is one file, bundled from this one and `adapter/` (`mg_diffusion.bund
 
 def _define():
     import contextlib
+    import functools
     import hashlib
     import inspect
     import math
@@ -39,6 +40,7 @@ def _define():
     from itertools import pairwise, product
     from pathlib import Path
     from torch import nn
+    from torch.func import functional_call
     from types import ModuleType
     from typing import Any, Self, TypeVar
 
@@ -66,6 +68,9 @@ def _define():
             self.folded = None  # where it is handed out instead of passed on, see `MGAdapter.attach`
             self.takes_masks = "ip_adapter_masks" in inspect.signature(base.__call__).parameters
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            return _itself, (self.base,)  # copies and pickles of a UNet at work are those of the stock one
+
         def __call__(
             self,
             attn: nn.Module,
@@ -92,6 +97,10 @@ def _define():
                 weights = weights.flatten(2).unflatten(2, (heads, sets, -1)) * shares[0][:, :, None, :, None]
             weights = weights.flatten(2)
             return output + (weights @ value) / attn.rescale_output_factor
+
+
+    def _itself(processor: Any) -> Any:
+        return processor
 
 
     def restore_processors(before: Sequence[tuple[nn.Module, Any]]) -> None:
@@ -135,6 +144,124 @@ def _define():
         place = device if reference is None or is_meta else reference.device
         identity = torch.eye(in_features, dtype=dtype, device=place)
         return (linear(identity) - linear(torch.zeros_like(identity[:1]))).T.to(device)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.attachment
+    # -----------------------------------------------------------------------------------------------------------------
+    PLACE = "_mg_attachment"  # of an `Attachment` in the `__dict__` of a UNet, for as long as there is one
+
+
+    class Attachment:
+        """What all calls on one UNet share: keys and values come with each call, so that one set of processors serves all.
+
+    The first call brings the processors, the last one takes them away again. A copy of the UNet that is made meanwhile
+    begins with one of its own, that nobody uses.
+    """
+
+        def __init__(self):
+            self.lock = threading.RLock()
+            self.calls = 0
+            self.is_over = False
+            self.undo = contextlib.ExitStack()
+
+        def __reduce__(self) -> tuple[Any, ...]:
+            return type(self), ()
+
+        def begin(self, unet: nn.Module, layers: Sequence[str], num_tokens: int) -> bool:
+            """Whether a call may begin; not where the last one has just ended.
+
+        Raises:
+            ValueError, RuntimeError: where it cannot share what is attached.
+        """
+            with self.lock:
+                if self.is_over:
+                    return False
+                try:
+                    if self.calls:
+                        self.check(num_tokens)
+                    else:
+                        self._install(unet, layers, num_tokens)
+                    self.calls += 1
+                finally:
+                    self._end_if_idle(unet)
+            return True
+
+        def end(self, unet: nn.Module) -> None:
+            with self.lock:
+                self.calls -= 1
+                self._end_if_idle(unet)
+
+        def check(self, num_tokens: int) -> None:
+            """Raise a ValueError or RuntimeError where a further call cannot share what is attached."""
+            with self.lock:
+                if not self.calls:
+                    return
+                if num_tokens != self.num_tokens:
+                    raise ValueError(
+                        f"The UNet is at work with an adapter of {self.num_tokens} tokens a granularity, and this one has "
+                    f"{num_tokens}. Wait for the other call, or give this pipeline a UNet of its own: "
+                    f"`copy.deepcopy(pipe.unet)`."
+                    )
+                if self.hands_out and self.thread != threading.get_ident():
+                    raise RuntimeError(
+                        "The UNet, whose blocks are compiled one by one, is at work with references in another thread, and "
+                    "such blocks know those of one call only. Wait for that call, give this pipeline a UNet of its own "
+                    "(`copy.deepcopy(pipe.unet)` before it is compiled), or compile the UNet as a whole: `unet.compile()`."
+                    )
+
+        def _install(self, unet: nn.Module, layers: Sequence[str], num_tokens: int) -> None:
+            modules = dict(unet.named_modules())
+            found = [modules[name] for name in layers]
+            before = [(attn, attn.__dict__.get("processor")) for attn in found]
+            own = [MGAttnProcessor(attn.processor, name, num_tokens) for attn, name in zip(found, layers, strict=True)]
+            self.num_tokens, self.thread = num_tokens, threading.get_ident()
+
+            def hand_out(unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+                passed = dict(kwargs.get("cross_attention_kwargs") or {})
+                folded = passed.pop("ip_hidden_states", {})
+                for processor in own:
+                    processor.folded = folded.get(processor.layer)
+                return args, {**kwargs, "cross_attention_kwargs": passed}
+
+            # Blocks that are compiled one by one (`compile_repeated_blocks`) share one graph, which must not depend on the
+            # name of a layer: it would be compiled anew for each.
+            self.hands_out = any(module._compiled_call_impl is not None for module in unet.modules() if module is not unet)
+            if self.hands_out:
+                self.undo.callback(unet.register_forward_pre_hook(hand_out, with_kwargs=True).remove)
+            self.undo.callback(restore_processors, before)
+            for attn, processor in zip(found, own, strict=True):
+                # Not `set_processor`: a processor with weights, as of an IP-Adapter, stays a module of the UNet, so that it
+                # is moved, offloaded and saved with it; ours only hides it.
+                attn.__dict__["processor"] = processor
+
+        def _end_if_idle(self, unet: nn.Module) -> None:
+            if not self.calls:
+                self.is_over = True
+                unet.__dict__.pop(PLACE, None)
+                self.undo.close()
+
+
+    @contextlib.contextmanager
+    def attached(unet: nn.Module, layers: Sequence[str], num_tokens: int) -> Iterator[None]:
+        """Processors on the layers of these names for the length of a `with` block.
+
+    Raises:
+        ValueError, RuntimeError: where a call is at work on the UNet that this one cannot share it with.
+    """
+        attachment = unet.__dict__.setdefault(PLACE, Attachment())
+        while not attachment.begin(unet, layers, num_tokens):
+            attachment = unet.__dict__.setdefault(PLACE, Attachment())
+        try:
+            yield
+        finally:
+            attachment.end(unet)
+
+
+    def check_free(unet: nn.Module, num_tokens: int) -> None:
+        """Raise what `attached` would, before anything is computed."""
+        attachment = unet.__dict__.get(PLACE)
+        if attachment is not None:
+            attachment.check(num_tokens)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.blocks
@@ -415,6 +542,19 @@ def _define():
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
 
 
+    def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of a tensor or a method of a model, as it is outside of autocast: that would round colors to 8 bits and
+    fewer, and with them the order of pixels that all else is made of."""
+
+        @functools.wraps(function)
+        def exact(first: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(first.device.type, enabled=False):
+                return function(first, *args, **kwargs)
+
+        return exact
+
+
+    @without_autocast
     def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
         """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
         linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
@@ -428,6 +568,7 @@ def _define():
         return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+    @without_autocast
     def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
         """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
         lightness, a, b = lab.unbind(-3)
@@ -444,6 +585,7 @@ def _define():
         return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
+    @without_autocast
     def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
         channels = x.shape[1]
@@ -559,7 +701,11 @@ def _define():
     def bands(like: torch.Tensor) -> torch.Tensor:
         """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
         signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
-        return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+        return (
+            torch.tensor(signs, dtype=torch.float32).to(like)
+            / 2
+            * torch.tensor([1.0, *3 * [DETAIL_GAIN]], dtype=torch.float32).to(like)[:, None]
+        )
 
 
     def to_cells(picture: torch.Tensor) -> torch.Tensor:
@@ -653,9 +799,15 @@ def _define():
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-        dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
-        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
-            added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        # The stock class embeds a level in float32 and hands it on so, whatever it computes in: autocast brings it to half
+        # precision, but not to double, where the weights have to be brought to it.
+        dtype, given = noisy.dtype, (torch.cat([noisy, conditions], 1), timesteps, levels * LEVEL_STEPS)
+        if dtype == torch.float64:
+            single = {name: weight.float() for name, weight in unet.state_dict().items()}
+            added = functional_call(unet, single, tuple(one.float() for one in given)).sample
+        else:
+            with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+                added = unet(*given).sample
         return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
@@ -708,12 +860,16 @@ def _define():
                 f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
             f"crop or pad to one of them."
             )
-        levels = torch.as_tensor(level).to(conditions).expand(batch)
+        levels = torch.as_tensor(level, dtype=torch.float32).to(conditions).expand(batch)
         known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
         cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
         scheduler.set_timesteps(num_inference_steps, device=conditions.device)
         picture, share = (None, 0.0) if start is None else start
-        begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
+        begins = (
+            (torch.as_tensor(share, dtype=torch.float32).to(conditions) * num_inference_steps)
+            .round()
+            .clamp(0, num_inference_steps - 1)
+        )
         for step in range(int(begins.min()), num_inference_steps):
             timestep = scheduler.timesteps[step]
             if step and (begins >= step).any():
@@ -790,7 +946,7 @@ def _define():
 
     def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
-        maps = torch.as_tensor(maps).to(like)
+        maps = torch.as_tensor(maps, dtype=torch.float32).to(like)
         return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -860,7 +1016,7 @@ def _define():
         palette = with_shades(palette)
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
-        turns[0] = torch.eye(3)
+        turns[0] = torch.eye(3, dtype=torch.float32)
         area = torch.ones_like(structure[:1, :1]) if area is None else area
         batch = max(len(structure), len(palette), len(area))
         values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
@@ -887,7 +1043,7 @@ def _define():
             return palette
         lightness = palette[:, :1, :1]
         low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
-        steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+        steps = torch.linspace(0, 1, palette.shape[1], dtype=torch.float32).to(palette).view(1, -1, 1)
         shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
         return torch.where(is_single.view(-1, 1, 1), shades, palette)
 
@@ -897,7 +1053,7 @@ def _define():
 
     Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
     """
-        angles = torch.arange(8) * torch.pi / 4
+        angles = torch.arange(8, dtype=torch.float32) * torch.pi / 4
         directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
         middle = palette[..., 1:].mean(1, keepdim=True)
         # Products written out: autocast would round a matrix product.
@@ -934,7 +1090,9 @@ def _define():
     Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
     transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+        places = torch.linspace(
+            0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device, dtype=torch.float32
+        ).long()
         sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
         seeds = modes = values.gather(1, sample)
         for _ in range(3):
@@ -961,7 +1119,7 @@ def _define():
         """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
         middle = (shares * target).sum(1, keepdim=True)
         centered = colors - (shares * colors).sum(1, keepdim=True)
-        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+        flat = floor * torch.eye(3, dtype=torch.float32).to(colors)  # what has no variance cannot be given any
         have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
         root, inverse = _power(have, 0.5), _power(have, -0.5)
         return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
@@ -1052,7 +1210,7 @@ def _define():
                 f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
             f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
             )
-        factors = torch.ones(steps, len(granularities))
+        factors = torch.ones(steps, len(granularities), dtype=torch.float32)
         for name, curve in schedule.items():
             try:
                 values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
@@ -1224,7 +1382,7 @@ def _define():
         sums = dict.fromkeys(("canvas", "sketch"))
         for place, (features, strengths) in enumerate(sets):
             share = (
-                torch.ones(1, 1, 1, 1)
+                torch.ones(1, 1, 1, 1, dtype=torch.float32)
                 if shares is None
                 else F.interpolate(shares[:, place, None].float(), size, mode="area")
             )
@@ -1243,7 +1401,7 @@ def _define():
         found = parts_of(*sets[0], granularities) if shares is None else None
         if sums["canvas"] is None and sums["sketch"] is None and found is None:
             return None
-        blank = torch.zeros(count, 1, *size, device=sets[0][1].device)
+        blank = torch.zeros(count, 1, *size, device=sets[0][1].device, dtype=torch.float32)
         like = next((one[0] for one in sums.values() if one is not None), blank)
         parts = {}
         for name, channels in (("canvas", 1), ("sketch", 3)):
@@ -1258,7 +1416,9 @@ def _define():
     A continuation of surroundings is complete: it has colors and regions of its own.
     """
         own = {name: strengths[:, list(granularities).index(name)] for name in ("color", "shape") if name in granularities}
-        color, shape = (own.get(name, torch.zeros(len(strengths)).to(strengths)) for name in ("color", "shape"))
+        color, shape = (
+            own.get(name, torch.zeros(len(strengths), dtype=torch.float32).to(strengths)) for name in ("color", "shape")
+        )
         palette = features.get("color", {}).get("palette")
         structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
         is_context = "sketch" in features.get("shape", {}) and structure is None
@@ -2018,7 +2178,7 @@ def _define():
                 return rows[0] if is_settled and len(rows) == 1 else stack_rows(rows, is_unconditional, unet.dtype)
 
             names = list(self.config.granularities)
-            is_on = torch.ones(1, len(names)) if factors is None else (factors > 0).unique(dim=0)
+            is_on = torch.ones(1, len(names), dtype=torch.float32) if factors is None else (factors > 0).unique(dim=0)
             fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
             return Conditioning(names, self.config.num_tokens, fused, factors, layout)
 
@@ -2069,31 +2229,21 @@ def _define():
         # -- attaching ----------------------------------------------------------------------------------------------------
         @contextlib.contextmanager
         def attach(self, unet: nn.Module) -> Iterator[None]:
-            """Install the attention processors for the length of a `with` block; they are removed whatever happens."""
+            """Install the attention processors for the length of a `with` block; they are removed whatever happens.
+
+        Several threads may be at work on one UNet: the last one takes them away.
+
+        Raises:
+            ValueError: if the adapter was made for another UNet, or another adapter is at work that differs too much.
+            RuntimeError: if the UNet's blocks are compiled one by one, and another thread is at work with them.
+        """
             self.check_unet(unet)
-            modules = dict(unet.named_modules())
-            layers = [(modules[layer["name"]], layer["name"]) for layer in self.config.attention_layers]
-            before = [(attn, attn.__dict__.get("processor")) for attn, _ in layers]
-            own = [MGAttnProcessor(attn.processor, name, self.config.num_tokens) for attn, name in layers]
-
-            def hand_out(unet: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-                passed = dict(kwargs.get("cross_attention_kwargs") or {})
-                folded = passed.pop("ip_hidden_states", {})
-                for processor in own:
-                    processor.folded = folded.get(processor.layer)
-                return args, {**kwargs, "cross_attention_kwargs": passed}
-
-            with contextlib.ExitStack() as stack:
-                # Blocks that are compiled one by one (`compile_repeated_blocks`) share one graph, which must not depend on the
-                # name of a layer: it would be compiled anew for each.
-                if any(module._compiled_call_impl is not None for module in unet.modules() if module is not unet):
-                    stack.callback(unet.register_forward_pre_hook(hand_out, with_kwargs=True).remove)
-                stack.callback(restore_processors, before)
-                for (attn, _), processor in zip(layers, own, strict=True):
-                    # Not `set_processor`: a processor with weights, as of an IP-Adapter, stays a module of the UNet, so that
-                    # it is moved, offloaded and saved with it; ours only hides it.
-                    attn.__dict__["processor"] = processor
+            with attached(unet, [layer["name"] for layer in self.config.attention_layers], self.config.num_tokens):
                 yield
+
+        def check_free(self, unet: nn.Module) -> None:
+            """Raise what `attach` would where another thread is at work, before anything is computed."""
+            check_free(unet, self.config.num_tokens)
 
 
     def _settled(features: FeatureSet) -> FeatureSet:

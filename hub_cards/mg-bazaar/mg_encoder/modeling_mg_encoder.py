@@ -20,6 +20,7 @@ def _define():
     import PIL.Image
     import PIL.ImageOps
     import contextlib
+    import functools
     import hashlib
     import inspect
     import json
@@ -43,6 +44,7 @@ def _define():
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
     from torch import nn
+    from torch.func import functional_call
     from transformers import AutoBackbone, AutoConfig
     from types import ModuleType
     from typing import Any, BinaryIO, Self, TypeVar
@@ -146,6 +148,19 @@ def _define():
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
 
 
+    def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of a tensor or a method of a model, as it is outside of autocast: that would round colors to 8 bits and
+    fewer, and with them the order of pixels that all else is made of."""
+
+        @functools.wraps(function)
+        def exact(first: Any, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(first.device.type, enabled=False):
+                return function(first, *args, **kwargs)
+
+        return exact
+
+
+    @without_autocast
     def rgb_to_lab(rgb: torch.Tensor) -> torch.Tensor:
         """sRGB (B, 3, H, W) in [0, 1] to CIELAB under D65: L in 0..100, a and b in about -110..110."""
         linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
@@ -159,6 +174,7 @@ def _define():
         return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
+    @without_autocast
     def lab_to_rgb(lab: torch.Tensor) -> torch.Tensor:
         """CIELAB (..., 3, H, W) to sRGB in [0, 1], clipped to the gamut."""
         lightness, a, b = lab.unbind(-3)
@@ -175,6 +191,7 @@ def _define():
         return torch.where(linear > 0.0031308, 1.055 * linear.clamp(min=1e-6) ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
+    @without_autocast
     def gaussian_blur(x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Separable Gaussian blur of (B, C, H, W), reflected at the borders; `sigma` in pixels."""
         channels = x.shape[1]
@@ -259,7 +276,11 @@ def _define():
     def bands(like: torch.Tensor) -> torch.Tensor:
         """Averages and details of 2 x 2 pixels, as rows (4, 4) of an orthogonal matrix."""
         signs = [[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]
-        return torch.tensor(signs).to(like) / 2 * torch.tensor([1.0, *3 * [DETAIL_GAIN]]).to(like)[:, None]
+        return (
+            torch.tensor(signs, dtype=torch.float32).to(like)
+            / 2
+            * torch.tensor([1.0, *3 * [DETAIL_GAIN]], dtype=torch.float32).to(like)[:, None]
+        )
 
 
     def to_cells(picture: torch.Tensor) -> torch.Tensor:
@@ -353,9 +374,15 @@ def _define():
     Args:
         timesteps, levels: (B,), the latter in units of the deviation of the noise of pictures in [-1, 1].
     """
-        dtype = noisy.dtype  # the stock class embeds a level in float32 and hands it on so, whatever it computes in
-        with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
-            added = unet(torch.cat([noisy, conditions], 1), timesteps, class_labels=levels * LEVEL_STEPS).sample
+        # The stock class embeds a level in float32 and hands it on so, whatever it computes in: autocast brings it to half
+        # precision, but not to double, where the weights have to be brought to it.
+        dtype, given = noisy.dtype, (torch.cat([noisy, conditions], 1), timesteps, levels * LEVEL_STEPS)
+        if dtype == torch.float64:
+            single = {name: weight.float() for name, weight in unet.state_dict().items()}
+            added = functional_call(unet, single, tuple(one.float() for one in given)).sample
+        else:
+            with torch.autocast(noisy.device.type, dtype, enabled=dtype != torch.float32):
+                added = unet(*given).sample
         return added.to(dtype) + F.pad(2 * conditions[:, :3], (0, 0, 0, 0, 0, HAAR_CHANNELS - 3))
 
 
@@ -408,12 +435,16 @@ def _define():
                 f"The detail network paints sides that are multiples of {2 * unit} pixels, got {2 * height} x {2 * width}; "
             f"crop or pad to one of them."
             )
-        levels = torch.as_tensor(level).to(conditions).expand(batch)
+        levels = torch.as_tensor(level, dtype=torch.float32).to(conditions).expand(batch)
         known, hole = conditions[:, -HAAR_CHANNELS:], conditions[:, -HAAR_CHANNELS - 1, None]
         cells = noise = randn_tensor((batch, HAAR_CHANNELS, height, width), generator, conditions.device, conditions.dtype)
         scheduler.set_timesteps(num_inference_steps, device=conditions.device)
         picture, share = (None, 0.0) if start is None else start
-        begins = (torch.as_tensor(share).to(conditions) * num_inference_steps).round().clamp(0, num_inference_steps - 1)
+        begins = (
+            (torch.as_tensor(share, dtype=torch.float32).to(conditions) * num_inference_steps)
+            .round()
+            .clamp(0, num_inference_steps - 1)
+        )
         for step in range(int(begins.min()), num_inference_steps):
             timestep = scheduler.timesteps[step]
             if step and (begins >= step).any():
@@ -490,7 +521,7 @@ def _define():
 
     def _shrunk(maps: torch.Tensor | float, like: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Maps (B, C, H, W) at a smaller size; a number as a map of one pixel."""
-        maps = torch.as_tensor(maps).to(like)
+        maps = torch.as_tensor(maps, dtype=torch.float32).to(like)
         return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -560,7 +591,7 @@ def _define():
         palette = with_shades(palette)
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
-        turns[0] = torch.eye(3)
+        turns[0] = torch.eye(3, dtype=torch.float32)
         area = torch.ones_like(structure[:1, :1]) if area is None else area
         batch = max(len(structure), len(palette), len(area))
         values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
@@ -587,7 +618,7 @@ def _define():
             return palette
         lightness = palette[:, :1, :1]
         low = (lightness - SHADES / 2).clamp(DARKEST, LIGHTEST - SHADES)
-        steps = torch.linspace(0, 1, palette.shape[1]).to(palette).view(1, -1, 1)
+        steps = torch.linspace(0, 1, palette.shape[1], dtype=torch.float32).to(palette).view(1, -1, 1)
         shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
         return torch.where(is_single.view(-1, 1, 1), shades, palette)
 
@@ -597,7 +628,7 @@ def _define():
 
     Towards their middle, bounded in eight directions: what matches mean and covariance of few colors may lie far from all of them.
     """
-        angles = torch.arange(8) * torch.pi / 4
+        angles = torch.arange(8, dtype=torch.float32) * torch.pi / 4
         directions = torch.stack([angles.cos(), angles.sin()]).to(colors)  # (2, 8)
         middle = palette[..., 1:].mean(1, keepdim=True)
         # Products written out: autocast would round a matrix product.
@@ -634,7 +665,9 @@ def _define():
     Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
     transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-        places = torch.linspace(0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device).long()
+        places = torch.linspace(
+            0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device, dtype=torch.float32
+        ).long()
         sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
         seeds = modes = values.gather(1, sample)
         for _ in range(3):
@@ -661,7 +694,7 @@ def _define():
         """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
         middle = (shares * target).sum(1, keepdim=True)
         centered = colors - (shares * colors).sum(1, keepdim=True)
-        flat = floor * torch.eye(3).to(colors)  # what has no variance cannot be given any
+        flat = floor * torch.eye(3, dtype=torch.float32).to(colors)  # what has no variance cannot be given any
         have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
         root, inverse = _power(have, 0.5), _power(have, -0.5)
         return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
@@ -752,7 +785,7 @@ def _define():
                 f"granularity_schedule is a dict with some of the keys {tuple(granularities)}, got "
             f"{list(schedule) if isinstance(schedule, dict) else type(schedule).__name__}."
             )
-        factors = torch.ones(steps, len(granularities))
+        factors = torch.ones(steps, len(granularities), dtype=torch.float32)
         for name, curve in schedule.items():
             try:
                 values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
@@ -924,7 +957,7 @@ def _define():
         sums = dict.fromkeys(("canvas", "sketch"))
         for place, (features, strengths) in enumerate(sets):
             share = (
-                torch.ones(1, 1, 1, 1)
+                torch.ones(1, 1, 1, 1, dtype=torch.float32)
                 if shares is None
                 else F.interpolate(shares[:, place, None].float(), size, mode="area")
             )
@@ -943,7 +976,7 @@ def _define():
         found = parts_of(*sets[0], granularities) if shares is None else None
         if sums["canvas"] is None and sums["sketch"] is None and found is None:
             return None
-        blank = torch.zeros(count, 1, *size, device=sets[0][1].device)
+        blank = torch.zeros(count, 1, *size, device=sets[0][1].device, dtype=torch.float32)
         like = next((one[0] for one in sums.values() if one is not None), blank)
         parts = {}
         for name, channels in (("canvas", 1), ("sketch", 3)):
@@ -958,7 +991,9 @@ def _define():
     A continuation of surroundings is complete: it has colors and regions of its own.
     """
         own = {name: strengths[:, list(granularities).index(name)] for name in ("color", "shape") if name in granularities}
-        color, shape = (own.get(name, torch.zeros(len(strengths)).to(strengths)) for name in ("color", "shape"))
+        color, shape = (
+            own.get(name, torch.zeros(len(strengths), dtype=torch.float32).to(strengths)) for name in ("color", "shape")
+        )
         palette = features.get("color", {}).get("palette")
         structure, shading = (features.get("shape", {}).get(f"layout_{key}") for key in ("structure", "shading"))
         is_context = "sketch" in features.get("shape", {}) and structure is None
@@ -1241,9 +1276,9 @@ def _define():
 
     They are in a scattered order (multiples of the golden ratio), so that any run of them stands for the bag as well.
     """
-        count = torch.arange(PALETTE, device=points.device)
+        count = torch.arange(PALETTE, device=points.device, dtype=torch.float32)
         order = (count * 0.6180339887498949 % 1).argsort()
-        places = (order + 0.5) / PALETTE
+        places = (order.float() + 0.5) / PALETTE
         reached = weights.float().cumsum(1)
         chosen = torch.searchsorted(reached, places.expand(len(reached), -1).contiguous()).clamp(max=points.shape[1] - 1)
         return points.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
@@ -1257,7 +1292,7 @@ def _define():
 
     def color_directions() -> torch.Tensor:
         """24 directions in Lab, always the same: (24, 3), in orthonormal triples."""
-        turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0))
+        turns = torch.randn(8, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
         return torch.linalg.qr(turns)[0].flatten(0, 1)
 
 
@@ -1273,7 +1308,11 @@ def _define():
         def __init__(self, channels: int):
             super().__init__()
             self.net = nn.Sequential(nn.Linear(3, channels), nn.GELU(), nn.Linear(channels, channels), nn.GELU())
-            grid = (torch.linspace(10, 90, 5), torch.linspace(-60, 60, 7), torch.linspace(-60, 60, 7))
+            grid = (
+                torch.linspace(10, 90, 5, dtype=torch.float32),
+                torch.linspace(-60, 60, 7, dtype=torch.float32),
+                torch.linspace(-60, 60, 7, dtype=torch.float32),
+            )
             self.register_buffer("centers", torch.cartesian_prod(*grid), persistent=False)
             self.out_features = 245 + channels
 
@@ -1328,6 +1367,50 @@ def _define():
             small = grow_into(small, unknown)
         grown = F.interpolate(small, size=picture.shape[2:], mode="bilinear", align_corners=False)
         return torch.where(hole > 0, grown, picture)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
@@ -1420,6 +1503,165 @@ def _define():
         return image.crop((left, top, left + side, top + side)).resize((size, size), resample)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.masks
+    # -----------------------------------------------------------------------------------------------------------------
+    CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+
+
+    def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
+        """The values of a mask that is decoded, of any shape, as they stand there.
+
+    Args:
+        mask: PIL image (upright), or array of numpy or torch.
+        name: of what it is, for messages.
+        is_cut_out: whether the alpha of a picture with transparent pixels is the mask; it is refused otherwise.
+
+    Raises:
+        ValueError: for another type, for what holds no numbers, and for modes that are no gray.
+    """
+        if isinstance(mask, PIL.Image.Image):
+            return _values_of_picture(mask, name, is_cut_out)
+        if not is_array(mask):
+            raise ValueError(
+                f"{name} must be a PIL image, a path, or a numpy or torch array of numbers, got {type(mask).__name__}."
+            )
+        return as_numbers(mask, name)
+
+
+    def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
+        if has_alpha(mask) and is_transparent(mask):
+            alpha = mask.convert("RGBA").getchannel("A")
+            if not is_cut_out:
+                raise ValueError(
+                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
+                f"`mask.convert('RGBA').getchannel('A')`?"
+                )
+            return np.array(alpha)
+        if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
+            return as_numbers(np.asarray(mask), name)
+        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+            return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
+        raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+
+
+    def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:
+        """Values of any type as float32 in [0, 1]; what could be read in two ways is refused.
+
+    Raises:
+        ValueError: for values of which no white is known, and for none at all.
+    """
+        if not values.size:
+            raise ValueError(f"{name} has no pixels, its shape is {values.shape}. Pass one of (height, width).")
+        if values.dtype.kind == "b":
+            return values.astype(np.float32)
+        low, high = values.min(), values.max()
+        expected = f"{name} must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535)"
+        if not (low >= 0 and high < np.inf):  # nor are they numbers
+            raise ValueError(f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(mask, 0, 1)`.")
+        if high <= 1:
+            return values.astype(np.float32)
+        return (values / _white_of(values, high, expected)).astype(np.float32)
+
+
+    def _white_of(values: np.ndarray, high: Any, expected: str) -> int:
+        """What white is in values that go beyond 1."""
+        is_two = bool(((values == 0) | (values == high)).all())
+        if high == 255 and (is_two or values.dtype != np.uint16 and values.dtype.kind != "f"):
+            return 255
+        divide = "Divide it by what is white in it, for example `mask / mask.max()`"
+        if values.dtype.kind == "f":
+            raise ValueError(f"{expected}; in floating point it lies in [0, 1], got up to {high:g}. {divide}.")
+        if values.dtype == np.uint16:
+            if high > 255:
+                return 65535
+            raise ValueError(
+                f"{expected}; this one is of 16 bits, but none of its values is above 255 (the largest is {high}), and 255 is "
+            f"black there. If 255 is white in it, pass `np.asarray(mask).astype(np.uint8)`."
+            )
+        if high < 255:
+            return 255
+        if is_two and high in (65535, np.iinfo(values.dtype).max):
+            return int(high)
+        raise ValueError(f"{expected}, got values up to {high} of {values.dtype}. {divide}.")
+
+
+    def one_channel(levels: np.ndarray, name: str, is_channels_first: bool = False) -> np.ndarray:
+        """(H, W) of a mask with or without a dimension of channels, which are the same.
+
+    Raises:
+        ValueError: for another shape, for channels that differ, or that are transparent.
+    """
+        if levels.ndim == 2:
+            return levels
+        if levels.ndim == 3:
+            places = (0, 2) if is_channels_first else (2, 0)
+            singles = [axis for axis in places if levels.shape[axis] == 1]
+            for axis in [*singles, *(axis for axis in places if levels.shape[axis] in CHANNELS)]:
+                return _same_channel(np.moveaxis(levels, axis, 0), name)
+        raise ValueError(f"{name} must have one channel, (height, width), got the shape {levels.shape}. Pass one of them.")
+
+
+    def _same_channel(channels: np.ndarray, name: str) -> np.ndarray:
+        """One of 1, 3 or 4 channels (C, H, W)."""
+        if len(channels) == 4 and not (channels[3] == 1).all():
+            raise ValueError(
+                f"{name} must have one channel, got four, of which the last, alpha, is not white everywhere. Pass one of them, "
+            f"for example `mask[..., 0]`."
+            )
+        if not (channels[:3] == channels[:1]).all():
+            raise ValueError(
+                f"{name} must have one channel, got {len(channels)} channels that differ. Pass one of them, for example "
+            f"`mask[..., 0]`."
+            )
+        return channels[0].copy()
+
+
+    def check_binary(levels: np.ndarray, values: np.ndarray, name: str) -> None:
+        """Raise a ValueError unless a mask, whose values are named, is black and white."""
+        if not ((levels == 0) | (levels == 1)).all():
+            some = np.unique(values[np.isfinite(values)])[:5].tolist()
+            raise ValueError(
+                f"{name} must be binary (bool, 0 and 1, or 0 and 255), got values such as {some}. Threshold it first, for "
+            f"example `np.asarray(mask) > 127`, or above 0.5 where white is 1."
+            )
+
+
+    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False, is_binary: bool = False) -> np.ndarray:
+        """A mask that is decoded as (H, W) in [0, 1], float32; arguments and errors as of the parts above."""
+        values = values_of_mask(mask, name, is_cut_out)
+        levels = levels_of_mask(values, name)
+        if is_binary:
+            check_binary(levels, values, name)
+        return one_channel(levels, name, is_channels_first=is_tensor(mask))
+
+
+    def read_masks(masks: Any, name: str) -> list[np.ndarray]:
+        """Black and white masks that come together, each (H, W) of zeros and ones.
+
+    Args:
+        masks: PIL image, or array (H, W), (B, H, W) or with channels behind as numpy has them, before as torch does.
+
+    Raises:
+        ValueError: as of the parts above, and where channels may be as many masks.
+    """
+        values = values_of_mask(masks, name)
+        levels = levels_of_mask(values, name)
+        check_binary(levels, values, name)
+        is_first = is_tensor(masks)
+        if levels.ndim == 4:
+            return [one_channel(one, name, is_first) for one in levels]
+        if levels.ndim != 3:
+            return [one_channel(levels, name)]
+        if is_first and len(levels) == 3 and (levels == levels[:1]).all():
+            raise ValueError(
+                f"{name} of the shape (3, H, W) with three times the same values may be one mask of three channels, or three "
+            f"masks. Pass one channel, `mask[0]`, or three masks as (3, 1, H, W)."
+            )
+        if levels.shape[2] in (CHANNELS[1:] if is_first else CHANNELS):
+            return [one_channel(levels, name)]
+        return [one.copy() for one in levels]
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.reading
     # -----------------------------------------------------------------------------------------------------------------
     MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
@@ -1481,22 +1723,18 @@ def _define():
                 f"A reference array must be {layout}, got shape {tuple(array.shape)}. Pass several references as a list, "
             f"not as one batched array."
             )
-        is_bytes = array.dtype == (np.uint8 if is_numpy else torch.uint8)
-        is_float = array.dtype.kind == "f" if is_numpy else array.is_floating_point()
-        if not (is_bytes or is_float):
+        values = as_numbers(array, "A reference array")
+        is_bytes = values.dtype == np.uint8
+        if not (is_bytes or values.dtype.kind == "f"):
             raise ValueError(
                 f"A reference array must be uint8 or floating point in [0, 1], got {array.dtype}. Bring it to [0, 1] as "
             f"float32 first."
             )
+        tensor = torch.from_numpy(values.astype(np.float32))
         if is_numpy:
-            # A copy: torch takes neither foreign byte orders nor, without a warning, read-only memory.
-            array = torch.from_numpy(np.array(array, dtype=np.uint8 if is_bytes else np.float32, order="C"))
-            tensor = (array.unsqueeze(2).expand(-1, -1, 3) if is_gray else array).permute(2, 0, 1)
-        else:
-            tensor = array.detach()
+            tensor = (tensor.unsqueeze(2).expand(-1, -1, 3) if is_gray else tensor).permute(2, 0, 1)
         if is_bytes:
-            return tensor.float() / 255
-        tensor = tensor.float()
+            return tensor / 255
         if tensor.numel() and not torch.isfinite(tensor).all():
             raise ValueError("A reference array holds NaN or infinite values. Clean it before passing it.")
         if tensor.numel() and (tensor.min() < 0 or tensor.max() > 1):
@@ -1520,7 +1758,7 @@ def _define():
         if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
             rgb = pil_to_rgb(read_picture(image, "A reference"))
         elif isinstance(image, (np.ndarray, torch.Tensor)):
-            rgb = array_to_rgb(image).cpu()
+            rgb = array_to_rgb(image)
         else:
             raise ValueError(
                 f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
@@ -1567,36 +1805,24 @@ def _define():
         """A mask inside a reference to (1, H, W) of zeros and ones.
 
     Args:
-        mask: PIL image, numpy (H, W) or torch (H, W) or (1, H, W): bool, 0/1 or 0/255; true selects.
+        mask: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the same: bool, 0 and
+            1, 0 and 255, or white of 16 bits; true selects.
 
     Raises:
         ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
     """
-        if isinstance(mask, PIL.Image.Image):
-            array = np.asarray(mask.convert("L"))
-        elif isinstance(mask, torch.Tensor):
-            array = mask.detach().float().cpu().numpy()
-        else:
-            array = mask
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        name = "A reference's mask"
+        if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
+            mask = read_picture(mask, name)
+        values = read_one_mask(mask, name, is_binary=True)
+        if values.shape != (height, width):
             raise ValueError(
-                f"A reference's mask must be a PIL image or a numpy or torch array of numbers, got {type(mask).__name__}."
+                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
+            f"it with nearest-neighbor interpolation."
             )
-        array = array[0] if array.ndim == 3 and array.shape[0] == 1 else array
-        if array.shape != (height, width):
-            raise ValueError(
-                f"A reference's mask must have the size of the reference, (height, width) = {(height, width)}, got "
-            f"{array.shape}. Resize it with nearest-neighbor interpolation."
-            )
-        values = np.unique(array.astype(np.float32))
-        if not set(values.tolist()) <= {0.0, 1.0, 255.0} or {1.0, 255.0} <= set(values.tolist()):
-            raise ValueError(
-                f"A reference's mask must be binary (bool, 0 and 1, or 0 and 255), got values {values[:6].tolist()}. "
-            f"Threshold it first, for example `mask > 127`."
-            )
-        if values.max() == 0:
-            raise ValueError("A reference's mask selects nothing (it is all zero). White is what is borrowed.")
-        return torch.from_numpy((array > 0).astype(np.float32)).unsqueeze(0)
+        if not values.any():
+            raise ValueError(f"{name} selects nothing (it is all zero). White is what is borrowed.")
+        return torch.from_numpy(values).unsqueeze(0)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.references
@@ -1629,8 +1855,8 @@ def _define():
                 )
             colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
             weights.append(weight)
-        weights = torch.tensor(weights)
-        return torch.tensor(colors), weights / weights.sum()
+        weights = torch.tensor(weights, dtype=torch.float32)
+        return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
 
     def read_weight(fields: dict[str, Any]) -> float:
@@ -1699,8 +1925,8 @@ def _define():
 
     Args:
         region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
-            output: PIL image, path, numpy (H, W) or torch (H, W); bool, floating point in [0, 1], or integers up to
-            1, 255 or, of 16 bits, 65535. What is gray counts in part.
+            output: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the
+            same; bool, floating point in [0, 1], or integers up to 1, 255 or, of 16 bits, 65535. What is gray counts in part.
         size: (height, width).
 
     Raises:
@@ -1727,7 +1953,8 @@ def _define():
             f"0 <= top < bottom <= 1; got {tuple(box)}."
             )
         down, across = (
-            (end * side - torch.arange(side)).clamp(0, 1) - (start * side - torch.arange(side)).clamp(0, 1)
+            (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
+            - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
             for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
         )
         return down[:, None] * across
@@ -1736,28 +1963,8 @@ def _define():
     def gray_mask(region: Any) -> torch.Tensor:
         """A mask with gray levels as (H, W) in [0, 1]."""
         if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
-            return pil_to_rgb(read_picture(region, "A region")).mean(0)
-        array = region.detach().cpu().numpy() if isinstance(region, torch.Tensor) else region
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif" or array.ndim != 2 or not array.size:
-            raise ValueError(
-                f"A region must be a box, a PIL image, a path, or an array (height, width) of bool, integers or floating "
-            f"point, got {getattr(array, 'shape', type(region).__name__)}."
-            )
-        # A copy: torch takes no negative strides and no foreign byte orders.
-        mask = torch.from_numpy(np.array(array, dtype=np.float32, order="C")) / white_of(array)
-        if not (mask.min() >= 0 and mask.max() <= 1):
-            raise ValueError(
-                f"A region must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535), got {array.dtype} in "
-            f"[{array.min():.6g}, {array.max():.6g}]."
-            )
-        return mask
-
-
-    def white_of(array: np.ndarray) -> int:
-        """What white is in an array of a region: 1, or of integers that go beyond it 255 or 65535."""
-        if array.dtype.kind not in "ui" or array.max() <= 1:
-            return 1
-        return 65535 if array.dtype == np.uint16 and array.max() > 255 else 255
+            region = read_picture(region, "A region")
+        return torch.from_numpy(read_one_mask(region, "A region"))
 
 
     def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
@@ -1843,8 +2050,8 @@ def _define():
     def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
         """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
         count = values[0].shape[1]
-        reached = torch.tensor(weights).cumsum(0) * count
-        owner = torch.searchsorted(reached, torch.arange(count) + 0.5).clamp(max=len(values) - 1)
+        reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
+        owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
         return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -1972,7 +2179,9 @@ def _define():
         structure: (B, 3, H, W); smooth, lightness: (B, 1, H, W), smoothed between its edges and as it is.
     """
         values = structure.flatten(2).transpose(1, 2)
-        places = torch.linspace(0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device).long()
+        places = torch.linspace(
+            0, values.shape[1] - 1, min(256, values.shape[1]), device=values.device, dtype=torch.float32
+        ).long()
         sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2)
         anchors, found = values.gather(1, sample.expand(-1, -1, 3)), smooth.flatten(1).unsqueeze(2).gather(1, sample)
         common = kernel_mean(values, anchors, found.expand(-1, -1, 3), 0.2)[..., 0].view_as(smooth)
@@ -2013,7 +2222,7 @@ def _define():
 
     def layout_waves(height: int, width: int) -> torch.Tensor:
         """Center against border, above against below, poles against sides: (3, height, width) in [-2, 2]."""
-        y, x = (((torch.arange(side) + 0.5) * math.pi / side) for side in (height, width))
+        y, x = (((torch.arange(side, dtype=torch.float32) + 0.5) * math.pi / side) for side in (height, width))
         across, down = torch.cos(2 * x).expand(height, -1), torch.cos(2 * y).unsqueeze(1).expand(-1, width)
         return torch.stack([-(across + down), torch.cos(y).unsqueeze(1).expand(-1, width), across - down])
 
@@ -2248,7 +2457,7 @@ def _define():
         tiles = F.unfold(detail, size, stride=stride)
         calm = F.unfold(weight, size, stride=stride).mean(1)
         generator = generator or torch.Generator().manual_seed(0)
-        uniform = torch.rand(calm.shape[1], generator=generator).to(calm).clamp(1e-6, 1 - 1e-6)
+        uniform = torch.rand(calm.shape[1], generator=generator, dtype=torch.float32).to(calm).clamp(1e-6, 1 - 1e-6)
         priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
         rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
         priority = priority - 2 * rank_in_cell(priority, rows, columns)
@@ -2268,13 +2477,13 @@ def _define():
         cell = (down[:, None] * cells + across).flatten()
         size = torch.bincount(cell, minlength=cells * cells)
         first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
-        order = (1e3 * cell - priority.float()).argsort(dim=1)
+        order = (1e3 * cell.float() - priority.float()).argsort(dim=1)
         return order.argsort(dim=1) - first
 
 
     def gabor_bank(size: int = 11) -> torch.Tensor:
         """18 Gabor filters (3 wavelengths, 6 orientations) of zero mean, (18, 1, size, size)."""
-        axis = torch.linspace(-1, 1, size)
+        axis = torch.linspace(-1, 1, size, dtype=torch.float32)
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         filters = []
         for wavelength in (3, 5, 9):
@@ -2290,7 +2499,9 @@ def _define():
 
     def patch_filters() -> torch.Tensor:
         """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
-        filters = torch.randn(64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0))
+        filters = torch.randn(
+            64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+        )
         filters = filters - filters.mean((2, 3), keepdim=True)
         return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
@@ -2504,7 +2715,7 @@ def _define():
 
     def _pooled(region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
         """A region at another size; everywhere if there is none."""
-        return torch.ones(1, 1, *size) if region is None else F.adaptive_avg_pool2d(region, size)
+        return torch.ones(1, 1, *size, dtype=torch.float32) if region is None else F.adaptive_avg_pool2d(region, size)
 
 
     class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
@@ -2609,6 +2820,7 @@ def _define():
             return sides[0], sides[1]
 
         # -- step 2: extract ----------------------------------------------------------------------------------------------
+        @without_autocast
         def views(
             self,
             rgb: torch.Tensor,
@@ -2629,6 +2841,7 @@ def _define():
 
         # -- step 4: minimise the distance of features, at inference ------------------------------------------------------
         @torch.no_grad()
+        @without_autocast
         def guidance_targets(self, features: Features, size: tuple[int, int]) -> dict[str, torch.Tensor]:
             """What `feature_distances` compares pictures of `size` (height, width) with; made once for all steps.
 
@@ -2638,6 +2851,7 @@ def _define():
             size = self._working_size(*size)
             return {name: self.branches[name].target(parts, size) for name, (parts,) in features.items()}
 
+        @without_autocast
         def feature_distances(
             self, image: torch.Tensor, targets: dict[str, torch.Tensor], mask: torch.Tensor | None = None
         ) -> dict[str, torch.Tensor]:
@@ -2665,6 +2879,7 @@ def _define():
             return {name: self.branches[name].distance(lab, targets[name], mask) for name in names}
 
         @torch.no_grad()
+        @without_autocast
         def encode(
             self,
             references: dict[str, Any],
@@ -2789,6 +3004,7 @@ def _define():
             return grow_into(image, hole)
 
         @torch.no_grad()
+        @without_autocast
         def encode_context(
             self, image: torch.Tensor, hole: torch.Tensor, names: Sequence[str], size: tuple[int, int]
         ) -> Features:
@@ -2932,6 +3148,7 @@ def _define():
 
         # -- granularity cards --------------------------------------------------------------------------------------------
         @torch.no_grad()
+        @without_autocast
         def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
             """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 
@@ -2966,7 +3183,7 @@ def _define():
             if type(self.branches[granularity]).layout is not Branch.layout:
                 layout = self._read_layout(granularity, fields, CARD_SIDE)
                 if self.branches[granularity].is_laid_out:
-                    whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE)
+                    whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE, dtype=torch.float32)
                     layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
                 kept |= {key: value.half() for key, value in layout.items()}
             write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))

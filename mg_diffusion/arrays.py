@@ -1,0 +1,47 @@
+"""Arrays as people have them, of numpy or torch, as plain numbers."""
+
+from typing import Any
+
+import numpy as np
+
+
+def is_tensor(given: Any) -> bool:
+    """Whether something is a tensor of torch, which need not be imported to tell."""
+    return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+def is_array(given: Any) -> bool:
+    return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+def as_numbers(array: Any, name: str) -> np.ndarray:
+    """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+    if is_tensor(array):
+        try:
+            array = array.detach().cpu().to_dense()
+            array = (array.float() if array.is_floating_point() else array).numpy()
+        except (RuntimeError, TypeError, NotImplementedError) as error:
+            raise ValueError(
+                f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+            ) from error
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+        )
+    if array.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+        )
+    dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+    # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+    return np.array(array, dtype=dtype, order="C", subok=False)

@@ -1,0 +1,86 @@
+"""Schedulers that do not know what the UNet predicts, or lose the noise it was trained to begin in, are refused at once."""
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from mg_diffusion.pipelines import MGInpaintPipeline
+from mg_diffusion.pipelines.modular_mg import MGBlocks
+from mg_diffusion.pipelines.schedulers import check_scheduler
+
+from .tiny import picture, references, seeded
+
+
+SAMPLE = {"prediction_type": "sample", "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}
+VELOCITY = {
+    "prediction_type": "v_prediction",
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "timestep_spacing": "trailing",
+}
+pytestmark = pytest.mark.filterwarnings("ignore")  # of diffusers and numpy, about schedulers
+UNKNOWN = (
+    "EulerAncestralDiscreteScheduler KDPM2DiscreteScheduler KDPM2AncestralDiscreteScheduler PNDMScheduler".split()
+)
+GOOD = "DDIM DDPM EulerDiscrete DPMSolverMultistep UniPCMultistep TCD LCM".split()
+
+
+def scheduler_of(name, is_terminal=True, **config):
+    base = DDIMScheduler(clip_sample=False, rescale_betas_zero_snr=is_terminal, **config)
+    return getattr(diffusers, name).from_config(base.config)
+
+
+@pytest.mark.parametrize("name", [*UNKNOWN, "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler"])
+@pytest.mark.parametrize("place", ["generate", "edit", "modular"])
+def test_what_does_not_know_the_prediction_is_refused_before_anything_is_computed(make, monkeypatch, place, name):
+    kind = {"kind": MGInpaintPipeline} if place == "edit" else {}
+    pipeline, given = make(**kind), {"prompt": "a", "num_inference_steps": 4, "reference_image": references()}
+    given |= {"image": picture(1, 16, 16), "mask_image": torch.ones(16, 16)} if kind else {}
+    pipeline.scheduler = scheduler_of(name, **SAMPLE)
+    for part in (pipeline.text_encoder, pipeline.mg_encoder, pipeline.unet, pipeline.vae):
+        monkeypatch.setattr(part, "forward", None)
+    if place == "modular":
+        modular = MGBlocks().init_pipeline()
+        modular.update_components(**pipeline.components)
+        pipeline, given = modular, {**given, "output": "images"}
+    with pytest.raises(
+        ValueError, match=f"{name} does not know predictions of the type 'sample'.*Use for example DDIM"
+    ):
+        pipeline(**given)
+
+
+@pytest.mark.parametrize("name", ["DEISMultistep", "LMSDiscrete", "PNDM", "HeunDiscrete", "DPMSolverSinglestep"])
+def test_what_does_not_begin_in_pure_noise_is_refused(make, name):
+    pipeline = make(text=False)
+    pipeline.scheduler = scheduler_of(f"{name}Scheduler", **VELOCITY)
+    with pytest.raises(ValueError, match=f"{name}Scheduler does not know `rescale_betas_zero_snr`.*keeps 0.068"):
+        pipeline(num_inference_steps=4)
+    pipeline.scheduler = scheduler_of(f"{name}Scheduler", is_terminal=False, **VELOCITY)
+    assert torch.isfinite(pipeline(num_inference_steps=4, output_type="pt", generator=seeded()).images).all()
+
+
+def test_what_overshoots_from_pure_noise_is_refused(make):
+    pipeline = make(text=False)
+    pipeline.scheduler = scheduler_of("HeunDiscreteScheduler", **SAMPLE)
+    with pytest.raises(ValueError, match="HeunDiscreteScheduler evaluates the UNet 2 times a step, which overshoots"):
+        pipeline(num_inference_steps=4)
+
+
+@pytest.mark.parametrize("config", [SAMPLE, VELOCITY], ids=["sample", "velocity"])
+@pytest.mark.parametrize("name", GOOD)
+def test_what_is_recommended_works(make, config, name):
+    pipeline = make(text=False)
+    pipeline.scheduler = scheduler_of(f"{name}Scheduler", **config)
+    images = pipeline(num_inference_steps=4, reference_image=references(), output_type="pt", generator=seeded()).images
+    assert torch.isfinite(images).all()
+
+
+def test_the_trial_changes_neither_the_scheduler_nor_what_is_drawn():
+    scheduler = scheduler_of("DDPMScheduler", **SAMPLE)
+    scheduler.set_timesteps(4)
+    before, state = {key: repr(value) for key, value in vars(scheduler).items()}, torch.get_rng_state()
+    check_scheduler(scheduler, scheduler.timesteps)
+    assert {key: repr(value) for key, value in vars(scheduler).items()} == before
+    assert torch.equal(torch.get_rng_state(), state)
