@@ -43,8 +43,8 @@ def parse_blocks(
     if not any(name in given for name in granularities):
         return None
     known = _transformers(layers)
-    by_layer = {layer["name"]: torch.ones(len(granularities)) for layer in layers}
-    down_blocks = torch.ones(num_down_blocks, len(granularities))
+    by_layer = {layer["name"]: torch.ones(len(granularities), dtype=torch.float32) for layer in layers}
+    down_blocks = torch.ones(num_down_blocks, len(granularities), dtype=torch.float32)
     for column, name in enumerate(granularities):
         if name not in given:
             continue
