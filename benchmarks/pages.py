@@ -22,6 +22,8 @@ from .scaling import OUTPUT as SCALING
 from .scaling import table as scaling_table
 from .sizes import OUTPUT as SIZES
 from .sizes import table as sizes_table
+from .soak import DEFAULT_OUTPUT as SOAK
+from .soak import table as soak_table
 from .starts import OUTPUT as STARTS
 from .starts import table as starts_table
 from .training_speed import DEFAULT_OUTPUT as TRAINING_SPEED
@@ -33,9 +35,31 @@ from .unadapted import table as unadapted_table
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("bases", "training", "fine-tuning", "demo", "detail", "edits", "loading", "few-steps", "your-checkpoint")
+NAMES = (
+    "bases",
+    "training",
+    "fine-tuning",
+    "demo",
+    "detail",
+    "edits",
+    "loading",
+    "few-steps",
+    "your-checkpoint",
+    "reliability",
+)
 PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in NAMES)
-PAGE, TRAINING, FINE_TUNING_PAGE, DEMO_PAGE, DETAIL_PAGE, EDITS_PAGE, LOADING, FEW_STEPS_PAGE, CHECKPOINT_PAGE = PAGES
+(
+    PAGE,
+    TRAINING,
+    FINE_TUNING_PAGE,
+    DEMO_PAGE,
+    DETAIL_PAGE,
+    EDITS_PAGE,
+    LOADING,
+    FEW_STEPS_PAGE,
+    CHECKPOINT_PAGE,
+    RELIABILITY,
+) = PAGES
 BASELINES = ROOT / "hub_cards" / "mg-bazaar" / "baselines"
 
 
@@ -107,6 +131,8 @@ def blocks_of(place: Path) -> dict[str, str]:
             "moving": moving.table(moved),
             "restoring": restoring.table(found["restoring"]),
         }
+    if place == RELIABILITY:
+        return {"soak": soak_table(read(ROOT / SOAK))}
     if place == CHECKPOINT_PAGE:
         found = read(ROOT / UNADAPTED)
         taken = adapter_cost_table(read(RESULTS / "adapter_cost.json"))
