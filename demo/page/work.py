@@ -56,6 +56,7 @@ class Work:
 
     def run(self, task: str, request: gr.Request, *args: Any, phase: int | None = None) -> Any:
         """A method of the studio, for the visitor of a request; one that follows a strength ends with its `phase`."""
+        self.studio.is_wanted.set()
         session, is_draft = request.session_hash or "", phase is not None and phase % 2 == 1
         try:
             if not is_draft:
