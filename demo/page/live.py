@@ -34,7 +34,7 @@ class Live:
         self.phase = gr.Number(0, visible=False, elem_id="phase")
         self.turned = gr.Button("", visible="hidden", elem_id="turned")
 
-    def generate(self, request: gr.Request, **values: Any) -> tuple[Any, Any]:
+    def generate_live(self, request: gr.Request, **values: Any) -> tuple[Any, Any]:
         """What the gallery shows and which files are offered, when a strength was moved or let go where pictures are shown."""
         phase = whole(values.pop("phase"), "The phase of the strengths", 0, MAX_PHASE)
         if not values.pop("live") or values.pop("tab") != "generate":
@@ -64,10 +64,12 @@ class Live:
         self.work.turn(request).reach(whole(phase, "The phase of the strengths", 0, MAX_PHASE))
 
     def wire(self, sliders: list[gr.Slider], inputs: Values, outputs: list[Any]) -> Any:
-        """`inputs`: of `generate`, without the phase; returns the event."""
+        """`inputs`: of `generate_live`, without the phase; returns the event."""
         moved = [event for slider in sliders for event in (slider.input, slider.release)]
         options = {"trigger_mode": "always_last", "api_visibility": "private", "show_progress": "minimal"}
         self.turned.click(
             told(self.turn), self.phase, None, js="() => [window.mgPhase]", trigger_mode="multiple", **AT_ONCE
         )
-        return self.work.on(moved, self.generate, outputs, {**inputs, "phase": self.phase}, js=ADD_PHASE, **options)
+        return self.work.on(
+            moved, self.generate_live, outputs, {**inputs, "phase": self.phase}, js=ADD_PHASE, **options
+        )

@@ -84,10 +84,10 @@ def test_a_run_ends_between_its_steps(work, visitor):
 
 
 def test_moved_gives_a_draft_and_let_go_the_picture(live, visitor, values):
-    shown, files = live.generate(visitor, **values, phase=1)
+    shown, files = live.generate_live(visitor, **values, phase=1)
     ((path, caption),) = shown
     assert caption == "draft" and files is None
-    shown, files = live.generate(visitor, **values, phase=2)
+    shown, files = live.generate_live(visitor, **values, phase=2)
     assert [caption for _, caption in shown] == ["seed-0", "seed-1"] and len(files) == 2
     import PIL.Image
 
@@ -97,15 +97,15 @@ def test_moved_gives_a_draft_and_let_go_the_picture(live, visitor, values):
 
 def test_what_is_not_painted(live, work, visitor, values):
     def is_skipped(phase, **changes):
-        return "value" not in live.generate(visitor, **{**values, **changes}, phase=phase)[0]
+        return "value" not in live.generate_live(visitor, **{**values, **changes}, phase=phase)[0]
 
     assert is_skipped(2, live=False) and is_skipped(2, tab="edit")
     assert is_skipped(1, steps=20)  # would not come at once
     assert is_skipped(1, seed=-1)  # is told when the strength is let go
     with pytest.raises(ValueError, match="seed"):
-        live.generate(visitor, **{**values, "seed": -1}, phase=2)
+        live.generate_live(visitor, **{**values, "seed": -1}, phase=2)
     with pytest.raises(ValueError, match="phase"):
-        live.generate(visitor, **values, phase="x")
+        live.generate_live(visitor, **values, phase="x")
     work.run("generate", SimpleNamespace(session_hash="another"), {}, settings(steps=1))
     assert is_skipped(1)  # somebody else is at work
     work.turn(visitor).reach(9)
@@ -117,5 +117,5 @@ def test_stop_is_told(live, work, visitor, values):
     thread = threading.Thread(target=lambda: (time.sleep(0.5), work.stop(visitor)))
     thread.start()
     with pytest.raises(Stopped):
-        live.generate(visitor, **{**values, "steps": 50, "count": 4}, phase=2)
+        live.generate_live(visitor, **{**values, "steps": 50, "count": 4}, phase=2)
     thread.join()
