@@ -97,11 +97,13 @@ def visit(
     size: int = 256,
     records: list[Record] | None = None,
     pause: float = 1.0,
+    asked: Sequence[str] = ASKED,
 ) -> list[Record]:
     """What clients ask for until the time is up; what was begun before then is waited for.
 
     Args:
         records: where to put how each request went, to be looked at in the meantime.
+        asked: what for, as often as it stands there.
     """
     records = [] if records is None else records
     with tempfile.TemporaryDirectory() as folder:
@@ -111,7 +113,7 @@ def visit(
 
         def stay(visitor: Visitor) -> None:
             while True:
-                records.append(visitor.record(visitor.chance.choice(ASKED)))
+                records.append(visitor.record(visitor.chance.choice(asked)))
                 if time.monotonic() >= until:
                     return
                 time.sleep(pause)
@@ -196,15 +198,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             later = statistics.median(alone.record("generate")["seconds"] for _ in range(3))
             memory, watch = peak_memory(process.pid), Watch(url, process.pid, options.seconds)
             watch.start()
-            records = visit(url, options.clients, options.seconds, options.steps)
+            records = visit(url, options.clients, options.seconds, options.steps, asked=options.asked)
             watch.join()
             memories = {"start": memory, "first_half": watch.memory_at_half, "all": peak_memory(process.pid)}
+    done = summary(records, watch.answers, watch.failed)
+    if waited := done["seconds_until_done"]:
+        waited["max_in_pictures"] = waited["max"] / later
     return {
         "times": {"page": page, "first_picture": first, "later_picture": later},
         "peak_memory_mib": memories,
-        **summary(records, watch.answers, watch.failed),
+        **done,
         "settings": {
-            **{name: getattr(options, name) for name in ("clients", "seconds", "steps")},
+            **{name: getattr(options, name) for name in ("clients", "seconds", "steps", "asked")},
             "cores": len(os.sched_getaffinity(0)),
             "torch": torch.__version__,
             "gradio": version("gradio"),
@@ -249,11 +254,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=30)
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--steps", type=int, default=20, help="of every picture")
+    purpose = "what clients ask for, as often as it stands here; default: mostly pictures"
+    parser.add_argument("--asked", nargs="+", choices=sorted(set(ASKED)), default=ASKED, help=purpose)
     parser.add_argument("-o", "--output", type=Path, default=OUTPUT)
     options = parser.parse_args(arguments)
     result = measure(options)
     save_json(result, options.output)
     print(table(result))
+    if waited := result["seconds_until_done"]:
+        print(f"the longest wait was {waited['max_in_pictures']:.1f} times that of a picture with nobody else there")
     for message, count in result["messages"].items():
         print(f"{count} x {message}")
     found = faults(result)

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ if not __package__:  # `python demo/app.py`, `gradio demo/app.py`: Python looks 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from demo import links
+from demo import links, warming
 from demo.about import ABOUT, model_card_of
 from demo.inference import Studio
 from demo.limits import Gate
@@ -164,26 +163,19 @@ def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     return served
 
 
-def load_early(studio: Studio) -> None:
-    try:
-        studio.models.get()
-    except ValueError as error:  # the page tells it as well, whenever someone asks for a picture
-        print(f"error: {error}", file=sys.stderr)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    purpose = "Serve the page; MG_MODEL, MG_GUIDANCE, MG_STEPS and MG_SAFETY_CHECK: docs/demo.md"
+    purpose = "Serve the page; MG_MODEL, MG_GUIDANCE, MG_STEPS, MG_SAFETY_CHECK and MG_WARM_UP: docs/demo.md"
     parser = argparse.ArgumentParser(description=purpose)
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     options = parser.parse_args(arguments)
     try:
         studio = Studio(check=named_check(os.environ.get("MG_SAFETY_CHECK")))
+        warming.is_wanted()  # what it cannot read is told now
         page = Page(studio).build()
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    # The page opens at once; the first picture waits for the rest of the loading only.
-    threading.Thread(target=load_early, args=(studio,), daemon=True).start()
+    warming.start(studio)
     try:
         served = {"inbrowser": options.open, "server_port": options.port}
         _, url, _ = launch(page, **served, prevent_thread_lock=True, quiet=True)

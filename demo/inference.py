@@ -63,6 +63,7 @@ class Studio:
     def __init__(self, models: Models | None = None, shelf: Shelf | None = None, check: Check | None = None):
         self.models, self.shelf, self.check = models or Models(), shelf or Shelf(), check
         self.lock = threading.Lock()  # a pipeline and its scheduler hold the state of one call
+        self.is_wanted = threading.Event()  # set when a visitor asks for something
 
     # -- references ---------------------------------------------------------------------------------------------------
     def read(self, given: Given, loaded: Loaded) -> References:

@@ -16,6 +16,11 @@ SIZE, ASPECT = 256, "as the shape"
 COARSENESS = (0.25, 4.0)  # of texture, 1 is as in the reference
 ASSIGNMENTS = ("light", "free")  # which region gets which color: dark ones the dark, or as the seed has it
 GUIDANCE = 1.5  # as the pipelines have it
+DRAFT_SIZE, DRAFT_STEPS = (
+    128,
+    8,
+)  # of pictures while a strength is moved, and with how many steps at most there are such
+MAX_PHASE = 2**31 - 1
 FEW_STEPS, MANY_STEPS = 4, 20  # of the model that comes with the package, which is distilled; of others
 
 

@@ -38,13 +38,17 @@ class Shelf:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def of_session(shelf: Shelf, session: str, suffix: str) -> Path:
+    """A file that says something of a session, as on ZeroGPU jobs run in another process."""
+    # What a session is called comes from outside.
+    return shelf.folder / f"{hashlib.sha256(session.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.{suffix}"
+
+
 class StopSign:
-    """Whether a session wants its job stopped; a file, because on ZeroGPU the job runs in another process."""
+    """Whether a session wants its job stopped."""
 
     def __init__(self, shelf: Shelf, session: str):
-        # What a session is called comes from outside.
-        name = hashlib.sha256(session.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        self.path = shelf.folder / f"{name}.stop"
+        self.path = of_session(shelf, session, "stop")
 
     def put_up(self) -> None:
         self.path.touch()
@@ -54,3 +58,21 @@ class StopSign:
 
     def is_up(self) -> bool:
         return self.path.exists()
+
+
+class Turn:
+    """How often the strengths of a session were taken and let go: odd while one is moved."""
+
+    def __init__(self, shelf: Shelf, session: str):
+        self.path = of_session(shelf, session, "turn")
+
+    def reach(self, phase: int) -> None:
+        if phase > self.reached:  # messages may overtake each other
+            self.path.write_text(str(phase))
+
+    @property
+    def reached(self) -> int:
+        try:
+            return int(self.path.read_text() or 0)  # empty while it is written
+        except FileNotFoundError:
+            return 0

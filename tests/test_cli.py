@@ -294,7 +294,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--color", "#ff8800:0"], "positive weight"),
         ([*GENERATE, "--shape", "#ff8800"], "they serve as --color"),
         ([*GENERATE, "--texture", "{notes}"], "cannot be read as a picture"),
-        ([*GENERATE, "--texture", "{folder}"], "no reference picture at"),
+        ([*GENERATE, "--texture", "{folder}"], "is a folder, of which each picture makes one: --output-dir"),
         ([*GENERATE, "--scale", "hue=1"], "must be color=, texture= or shape="),
         ([*GENERATE, "--scale", "color"], "must be color=, texture= or shape="),
         ([*GENERATE, "--scale", "color=-1"], "at least 0"),
@@ -321,7 +321,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--model", "{folder}/nosuch/model"], "nosuch"),
         ([*GENERATE, "--model", "{folder}"], "model_index.json"),
         ([*GENERATE, "--hue", "x"], "unrecognized arguments"),
-        (["generate", "--color", "#ff8800"], "required: -o"),
+        (["generate", "--color", "#ff8800"], "one of the arguments -o/--output --output-dir is required"),
         (["generate", "-o", "{tmp}/out.gif"], "must be a .png, .jpg, .jpeg, .webp, .tif or .tiff file"),
         (["generate", "-o", "{notes}/out.png"], "Nothing can be written"),
         (["generate", "--color", "{color}", "-o", "{color}"], "is an input of the same run"),
@@ -351,7 +351,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["encode", "{photo}", "-g", "color", "-o", "{tmp}/a.png"], "must be a .safetensors file"),
         (["encode", "{folder}/nosuch.png", "-g", "color", "-o", "{tmp}/a.safetensors"], "There is no picture at"),
         (["encode", "{notes}", "-g", "color", "-o", "{tmp}/a.safetensors"], "cannot be read as a picture"),
-        ([], "required: generate | edit | recolor | retexture | remove"),
+        ([], "required: generate | compose | edit | recolor | retexture | remove"),
     ],
 )
 def test_errors_say_what_to_do_and_write_nothing(files, model, tmp_path, capsys, flags, message):

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 
 from mg_diffusion import MGAdapter, MGEncoder, MGPipeline, compose
 from mg_diffusion.cli import main
@@ -75,7 +76,10 @@ def test_a_size_is_two_sides_or_one(files, capsys):
 def base(files):
     """A Stable Diffusion as it is, and the encoder and adapter for it in another folder."""
     parts = tiny_components(files)
-    MGPipeline(**{**parts, "mg_encoder": None, "mg_adapter": None}).save_pretrained("base")
+    own = {name: part for name, part in parts.items() if not name.startswith("mg_")}
+    StableDiffusionPipeline(
+        **own, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    ).save_pretrained("base")
     parts["mg_encoder"].save_pretrained("steering/mg_encoder")
     parts["mg_adapter"].save_pretrained("steering/mg_adapter")
     return files

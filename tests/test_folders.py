@@ -97,7 +97,7 @@ def test_several_results_and_one_mask_for_all(run):
         (["recolor", "in/0.png", "in/1.png", *RECOLOR, "-o", "a.png"], "go to a folder: --output-dir DIR"),
         (["recolor", "in", *RECOLOR, "-o", "a.png", "--output-dir", "out"], "not allowed with argument"),
         (["recolor", "in", *RECOLOR], "one of the arguments -o/--output --output-dir is required"),
-        (["recolor", "in", *RECOLOR, "--output-dir", "in"], "results would be edited in turn. Name another folder"),
+        (["recolor", "in", *RECOLOR, "--output-dir", "in"], "results would be worked on in turn. Name another folder"),
         (["recolor", "in/0.png", *RECOLOR, "--output-dir", "in"], "is an input of the same run"),
         (["recolor", "in", "more/0.jpg", *RECOLOR, "--output-dir", "out"], "would both become"),
         (["recolor", "empty", *RECOLOR, "--output-dir", "out"], "no picture in the folder 'empty'. Expected are"),
@@ -274,3 +274,79 @@ def test_a_size_is_that_of_what_octaves_paint(folder, capsys):
 def test_a_size_needs_octaves(run):
     status, _, err = run("variation", "in/0.png", "--size", "64", "-o", "out.png")
     assert status == 2 and "has no detail network" in err and "Leave --size out" in err
+
+
+# -- a folder in the place of a reference ---------------------------------------------------------------------------------
+FEW = ["--steps", "1", "--color", "#0a9396,#e9d8a6"]
+
+
+def test_each_picture_of_a_folder_takes_the_place_of_a_reference(run):
+    Path("in/0b.png").write_bytes(Path("in/0.png").read_bytes()[:300])
+    status, out, err = run("generate", "--shape", "in,weight=2", *FEW, "--output-dir", "out")
+    assert status == 1 and out.split() == ["out/0.png", "out/1.png", "out/two.png"] and "error: in/0b.png: " in err
+    assert "3 made, 0 already there, 1 failed" in err and "Traceback" not in err
+    assert run("generate", "--shape", "in/1.png,weight=2", *FEW, "-o", "alone.png")[0] == 0
+    assert Path("alone.png").read_bytes() == Path("out/1.png").read_bytes()  # recipe included
+    kept = Path("out/0.png").stat().st_mtime_ns
+    Path("in/0b.png").unlink()
+    Path("out/1.png").unlink()
+    status, out, err = run("generate", "--shape", "in,weight=2", *FEW, "--output-dir", "out")
+    assert status == 0 and out.split() == ["out/1.png"] and "1 made, 2 already there" in err
+    assert Path("out/0.png").stat().st_mtime_ns == kept
+
+
+def test_a_folder_is_composed_with(folder, capsys):
+    flags = ["--texture", "in/0.png", "--texture", "in,scale=2", "--color", "#0a9396", "--size", "64"]
+    assert main(["compose", *flags, "--num-images", "2", "--output-dir", "out"]) == 0
+    assert names("out") == [f"{name}-{index}.png" for name in ("0", "1", "two") for index in (0, 1)]
+    first, second = read_recipe("out/two-1.png")["references"]["texture"]
+    assert (first["file"], second["file"], second["scale"]) == ("0.png", "two.jpg", 2)
+
+
+def test_a_name_that_looks_like_an_option_is_a_name(folder, capsys):
+    draw(Path("odd/a,weight=x.png"), 1)
+    assert (
+        main(["compose", "--shape", "odd,weight=2", "--color", "#0a9396", "--size", "64", "--output-dir", "out"]) == 0
+    )
+    assert names("out") == ["a,weight=x.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--shape", "in", "-o", "a.png"],
+            "--shape 'in' is a folder, of which each picture makes one: --output-dir DIR",
+        ),
+        (["--shape", "in", "--texture", "in", "--output-dir", "out"], "--texture 'in' and --shape 'in' are"),
+        (["--shape", "in", "--negative-color", "in", "--output-dir", "out"], "--negative-color 'in' are"),
+        (["--shape", "in/0.png", "--output-dir", "out"], "no reference names one. Give -o FILE.png"),
+        (["--shape", "in", "--color", "no.png", "--output-dir", "out"], "There is no reference picture at 'no.png'"),
+        (["--shape", "in", "--output-dir", "in"], "results would be worked on in turn"),
+        (["--shape", "in", "--color", "out/0.png", "--output-dir", "out"], "is an input of the same run"),
+        (["--shape", "in"], "one of the arguments -o/--output --output-dir is required"),
+    ],
+)
+def test_what_no_folder_of_references_can_be_is_refused(run, flags, message):
+    draw(Path("out/0.png"), 7)
+    before = names(".")
+    status, out, err = run("generate", "--steps", "1", *flags)
+    assert status == 2 and message in err and out == ""
+    assert names(".") == before and names("out") == ["0.png"]
+
+
+def test_a_killed_folder_of_references_goes_on(folder, model):
+    """Killed when the first file is there."""
+    command = [sys.executable, "-m", "mg_diffusion.cli", "generate", "--shape", "in", *FEW, "--model", str(model)]
+    for turn in range(2):
+        process = subprocess.Popen([*command, "--output-dir", "out"], stderr=subprocess.DEVNULL)
+        while process.poll() is None:
+            if turn == 0 and Path("out").exists() and names("out"):
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                made = {path.name: path.stat().st_mtime_ns for path in Path("out").glob("[!.]*.png")}
+            time.sleep(0.01)
+        for path in Path("out").glob("[!.]*.png"):
+            PIL.Image.open(path).load()
+    assert process.returncode == 0 and names("out") == ["0.png", "1.png", "two.png"]
+    assert all(Path("out", name).stat().st_mtime_ns == when for name, when in made.items())

@@ -87,6 +87,7 @@ def test_all_names_come_on_first_use_without_a_word(repository):
         "MGXLInpaintPipeline",
         "MGXLPipeline",
         "ModelMixin",
+        "compose",
     ]
     assert done.stderr == ""
 

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from demo import links
+from demo.page.live import Live
 from demo.page.parts import PRIVATE, RAW, buttons, gallery, result_file
 from demo.page.shared import Shared
 from demo.page.values import Values, asked, told
@@ -22,6 +23,7 @@ class Generate:
         shown = {"columns": 2, "height": 440, "object_fit": "contain", "preview": True}
         self.gallery = gallery("Pictures", "gallery", buttons=["download", "fullscreen"], **shown)
         self.files = result_file("Download: each file holds its recipe", "files", file_count="multiple")
+        self.live = Live(work)
         self.link = gr.Textbox(
             label="Address of these settings (examples and palettes travel, pictures do not)",
             interactive=False,
@@ -36,12 +38,6 @@ class Generate:
         paths = self.work.run("generate", request, *asked(values))
         return [(str(path), path.stem) for path in paths], [str(path) for path in paths]
 
-    def generate_live(self, request: gr.Request, **values: Any) -> Any:
-        """The same, when a strength was moved where pictures are shown."""
-        if not values.pop("live") or values.pop("tab") != "generate":
-            return gr.skip(), gr.skip()
-        return self.generate(request, **values)
-
     def show_link(self, **values: Any) -> str:
         return link_of(values, {name: values[f"{name}_example"] for name in GRANULARITIES}, values["tab"])
 
@@ -49,11 +45,11 @@ class Generate:
         """`tab`: which tab is open."""
         shared, outputs = self.shared, [self.gallery, self.files]
         inputs = {**shared.inputs, "count": self.count}
-        live = {**inputs, "live": shared.live, "tab": tab}
-        moved, hidden = [slot.scale.release for slot in shared.slots], {"api_visibility": "private"}
+        watched = {**inputs, "live": shared.live, "tab": tab}
+        hidden = {"api_visibility": "private"}
         jobs = [
             self.work.button(self.run, self.generate, outputs, "generate", count=self.count),
-            self.work.on(moved, self.generate_live, outputs, live, trigger_mode="always_last", **hidden),
+            self.live.wire([slot.scale for slot in shared.slots], watched, outputs),
             self.work.on(shared.prompt.submit, self.generate, outputs, inputs, **hidden),
         ]
         linked = {**shared.inputs, **{f"{slot.name}_example": slot.example for slot in shared.slots}, "tab": tab}

@@ -3510,6 +3510,10 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.saving
     # -----------------------------------------------------------------------------------------------------------------
+    # Arguments of `from_pretrained` that say where an index lies.
+    PLACES = ("cache_dir", "force_download", "proxies", "token", "local_files_only", "revision")
+
+
     def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
@@ -3593,10 +3597,13 @@ def _define():
         for a base without.
         """
             pipe = super().from_pretrained(*args, **kwargs)
-            return pipe if "mg_encoder" in kwargs else pipe._with_views()
+            if "mg_encoder" in kwargs or pipe.mg_encoder is not None:
+                return pipe
+            asked = {name: kwargs[name] for name in PLACES if name in kwargs}
+            return pipe if "mg_encoder" in cls.load_config(args[0], **asked) else pipe._with_views()
 
         def _with_views(self) -> DiffusionPipeline:
-            """With an encoder where there is neither encoder nor adapter (code of a repository brings what it needs along)."""
+            """With an encoder, if there is no adapter either (code of a repository brings what it needs along)."""
             package = type(self).__module__.rpartition(".pipelines.")[0]
             if package and self.mg_encoder is None and self.mg_adapter is None and self.unet is not None:
                 kind = importlib.import_module(f"{package}.modeling_mg_encoder").MGEncoder

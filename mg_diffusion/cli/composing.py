@@ -1,22 +1,30 @@
 """The command that lays references together: no model paints."""
 
 import argparse
+import functools
+from collections.abc import Sequence
+from pathlib import Path
 
 from tqdm import tqdm
 
+from ..granularities import GRANULARITIES
 from ..picture_files import save_picture
-from .generation import output_paths, split_size
-from .references import parse_references, values_of
+from .folder_references import make_for_each
+from .generation import split_size
+from .references import ReferenceArguments, values_of
 
 
-def compose(options: argparse.Namespace) -> None:
-    """`mg-diffusion compose`."""
+def compose(options: argparse.Namespace) -> int:
+    """`mg-diffusion compose`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
     options.attribution = False
-    arguments = parse_references(options)
-    if not arguments.references:
+    if not any(getattr(options, name) for name in GRANULARITIES) and not options.scale:
         raise ValueError("There is nothing to compose. Give --color, --texture or --shape.")
-    paths = output_paths(options, arguments.files)
+    return make_for_each(options, functools.partial(compose_one, options))
+
+
+def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
+    """Lay the references together, save the results with their recipe and print the names."""
     import torch
 
     from ..composition import compose as lay

@@ -15,8 +15,8 @@ from ..loading import model_name
 from ..picture_files import check_format, is_lossy
 from ..pictures import has_alpha
 from ..recipe import describe_file
-from .folders import Job, plan, work_through
-from .generation import call, load, output_paths, run
+from .folders import Job, output_paths, plan, work_through
+from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
 
 

@@ -11,6 +11,7 @@ from .values import OneForEach, number, schedule_of_one, size, strength_of_one, 
 
 
 TYPES = ("float16", "bfloat16", "float32")
+FOLDER = " of a folder that one reference names in place of a picture"
 
 
 def add_one_for_each(
@@ -68,20 +69,20 @@ def add_picture_flags(
     parser: argparse.ArgumentParser,
     needed: Sequence[str] = (),
     allowed: Sequence[str] = GRANULARITIES,
-    many: bool = False,
+    of: str = "",
 ) -> None:
     """Flags of references, of how they count, and of what is written.
 
     Args:
         needed, allowed: which of color, texture, shape, mask and the four sides there are.
-        many: whether the command takes many pictures.
+        of: where many pictures are read, if not as those to edit.
     """
     add_reference_flags(parser, needed, allowed)
     add_steering_flags(parser)
     group = parser.add_argument_group("text and output")
     group.add_argument("--prompt", help="what is to be seen")
     group.add_argument("--negative-prompt", help="what to steer away from")
-    add_output_flags(group, many)
+    add_output_flags(group, of=of)
 
 
 def add_edited_flag(parser: argparse.ArgumentParser) -> None:
@@ -89,14 +90,14 @@ def add_edited_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="PICTURE", help=purpose)
 
 
-def add_output_flags(group: Any, many: bool = False) -> None:
+def add_output_flags(group: Any, of: str = "") -> None:
+    """What is written where; `of`: where many pictures are read, if not as those to edit."""
     group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
-    places = group.add_mutually_exclusive_group(required=True) if many else group
+    places = group.add_mutually_exclusive_group(required=True)
     purpose = "PNG, WebP, TIFF or JPEG by its suffix; holds its recipe as metadata"
-    places.add_argument("-o", "--output", required=not many, metavar="FILE.png", help=purpose)
-    if many:
-        purpose = "where NAME.png goes of every picture; what is there already is not made again"
-        places.add_argument("--output-dir", metavar="DIR", help=purpose)
+    places.add_argument("-o", "--output", metavar="FILE.png", help=purpose)
+    purpose = f"where NAME.png goes of every picture{of}; what is there already is not made again"
+    places.add_argument("--output-dir", metavar="DIR", help=purpose)
     add_force_flag(group)
 
 
@@ -176,7 +177,7 @@ def add_compose_flags(parser: argparse.ArgumentParser) -> None:
     add_size_flags(parser)
     group = parser.add_argument_group("output")
     group.add_argument("--seed", type=whole(0), default=0, help="of what the references leave open; default: 0")
-    add_output_flags(group)
+    add_output_flags(group, of=FOLDER)
 
 
 def add_layout_flags(group: Any) -> None:

@@ -7,6 +7,7 @@ What is there already is not made again, and files appear whole: a run that was 
 `accelerate launch` each process takes its share.
 """
 
+import argparse
 import glob
 import os
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..picture_files import FORMATS
 from ..recipe import prepare_output
 
 
@@ -43,6 +45,19 @@ def numbered(path: Path, count: int) -> tuple[Path, ...]:
     return (path,) if count == 1 else tuple(names)
 
 
+def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence[Path]:
+    """The output itself, or name-0.png, name-1.png, ... for several pictures; each can be written to."""
+    paths = numbered(Path(options.output), options.num_images)
+    drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
+    for path in (*paths, *drawn):
+        prepare_output(path, FORMATS, inputs, options.force)
+    return paths
+
+
+def attribution_path(path: Path) -> Path:
+    return path.with_suffix(f".attribution{path.suffix}")
+
+
 def plan(given: Sequence[str], folder: str, count: int = 1, inputs: Iterable[str] = ()) -> list[Job]:
     """What is to be made of files and of the pictures that lie in folders: NAME.png in `folder`, which is made.
 
@@ -57,7 +72,7 @@ def plan(given: Sequence[str], folder: str, count: int = 1, inputs: Iterable[str
     for place in map(Path, given):
         if place.is_dir() and out.exists() and place.samefile(out):
             raise ValueError(
-                f"{folder!r} is read and written to, so results would be edited in turn. Name another folder."
+                f"{folder!r} is read and written to, so results would be worked on in turn. Name another folder."
             )
         files += _pictures_in(place) if place.is_dir() else [place]
     jobs = [Job(file, numbered(out / f"{file.stem}.png", count)) for file in dict.fromkeys(files)]

@@ -15,10 +15,10 @@ from tqdm import tqdm
 from .. import edits
 from ..granularities import GRANULARITIES
 from ..loading import load_pipeline, model_name, quiet
-from ..picture_files import FORMATS, save_picture
-from ..recipe import prepare_output
-from .folders import numbered
-from .references import ReferenceArguments, parse_references, values_of
+from ..picture_files import save_picture
+from .folder_references import make_for_each
+from .folders import attribution_path
+from .references import ReferenceArguments, values_of
 
 
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
@@ -91,14 +91,29 @@ def native_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None and name not in elsewhere}
 
 
-def generate(options: argparse.Namespace) -> None:
-    """`mg-diffusion generate`."""
+def generate(options: argparse.Namespace) -> int:
+    """`mg-diffusion generate`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
-    arguments = parse_references(options)
-    paths = output_paths(options, arguments.files)
-    pipe = load("MGPipeline", options)
-    make = functools.partial(call, pipe, options, paths, reference_image=values_of(arguments.references))
-    run(pipe, options, arguments, {"command": "generate"}, paths, make)
+
+    @functools.cache
+    def pipe() -> Any:
+        loaded = load("MGPipeline", options)
+        if options.output_dir is not None:
+            loaded.set_progress_bar_config(disable=True)  # the pictures are counted
+        return loaded
+
+    def make(arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
+        given = {"reference_image": values_of(arguments.references)}
+        run(
+            pipe(),
+            options,
+            arguments,
+            {"command": "generate"},
+            paths,
+            functools.partial(call, pipe(), options, paths, **given),
+        )
+
+    return make_for_each(options, make)
 
 
 def split_size(options: argparse.Namespace) -> None:
@@ -107,19 +122,6 @@ def split_size(options: argparse.Namespace) -> None:
         if (options.width, options.height) != (None, None):
             raise ValueError("--size is width and height in one: give it, or --width and --height.")
         options.width, options.height = options.size
-
-
-def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence[Path]:
-    """The output itself, or name-0.png, name-1.png, ... for several pictures; each can be written to."""
-    paths = numbered(Path(options.output), options.num_images)
-    drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
-    for path in (*paths, *drawn):
-        prepare_output(path, FORMATS, inputs, options.force)
-    return paths
-
-
-def attribution_path(path: Path) -> Path:
-    return path.with_suffix(f".attribution{path.suffix}")
 
 
 def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:

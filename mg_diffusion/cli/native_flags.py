@@ -28,7 +28,7 @@ def add_native_flags(parser: argparse.ArgumentParser, name: str) -> None:
     parser.set_defaults(schedule=[], guidance=[], feature_guidance=[], scale=[], context_scale=0, mask=None, seed=0)
     parser.set_defaults(**{f"{kind}{each}": None for each in GRANULARITIES for kind in ("", "negative_")})
     ADDING[name](parser)
-    add_output_flags(parser, many=True)
+    add_output_flags(parser)
     add_loading_flags(parser)
 
 

@@ -91,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_picture_commands(group: Any) -> None:
     one = _add(group, "generate", "make a picture", generation.generate)
-    flags.add_picture_flags(one)
+    flags.add_picture_flags(one, of=flags.FOLDER)
     flags.add_size_flags(one)
     flags.add_detail_steps_flag(one)
     flags.add_report_flags(one)
@@ -103,7 +103,7 @@ def _add_picture_commands(group: Any) -> None:
 
     one = _add(group, "edit", "repaint part of a picture", editing.edit)
     flags.add_edited_flag(one)
-    flags.add_picture_flags(one, needed=("mask",), many=True)
+    flags.add_picture_flags(one, needed=("mask",))
     flags.add_edit_flags(one)
     flags.add_report_flags(one)
     flags.add_model_flags(one)
@@ -117,7 +117,7 @@ def _add_picture_commands(group: Any) -> None:
         one = _add(group, name, purpose, editing.edit)
         one.set_defaults(mask=None)
         flags.add_edited_flag(one)
-        flags.add_picture_flags(one, needed, allowed, many=True)
+        flags.add_picture_flags(one, needed, allowed)
         flags.add_octave_flags(one)
         flags.add_model_flags(one)
 

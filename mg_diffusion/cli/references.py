@@ -83,10 +83,7 @@ def parse_reference(name: str, text: str) -> ReferenceArgument:
 
     Behind it ",mask=FILE", ",weight=X", ",scale=X" (of textures) and ",region=FILE" or ",region=LEFT:TOP:RIGHT:BOTTOM" may stand.
     """
-    written = {}
-    while found := OPTION.search(text):
-        written[found["key"]] = found["value"]
-        text = text[: found.start()]
+    text, written = split_reference(text)
     if text.startswith("#"):
         if name != "color":
             raise ValueError(f"Hex colors describe a palette: they serve as --color, not as --{name}. Got {text!r}.")
@@ -108,6 +105,16 @@ def parse_reference(name: str, text: str) -> ReferenceArgument:
     files = [entry for entry in (image, written.get("mask"), fields.get("region")) if isinstance(entry, str)]
     value = {"image": image, **fields} if fields else image
     return ReferenceArgument(value, files, {**describe_reference(image), **kept})
+
+
+def split_reference(text: str) -> tuple[str, dict[str, str]]:
+    """A picture, a palette or a folder of the flags, and what stands behind it."""
+    written = {}
+    # A file may have a name that looks like it.
+    while (found := OPTION.search(text)) and (text.startswith("#") or not Path(text).is_file()):
+        written[found["key"]] = found["value"]
+        text = text[: found.start()]
+    return text, written
 
 
 def _region_of(text: str) -> str | tuple[float, ...]:

@@ -9,6 +9,7 @@ import tomllib
 
 import pytest
 
+from mg_diffusion import __version__
 from mg_diffusion.comfyui import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 
 
@@ -61,10 +62,9 @@ def test_the_folder_loads_under_a_foreign_name(repository):
 
 
 def test_the_registry_finds_what_it_asks_for(repository):
-    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     node = tomllib.loads((repository / FOLDER / "pyproject.toml").read_text(encoding="utf-8"))
-    assert node["project"]["name"] == "mg-diffusion" and node["project"]["version"] == project["version"]
-    assert node["project"]["dependencies"] == [f"mg-diffusion=={project['version']}"]
+    assert node["project"]["name"] == "mg-diffusion" and node["project"]["version"] == __version__
+    assert node["project"]["dependencies"] == [f"mg-diffusion=={__version__}"]
     requirements = (repository / FOLDER / "requirements.txt").read_text(encoding="utf-8")
     assert requirements.split() == node["project"]["dependencies"]
     # Filled in by whoever publishes.

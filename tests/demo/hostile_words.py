@@ -101,6 +101,7 @@ FIELDS = (
     ("show_polarity", "action"),
     ("show_link", "shape-scale"),
     ("generate_live", "live"),
+    ("generate_live", "phase"),
 )
 
 # A painted layer as it arrives.

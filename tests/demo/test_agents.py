@@ -50,7 +50,7 @@ def picture_of(answer) -> PIL.Image.Image:
 
 def test_every_tool_and_every_input_is_described(served):
     tools = spoken(served, lambda session: session.list_tools()).tools
-    assert {tool.name for tool in tools} == {"generate", "edit", "sweep", "explain", "make_card", "mix"}
+    assert {tool.name for tool in tools} == {"generate", "compose", "edit", "sweep", "explain", "make_card", "mix"}
     for tool in tools:
         assert tool.description and "Args:" not in tool.description
         given = tool.inputSchema["properties"]

@@ -1,9 +1,12 @@
 """The page in Debian's Chromium, as visitors use it. Screenshots: outputs/screenshots."""
 
 import hashlib
+import logging
 import os
 import re
 import shutil
+import statistics
+import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,7 @@ FLAGS = [
 ]
 SCREENS = Path(__file__).resolve().parents[2] / "outputs" / "screenshots"
 SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+MOVES = 20  # of a slider, each repainted
 WAIT = int(os.environ.get("MG_BROWSER_WAIT", 90)) * 1000  # milliseconds; on a busy machine everything takes long
 
 
@@ -130,26 +134,111 @@ def test_generate_with_three_references_and_restore(page, served, uploads_folder
     assert (pixels(download(page, "#files", tmp_path)) == pixels(result)).all()
 
 
+def file_of(page):
+    """The address of the first result that is offered, once there is one."""
+    page.wait_for_selector("#files a[download]")
+    return page.locator("#files a[download]").first.get_attribute("href")
+
+
+def wait_for_result(page, old):
+    """The address and the bytes of a result other than the old one; drafts are none."""
+    page.wait_for_function(
+        "old => { const one = document.querySelector('#files a[download]'); return one && one.href !== old }",
+        arg=old,
+    )
+    address = file_of(page)
+    return address, page.request.get(address).body()
+
+
 def test_one_slider_changes_the_picture(page, served):
     open_page(page, served)
-    address, before = generate(page)
+    generate(page)
+    address = file_of(page)
+    before = page.request.get(address).body()
     slider = page.locator("#shape-scale input[type=range]")
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
-    address, after = wait_for_new(page, address)
+    address, after = wait_for_result(page, address)
     assert page.input_value("#shape-scale input[type=number]") == "0"
     assert hashlib.sha256(before).digest() != hashlib.sha256(after).digest()
     # By keyboard: the number, then Enter; and arrows on the slider.
     page.fill("#shape-scale input[type=number]", "1")
     page.keyboard.press("Tab")
-    address, back = wait_for_new(page, address)
+    address, back = wait_for_result(page, address)
     assert hashlib.sha256(back).digest() == hashlib.sha256(before).digest()
     slider.focus()
     for _ in range(4):
         page.keyboard.press("ArrowLeft")
-    wait_for_new(page, address)
+    address, _ = wait_for_result(page, address)
     assert page.input_value("#shape-scale input[type=number]") == "0.8"
+
+
+class Hand:
+    """Holds the slider of a strength."""
+
+    def __init__(self, page, name):
+        self.mouse, slider = page.mouse, page.locator(f"#{name}-scale input[type=range]")
+        slider.scroll_into_view_if_needed()
+        self.box = slider.bounding_box()
+
+    def at(self, share):
+        """Move to a share of its length."""
+        self.mouse.move(self.box["x"] + share * self.box["width"], self.box["y"] + self.box["height"] / 2)
+
+
+def side_of(page):
+    """The side of a square with the area of the picture that is shown."""
+    one = "document.querySelector('#gallery img')"
+    return page.evaluate(f"Math.sqrt({one}.naturalWidth * {one}.naturalHeight)")
+
+
+def test_a_small_picture_follows_a_strength_and_a_large_one_comes_when_it_is_let_go(page, served, tmp_path):
+    open_page(page, served, "?size=256&steps=4")
+    generate(page)
+    first, hand, seconds = file_of(page), Hand(page, "shape"), []
+    hand.at(0.5)
+    page.mouse.down()
+    shown, _ = picture_of(page)
+    for move in range(MOVES):
+        start = time.perf_counter()
+        hand.at(0.2 + 0.6 * ((7 * move) % MOVES) / MOVES)
+        shown, _ = wait_for_new(page, shown)
+        seconds.append(time.perf_counter() - start)
+    page.wait_for_function("document.querySelector('#gallery img').complete")
+    assert abs(side_of(page) - 128) < 16 and page.locator("#files a[download]").count() == 0
+    logging.info("a moved slider repaints in %.2f s, the median of %d moves", statistics.median(seconds), MOVES)
+    hand.at(0.9)
+    page.mouse.up()
+    wait_for_result(page, first)
+    page.wait_for_timeout(1500)  # for a draft that must not come
+    page.wait_for_function("document.querySelector('#gallery img').complete")
+    assert abs(side_of(page) - 256) < 32
+    recipe = read_recipe(download(page, "#files", tmp_path))
+    assert recipe["size"] == 256
+    assert recipe["granularity_scale"]["shape"] == float(page.input_value("#shape-scale input[type=number]"))
+
+
+def test_of_hasty_moves_the_last_one_is_painted(page, served, tmp_path):
+    """Taken and let go again and again, faster than anything is painted."""
+    open_page(page, served, "?size=128&steps=8")
+    generate(page)
+    old, hand = file_of(page), Hand(page, "texture")
+    for share in (0.9, 0.1, 0.7, 0.3):
+        hand.at(1 - share)
+        page.mouse.down()
+        for part in (0.3, 0.6, 1.0):
+            hand.at(1 - share + part * (2 * share - 1))
+        page.mouse.up()
+    wanted = float(page.input_value("#texture-scale input[type=number]"))
+    for _ in range(4):  # lettings-go, of which some may be painted on the way
+        old, _ = wait_for_result(page, old)
+        painted = read_recipe(download(page, "#files", tmp_path))["granularity_scale"]["texture"]
+        if painted == wanted:
+            break
+    assert painted == wanted
+    page.wait_for_timeout(2000)
+    assert file_of(page) == old  # nothing comes after it
 
 
 def test_a_color_picture_takes_the_place_of_the_example_but_not_of_a_palette(page, served, uploads_folder):

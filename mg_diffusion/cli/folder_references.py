@@ -1,0 +1,82 @@
+"""A folder in the place of a reference: each of its pictures takes that place in turn, and makes a picture of its own."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..granularities import GRANULARITIES
+from .folders import output_paths, plan, work_through
+from .references import ReferenceArguments, parse_references, split_reference
+
+
+FLAGS = (*GRANULARITIES, *(f"negative_{name}" for name in GRANULARITIES))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the flags a folder stands."""
+
+    flag: str  # by its name in the options
+    index: int  # among the references of that flag
+    folder: str
+
+    @property
+    def text(self) -> str:
+        return f"--{self.flag.replace('_', '-')} {self.folder!r}"
+
+    def filled(self, options: argparse.Namespace, file: Path) -> argparse.Namespace:
+        """The flags with a file there; what stands behind the folder stands behind the file."""
+        row = list(getattr(options, self.flag))
+        row[self.index] = str(file) + row[self.index][len(self.folder) :]
+        return argparse.Namespace(**{**vars(options), self.flag: row})
+
+
+def make_for_each(options: argparse.Namespace, make: Callable[[ReferenceArguments, Sequence[Path]], Any]) -> int:
+    """Make what the flags ask for: once, or for each picture of the folder that is among the references.
+
+    Args:
+        make: called with the references and with the files to write.
+
+    Returns:
+        the exit status: 1 if any picture of a folder failed.
+    """
+    places = _folders_of(options)
+    if len(places) > 1:
+        named = " and ".join(place.text for place in places)
+        raise ValueError(
+            f"One reference may be a folder whose pictures take turns; {named} are. Name files for the others."
+        )
+    if options.output_dir is None:
+        if places:
+            raise ValueError(
+                f"{places[0].text} is a folder, of which each picture makes one: --output-dir DIR in place of -o."
+            )
+        arguments = parse_references(options)
+        make(arguments, output_paths(options, arguments.files))
+        return 0
+    if not places:
+        raise ValueError("--output-dir is for the pictures of a folder, and no reference names one. Give -o FILE.png.")
+    return _make_all(options, places[0], make)
+
+
+def _make_all(
+    options: argparse.Namespace, place: Place, make: Callable[[ReferenceArguments, Sequence[Path]], Any]
+) -> int:
+    (first, *_) = jobs = plan([place.folder], options.output_dir, options.num_images)
+    others = parse_references(place.filled(options, first.source)).files  # so that all flags are checked, too
+    jobs = plan([place.folder], options.output_dir, options.num_images, others)
+    return work_through(
+        jobs, lambda job: make(parse_references(place.filled(options, job.source)), job.targets), options.force
+    )
+
+
+def _folders_of(options: argparse.Namespace) -> list[Place]:
+    found = []
+    for flag in FLAGS:
+        for index, text in enumerate(getattr(options, flag) or ()):
+            head, _ = split_reference(text)
+            if not head.startswith("#") and Path(head).is_dir():
+                found.append(Place(flag, index, head))
+    return found
