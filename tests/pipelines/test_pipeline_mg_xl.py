@@ -495,7 +495,7 @@ def test_a_stock_folder_with_encoder_and_adapter_passed_in(make_xl, tmp_path, fo
     switched = MGXLPipeline.from_pipe(stock(pipeline), **ours)
     assert switched.config.force_zeros_for_empty_prompt is force_zeros and switched.mg_adapter is ours["mg_adapter"]
     bare = MGXLPipeline.from_pretrained(tmp_path / "base")
-    assert bare.mg_encoder is bare.mg_adapter is None and torch.isfinite(run(bare)).all()
+    assert bare.mg_encoder is not None and bare.mg_adapter is None and torch.isfinite(run(bare)).all()
     with pytest.raises(ValueError, match="trust_remote_code=True"):
         pipeline.save_pretrained(tmp_path / "own")
         DiffusionPipeline.from_pretrained(tmp_path / "own")
