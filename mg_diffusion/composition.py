@@ -52,9 +52,10 @@ def compose(
     Raises:
         ValueError: for references that cannot be read or have no strength, and for numbers out of range.
     """
-    _check(num_images, assignment, output_type)
+    _check(num_images, assignment, output_type, generator)
     encoder = _embedded_encoder() if encoder is None else encoder
     size = _size(height, width, reference_image)
+    encoder.strengths(granularity_scale, num_images)  # checks them
     features = encoder.encode(reference_image, tuple(side // 4 for side in size), num_images, size, texture_scale)
     composed = encoder.compose(features, size, granularity_scale, num_images, assignment, generator)
     if composed is None:
@@ -68,9 +69,17 @@ def compose(
     return [PIL.Image.fromarray(one) for one in arrays]
 
 
-def _check(num_images: int, assignment: str, output_type: str) -> None:
+def _check(num_images: int, assignment: str, output_type: str, generator: Any) -> None:
     if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
         raise ValueError(f"`num_images` must be a positive integer, got {num_images!r}.")
+    drawn_of = generator if isinstance(generator, list) else [generator] * num_images
+    if generator is not None and not all(isinstance(one, torch.Generator) for one in drawn_of):
+        raise ValueError(
+            f"`generator` must be a `torch.Generator` or a list of them, got {generator!r}. A seed becomes one by "
+            f"`torch.Generator().manual_seed(seed)`."
+        )
+    if len(drawn_of) != num_images:
+        raise ValueError(f"A list of generators needs one for each of the {num_images} pictures, got {len(drawn_of)}.")
     if assignment not in ("light", "free"):
         raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
     if output_type not in ("pil", "pt"):

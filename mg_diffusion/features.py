@@ -10,6 +10,17 @@ FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry
 Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
 
+LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:
+    """Whether one entry of a granularity's features was made to be laid out, at (height, width) if that is given."""
+    laid = part.get(LAID_OF.get(name, "vector"))
+    if laid is None or size is None or name != "shape":
+        return laid is not None
+    return tuple(laid.shape[2:]) == tuple(size)
+
+
 def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
     """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
     bare = [name for name, one in features.items() if isinstance(one, dict)]

@@ -65,7 +65,9 @@ def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:
     low, high = values.min(), values.max()
     expected = f"{name} must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535)"
     if not (low >= 0 and high < np.inf):  # nor are they numbers
-        raise ValueError(f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(mask, 0, 1)`.")
+        raise ValueError(
+            f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(np.nan_to_num(mask), 0, 1)`."
+        )
     if high <= 1:
         return values.astype(np.float32)
     return (values / _white_of(values, high, expected)).astype(np.float32)

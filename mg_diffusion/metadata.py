@@ -124,7 +124,7 @@ def pictures_of(row: dict[str, Any]) -> dict[str, str]:
     for column, name in row.items():
         if not (_names_pictures(column) and isinstance(name, str) and name):
             continue
-        path = os.path.normpath(name).replace("\\", "/")
+        path = os.path.normpath(name.replace("\\", "/"))
         if "://" in name or os.path.isabs(name) or os.path.isabs(path) or path.split("/")[0] == "..":
             raise ValueError(
                 f"it names {name!r}; expected is a path inside the folder of the metadata, relative to it"

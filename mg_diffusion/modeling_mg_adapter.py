@@ -393,13 +393,16 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
             ]
         else:
             return None  # before anything is drawn: what else the generator is for goes on as without references
-        sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
+        sizes, layout, start = down_block_sizes(self.config.block_strides, *latent_size), None, None
         if layout_size is not None:
             variants = [
                 [(lay_out(own, layout_size, self.remembered), present) for own, present in row] for row in variants
             ]
-            layout = join_layouts(
-                self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
+            layout, start = (
+                join_layouts(
+                    self._at_step(variants[-1], factors, step), shares, self.config.granularities, layout_size
+                )
+                for step in (-1, 0)
             )
 
         def fuse(is_on: torch.Tensor) -> Fused:
@@ -417,7 +420,7 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         names = list(self.config.granularities)
         is_on = torch.ones(1, len(names), dtype=torch.float32) if factors is None else (factors > 0).unique(dim=0)
         fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
-        return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+        return Conditioning(names, self.config.num_tokens, fused, factors, layout, start)
 
     def _by_block(
         self, residuals: dict[tuple[str, ...], Residuals], block_scales: BlockScales
@@ -431,11 +434,11 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         }
 
     @staticmethod
-    def _at_the_end(
-        row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None
+    def _at_step(
+        row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None, step: int
     ) -> list[tuple[FeatureSet, torch.Tensor]]:
-        """Sets with the strengths that they have in the last step, which octaves go on with."""
-        return row if factors is None else [(own, present * factors[-1].to(present)) for own, present in row]
+        """Sets with the strengths that they have in a step: a composed start is of the first, octaves go on with the last."""
+        return row if factors is None else [(own, present * factors[step].to(present)) for own, present in row]
 
     def _variants(
         self,

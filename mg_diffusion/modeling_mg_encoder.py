@@ -51,7 +51,7 @@ from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
 from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
 from .encoder.views import edge_preserving_smooth, rgb_to_lab, without_autocast
-from .features import Features
+from .features import Features, has_layout
 from .granularities import GRANULARITIES
 from .model_files import SavedWithCode, registered
 
@@ -311,6 +311,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
         """`granularity_scale` of a pipeline call to a tensor (batch_size, granularities); see `parse_strengths`."""
+        if isinstance(granularity_scale, dict) and any(isinstance(one, dict) for one in granularity_scale.values()):
+            raise ValueError("Blocks of a UNet in `granularity_scale` need an adapter; without one it takes numbers.")
         return parse_strengths(granularity_scale, list(self.branches), batch_size)
 
     @torch.no_grad()
@@ -343,11 +345,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         if not torch.is_tensor(strengths):
             strengths = self.strengths(strengths, batch_size)
         for name, parts in features.items():
-            laid = [
-                part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
-                for part in parts
-            ]
-            if any(one is None or (name == "shape" and one.shape[2:] != size) for one in laid):
+            if not all(has_layout(name, part, size) for part in parts):
                 raise ValueError(
                     f"The {name} features were not made to be laid out at {size[1]} x {size[0]} pixels. Make them with "
                     f"`encode(..., layout_size={tuple(size)})`."

@@ -29,6 +29,7 @@ from .components import (
     guidance_embedding,
     reads_guidance,
 )
+from .composed_start import skip_steps
 from .feature_guidance import FeatureGuidance
 from .references import given_references
 from .schedulers import check_scheduler
@@ -186,7 +187,7 @@ class Sampling:
             raise ValueError(
                 "`return_attribution` is about what an adapter does, which this pipeline was made without."
             )
-        self.settle_unadapted(given)
+        self.settle_unadapted(given, batch_size)
         feature_scales = self.check_feature_guidance(given)
         self.check_reference(
             given.reference_image,
@@ -201,8 +202,10 @@ class Sampling:
         if named and self.mg_adapter is not None:
             self.mg_adapter.check_free(self.bare_unet)
         contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
-        strengths = self.read_strengths(given, named, batch_size)
-        timesteps, steps = self.skip_steps(given, *self.set_timesteps(given))
+        strengths = self.read_strengths(given, batch_size)
+        timesteps, steps = self.set_timesteps(given)
+        if given.composed_start > 0:
+            timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
         check_scheduler(self.scheduler, timesteps)
         factors = self.step_factors(
             given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]

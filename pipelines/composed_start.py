@@ -5,14 +5,13 @@ does not: together they are what references do where no trained adapter brings t
 """
 
 import warnings
-from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from ..features import Features
+from ..features import Features, has_layout
 from .components import AUTO, is_finite
 from .generating import forked
 from .references import given_references, has_region
@@ -29,7 +28,7 @@ FEATURE_GUIDANCE = {
 class ComposedStart:
     """References without training, and what "auto" stands for."""
 
-    def settle_unadapted(self, given: SimpleNamespace) -> None:
+    def settle_unadapted(self, given: SimpleNamespace, batch_size: int) -> None:
         """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
 
         Raises:
@@ -51,10 +50,20 @@ class ComposedStart:
             self._check_composed_start(given, found)
         given.composed_start = float(start)
         if given.feature_guidance_scale == AUTO:
-            whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
-            given.feature_guidance_scale = (
-                {name: FEATURE_GUIDANCE.get(name, 0.0) for name in whole} if is_alone else 0.0
-            )
+            given.feature_guidance_scale = self._guidance_alone(given, found, batch_size) if is_alone else 0.0
+
+    def _guidance_alone(self, given: SimpleNamespace, found: dict[str, Any], batch_size: int) -> dict[str, float]:
+        """What "auto" guides by: references of the whole picture that have any strength."""
+        names, strengths = (
+            self.mg_encoder.config.granularities,
+            self.mg_encoder.strengths(given.granularity_scale, batch_size),
+        )
+        is_on = dict(zip(names, (strengths > 0).any(0).tolist(), strict=True))
+        return {
+            name: FEATURE_GUIDANCE[name]
+            for name, one in found.items()
+            if is_on.get(name) and not _is_regional(one, given.reference_embeds)
+        }
 
     def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
         if not found or self.mg_encoder is None:
@@ -71,23 +80,29 @@ class ComposedStart:
                 "pass the references themselves."
             )
 
-    def read_strengths(self, given: SimpleNamespace, named: Sequence[str], batch_size: int) -> torch.Tensor | None:
-        """`granularity_scale` as (batch_size, G), where something reads it. Without any strength nothing is composed."""
-        reader = self.mg_encoder if self.mg_adapter is None and given.composed_start > 0 else self.mg_adapter
+    def read_strengths(self, given: SimpleNamespace, batch_size: int) -> torch.Tensor | None:
+        """`granularity_scale` as (batch_size, G), where something reads it. Without any strength nothing is composed.
+
+        Raises:
+            ValueError: for strengths that are none, and a composed start of which some pictures of a batch have nothing.
+        """
+        found = given_references(given.reference_image, given.reference_embeds)
+        reader = self.mg_encoder if self.mg_adapter is None and found else self.mg_adapter
         if reader is None:
             return None
         strengths = reader.strengths(given.granularity_scale, batch_size)
         if reader is self.mg_adapter:
             reader.block_scales(given.granularity_scale)  # checks them
-        if not any(
-            strengths[:, place].any() for place, name in enumerate(reader.config.granularities) if name in named
-        ):
+        places = [place for place, name in enumerate(reader.config.granularities) if name in found]
+        is_composed = (strengths[:, places] > 0).any(1)
+        if not is_composed.any():
             given.composed_start = 0.0
+        if given.composed_start > 0 and not is_composed.all():
+            raise ValueError(
+                f"`composed_start` skips steps of all pictures of a call, and prompts {(~is_composed).nonzero().flatten().tolist()} "
+                f"have references of strength 0 only. Call them apart, or set `composed_start=0`."
+            )
         return strengths
-
-    def skip_steps(self, given: SimpleNamespace, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
-        """The timesteps, and the number of steps, that a composed start leaves; at least one."""
-        return skip_steps(self.scheduler, given.composed_start, timesteps, steps)
 
     def start_composed(self, call: Any) -> None:
         """`call.latents` from the composition, under the noise of the first step; in an edit inside the mask."""
@@ -103,13 +118,16 @@ class ComposedStart:
 
     def composed_image(self, call: Any) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
-        generator = forked(call.given.generator)
-        layout = None if call.conditioning is None else call.conditioning.layout
+        given, generator = call.given, forked(call.given.generator)
+        is_regional = any("region" in part for parts in call.features.values() for part in parts)
+        layout = None if call.conditioning is None or is_regional else call.conditioning.start
         if layout is not None:
             return layout.composed(generator)
-        given = call.given
         features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}
-        scales = self.mg_encoder.strengths(given.granularity_scale, call.batch_size)
+        reader = self.mg_encoder if self.mg_adapter is None else self.mg_adapter
+        by_name = dict(zip(reader.config.granularities, call.strengths.unbind(1), strict=True))
+        ones = torch.ones_like(call.strengths[:, 0])
+        scales = torch.stack([by_name.get(name, ones) for name in self.mg_encoder.config.granularities], 1)
         scales = scales.repeat_interleave(given.num_images_per_prompt, dim=0)
         return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
 
@@ -126,15 +144,21 @@ def check_share(start: Any, otherwise: str = "") -> float:
     return float(start)
 
 
-def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
-    """The timesteps, and the number of steps, that a composed start leaves; at least one."""
-    skipped = min(round(start * steps), steps - 1)
-    if skipped == 0:
+def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The timesteps, and the number of steps, that a composed start leaves of those of a scheduler; at least one."""
+    # PNDM as Stable Diffusion has it takes its second timestep twice.
+    is_repeating = type(scheduler).__name__ == "PNDMScheduler" and scheduler.config.skip_prk_steps
+    steps = len(timesteps) - 1 if is_repeating else -(-len(timesteps) // scheduler.order)
+    skipped = min(round(start * steps), steps - (2 if is_repeating else 1))
+    if skipped <= 0:
         return timesteps, steps
+    if is_repeating:
+        left = timesteps[skipped + 1 :]
+        return torch.cat([left[:2], left[1:]]), steps - skipped
     first = skipped * scheduler.order
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    return scheduler.timesteps[first:], steps - skipped
+    return timesteps[first:], steps - skipped
 
 
 def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -146,8 +170,7 @@ def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timest
 
 def _has_layout(embeds: Features | None) -> bool:
     """Whether features, if they are given, were made to be composed."""
-    needed = {"texture": "layout_tiles", "shape": "layout_structure"}
-    return all(needed.get(name, "vector") in part for name, parts in (embeds or {}).items() for part in parts)
+    return all(has_layout(name, part) for name, parts in (embeds or {}).items() for part in parts)
 
 
 def _is_regional(reference: Any, embeds: Features | None) -> bool:

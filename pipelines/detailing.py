@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..features import has_layout
 from ..octaves import STEPS, build_scheduler, paint_octaves
 from .components import AUTO, reads_guidance
 from .references import first_picture_size
@@ -93,11 +94,7 @@ class Detailed:
         if given.assignment not in ("light", "free"):
             raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
         for name, parts in (given.reference_embeds or {}).items():
-            laid = [
-                part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
-                for part in parts
-            ]
-            if output_size is not None and any(one is None for one in laid):
+            if output_size is not None and not all(has_layout(name, part, output_size) for part in parts):
                 raise ValueError(
                     f"The {name} features were made for pictures of another size than {output_size[1]} x {output_size[0]}. "
                     f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."

@@ -219,7 +219,7 @@ class MGConditioningStep(ModularPipelineBlocks):
                 block_scales=adapter.block_scales(scale),
             )
             if conditioning is not None:
-                given.layout = conditioning.layout
+                given.layout = conditioning.start
                 *others, conditional = conditioning.split(len(given.latents))
                 given.conditioning = (conditional, None, *others)
         self.set_block_state(state, given)

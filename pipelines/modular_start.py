@@ -49,8 +49,7 @@ class MGComposedStartStep(ModularPipelineBlocks):
         composed = self.composed(components, given) if given.composed_start > 0 else None
         if composed is not None:
             scheduler, vae, count = components.scheduler, components.vae, len(given.latents)
-            steps = -(-len(given.timesteps) // scheduler.order)
-            given.timesteps, _ = skip_steps(scheduler, given.composed_start, given.timesteps, steps)
+            given.timesteps, _ = skip_steps(scheduler, given.composed_start, given.timesteps)
             noise = given.latents / getattr(scheduler, "init_noise_sigma", 1.0)
             image = composed.to(noise.device, vae.dtype)
             latents = torch.cat([retrieve_latents(vae.encode(one), own) for one, own in self.pairs(given, image)])

@@ -95,25 +95,31 @@ class SavedPipeline:
         return config
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> DiffusionPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline:
         """As in `DiffusionPipeline`; a Stable Diffusion as it is gets an encoder, so that references steer it untrained.
 
         By composed start and feature guidance, which read the encoder's views and none of its weights. `mg_encoder=None` is
         for a base without.
         """
-        pipe = super().from_pretrained(*args, **kwargs)
+        pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         if "mg_encoder" in kwargs or pipe.mg_encoder is not None:
             return pipe
         asked = {name: kwargs[name] for name in PLACES if name in kwargs}
-        return pipe if "mg_encoder" in cls.load_config(args[0], **asked) else pipe._with_views()
+        return pipe if "mg_encoder" in cls.load_config(pretrained_model_name_or_path, **asked) else pipe._with_views()
 
     def _with_views(self) -> DiffusionPipeline:
         """With an encoder, if there is no adapter either (code of a repository brings what it needs along)."""
         package = type(self).__module__.rpartition(".pipelines.")[0]
-        if package and self.mg_encoder is None and self.mg_adapter is None and self.unet is not None:
+        if (
+            package
+            and self.mg_encoder is None
+            and self.mg_adapter is None
+            and self.unet is not None
+            and self.unet.config.sample_size
+        ):
             kind = importlib.import_module(f"{package}.modeling_mg_encoder").MGEncoder
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # a card is for encoders of the same weights
+                torch.default_generator.manual_seed(0)  # no device's; a card is for encoders of the same weights
                 encoder = kind.from_unet(self.bare_unet)
             self.register_modules(mg_encoder=encoder.to(self.device))
         return self

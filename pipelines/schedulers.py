@@ -55,11 +55,13 @@ def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
     options = (
         {"generator": torch.Generator()} if "generator" in accepted else {}
     )  # not those that pictures are drawn by
+    first = timesteps[0]
     kind = type(trial)  # whose methods are taken, and not what somebody put on the scheduler to look at its steps
     try:
-        if hasattr(kind, "scale_model_input"):
-            kind.scale_model_input(trial, tiny, timesteps[0])
-        kind.step(trial, tiny, timesteps[0], tiny, **options)
+        with torch.random.fork_rng(devices=[]):  # some draw a seed of what everybody draws of
+            if hasattr(kind, "scale_model_input"):
+                kind.scale_model_input(trial, tiny, first)
+            kind.step(trial, tiny, first, tiny, **options)
     except (NotImplementedError, ValueError) as error:
         return "prediction" not in str(error).lower()
     except Exception:  # of what a call would not do

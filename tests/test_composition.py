@@ -84,6 +84,22 @@ def test_a_region_limits_where_a_reference_counts():
     assert pixels[:, 72:, 2].mean() > 2 * pixels[:, 72:, 0].mean()
 
 
+def test_what_a_region_leaves_is_composed_without_it():
+    color = {"image": ["#d00000"], "region": (0, 0, 0.5, 1)}
+    made = compose({"color": color, "shape": halves()}, 64, 128, generator=seeded(), output_type="pt")
+    gray = compose({"shape": halves()}, 64, 128, generator=seeded(), output_type="pt")
+    torch.testing.assert_close(made[..., 72:], gray[..., 72:], atol=0.02, rtol=0)
+    assert made[0, 0, :, :56].mean() > 2 * made[0, 2, :, :56].mean()
+
+
+def test_colors_alone_are_the_same_in_a_batch_and_by_themselves():
+    given = {"color": picture(4), "shape": picture(5)}
+    scale = {"shape": 0.0}
+    many = compose(given, 64, 64, scale, num_images=3, generator=[seeded(i) for i in range(3)], output_type="pt")
+    one = compose(given, 64, 64, scale, generator=seeded(2), output_type="pt")
+    torch.testing.assert_close(many[2:], one, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -98,6 +114,9 @@ def test_a_region_limits_where_a_reference_counts():
         ({"reference_image": {"hue": picture()}}, "Unknown granularity 'hue'"),
         ({"assignment": "dark"}, '`assignment` must be "light" or "free"'),
         ({"num_images": 0}, "`num_images` must be a positive integer"),
+        ({"generator": 3}, "must be a `torch.Generator`"),
+        ({"num_images": 3, "generator": [seeded(), seeded()]}, "one for each of the 3 pictures, got 2"),
+        ({"granularity_scale": {"texture": {"up": 1}}}, "need an adapter"),
         ({"output_type": "np"}, '`output_type` must be "pil" or "pt"'),
         ({"texture_scale": -1}, "scale"),
     ],

@@ -34,6 +34,7 @@ STEERED = [
     *("--schedule", "color=1,0.5,0", "--guidance", "shape=0.5", "--negative-color", "b.png", "--steps", "2"),
 ]
 COMMANDS = {
+    "curve": ["generate", "--color", "#c1121f", "--schedule", "color=0,1", "--prompt=-a", "--steps", "4", "--size", "64"],
     "generate": ["generate", *STEERED, "--seed", "3", "--size", "64"],
     "guided": ["generate", "--shape", "b.png", "--feature-guidance", "shape=1", "--feature-window", "0:0.5", "--steps", "4", "--size", "64"],
     "many steps": ["generate", "--color", "#c1121f", "--many-steps", "--steps", "2", "--size", "64"],

@@ -175,6 +175,17 @@ def _define():
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
 
+    LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+    def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:
+        """Whether one entry of a granularity's features was made to be laid out, at (height, width) if that is given."""
+        laid = part.get(LAID_OF.get(name, "vector"))
+        if laid is None or size is None or name != "shape":
+            return laid is not None
+        return tuple(laid.shape[2:]) == tuple(size)
+
+
     def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
         """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
         bare = [name for name, one in features.items() if isinstance(one, dict)]
@@ -753,6 +764,88 @@ def _define():
         return 8 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.generating
+    # -----------------------------------------------------------------------------------------------------------------
+    def forked(generator: torch.Generator | list[torch.Generator] | None) -> torch.Generator | list[torch.Generator]:
+        """Generators of their own, so that what else is drawn of the given ones changes nothing of what these draw."""
+        if isinstance(generator, list):
+            return [forked(one) for one in generator]
+        device = torch.device("cpu") if generator is None else generator.device
+        seed = torch.randint(2**62, (), generator=generator, device=device)
+        return torch.Generator(device).manual_seed(int(seed))
+
+
+    class FromNoise:
+        """The source of a call that generates: noise."""
+
+        def read_source(self, given: SimpleNamespace) -> None:
+            return None
+
+        def check_source(self, given: SimpleNamespace, edit: None, batch_size: int) -> None:
+            """There is none."""
+
+        def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
+            return ()
+
+        def prepare_source(self, call: Any) -> None:
+            """There is none."""
+
+        def add_context(self, call: Any) -> None:
+            """There is none."""
+
+        def prepare_start(self, call: Any) -> None:
+            """Noise, and what an inpainting UNet reads beside it."""
+            given, factor = call.given, self.vae_scale_factor
+            shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
+            dtype, device = call.prompt_embeds.dtype, self._execution_device
+            call.noise = self.draw_noise(shape, dtype, device, given.generator, given.latents)
+            # Scaled to where the scheduler starts.
+            call.latents = call.noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
+            call.unet_channels = self.prepare_unet_channels(call.latents, given.generator)
+            if call.output_size is not None:
+                call.detail_generator = forked(given.generator)
+
+        def draw_noise(
+            self,
+            shape: tuple[int, int, int, int],
+            dtype: torch.dtype,
+            device: torch.device,
+            generator: torch.Generator | list[torch.Generator] | None,
+            latents: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            """Noise (B, C, h, w) of unit deviation, drawn where none is given."""
+            if latents is None:
+                latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
+            return latents.to(device, dtype)
+
+        def prepare_unet_channels(
+            self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
+        ) -> torch.Tensor | None:
+            """Mask and masked image latents (B, 1 + C, h, w) of an inpainting UNet told to paint everything."""
+            if self.unet.config.in_channels == latents.shape[1]:
+                return None
+            count, _, height, width = latents.shape
+            blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor, dtype=torch.float32)
+            masked_image_latents = self.encode_vae_image(blank, count, generator).to(latents)
+            return torch.cat([torch.ones_like(latents[:, :1]), masked_image_latents], dim=1)
+
+        def unet_channels(self, call: Any) -> torch.Tensor | None:
+            return call.unet_channels
+
+        def after_step(self, call: Any, i: int) -> None:
+            """Nothing is kept of a picture."""
+
+        def decode(self, call: Any) -> Any:
+            """Latents to what `output_type` asks for."""
+            given = call.given
+            image = call.latents if given.output_type == "latent" else self.decode_latents(call.latents, given.generator)
+            if call.output_size is not None and given.output_type != "latent":
+                image = self.paint_detail(call, image)
+            if call.compared is not None:
+                self.warn_of_leaks(image / 2 + 0.5, call.compared, call.batch_size, given.num_images_per_prompt)
+            return self.image_processor.postprocess(image, output_type=given.output_type)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.arrays
     # -----------------------------------------------------------------------------------------------------------------
     def is_tensor(given: Any) -> bool:
@@ -941,7 +1034,9 @@ def _define():
         low, high = values.min(), values.max()
         expected = f"{name} must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535)"
         if not (low >= 0 and high < np.inf):  # nor are they numbers
-            raise ValueError(f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(mask, 0, 1)`.")
+            raise ValueError(
+                f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(np.nan_to_num(mask), 0, 1)`."
+            )
         if high <= 1:
             return values.astype(np.float32)
         return (values / _white_of(values, high, expected)).astype(np.float32)
@@ -1373,6 +1468,168 @@ def _define():
             return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.composed_start
+    # -----------------------------------------------------------------------------------------------------------------
+    COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
+    FEATURE_GUIDANCE = {
+        "color": 0.5,
+        "texture": 2.0,
+        "shape": 0.25,
+    }  # the same: colors and regions are there from the start
+
+
+    class ComposedStart:
+        """References without training, and what "auto" stands for."""
+
+        def settle_unadapted(self, given: SimpleNamespace, batch_size: int) -> None:
+            """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
+
+        Raises:
+            ValueError: for a composed start that is no number in [0, 1], or has nothing to be composed of.
+        """
+            found = given_references(given.reference_image, given.reference_embeds)
+            is_alone = bool(found) and self.mg_encoder is not None and self.mg_adapter is None
+            if found and self.mg_adapter is not None and self.mg_adapter.is_untrained:
+                warnings.warn(
+                    "The adapter was never trained: references do nothing through it. Train it (stage `adapter`), or pass "
+                "`mg_adapter=None`, where composed start and feature guidance bring references in.",
+                    stacklevel=5,
+                )
+            start = given.composed_start
+            if start == AUTO:
+                can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
+                start = COMPOSED_START if is_alone and can_start else 0.0
+            elif check_share(start, f', or "{AUTO}"') > 0:
+                self._check_composed_start(given, found)
+            given.composed_start = float(start)
+            if given.feature_guidance_scale == AUTO:
+                given.feature_guidance_scale = self._guidance_alone(given, found, batch_size) if is_alone else 0.0
+
+        def _guidance_alone(self, given: SimpleNamespace, found: dict[str, Any], batch_size: int) -> dict[str, float]:
+            """What "auto" guides by: references of the whole picture that have any strength."""
+            names, strengths = (
+                self.mg_encoder.config.granularities,
+                self.mg_encoder.strengths(given.granularity_scale, batch_size),
+            )
+            is_on = dict(zip(names, (strengths > 0).any(0).tolist(), strict=True))
+            return {
+                name: FEATURE_GUIDANCE[name]
+                for name, one in found.items()
+                if is_on.get(name) and not _is_regional(one, given.reference_embeds)
+            }
+
+        def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
+            if not found or self.mg_encoder is None:
+                lacking = "the component `mg_encoder`, which is not there" if found else "references, and got none"
+                raise ValueError(f"`composed_start` needs {lacking}. Give them, or set it to 0.")
+            if getattr(given, "strength", 1) < 1:
+                raise ValueError(
+                    "`composed_start` takes the place of what is under the mask, of which a `strength` below 1 keeps some. Set one "
+                "of them: `strength=1`, or `composed_start=0`."
+                )
+            if not _has_layout(given.reference_embeds):
+                raise ValueError(
+                    "`reference_embeds` hold nothing to be composed. Make them with `encode_reference(..., is_composed=True)`, or "
+                "pass the references themselves."
+                )
+
+        def read_strengths(self, given: SimpleNamespace, batch_size: int) -> torch.Tensor | None:
+            """`granularity_scale` as (batch_size, G), where something reads it. Without any strength nothing is composed.
+
+        Raises:
+            ValueError: for strengths that are none, and a composed start of which some pictures of a batch have nothing.
+        """
+            found = given_references(given.reference_image, given.reference_embeds)
+            reader = self.mg_encoder if self.mg_adapter is None and found else self.mg_adapter
+            if reader is None:
+                return None
+            strengths = reader.strengths(given.granularity_scale, batch_size)
+            if reader is self.mg_adapter:
+                reader.block_scales(given.granularity_scale)  # checks them
+            places = [place for place, name in enumerate(reader.config.granularities) if name in found]
+            is_composed = (strengths[:, places] > 0).any(1)
+            if not is_composed.any():
+                given.composed_start = 0.0
+            if given.composed_start > 0 and not is_composed.all():
+                raise ValueError(
+                    f"`composed_start` skips steps of all pictures of a call, and prompts {(~is_composed).nonzero().flatten().tolist()} "
+                f"have references of strength 0 only. Call them apart, or set `composed_start=0`."
+                )
+            return strengths
+
+        def start_composed(self, call: Any) -> None:
+            """`call.latents` from the composition, under the noise of the first step; in an edit inside the mask."""
+            image = F.interpolate(self.composed_image(call), call.size, mode="area")
+            if call.edit is not None:
+                around, hole = (
+                    one.to(image).repeat_interleave(call.count // len(one), dim=0)
+                    for one in (call.edit.init_image, call.edit.init_mask)
+                )
+                image = torch.where(hole > 0, image, around)
+            latents = self.encode_vae_image(image, call.count, forked(call.given.generator)).to(call.noise)
+            call.latents = self.add_noise(latents, call.noise, call.timesteps[:1].repeat(call.count))
+
+        def composed_image(self, call: Any) -> torch.Tensor:
+            """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
+            given, generator = call.given, forked(call.given.generator)
+            is_regional = any("region" in part for parts in call.features.values() for part in parts)
+            layout = None if call.conditioning is None or is_regional else call.conditioning.start
+            if layout is not None:
+                return layout.composed(generator)
+            features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}
+            reader = self.mg_encoder if self.mg_adapter is None else self.mg_adapter
+            by_name = dict(zip(reader.config.granularities, call.strengths.unbind(1), strict=True))
+            ones = torch.ones_like(call.strengths[:, 0])
+            scales = torch.stack([by_name.get(name, ones) for name in self.mg_encoder.config.granularities], 1)
+            scales = scales.repeat_interleave(given.num_images_per_prompt, dim=0)
+            return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
+
+        def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+            return add_noise(self.scheduler, latents, noise, timestep)
+
+
+    def check_share(start: Any, otherwise: str = "") -> float:
+        """`composed_start`, or a ValueError if it is no number in [0, 1]."""
+        if not is_finite(start) or not 0 <= start <= 1:
+            raise ValueError(
+                f"`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left){otherwise}; got {start!r}."
+            )
+        return float(start)
+
+
+    def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """The timesteps, and the number of steps, that a composed start leaves of those of a scheduler; at least one."""
+        # PNDM as Stable Diffusion has it takes its second timestep twice.
+        is_repeating = type(scheduler).__name__ == "PNDMScheduler" and scheduler.config.skip_prk_steps
+        steps = len(timesteps) - 1 if is_repeating else -(-len(timesteps) // scheduler.order)
+        skipped = min(round(start * steps), steps - (2 if is_repeating else 1))
+        if skipped <= 0:
+            return timesteps, steps
+        if is_repeating:
+            left = timesteps[skipped + 1 :]
+            return torch.cat([left[:2], left[1:]]), steps - skipped
+        first = skipped * scheduler.order
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(first)
+        return timesteps[first:], steps - skipped
+
+
+    def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """As of the scheduler; those of flow matching call it by another name."""
+        if hasattr(scheduler, "add_noise"):
+            return scheduler.add_noise(latents, noise, timestep)
+        return scheduler.scale_noise(latents, timestep, noise)
+
+
+    def _has_layout(embeds: Features | None) -> bool:
+        """Whether features, if they are given, were made to be composed."""
+        return all(has_layout(name, part) for name, parts in (embeds or {}).items() for part in parts)
+
+
+    def _is_regional(reference: Any, embeds: Features | None) -> bool:
+        return has_region(reference) if embeds is None else "region" in reference[0]
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.feature_guidance
     # -----------------------------------------------------------------------------------------------------------------
     FEATURE_STEP = 0.1  # root mean square of a move of the latents by feature guidance at scale 1 and full noise
@@ -1704,11 +1961,13 @@ def _define():
         options = (
             {"generator": torch.Generator()} if "generator" in accepted else {}
         )  # not those that pictures are drawn by
+        first = timesteps[0]
         kind = type(trial)  # whose methods are taken, and not what somebody put on the scheduler to look at its steps
         try:
-            if hasattr(kind, "scale_model_input"):
-                kind.scale_model_input(trial, tiny, timesteps[0])
-            kind.step(trial, tiny, timesteps[0], tiny, **options)
+            with torch.random.fork_rng(devices=[]):  # some draw a seed of what everybody draws of
+                if hasattr(kind, "scale_model_input"):
+                    kind.scale_model_input(trial, tiny, first)
+                kind.step(trial, tiny, first, tiny, **options)
         except (NotImplementedError, ValueError) as error:
             return "prediction" not in str(error).lower()
         except Exception:  # of what a call would not do
@@ -1870,7 +2129,7 @@ def _define():
                 raise ValueError(
                     "`return_attribution` is about what an adapter does, which this pipeline was made without."
                 )
-            self.settle_unadapted(given)
+            self.settle_unadapted(given, batch_size)
             feature_scales = self.check_feature_guidance(given)
             self.check_reference(
                 given.reference_image,
@@ -1885,8 +2144,10 @@ def _define():
             if named and self.mg_adapter is not None:
                 self.mg_adapter.check_free(self.bare_unet)
             contrasts = self.check_contrasts(given.granularity_guidance, given.negative_reference_image, named, batch_size)
-            strengths = self.read_strengths(given, named, batch_size)
-            timesteps, steps = self.skip_steps(given, *self.set_timesteps(given))
+            strengths = self.read_strengths(given, batch_size)
+            timesteps, steps = self.set_timesteps(given)
+            if given.composed_start > 0:
+                timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
             check_scheduler(self.scheduler, timesteps)
             factors = self.step_factors(
                 given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
@@ -2108,88 +2369,6 @@ def _define():
             if not call.given.return_dict:
                 return (image, None, attribution) if call.given.return_attribution else (image, None)
             return MultiGranularityPipelineOutput(images=image, nsfw_content_detected=None, attribution=attribution)
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.pipelines.generating
-    # -----------------------------------------------------------------------------------------------------------------
-    def forked(generator: torch.Generator | list[torch.Generator] | None) -> torch.Generator | list[torch.Generator]:
-        """Generators of their own, so that what else is drawn of the given ones changes nothing of what these draw."""
-        if isinstance(generator, list):
-            return [forked(one) for one in generator]
-        device = torch.device("cpu") if generator is None else generator.device
-        seed = torch.randint(2**62, (), generator=generator, device=device)
-        return torch.Generator(device).manual_seed(int(seed))
-
-
-    class FromNoise:
-        """The source of a call that generates: noise."""
-
-        def read_source(self, given: SimpleNamespace) -> None:
-            return None
-
-        def check_source(self, given: SimpleNamespace, edit: None, batch_size: int) -> None:
-            """There is none."""
-
-        def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
-            return ()
-
-        def prepare_source(self, call: Any) -> None:
-            """There is none."""
-
-        def add_context(self, call: Any) -> None:
-            """There is none."""
-
-        def prepare_start(self, call: Any) -> None:
-            """Noise, and what an inpainting UNet reads beside it."""
-            given, factor = call.given, self.vae_scale_factor
-            shape = (call.count, self.vae.config.latent_channels, call.size[0] // factor, call.size[1] // factor)
-            dtype, device = call.prompt_embeds.dtype, self._execution_device
-            call.noise = self.draw_noise(shape, dtype, device, given.generator, given.latents)
-            # Scaled to where the scheduler starts.
-            call.latents = call.noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
-            call.unet_channels = self.prepare_unet_channels(call.latents, given.generator)
-            if call.output_size is not None:
-                call.detail_generator = forked(given.generator)
-
-        def draw_noise(
-            self,
-            shape: tuple[int, int, int, int],
-            dtype: torch.dtype,
-            device: torch.device,
-            generator: torch.Generator | list[torch.Generator] | None,
-            latents: torch.Tensor | None = None,
-        ) -> torch.Tensor:
-            """Noise (B, C, h, w) of unit deviation, drawn where none is given."""
-            if latents is None:
-                latents = randn_tensor(shape, generator=generator, device=device, dtype=dtype)
-            return latents.to(device, dtype)
-
-        def prepare_unet_channels(
-            self, latents: torch.Tensor, generator: torch.Generator | list[torch.Generator] | None
-        ) -> torch.Tensor | None:
-            """Mask and masked image latents (B, 1 + C, h, w) of an inpainting UNet told to paint everything."""
-            if self.unet.config.in_channels == latents.shape[1]:
-                return None
-            count, _, height, width = latents.shape
-            blank = torch.zeros(1, 3, height * self.vae_scale_factor, width * self.vae_scale_factor, dtype=torch.float32)
-            masked_image_latents = self.encode_vae_image(blank, count, generator).to(latents)
-            return torch.cat([torch.ones_like(latents[:, :1]), masked_image_latents], dim=1)
-
-        def unet_channels(self, call: Any) -> torch.Tensor | None:
-            return call.unet_channels
-
-        def after_step(self, call: Any, i: int) -> None:
-            """Nothing is kept of a picture."""
-
-        def decode(self, call: Any) -> Any:
-            """Latents to what `output_type` asks for."""
-            given = call.given
-            image = call.latents if given.output_type == "latent" else self.decode_latents(call.latents, given.generator)
-            if call.output_size is not None and given.output_type != "latent":
-                image = self.paint_detail(call, image)
-            if call.compared is not None:
-                self.warn_of_leaks(image / 2 + 0.5, call.compared, call.batch_size, given.num_images_per_prompt)
-            return self.image_processor.postprocess(image, output_type=given.output_type)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.editing
@@ -2921,144 +3100,6 @@ def _define():
                         )
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.pipelines.composed_start
-    # -----------------------------------------------------------------------------------------------------------------
-    COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
-    FEATURE_GUIDANCE = {
-        "color": 0.5,
-        "texture": 2.0,
-        "shape": 0.25,
-    }  # the same: colors and regions are there from the start
-
-
-    class ComposedStart:
-        """References without training, and what "auto" stands for."""
-
-        def settle_unadapted(self, given: SimpleNamespace) -> None:
-            """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
-
-        Raises:
-            ValueError: for a composed start that is no number in [0, 1], or has nothing to be composed of.
-        """
-            found = given_references(given.reference_image, given.reference_embeds)
-            is_alone = bool(found) and self.mg_encoder is not None and self.mg_adapter is None
-            if found and self.mg_adapter is not None and self.mg_adapter.is_untrained:
-                warnings.warn(
-                    "The adapter was never trained: references do nothing through it. Train it (stage `adapter`), or pass "
-                "`mg_adapter=None`, where composed start and feature guidance bring references in.",
-                    stacklevel=5,
-                )
-            start = given.composed_start
-            if start == AUTO:
-                can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
-                start = COMPOSED_START if is_alone and can_start else 0.0
-            elif check_share(start, f', or "{AUTO}"') > 0:
-                self._check_composed_start(given, found)
-            given.composed_start = float(start)
-            if given.feature_guidance_scale == AUTO:
-                whole = [name for name, one in found.items() if not _is_regional(one, given.reference_embeds)]
-                given.feature_guidance_scale = (
-                    {name: FEATURE_GUIDANCE.get(name, 0.0) for name in whole} if is_alone else 0.0
-                )
-
-        def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
-            if not found or self.mg_encoder is None:
-                lacking = "the component `mg_encoder`, which is not there" if found else "references, and got none"
-                raise ValueError(f"`composed_start` needs {lacking}. Give them, or set it to 0.")
-            if getattr(given, "strength", 1) < 1:
-                raise ValueError(
-                    "`composed_start` takes the place of what is under the mask, of which a `strength` below 1 keeps some. Set one "
-                "of them: `strength=1`, or `composed_start=0`."
-                )
-            if not _has_layout(given.reference_embeds):
-                raise ValueError(
-                    "`reference_embeds` hold nothing to be composed. Make them with `encode_reference(..., is_composed=True)`, or "
-                "pass the references themselves."
-                )
-
-        def read_strengths(self, given: SimpleNamespace, named: Sequence[str], batch_size: int) -> torch.Tensor | None:
-            """`granularity_scale` as (batch_size, G), where something reads it. Without any strength nothing is composed."""
-            reader = self.mg_encoder if self.mg_adapter is None and given.composed_start > 0 else self.mg_adapter
-            if reader is None:
-                return None
-            strengths = reader.strengths(given.granularity_scale, batch_size)
-            if reader is self.mg_adapter:
-                reader.block_scales(given.granularity_scale)  # checks them
-            if not any(
-                strengths[:, place].any() for place, name in enumerate(reader.config.granularities) if name in named
-            ):
-                given.composed_start = 0.0
-            return strengths
-
-        def skip_steps(self, given: SimpleNamespace, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
-            """The timesteps, and the number of steps, that a composed start leaves; at least one."""
-            return skip_steps(self.scheduler, given.composed_start, timesteps, steps)
-
-        def start_composed(self, call: Any) -> None:
-            """`call.latents` from the composition, under the noise of the first step; in an edit inside the mask."""
-            image = F.interpolate(self.composed_image(call), call.size, mode="area")
-            if call.edit is not None:
-                around, hole = (
-                    one.to(image).repeat_interleave(call.count // len(one), dim=0)
-                    for one in (call.edit.init_image, call.edit.init_mask)
-                )
-                image = torch.where(hole > 0, image, around)
-            latents = self.encode_vae_image(image, call.count, forked(call.given.generator)).to(call.noise)
-            call.latents = self.add_noise(latents, call.noise, call.timesteps[:1].repeat(call.count))
-
-        def composed_image(self, call: Any) -> torch.Tensor:
-            """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
-            generator = forked(call.given.generator)
-            layout = None if call.conditioning is None else call.conditioning.layout
-            if layout is not None:
-                return layout.composed(generator)
-            given = call.given
-            features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}
-            scales = self.mg_encoder.strengths(given.granularity_scale, call.batch_size)
-            scales = scales.repeat_interleave(given.num_images_per_prompt, dim=0)
-            return self.mg_encoder.compose(features, call.layout_size, scales, call.count, given.assignment, generator)
-
-        def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-            return add_noise(self.scheduler, latents, noise, timestep)
-
-
-    def check_share(start: Any, otherwise: str = "") -> float:
-        """`composed_start`, or a ValueError if it is no number in [0, 1]."""
-        if not is_finite(start) or not 0 <= start <= 1:
-            raise ValueError(
-                f"`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left){otherwise}; got {start!r}."
-            )
-        return float(start)
-
-
-    def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor, steps: int) -> tuple[torch.Tensor, int]:
-        """The timesteps, and the number of steps, that a composed start leaves; at least one."""
-        skipped = min(round(start * steps), steps - 1)
-        if skipped == 0:
-            return timesteps, steps
-        first = skipped * scheduler.order
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        return scheduler.timesteps[first:], steps - skipped
-
-
-    def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """As of the scheduler; those of flow matching call it by another name."""
-        if hasattr(scheduler, "add_noise"):
-            return scheduler.add_noise(latents, noise, timestep)
-        return scheduler.scale_noise(latents, timestep, noise)
-
-
-    def _has_layout(embeds: Features | None) -> bool:
-        """Whether features, if they are given, were made to be composed."""
-        needed = {"texture": "layout_tiles", "shape": "layout_structure"}
-        return all(needed.get(name, "vector") in part for name, parts in (embeds or {}).items() for part in parts)
-
-
-    def _is_regional(reference: Any, embeds: Features | None) -> bool:
-        return has_region(reference) if embeds is None else "region" in reference[0]
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
     FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
@@ -3142,11 +3183,7 @@ def _define():
             if given.assignment not in ("light", "free"):
                 raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
             for name, parts in (given.reference_embeds or {}).items():
-                laid = [
-                    part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
-                    for part in parts
-                ]
-                if output_size is not None and any(one is None for one in laid):
+                if output_size is not None and not all(has_layout(name, part, output_size) for part in parts):
                     raise ValueError(
                         f"The {name} features were made for pictures of another size than {output_size[1]} x {output_size[0]}. "
                     f"Make them anew with `encode_reference(..., height={output_size[0]}, width={output_size[1]})`."
@@ -3590,25 +3627,31 @@ def _define():
             return config
 
         @classmethod
-        def from_pretrained(cls, *args: Any, **kwargs: Any) -> DiffusionPipeline:
+        def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> DiffusionPipeline:
             """As in `DiffusionPipeline`; a Stable Diffusion as it is gets an encoder, so that references steer it untrained.
 
         By composed start and feature guidance, which read the encoder's views and none of its weights. `mg_encoder=None` is
         for a base without.
         """
-            pipe = super().from_pretrained(*args, **kwargs)
+            pipe = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
             if "mg_encoder" in kwargs or pipe.mg_encoder is not None:
                 return pipe
             asked = {name: kwargs[name] for name in PLACES if name in kwargs}
-            return pipe if "mg_encoder" in cls.load_config(args[0], **asked) else pipe._with_views()
+            return pipe if "mg_encoder" in cls.load_config(pretrained_model_name_or_path, **asked) else pipe._with_views()
 
         def _with_views(self) -> DiffusionPipeline:
             """With an encoder, if there is no adapter either (code of a repository brings what it needs along)."""
             package = type(self).__module__.rpartition(".pipelines.")[0]
-            if package and self.mg_encoder is None and self.mg_adapter is None and self.unet is not None:
+            if (
+                package
+                and self.mg_encoder is None
+                and self.mg_adapter is None
+                and self.unet is not None
+                and self.unet.config.sample_size
+            ):
                 kind = importlib.import_module(f"{package}.modeling_mg_encoder").MGEncoder
                 with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(0)  # a card is for encoders of the same weights
+                    torch.default_generator.manual_seed(0)  # no device's; a card is for encoders of the same weights
                     encoder = kind.from_unet(self.bare_unet)
                 self.register_modules(mg_encoder=encoder.to(self.device))
             return self

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def _check_factors(where: str, value: Any, count: int) -> None:
         wanted = f"{count} numbers, one for each of its transformers" if count else "a single number"
         raise ValueError(f"{where} must be {wanted}; got {value!r}.")
     for one in factors:
-        if isinstance(one, (bool, str)) or not isinstance(one, (int, float)) or not 0 <= one < math.inf:
+        if isinstance(one, (bool, str)) or not isinstance(one, Real) or not 0 <= one < math.inf:
             raise ValueError(f"{where} must be finite and at least 0 (0 is off, 1 is as trained), got {one!r}.")
 
 

@@ -37,7 +37,8 @@ class Conditioning:
         num_tokens: tokens of each granularity.
         fused: by which granularities are on: what a factor of 0 takes out has no part in the fusion either.
         factors: (steps, G) of the strengths; `None` where these stay as they are.
-        layout: of the larger picture that octaves make of what the UNet paints, if there is one.
+        layout: of the larger picture that octaves make of what the UNet paints, if there is one; start: the same with the
+            strengths of the first step, for a composed start.
     """
 
     granularities: Sequence[str]
@@ -45,6 +46,7 @@ class Conditioning:
     fused: dict[tuple[bool, ...], Fused]
     factors: torch.Tensor | None = None
     layout: Layout | None = None
+    start: Layout | None = None
 
     def __post_init__(self) -> None:
         self._constant = None

@@ -45,14 +45,18 @@ class Layout:
         """
         return self if self.parts is None else self.parts.complete(self, painted)
 
-    def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+    def composed(
+        self,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        clouds: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
 
-        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
-        nothing it is middle gray.
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws (or in those of
+        `draw_clouds`), where there is nothing it is middle gray.
         """
-        count, _, *size = self.canvas.shape
-        clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+        if clouds is None:
+            clouds = draw_clouds(len(self.canvas), tuple(self.canvas.shape[2:]), generator, self.canvas.device)
         whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
         return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
@@ -101,6 +105,7 @@ class Parts:
 
 def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+    lab = (16 * lab).round() / 16  # what differs in the last bits must not decide which color goes where
     spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
     return F.interpolate(REGIONS * spread, size, mode="bilinear")
 

@@ -245,7 +245,9 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE.png", help=purpose)
     purpose = "where its references lie, by name or content; may be repeated; default: beside the picture, and here"
     parser.add_argument("--files", action="append", metavar="FOLDER", help=purpose)
-    parser.add_argument("--model", metavar="FOLDER_OR_HUB_ID", help="of a model that is not the default")
+    for name in ("model", "adapter", "encoder"):
+        purpose = f"its {name}, if that is no default and not of the Hub"
+        parser.add_argument(f"--{name}", metavar="FOLDER_OR_HUB_ID", help=purpose)
     add_force_flag(parser)
 
 

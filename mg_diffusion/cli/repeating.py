@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..loading import EMBEDDED_NAME, model_name
 from ..recipe import describe_file, read_recipe, versions
 
 
+PLACED = ("model", "adapter", "encoder")  # which a recipe names, if they are not of the Hub, without their folder
 PER_GRANULARITY = {  # by their names in recipes
     "granularity_scale": "--scale",
     "granularity_schedule": "--schedule",
@@ -27,7 +28,7 @@ ELSEWHERE = {
     "image",
     "mask",
     "hint",
-    "model",
+    *PLACED,
     *PER_GRANULARITY,
 }
 SIZES = {"height", "width"}  # of an edit, which has them of its picture
@@ -45,7 +46,9 @@ def recipe(options: argparse.Namespace) -> int:
     parser = build_parser()
     flags = _flags_of(parser, str(found.get("command")))
     folders = [Path(place) for place in options.files or [Path(options.picture).parent, Path(".")]]
-    arguments = arguments_of(found, flags, lambda described: find(described, folders), options.model)
+    arguments = arguments_of(
+        found, flags, lambda described: find(described, folders), {name: getattr(options, name) for name in PLACED}
+    )
     arguments += ["-o", options.output, *(["--force"] if options.force else [])]
     print(f"mg-diffusion {shlex.join(arguments)}", file=sys.stderr)
     here = versions()
@@ -74,13 +77,13 @@ def _flags_of(parser: argparse.ArgumentParser, command: str) -> dict[str, argpar
 
 
 def arguments_of(
-    found: dict[str, Any], flags: dict[str, argparse.Action], find: Find, model: str | None = None
+    found: dict[str, Any], flags: dict[str, argparse.Action], find: Find, places: dict[str, str | None]
 ) -> list[str]:
     """The command line that a recipe stands for, without its output.
 
     Args:
         find: from what `describe_file` says of a file to its place.
-        model: the place of the model, which a recipe names without its folder.
+        places: of model, adapter and encoder, which a recipe names without their folders.
     """
     arguments = [found["command"], *([find(found["image"])] if "image" in found else [])]
     for kind, prefix in (("references", "--"), ("negative_references", "--negative-")):
@@ -90,27 +93,31 @@ def arguments_of(
     arguments += [part for name in ("mask", "hint") if name in found for part in (f"--{name}", find(found[name]))]
     for key, flag in PER_GRANULARITY.items():
         for name, value in found.get(key, {}).items():
-            if name in GRANULARITIES:
-                arguments += [flag, f"{name}={_text(value)}"]
-    arguments += _model_of(found, model)
+            if name in GRANULARITIES:  # a curve is a list, a window a string
+                arguments += [flag, f"{name}={_text(value, ',')}"]
+    for name in PLACED:
+        arguments += _place_of(name, found, places.get(name))
     for key, value in found.items():
-        if key in ELSEWHERE or value is None or value is False or value == "auto":
+        if key in ELSEWHERE or value is None or value is False or (value == "auto" and "prompt" not in key):
             continue
         if key in flags:
-            arguments += [flags[key].option_strings[-1], *([] if value is True else [_text(value)])]
+            flag = flags[key].option_strings[-1]
+            arguments += [flag] if value is True else [f"{flag}={_text(value)}"]
         elif key not in SIZES:
             print(f"{key} of the recipe is no flag here, and is left out", file=sys.stderr)
     return arguments
 
 
-def _model_of(found: dict[str, Any], model: str | None) -> Iterator[str]:
-    named = str(found.get("model", ""))
-    if model is None and named not in ("", model_name(None), EMBEDDED_NAME) and "/" not in named:
-        raise ValueError(
-            f"The picture was made by the model {named!r}, whose place a recipe does not tell. Give it: --model."
-        )
-    place = model or (named if "/" in named else None)
-    return iter([] if place is None else ["--model", place])
+def _place_of(name: str, found: dict[str, Any], place: str | None) -> list[str]:
+    """The flag of a model, adapter or encoder that is not the default's."""
+    named = str(found.get(name, ""))
+    if place is None and named not in ("", model_name(None), EMBEDDED_NAME):
+        if "/" not in named:
+            raise ValueError(
+                f"The picture was made by the {name} {named!r}, whose place a recipe does not tell. Give it: --{name}."
+            )
+        place = named
+    return [] if place is None else [f"--{name}", place]
 
 
 def _reference_text(entry: dict[str, Any], find: Find) -> str:
@@ -127,8 +134,8 @@ def _text(value: Any, between: str | None = None) -> str:
     """A value as flags take it: windows START:END, curves X,Y,Z."""
     if isinstance(value, (list, tuple)):
         between = between or (":" if len(value) == 2 else ",")
-        return between.join(f"{one:g}" for one in value)
-    return f"{value:.17g}" if isinstance(value, float) else str(value)
+        return between.join(map(repr, value))
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def find(described: dict[str, Any], folders: Sequence[Path]) -> str:

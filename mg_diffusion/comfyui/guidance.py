@@ -201,7 +201,11 @@ class MGFeatureGuidance:
             )
         scales = {"color": color_scale, "texture": texture_scale, "shape": shape_scale}
         scales = {name: float(scales[name]) for name in several if scales[name] > 0}
-        region = None if mask is None else check_mask("mask", mask)[:1, None]
+        if mask is not None and len(check_mask("mask", mask)) > 1:
+            raise ValueError(
+                f"`mask` must be one mask for all pictures, got a batch of {len(mask)}. Pick one of them."
+            )
+        region = None if mask is None else mask[:, None]
         if region is not None and not region.any():
             raise ValueError("`mask` is all black, so the picture would count nowhere. White is where it counts.")
         patched = model.clone()

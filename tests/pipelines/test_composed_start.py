@@ -196,6 +196,87 @@ def test_embeds_without_a_layout_are_refused_where_one_is_asked_for(make):
     assert np.isfinite(generate(pipeline, reference_image=None, reference_embeds=embeds, composed_start=0.5)).all()
 
 
+def test_no_strength_at_all_is_the_base_without_an_adapter_by_default(make):
+    alone = without_adapter(make())
+    bare = generate(alone, reference_image=None)
+    np.testing.assert_array_equal(bare, generate(alone, granularity_scale=0))
+    scale = {"texture": 0, "shape": 0}
+    named = generate(alone, granularity_scale=scale, feature_guidance_scale={"color": 0.5})
+    np.testing.assert_array_equal(generate(alone, granularity_scale=scale), named)
+
+
+def test_pictures_of_a_batch_start_together_or_are_called_apart(make):
+    for pipeline in (make(), without_adapter(make())):
+        options = {"reference_image": {"color": references()["color"]}, "granularity_scale": {"color": [0.0, 1.0]}}
+        with pytest.raises(ValueError, match="prompts \\[0\\] have references of strength 0"):
+            pipeline(["a", "b"], composed_start=0.5, **options)
+
+
+def test_an_edit_whose_references_have_no_strength_starts_as_without(make_inpaint):
+    pipeline, mask = make_inpaint(), np.zeros((SIZE, SIZE), np.uint8)
+    mask[4:12, 4:12] = 255
+    edit = {"image": picture(5, SIZE, SIZE), "mask_image": mask, "granularity_scale": {"color": 0.0}}
+    edit["reference_image"] = {"color": references()["color"]}
+    np.testing.assert_array_equal(generate(pipeline, composed_start=0.5, **edit), generate(pipeline, **edit))
+
+
+def test_a_start_has_the_strengths_of_the_first_step(make):
+    pipeline, starts = make(vae="haar"), []
+    original = pipeline.composed_image
+    pipeline.composed_image = lambda call: starts.append(original(call)) or starts[-1]
+    for schedule in (None, {"color": (0.0, 0.5)}):
+        generate(pipeline, composed_start=0.5, granularity_schedule=schedule)
+    torch.testing.assert_close(*starts)
+
+
+@pytest.mark.parametrize("start", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler"])
+def test_no_noise_is_left_over(name, start):
+    """With a prediction of exactly the noise that is there, what comes out is the picture."""
+    from mg_diffusion.pipelines.composed_start import add_noise, skip_steps
+
+    config = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+    more = {"skip_prk_steps": True} if name == "PNDMScheduler" else {"clip_sample": False}
+    scheduler = getattr(diffusers, name)(**config, **more, set_alpha_to_one=False)
+    scheduler.set_timesteps(20)
+    whole = leftover(scheduler, scheduler.timesteps, add_noise)
+    scheduler.set_timesteps(20)
+    timesteps, steps = skip_steps(scheduler, start, scheduler.timesteps)
+    assert steps == 20 - round(20 * start)
+    assert leftover(scheduler, timesteps, add_noise) < 1.1 * whole + 1e-3
+
+
+def leftover(scheduler, timesteps, add_noise) -> float:
+    noise = torch.randn(1, 1, 8, 8, generator=seeded(1))
+    latents = add_noise(scheduler, torch.zeros_like(noise), noise, timesteps[:1])
+    for t in timesteps:
+        latents = scheduler.step(noise, t, latents).prev_sample
+    return float(latents.std())
+
+
+@pytest.mark.parametrize("start", [0.5, 0.7, 1.0])
+def test_explicit_timesteps_of_a_scheduler_of_second_order(make, start):
+    pipeline = without_adapter(make())
+    pipeline.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipeline.scheduler.config)
+    made = generate(
+        pipeline,
+        num_inference_steps=5,
+        timesteps=[999, 800, 600, 400, 200],
+        composed_start=start,
+        feature_guidance_scale=0,
+    )
+    assert made.shape == (1, SIZE, SIZE, 3) and np.isfinite(made).all()
+
+
+def test_embeds_of_another_size_are_refused_before_anything_is_computed(make):
+    pipeline = make()
+    embeds = pipeline.encode_reference(references(), is_composed=True)
+    pipeline.text_encoder.forward = None
+    options = {"reference_embeds": embeds, "reference_image": None, "height": 2 * SIZE, "width": 2 * SIZE}
+    with pytest.raises(ValueError, match="made for pictures of another size"):
+        generate(pipeline, composed_start=0.5, **options)
+
+
 # -- a Stable Diffusion as it is ------------------------------------------------------------------------------------------
 @pytest.fixture
 def stock(make, tmp_path) -> StableDiffusionPipeline:

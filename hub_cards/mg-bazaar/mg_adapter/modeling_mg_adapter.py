@@ -38,6 +38,7 @@ def _define():
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
     from itertools import pairwise, product
+    from numbers import Real
     from pathlib import Path
     from torch import nn
     from torch.func import functional_call
@@ -356,7 +357,7 @@ def _define():
             wanted = f"{count} numbers, one for each of its transformers" if count else "a single number"
             raise ValueError(f"{where} must be {wanted}; got {value!r}.")
         for one in factors:
-            if isinstance(one, (bool, str)) or not isinstance(one, (int, float)) or not 0 <= one < math.inf:
+            if isinstance(one, (bool, str)) or not isinstance(one, Real) or not 0 <= one < math.inf:
                 raise ValueError(f"{where} must be finite and at least 0 (0 is off, 1 is as trained), got {one!r}.")
 
 
@@ -649,6 +650,17 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
+
+
+    LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+    def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:
+        """Whether one entry of a granularity's features was made to be laid out, at (height, width) if that is given."""
+        laid = part.get(LAID_OF.get(name, "vector"))
+        if laid is None or size is None or name != "shape":
+            return laid is not None
+        return tuple(laid.shape[2:]) == tuple(size)
 
 
     def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
@@ -1285,14 +1297,18 @@ def _define():
         """
             return self if self.parts is None else self.parts.complete(self, painted)
 
-        def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+        def composed(
+            self,
+            generator: torch.Generator | list[torch.Generator] | None = None,
+            clouds: torch.Tensor | None = None,
+        ) -> torch.Tensor:
             """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
 
-        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
-        nothing it is middle gray.
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws (or in those of
+        `draw_clouds`), where there is nothing it is middle gray.
         """
-            count, _, *size = self.canvas.shape
-            clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+            if clouds is None:
+                clouds = draw_clouds(len(self.canvas), tuple(self.canvas.shape[2:]), generator, self.canvas.device)
             whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
             return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
@@ -1341,6 +1357,7 @@ def _define():
 
     def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+        lab = (16 * lab).round() / 16  # what differs in the last bits must not decide which color goes where
         spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
         return F.interpolate(REGIONS * spread, size, mode="bilinear")
 
@@ -1466,7 +1483,8 @@ def _define():
         num_tokens: tokens of each granularity.
         fused: by which granularities are on: what a factor of 0 takes out has no part in the fusion either.
         factors: (steps, G) of the strengths; `None` where these stay as they are.
-        layout: of the larger picture that octaves make of what the UNet paints, if there is one.
+        layout: of the larger picture that octaves make of what the UNet paints, if there is one; start: the same with the
+            strengths of the first step, for a composed start.
     """
 
         granularities: Sequence[str]
@@ -1474,6 +1492,7 @@ def _define():
         fused: dict[tuple[bool, ...], Fused]
         factors: torch.Tensor | None = None
         layout: Layout | None = None
+        start: Layout | None = None
 
         def __post_init__(self) -> None:
             self._constant = None
@@ -2156,13 +2175,16 @@ def _define():
                 ]
             else:
                 return None  # before anything is drawn: what else the generator is for goes on as without references
-            sizes, layout = down_block_sizes(self.config.block_strides, *latent_size), None
+            sizes, layout, start = down_block_sizes(self.config.block_strides, *latent_size), None, None
             if layout_size is not None:
                 variants = [
                     [(lay_out(own, layout_size, self.remembered), present) for own, present in row] for row in variants
                 ]
-                layout = join_layouts(
-                    self._at_the_end(variants[-1], factors), shares, self.config.granularities, layout_size
+                layout, start = (
+                    join_layouts(
+                        self._at_step(variants[-1], factors, step), shares, self.config.granularities, layout_size
+                    )
+                    for step in (-1, 0)
                 )
 
             def fuse(is_on: torch.Tensor) -> Fused:
@@ -2180,7 +2202,7 @@ def _define():
             names = list(self.config.granularities)
             is_on = torch.ones(1, len(names), dtype=torch.float32) if factors is None else (factors > 0).unique(dim=0)
             fused = {tuple(bool(on) for on in row): fuse(row) for row in is_on}
-            return Conditioning(names, self.config.num_tokens, fused, factors, layout)
+            return Conditioning(names, self.config.num_tokens, fused, factors, layout, start)
 
         def _by_block(
             self, residuals: dict[tuple[str, ...], Residuals], block_scales: BlockScales
@@ -2194,11 +2216,11 @@ def _define():
             }
 
         @staticmethod
-        def _at_the_end(
-            row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None
+        def _at_step(
+            row: list[tuple[FeatureSet, torch.Tensor]], factors: torch.Tensor | None, step: int
         ) -> list[tuple[FeatureSet, torch.Tensor]]:
-            """Sets with the strengths that they have in the last step, which octaves go on with."""
-            return row if factors is None else [(own, present * factors[-1].to(present)) for own, present in row]
+            """Sets with the strengths that they have in a step: a composed start is of the first, octaves go on with the last."""
+            return row if factors is None else [(own, present * factors[step].to(present)) for own, present in row]
 
         def _variants(
             self,

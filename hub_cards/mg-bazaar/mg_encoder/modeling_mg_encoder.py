@@ -118,6 +118,17 @@ def _define():
     Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
 
+    LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+    def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:
+        """Whether one entry of a granularity's features was made to be laid out, at (height, width) if that is given."""
+        laid = part.get(LAID_OF.get(name, "vector"))
+        if laid is None or size is None or name != "shape":
+            return laid is not None
+        return tuple(laid.shape[2:]) == tuple(size)
+
+
     def as_lists(features: dict[str, Any], stacklevel: int = 3) -> Features:
         """Features as a list for each granularity; a bare dict, the form they had before, is one entry, and warns."""
         bare = [name for name, one in features.items() if isinstance(one, dict)]
@@ -860,14 +871,18 @@ def _define():
         """
             return self if self.parts is None else self.parts.complete(self, painted)
 
-        def composed(self, generator: torch.Generator | list[torch.Generator] | None = None) -> torch.Tensor:
+        def composed(
+            self,
+            generator: torch.Generator | list[torch.Generator] | None = None,
+            clouds: torch.Tensor | None = None,
+        ) -> torch.Tensor:
             """Canvas over sketch, nothing painted: (B, 3, H, W) in [-1, 1].
 
-        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws, where there is
-        nothing it is middle gray.
+        Regions without colors are in grays, colors without regions lie in soft clouds that the generator draws (or in those of
+        `draw_clouds`), where there is nothing it is middle gray.
         """
-            count, _, *size = self.canvas.shape
-            clouds = draw_clouds(count, tuple(size), generator, self.canvas.device)
+            if clouds is None:
+                clouds = draw_clouds(len(self.canvas), tuple(self.canvas.shape[2:]), generator, self.canvas.device)
             whole, gray = self.completed(lab_to_rgb(clouds) * 2 - 1), clouds.new_zeros(1, 1, 1, 1).expand_as(clouds)
             return compose(gray, whole.canvas, whole.canvas_scale, whole.sketch, whole.sketch_scale).clamp(-1, 1)
 
@@ -916,6 +931,7 @@ def _define():
 
     def regions_of(lab: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Pictures (B, 3, h, w) in Lab as structure maps (B, 3, *size), as far apart whatever their contrast is."""
+        lab = (16 * lab).round() / 16  # what differs in the last bits must not decide which color goes where
         spread = (lab - lab.mean((2, 3), keepdim=True)) / (lab.std((2, 3), keepdim=True) + 1)
         return F.interpolate(REGIONS * spread, size, mode="bilinear")
 
@@ -1148,34 +1164,22 @@ def _define():
         features = {
             name: [match_rows(part, count, device, torch.float32) for part in parts] for name, parts in features.items()
         }
-        if "color" in features and "shape" not in features and "shape" in granularities:
-            features, strengths = _with_clouds(features, strengths, granularities, size, generator)
         sets, shares = split_regions(features)
         given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
         if not (strengths[:, None] * given).any():
             return None
         drawn = draw_variation({name: parts[0] for name, parts in features.items()}, count, generator)
         remembered = Remembered(0) if remembered is None else remembered
-        laid = [
-            (lay_out(apply_variation(own, count, drawn, assignment), size, remembered), strengths * is_given)
-            for own, is_given in zip(sets, given, strict=True)
-        ]
-        return join_layouts(laid, shares, granularities, size).composed(generator)
-
-
-    def _with_clouds(
-        features: Features,
-        strengths: torch.Tensor,
-        granularities: Sequence[str],
-        size: tuple[int, int],
-        generator: torch.Generator | list[torch.Generator] | None,
-    ) -> tuple[Features, torch.Tensor]:
-        """Features with the regions of clouds in place of a shape, which are as strong as the colors."""
-        regions = regions_of(draw_clouds(len(strengths), size, generator, strengths.device), size)
-        color, shape = (list(granularities).index(name) for name in ("color", "shape"))
-        strengths = strengths.clone()
-        strengths[:, shape] = strengths[:, color]
-        return {**features, "shape": [{"vector": regions.new_zeros(1, 1), "layout_structure": regions}]}, strengths
+        clouds = draw_clouds(count, size, generator, device)
+        pictures = []
+        for own, is_given in zip(sets, given, strict=True):
+            laid = lay_out(apply_variation(own, count, drawn, assignment), size, remembered)
+            layout = join_layouts([(laid, strengths * is_given)], None, granularities, size)
+            pictures.append(torch.zeros_like(clouds) if layout is None else layout.composed(clouds=clouds))
+        if shares is None:
+            return pictures[0]
+        shares = F.interpolate(shares.float(), size, mode="area")
+        return sum(shares[:, place, None] * picture for place, picture in enumerate(pictures))
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.branch
@@ -1557,7 +1561,9 @@ def _define():
         low, high = values.min(), values.max()
         expected = f"{name} must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535)"
         if not (low >= 0 and high < np.inf):  # nor are they numbers
-            raise ValueError(f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(mask, 0, 1)`.")
+            raise ValueError(
+                f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(np.nan_to_num(mask), 0, 1)`."
+            )
         if high <= 1:
             return values.astype(np.float32)
         return (values / _white_of(values, high, expected)).astype(np.float32)
@@ -2953,6 +2959,8 @@ def _define():
 
         def strengths(self, granularity_scale: Any, batch_size: int = 1) -> torch.Tensor:
             """`granularity_scale` of a pipeline call to a tensor (batch_size, granularities); see `parse_strengths`."""
+            if isinstance(granularity_scale, dict) and any(isinstance(one, dict) for one in granularity_scale.values()):
+                raise ValueError("Blocks of a UNet in `granularity_scale` need an adapter; without one it takes numbers.")
             return parse_strengths(granularity_scale, list(self.branches), batch_size)
 
         @torch.no_grad()
@@ -2985,11 +2993,7 @@ def _define():
             if not torch.is_tensor(strengths):
                 strengths = self.strengths(strengths, batch_size)
             for name, parts in features.items():
-                laid = [
-                    part.get({"texture": "layout_tiles", "shape": "layout_structure"}.get(name, "vector"))
-                    for part in parts
-                ]
-                if any(one is None or (name == "shape" and one.shape[2:] != size) for one in laid):
+                if not all(has_layout(name, part, size) for part in parts):
                     raise ValueError(
                         f"The {name} features were not made to be laid out at {size[1]} x {size[0]} pixels. Make them with "
                     f"`encode(..., layout_size={tuple(size)})`."
