@@ -42,7 +42,8 @@ def compose(
     Args:
         reference_image: {"color": ..., "texture": ..., "shape": ...} as of `MGPipeline`: pictures, palettes, cards, masks,
             weights, regions, scales.
-        height, width: in pixels, multiples of 8; by default 512 x 512, or as much in the aspect of the shape reference.
+        height, width: in pixels, multiples of 8; by default 512 x 512, or as much in the aspect of the shape reference, which a
+            single one of them keeps, too.
         granularity_scale, texture_scale, assignment: as of `MGPipeline`.
         num_images: how many; they differ in what the references leave open.
         generator: random numbers for that; a list holds one for each picture.
@@ -92,12 +93,17 @@ def _size(height: int | None, width: int | None, reference_image: dict[str, Any]
     Raises:
         ValueError: for sides that are no multiples of 8, and more pixels than are laid at once.
     """
-    if height is None and width is None:
+    if height is None or width is None:
         aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None)
-        height, width = (max(UNIT, UNIT * round(side / UNIT)) for side in (SIDE / aspect**0.5, SIDE * aspect**0.5))
-    height, width = (SIDE if side is None else side for side in (height, width))
+        wanted = (SIDE / aspect**0.5, SIDE * aspect**0.5)
+        if _is_side(height):
+            wanted = (height, height * aspect)
+        elif _is_side(width):
+            wanted = (width / aspect, width)
+        chosen = (max(LEAST_SIDE, UNIT * round(side / UNIT)) for side in wanted)
+        height, width = (other if side is None else side for side, other in zip((height, width), chosen, strict=True))
     for name, side in (("height", height), ("width", width)):
-        if isinstance(side, bool) or not isinstance(side, int) or side < LEAST_SIDE or side % UNIT:
+        if not _is_side(side) or side < LEAST_SIDE or side % UNIT:
             raise ValueError(
                 f"`{name}` must be a multiple of {UNIT} of at least {LEAST_SIDE}, in pixels; got {side!r}."
             )
@@ -107,6 +113,10 @@ def _size(height: int | None, width: int | None, reference_image: dict[str, Any]
             f"and enlarge it (`mg_diffusion.edits.enlarge`)."
         )
     return height, width
+
+
+def _is_side(side: Any) -> bool:
+    return isinstance(side, int) and not isinstance(side, bool) and side > 0
 
 
 def _aspect(reference: Any) -> float:

@@ -119,8 +119,11 @@ class ComposedStart:
     def composed_image(self, call: Any) -> torch.Tensor:
         """(B, 3, H, W) in [-1, 1]: of what the adapter lays out or, without one, of the features."""
         given, generator = call.given, forked(call.given.generator)
-        is_regional = any("region" in part for parts in call.features.values() for part in parts)
-        layout = None if call.conditioning is None or is_regional else call.conditioning.start
+        # What surroundings lend in an edit is no reference: a sketch of them has colors of its own.
+        is_plain = _has_layout(call.features) and not any(
+            "region" in p for parts in call.features.values() for p in parts
+        )
+        layout = call.conditioning.start if call.conditioning is not None and is_plain else None
         if layout is not None:
             return layout.composed(generator)
         features = {name: parts for name, parts in call.features.items() if _has_layout({name: parts})}

@@ -89,6 +89,8 @@ class MGInputStep(ModularPipelineBlocks):
         if components.mg_adapter is not None:
             components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
             components.mg_adapter.block_scales(given.granularity_scale)
+        elif given.composed_start > 0:
+            components.mg_encoder.strengths(given.granularity_scale, given.batch_size)
         self.set_block_state(state, given)
         return components, state
 

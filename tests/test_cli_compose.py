@@ -56,6 +56,7 @@ def test_several_pictures(files):
         ([*FLAGS, "--scale", "color=0", "--scale", "texture=0", "--scale", "shape=0"], "nothing to compose"),
         (["--shape", "shape.png", "--scale", "color=1"], "about the strength of a color reference"),
         (["--shape", "no.png"], "There is no reference picture"),
+        (["--shape", "shape.png,wieght=2"], "may stand mask, weight, region and scale, got 'wieght'"),
         ([*FLAGS, "-o", "shape.png"], "shape.png"),
     ],
 )

@@ -90,6 +90,10 @@ def parse_reference(name: str, text: str) -> ReferenceArgument:
         image = [entry.strip() for entry in text.split(",")]
     elif Path(text).is_file():
         image = text
+    elif mistyped := re.search(r",(\w+)=", text):
+        raise ValueError(
+            f"Behind a reference may stand mask, weight, region and scale, got {mistyped[1]!r} in {text!r}."
+        )
     else:
         hint = ' A palette begins with "#", in quotes: --color "#ff8800:3,#224466".' if name == "color" else ""
         raise ValueError(f"There is no reference picture at {text!r} (--{name}).{hint}")

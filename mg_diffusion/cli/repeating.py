@@ -39,6 +39,8 @@ def recipe(options: argparse.Namespace) -> int:
     """`mg-diffusion recipe`."""
     from .parser import build_parser  # which imports this module by name
 
+    if not Path(options.picture).is_file():
+        raise ValueError(f"There is no picture at {options.picture!r}.")
     found = read_recipe(options.picture)
     if options.output is None:
         print(json.dumps(found, indent=2, sort_keys=True))

@@ -220,6 +220,17 @@ def test_an_edit_whose_references_have_no_strength_starts_as_without(make_inpain
     np.testing.assert_array_equal(generate(pipeline, composed_start=0.5, **edit), generate(pipeline, **edit))
 
 
+def test_an_edit_starts_in_the_colors_of_its_references_not_of_its_surroundings(make_inpaint):
+    pipeline, mask, starts = make_inpaint(vae="haar"), np.zeros((SIZE, SIZE), np.uint8), []
+    mask[4:12, 4:12] = 255
+    original = pipeline.composed_image
+    pipeline.composed_image = lambda call: starts.append(original(call)) or starts[-1]
+    given = {"color": ["#c1121f", "#a00010"], "texture": picture(8)}
+    generate(pipeline, reference_image=given, composed_start=0.5, image=picture(5, SIZE, SIZE), mask_image=mask)
+    red, green, _ = starts[0][0].mean((1, 2)).tolist()
+    assert red > green + 0.5
+
+
 def test_a_start_has_the_strengths_of_the_first_step(make):
     pipeline, starts = make(vae="haar"), []
     original = pipeline.composed_image
