@@ -14,6 +14,7 @@ import torch
 
 from demo import layout
 from demo.references import picture, reference, swatch
+from mg_diffusion import compose
 from mg_diffusion import edits as named
 from mg_diffusion.attribution import draw_attribution
 from mg_diffusion.loading import load_pipeline, model_name, quiet
@@ -222,7 +223,42 @@ def recolor(pipe: Any) -> list[PIL.Image.Image]:
     return rows
 
 
-MADE = (five_minutes, palettes, regions, cards, schedules, guidance, feature_guidance, attribution, edits, recolor)
+def your_checkpoint(pipe: Any) -> list[PIL.Image.Image]:
+    """The composition of references, and what a base without an adapter makes of it as a start."""
+    references, laid = given(POPPY), {"height": 256, "width": 256}
+
+    def composed(names: Sequence[str], **options: Any) -> PIL.Image.Image:
+        own, generator = {name: references[name] for name in names}, torch.Generator().manual_seed(SEED)
+        return compose(own, **laid, generator=generator, encoder=pipe.mg_encoder, **options)[0]
+
+    cells = [(name, picture(each)) for name, each in POPPY.items()]
+    cells += [("all three", composed(list(POPPY))), ("assigned freely", composed(list(POPPY), assignment="free"))]
+    cells += [(f"{name} alone", composed([name])) for name in POPPY]
+    alone = type(pipe)(**{**pipe.components, "mg_adapter": None, "mg_detail": None})
+    alone.set_progress_bar_config(disable=True)
+    painted = [
+        (f"composed start {start:g}", generate(alone, references, composed_start=start))
+        for start in (0.0, 0.3, 0.5, 0.7)
+    ]
+    return [
+        row("composed, no model", cells),
+        row("a base of 64 px without an adapter, guided from that start", painted),
+    ]
+
+
+MADE = (
+    five_minutes,
+    palettes,
+    regions,
+    cards,
+    schedules,
+    guidance,
+    feature_guidance,
+    attribution,
+    your_checkpoint,
+    edits,
+    recolor,
+)
 PAGES: dict[str, Callable[[Any], list[PIL.Image.Image]]] = {page.__name__: page for page in MADE}
 
 
