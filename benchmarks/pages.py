@@ -18,6 +18,7 @@ from .few_steps import OUTPUT as FEW_STEPS
 from .few_steps import table_of as few_steps_table
 from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
+from .real_start import table as real_start_table
 from .scaling import OUTPUT as SCALING
 from .scaling import table as scaling_table
 from .sizes import OUTPUT as SIZES
@@ -135,8 +136,14 @@ def blocks_of(place: Path) -> dict[str, str]:
         return {"soak": soak_table(read(ROOT / SOAK))}
     if place == CHECKPOINT_PAGE:
         found = read(ROOT / UNADAPTED)
+        started = real_start_table(read(RESULTS / "real_start.json"))
         taken = adapter_cost_table(read(RESULTS / "adapter_cost.json"))
-        return {"unadapted": unadapted_table(found), "cost": cost_table(found), "adapter-cost": taken}
+        return {
+            "unadapted": unadapted_table(found),
+            "cost": cost_table(found),
+            "adapter-cost": taken,
+            "real-start": started,
+        }
     if place == LOADING:
         return {"starts": starts_table(read(STARTS))}
     if place == DEMO_PAGE:
