@@ -888,6 +888,10 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
     # -----------------------------------------------------------------------------------------------------------------
+    ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
+    HEIC = (".heic", ".heif", ".hif")
+
+
     class UnreadablePicture(Exception):
         """Why a picture could not be read; its text is that of the error that was met, which is its cause.
 
@@ -917,7 +921,7 @@ def _define():
     """
         is_decoded = isinstance(picture, PIL.Image.Image)
         try:
-            image = picture if is_decoded else PIL.Image.open(picture, formats=formats)
+            image = picture if is_decoded else _open(picture, formats)
         except FileNotFoundError as error:
             raise UnreadablePicture("missing", error) from error
         except PIL.Image.DecompressionBombError as error:
@@ -927,11 +931,28 @@ def _define():
         with contextlib.nullcontext() if is_decoded else image:
             if check is not None:
                 check(image)
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format in ANIMATED:
+                warnings.warn(f"The picture has {frames} frames; the first one is taken.", stacklevel=2)
             try:
                 image.load()
                 return PIL.ImageOps.exif_transpose(image)
             except Exception as error:
                 raise UnreadablePicture("damaged", error) from error
+
+
+    def _open(picture: str | os.PathLike | BinaryIO, formats: Sequence[str] | None) -> PIL.Image.Image:
+        """As `PIL.Image.open`; HEIC by the package pillow-heif, where that is installed."""
+        try:
+            return PIL.Image.open(picture, formats=formats)
+        except PIL.UnidentifiedImageError:
+            if not (isinstance(picture, (str, os.PathLike)) and os.fspath(picture).lower().endswith(HEIC)):
+                raise
+        try:
+            importlib.import_module("pillow_heif").register_heif_opener()
+        except ImportError as error:
+            raise ImportError("HEIC pictures need the package pillow-heif: pip install pillow-heif") from error
+        return PIL.Image.open(picture, formats=formats)
 
 
     def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
