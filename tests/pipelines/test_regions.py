@@ -263,7 +263,7 @@ def test_the_command_line_takes_regions_masks_and_weights(model, tmp_path, capsy
         (f"{one},region=0:0:x:1", "weight, scale and box are numbers"),
         (f"{one},weight=much", "weight, scale and box are numbers"),
         (f"{one},mask=nowhere.png", "no picture at 'nowhere.png'"),
-        (f"{one},size=3", "no reference picture at"),
+        (f"{one},size=3", "may stand mask, weight, region and scale, got 'size'"),
     ):
         status, _, printed = run(color)
         assert status == 2 and message in printed
