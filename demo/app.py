@@ -1,7 +1,9 @@
 """The page: layout and wiring only. `python -m demo.app` opens it; docs/demo.md tells how to set it up."""
 
 import argparse
+import contextlib
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,8 +140,20 @@ def theme() -> gr.Theme:
     return gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="sm", **fonts)
 
 
+def free_port(name: str) -> int:
+    """The first free port from 7860 on. (gradio tries one after the other, but what speaks MCP starts only once.)"""
+    for port in range(7860, 7960):
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind((name, port))
+            return port
+    raise OSError("No port from 7860 to 7959 is free. Name another one: --port.")
+
+
 def launch(page: gr.Blocks, **options: Any) -> tuple[Any, str, str]:
     """Serve the page; `options` go to `Blocks.launch`."""
+    if options.get("server_port") is None and "GRADIO_SERVER_PORT" not in os.environ:
+        name = options.get("server_name") or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+        options["server_port"] = free_port(name)
     # All components ask the module for it; sessions make components anew, so that it cannot be set on those.
     gr.processing_utils.async_ssrf_protected_download = agents.download_nothing
     script = (HERE / "page.js").read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """A studio with the shipped model, and pictures as a visitor would upload them."""
 
 import os
+import socket
 import threading
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def given(uploads_folder) -> dict:
     }
 
 
+def unused_port() -> int:
+    """One that no other worker takes meanwhile."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def served(studio, tmp_path_factory):
     """The address of a server with the page, in this process."""
@@ -58,7 +66,7 @@ def served(studio, tmp_path_factory):
     from demo.app import Page, launch
 
     page = Page(studio).build()
-    _, url, _ = launch(page, prevent_thread_lock=True, quiet=True)
+    _, url, _ = launch(page, prevent_thread_lock=True, quiet=True, server_port=unused_port())
     threading.Thread(target=studio.models.get).start()
     yield url.rstrip("/")
     page.close(verbose=False)
