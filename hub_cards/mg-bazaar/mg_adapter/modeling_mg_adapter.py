@@ -2180,12 +2180,13 @@ def _define():
                 variants = [
                     [(lay_out(own, layout_size, self.remembered), present) for own, present in row] for row in variants
                 ]
-                layout, start = (
+                laid = [
                     join_layouts(
                         self._at_step(variants[-1], factors, step), shares, self.config.granularities, layout_size
                     )
-                    for step in (-1, 0)
-                )
+                    for step in ((-1,) if factors is None else (-1, 0))
+                ]
+                layout, start = laid[0], laid[-1]
 
             def fuse(is_on: torch.Tensor) -> Fused:
                 rows = []
