@@ -18,7 +18,7 @@ from .components import (
     is_finite,
     scale_factor,
 )
-from .composed_start import check_share
+from .composed_start import check_share, is_composed
 from .modular_inputs import (
     MG_ADAPTER,
     MG_ENCODER,
@@ -89,8 +89,10 @@ class MGInputStep(ModularPipelineBlocks):
         if components.mg_adapter is not None:
             components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
             components.mg_adapter.block_scales(given.granularity_scale)
-        elif given.composed_start > 0:
-            components.mg_encoder.strengths(given.granularity_scale, given.batch_size)
+        if given.composed_start > 0:
+            reader = components.mg_encoder if components.mg_adapter is None else components.mg_adapter
+            strengths = reader.strengths(given.granularity_scale, given.batch_size)
+            is_composed(given.composed_start, strengths, reader.config.granularities, given.reference_image)
         self.set_block_state(state, given)
         return components, state
 

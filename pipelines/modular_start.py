@@ -70,7 +70,8 @@ class MGComposedStartStep(ModularPipelineBlocks):
     def composed(components: Any, given: Any) -> torch.Tensor | None:
         """(pictures, 3, H, W) in [-1, 1]; `None` where nothing has any strength."""
         generator = forked(given.generator)
-        if given.layout is not None:
+        is_regional = any("region" in part for parts in given.reference_embeds.values() for part in parts)
+        if given.layout is not None and not is_regional:
             return given.layout.composed(generator)
         encoder, factor = components.mg_encoder, scale_factor(components.vae)
         strengths = encoder.strengths(given.granularity_scale, given.batch_size)

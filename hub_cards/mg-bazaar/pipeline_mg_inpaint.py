@@ -26,7 +26,7 @@ def _define():
     import torch
     import torch.nn.functional as F
     import warnings
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from dataclasses import dataclass, field
     from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, ModelMixin, MultiAdapter, SchedulerMixin, StableDiffusionInpaintPipeline, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel, UNet2DModel
     from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
@@ -1567,15 +1567,8 @@ def _define():
             strengths = reader.strengths(given.granularity_scale, batch_size)
             if reader is self.mg_adapter:
                 reader.block_scales(given.granularity_scale)  # checks them
-            places = [place for place, name in enumerate(reader.config.granularities) if name in found]
-            is_composed = (strengths[:, places] > 0).any(1)
-            if not is_composed.any():
+            if not is_composed(given.composed_start, strengths, reader.config.granularities, found):
                 given.composed_start = 0.0
-            if given.composed_start > 0 and not is_composed.all():
-                raise ValueError(
-                    f"`composed_start` skips steps of all pictures of a call, and prompts {(~is_composed).nonzero().flatten().tolist()} "
-                f"have references of strength 0 only. Call them apart, or set `composed_start=0`."
-                )
             return strengths
 
         def start_composed(self, call: Any) -> None:
@@ -1619,6 +1612,22 @@ def _define():
                 f"`composed_start` must be a number in [0, 1] (0 is off, at 1 one step is left){otherwise}; got {start!r}."
             )
         return float(start)
+
+
+    def is_composed(start: float, strengths: torch.Tensor, granularities: Sequence[str], found: Collection[str]) -> bool:
+        """Whether references of these names have any strength (B, G), with which a call can start.
+
+    Raises:
+        ValueError: if that is so of some pictures of a call that starts composed, and of others not.
+    """
+        places = [place for place, name in enumerate(granularities) if name in found]
+        rows = (strengths[:, places] > 0).any(1)
+        if start > 0 and rows.any() and not rows.all():
+            raise ValueError(
+                f"`composed_start` skips steps of all pictures of a call, and prompts {(~rows).nonzero().flatten().tolist()} have "
+            f"references of strength 0 only. Call them apart, or set `composed_start=0`."
+            )
+        return bool(rows.any())
 
 
     def skip_steps(scheduler: Any, start: float, timesteps: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -295,8 +295,19 @@ def test_a_composed_start_is_that_of_the_pipeline(make_pair, is_adapted):
     assert not torch.equal(run(modular, **options), run(modular, **{**options, "composed_start": 0.9}))
 
 
+def test_a_composed_start_in_regions_is_that_of_the_pipeline(make_pair):
+    classic, modular = make_pair()
+    given = {**references(), "color": {"image": ["#c1121f"], "region": (0, 0, 0.5, 1)}}
+    options = {"reference_image": given, "composed_start": 0.5, "num_inference_steps": 4}
+    close(run(modular, **options), run_classic(classic, **options, feature_guidance_scale=0))
+
+
 def test_a_composed_start_that_cannot_be_is_refused(make_pair):
     _, modular = make_pair()
+    with pytest.raises(ValueError, match="prompts \\[0\\] have references of strength 0"):
+        scale = {"color": [0.0, 1.0]}
+        given = {"color": references()["color"]}
+        run(modular, prompt=["a", "b"], reference_image=given, granularity_scale=scale, composed_start=0.5)
     with pytest.raises(ValueError, match="`composed_start` must be a number in"):
         run(modular, reference_image=references(), composed_start=2)
     with pytest.raises(ValueError, match="`composed_start` needs references"):
