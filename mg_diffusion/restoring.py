@@ -1,4 +1,4 @@
-"""Restoring by the detail network: what lies under noise, blur and the blocks of JPEG, in one evaluation.
+"""Restoring by the detail network: what lies under noise, blur and the blocks of JPEG, in one evaluation (noise: in four).
 
 The network reads a picture with faults where it otherwise reads a sketch; the strength `FAULTY`, which no sketch has, says so.
 In place of the strength of a canvas it is told how far the picture is blurred, and noise is told as that of a smaller picture
@@ -6,23 +6,25 @@ is. It begins from nothing at the first, noisiest step, and gives what is to be 
 learning: Zhang et al., DnCNN, arXiv 1608.03981; at half the size, told the level: FFDNet, arXiv 1710.04026).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .noise_level import estimate_noise
 from .octaves import HAAR_CHANNELS, build_scheduler, condition, predict_cells, to_cells, to_picture
 
 
 FAULTY = -1.0  # in place of a sketch's strength
 HALF = 127.5  # of 255 are 1 in [-1, 1]
-MOST_NOISE = 60.0  # deviation, of 255
 MOST_BLUR = 1.5  # deviation in pixels
 TILE = 512  # side in pixels of what is computed at once
 OVERLAP = 64
 AVERAGES = 3  # channels of Haar cells; all others are details
+SHIFTS = ((0, 0), (1, 1), (0, 1), (1, 0))  # places of the grid of cells on the pixels
+LARGE = 4_000_000  # pixels of a picture above which two of them have to do
 
 
 def faulty_condition(picture: torch.Tensor, blur: torch.Tensor) -> torch.Tensor:
@@ -58,22 +60,20 @@ def restore(
     """What a picture (H, W, 3) of 8 or 16 bits would be without noise, blur and the blocks of JPEG, of the same kind.
 
     Args:
-        noise_level: deviation of the noise, of 255, at most `MOST_NOISE`; estimated if not given.
+        noise_level: deviation of the noise, of 255, at most `noise_level.MOST_NOISE`; estimated if not given.
         blur: deviation in pixels of what the picture was blurred by, at most `MOST_BLUR`.
         step: called with the share that is done, in [0, 1]; what it raises stops the work.
     """
     noise_level = estimate_noise(image) if noise_level is None else noise_level
+    shifts = SHIFTS[: 1 if noise_level == 0 else 4 if image.shape[0] * image.shape[1] <= LARGE else 2]
 
     def restored(tile: torch.Tensor) -> torch.Tensor:
         amount = torch.full((len(tile), 1, 1, 1), blur, dtype=torch.float32).to(tile)
-        conditions = faulty_condition(tile, amount)
-        return to_picture(
-            restored_cells(
-                unet, conditions, torch.full((len(tile),), noise_level / HALF, dtype=torch.float32).to(tile)
-            )
-        )
+        level = torch.full((len(tile),), noise_level / HALF, dtype=torch.float32).to(tile)
+        return to_picture(restored_cells(unet, faulty_condition(tile, amount), level))
 
-    return _by_tiles(unet, image, restored, 1, step)
+    unit = _unit(unet)
+    return _by_tiles(unet, image, lambda tile: _over_shifts(tile, restored, shifts, unit), 1, step)
 
 
 @torch.no_grad()
@@ -91,23 +91,20 @@ def enlarge(
     return _by_tiles(unet, image, enlarged, 2, step)
 
 
-def estimate_noise(image: np.ndarray, visible: np.ndarray | None = None) -> float:
-    """Deviation of the noise of a picture (H, W, 3) of 8 or 16 bits, of 255: the median of its finest diagonal details.
+def _over_shifts(
+    tile: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor], shifts: Sequence[tuple[int, int]], unit: int
+) -> torch.Tensor:
+    """Mean of what is made of a tile (B, 3, H, W) with the grid of cells at several places.
 
-    (Donoho and Johnstone, "Ideal spatial adaptation by wavelet shrinkage", Biometrika 1994.)
-
-    Args:
-        visible: (H, W) bool, where the picture is one; everywhere if not given.
+    A cell is two pixels wide: what is left of noise has its weave, another one at each place (cycle spinning: Coifman and
+    Donoho, "Translation-invariant de-noising", 1995).
     """
-    height, width = (side // 2 * 2 for side in image.shape[:2])
-    pixels = image[:height, :width].astype(np.float32) * (255 / np.iinfo(image.dtype).max)
-    diagonal = (pixels[::2, ::2] - pixels[1::2, ::2] - pixels[::2, 1::2] + pixels[1::2, 1::2]) / 2
-    if visible is not None:
-        diagonal = diagonal[visible[:height, :width].reshape(height // 2, 2, width // 2, 2).all((1, 3))]
-        if not diagonal.size:
-            return 0.0
-    levels = [float(np.median(np.abs(diagonal[..., channel]))) / 0.6745 for channel in range(3)]
-    return min(MOST_NOISE, float(np.mean(levels)))
+    height, width = tile.shape[2:]
+    total = torch.zeros_like(tile)
+    for down, right in shifts:
+        moved = F.pad(tile, (right, -right % unit, down, -down % unit), mode="replicate")
+        total += compute(moved)[..., down : down + height, right : right + width]
+    return total / len(shifts)
 
 
 def _by_tiles(
@@ -118,7 +115,7 @@ def _by_tiles(
     step: Callable[[float], None],
 ) -> np.ndarray:
     """A picture of `factor` times the size, tile by tile; where tiles overlap one fades into the other."""
-    unit = 2 ** len(unet.config.block_out_channels)
+    unit = _unit(unet)
     height, width = image.shape[:2]
     bottom, right = (max(-side % unit, unit - side) for side in (height, width))
     padded = np.pad(
@@ -142,6 +139,11 @@ def _by_tiles(
         step(done / (len(rows) * len(columns)))
     made = (total / weight)[: factor * height, : factor * width]
     return ((made + 1) * half).round().clip(0, 2 * half).astype(image.dtype)
+
+
+def _unit(unet: torch.nn.Module) -> int:
+    """Pixels that the sides of what the network reads are multiples of."""
+    return 2 ** len(unet.config.block_out_channels)
 
 
 def _starts(side: int, tile: int) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from demo.references import reference
 from mg_diffusion import MGPipeline, edits
 from mg_diffusion.loading import load_pipeline
+from mg_diffusion.noise_level import estimate_noise
 from mg_diffusion.octaves import build_detail_unet, to_cells
 from mg_diffusion.restoring import (
     OVERLAP,
@@ -17,7 +18,6 @@ from mg_diffusion.restoring import (
     _starts,
     details_of,
     enlarge,
-    estimate_noise,
     faulty_condition,
     restore,
     restored_cells,
@@ -95,6 +95,35 @@ def test_a_clean_picture_stays_nearly_what_it_is(unet):
 def test_noise_is_estimated(level):
     flat = np.full((128, 128, 3), 128.0)
     assert estimate_noise(noisy(flat, level)) == pytest.approx(level, abs=1)
+
+
+@pytest.mark.parametrize("level", [10, 25])
+def test_noise_is_told_from_texture(level):
+    """In a photograph the finest details are not only noise."""
+    for name in PHOTOS:
+        assert estimate_noise(noisy(photo(name), level)) == pytest.approx(level, rel=0.12)
+
+
+def test_noise_that_was_compressed_is_seen_by_its_details():
+    file = io.BytesIO()
+    PIL.Image.fromarray(noisy(photo("coffee"), 25)).save(file, "JPEG", quality=90)
+    assert 10 < estimate_noise(np.asarray(PIL.Image.open(file))) < 25
+
+
+def test_what_cannot_be_seen_has_no_noise():
+    hidden = noisy(photo("coffee"), 40)
+    visible = np.zeros(hidden.shape[:2], bool)
+    assert estimate_noise(hidden, visible) == 0.0
+    visible[:, :128] = True
+    hidden[:, :128] = noisy(photo("coffee"), 10)[:, :128]
+    assert estimate_noise(hidden, visible) == pytest.approx(10, rel=0.2)
+
+
+def test_noise_leaves_no_weave_of_the_cells(unet):
+    """Differences beside each other are alike at even and odd places."""
+    flat = restore(unet, noisy(np.full((128, 128, 3), 128.0), 25), 25.0).astype(float)
+    inside, across = (np.abs(np.diff(flat, axis=1))[:, start::2].mean() for start in (0, 1))
+    assert inside / across == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 65), (300, 40), (TILE + 1, 24)])

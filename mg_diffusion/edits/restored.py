@@ -152,7 +152,8 @@ def _restored(
     callback: Callback,
 ) -> np.ndarray:
     """The pixels (H, W, 3) of a picture restored, by `strength` and, where it is given, by the area (H, W)."""
-    from ..restoring import estimate_noise, restore
+    from ..noise_level import estimate_noise
+    from ..restoring import restore
 
     if strength == 0:
         return image.pixels
@@ -184,7 +185,7 @@ def _checked(
     pipe: Any, name: str, image: Picture, strength: float, noise_level: float | None, count: int, generator: Any
 ) -> tuple[Source, Any]:
     """The picture, opened, and the detail network, or a ValueError for what cannot be."""
-    from ..restoring import MOST_NOISE
+    from ..noise_level import MOST_NOISE
 
     image, unet = opened(image), _detail_of(pipe, name)
     check_side(image, name)
