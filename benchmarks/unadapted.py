@@ -20,7 +20,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from benchmarks.control_surface import batches
-from mg_diffusion import MGPipeline, compose
+from mg_diffusion import MGEncoder, MGPipeline, compose
 from mg_diffusion.evaluation.control import pairwise_control, random_triples, write_json
 from mg_diffusion.evaluation.metrics import describe
 from mg_diffusion.evaluation.quality import frechet_distance, load_features
@@ -165,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_json(output, {**found, "cost": cost(big), "cost_threads": torch.get_num_threads()})
         return 0
     pipe = load_pipeline(MGPipeline, options.base, many_steps=options.base is None)
+    if pipe.mg_encoder is None:  # of `base --text_only`: of a new one only the views are used
+        pipe.register_modules(mg_encoder=MGEncoder.from_unet(pipe.unet))
     pool = read_pool(options.data, options.split, options.size).pictures
     triples, described = random_triples(options.triples, len(pool), 0), [describe(one) for one in pool]
     extract = None if options.squeezenet is None else load_features(options.squeezenet)

@@ -1,8 +1,10 @@
 """Other colors at a picture's own resolution: nothing is painted, the palette moves.
 
-The palette is laid into the regions of the picture at about 256 x 256 pixels, as into those of a shape reference. What that
-says of hue and chroma is carried up by `LocalModel`, so that every edge of the picture is one of the result. Lightness is
-the picture's own, moved by one rising curve toward that of the palette: what is lighter stays lighter, to the last hair.
+The palette is laid into the regions of the picture at about 256 x 256 pixels, as into those of a shape reference, and what
+has about one color in the picture is given one (`color_groups`). What that says of hue and chroma is carried up by
+`LocalModel`, so that every edge of the picture is one of the result. Lightness is the picture's own: at large it is moved by
+one rising curve toward that of the palette, so that what is lighter stays lighter; details, which the curve would flatten
+where it is flat, are kept as they are (tone mapping by a base and details: Durand and Dorsey, SIGGRAPH 2002).
 """
 
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .adapter.sketch import lay_palette, turn_colors
+from .color_groups import one_color_each
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
 from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
@@ -22,6 +25,7 @@ SIDE = 256  # of a square with the area of what the palette is laid into
 RADIUS = 4  # cells around each that its linear model is fitted to
 FLOOR = 1e-3  # variance, of Lab over 100, below which a picture says nothing about where an edge is
 SLOPES = (0.35, 2.5)  # of the curve of lightness: details neither vanish nor grow coarse
+PASSES = 3  # of the smoothing that leaves lightness at large
 CURVE_BLUR = 6.0  # units of lightness: a palette of few colors must not make steps
 STRIP = 256  # rows that are computed at once
 
@@ -49,16 +53,19 @@ def recolored(
         return image.copy()
     small = small_lab(image)
     area = torch.ones_like(small[:, :1]) if mask is None else _small_area(mask, small)
-    palette = palette.to(small)
-    wanted = _shades(small, palette, area) if _is_one_color(palette) else _laid(small, palette, area, turn)
-    model = LocalModel(small / 100, wanted[:, 1:] / 100)
+    palette, smooth = palette.to(small), edge_preserving_smooth(small)
+    wanted = _shades(small, palette, area) if _is_one_color(palette) else _laid(smooth, palette, area, turn)
+    for _ in range(PASSES - 1):
+        smooth = edge_preserving_smooth(smooth)
+    model = LocalModel(small / 100, torch.cat([smooth[:, :1], wanted[:, 1:]], 1) / 100)
     curve = lightness_curve(small[:, :1], wanted[:, :1], area)
     result = image.copy()
     for top in range(0, len(image), STRIP):
         rows = slice(top, top + STRIP)
         lab = rgb_to_lab(to_rgb(image[rows]))
-        lightness = torch.from_numpy(np.interp(lab[:, :1].numpy(), np.arange(101), curve)).to(lab)
-        moved = torch.cat([lightness, 100 * model(lab / 100, top, len(image))], 1)
+        found = 100 * model(lab / 100, top, len(image))
+        at_large = torch.from_numpy(np.interp(found[:, :1].numpy(), np.arange(101), curve)).to(lab)
+        moved = torch.cat([(at_large + lab[:, :1] - found[:, :1]).clamp(0, 100), found[:, 1:]], 1)
         share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
         made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share, dtype=torch.float32)))
         made = to_pixels(made, image.dtype)
@@ -157,11 +164,11 @@ def lightness_curve(source: torch.Tensor, wanted: torch.Tensor, weight: torch.Te
     return (curve + ((matched - curve) * share).sum()).numpy()  # of the same mean
 
 
-def _laid(small: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, turn: torch.Tensor | None) -> torch.Tensor:
-    smooth = edge_preserving_smooth(small)
+def _laid(smooth: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, turn: torch.Tensor | None) -> torch.Tensor:
     structure = structure_map(smooth, area)
     turn = nearest_turn(structure.flatten(2), smooth.flatten(2), area.flatten(2)) if turn is None else turn
-    return lay_palette(turn_colors(structure, turn), palette, area)
+    laid = lay_palette(turn_colors(structure, turn), palette, area)
+    return torch.cat([laid[:, :1], one_color_each(smooth, laid[:, 1:], area)], 1)
 
 
 def _shades(small: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 from skimage import data
 from skimage.color import rgb2lab
@@ -11,6 +12,7 @@ from skimage.feature import canny
 
 from mg_diffusion import edits
 from mg_diffusion.cli import main
+from mg_diffusion.color_groups import _median
 from mg_diffusion.evaluation.metrics import color_distance
 from mg_diffusion.recipe import read_recipe
 from mg_diffusion.recoloring import LocalModel, recolored, select_color
@@ -49,6 +51,31 @@ def test_colors_come_near_those_of_the_reference(pipe):
         found.append([color_distance(one / 255, wanted / 255) for one in (photo, np.asarray(made))])
     before, after = np.mean(found, 0)
     assert after < 0.3 * before
+
+
+def test_what_has_about_one_color_keeps_one(pipe):
+    """An even ground that covers more than any color of the palette is not split between two of them."""
+    rows = np.linspace(0, 12, 96)[:, None, None]
+    sky = np.broadcast_to(np.array([40.0, 70, 130]) + rows, (96, 96, 3)).round().astype(np.uint8).copy()
+    sky[70:90, 40:56] = (230, 220, 200)
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(sky), ["#1d3557:1", "#e9c46a:1"])
+    ground = rgb2lab(np.asarray(made))[:64, :, 1:]
+    assert np.ptp(ground, (0, 1)).max() < 12  # the two colors are 60 apart
+    thing = rgb2lab(np.asarray(made))[75:85, 45:51, 1:]
+    assert np.linalg.norm(thing.mean((0, 1)) - ground.mean((0, 1))) > 30
+
+
+def test_a_median_color_is_one_that_is_there():
+    mostly, else_ = torch.tensor([[0.0, 60.0]]), torch.tensor([[50.0, -40.0]])
+    found = _median(torch.cat([mostly.expand(70, 2), else_.expand(30, 2)]))
+    torch.testing.assert_close(found, mostly[0], atol=1, rtol=0)
+
+
+def test_details_stay_where_the_palette_has_one_lightness(pipe):
+    """The curve of lightness is flat there and would flatten seams and hairs."""
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(PHOTOS["cat"]), ["#8a6f60", "#6f7f8a"])
+    fine = [one - gaussian_filter(one, 3) for one in (lightness(PHOTOS["cat"]), lightness(made))]
+    assert fine[1].std() > 0.85 * fine[0].std()
 
 
 def test_a_single_color_gives_its_shades(pipe):
