@@ -140,6 +140,7 @@ def blocks_of(place: Path) -> dict[str, str]:
         taken = adapter_cost_table(read(RESULTS / "adapter_cost.json"))
         return {
             "unadapted": unadapted_table(found),
+            "unadapted-text-only": unadapted_table(read(RESULTS / "unadapted_text_only.json")),
             "cost": cost_table(found),
             "adapter-cost": taken,
             "real-start": started,

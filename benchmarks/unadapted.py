@@ -5,7 +5,9 @@ its own reference, for the composition alone, feature guidance alone, a composed
 with the adapter; naturalness by the Frechet distance of a network that judges (`--squeezenet`), and seconds a picture. The
 defaults of `composed_start` and `feature_guidance_scale` follow from it.
 
-The base is the embedded UNet of many steps without its adapter, or `--base FOLDER`, one that never saw one.
+The base is the embedded UNet of many steps without its adapter, or `--base FOLDER`, one that never saw one: that of stage `base
+--text_only` is in `-o benchmarks/results/unadapted_text_only.json`. `python -m benchmarks.pages` shows both in
+docs/your-checkpoint.md.
 """
 
 import argparse
