@@ -73,7 +73,7 @@ def _define():
         "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
         to the generator.""",
         "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
-        the shape reference.""",
+        the shape reference. A side that is given alone keeps that aspect, with a detail network and without.""",
         "num_detail_steps": """denoising steps of each octave, where there is a detail network; "auto" is 6, or 3 above a distilled
         UNet.""",
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
@@ -2455,7 +2455,8 @@ def _define():
             if self.mg_detail is None or getattr(given, "latents", None) is not None:
                 return self.default_size(given.height, given.width), None
             if given.height is not None or given.width is not None:
-                return super().sizes(given, edit)
+                # A shape reference is laid over what is repainted: its aspect says nothing of a side that is missing.
+                return super().sizes(SimpleNamespace(height=given.height, width=given.width, reference_image=None), edit)
             if edit is None or any(one.shape[1:] != edit.masks[0].shape[1:] for one in edit.masks):
                 return self.default_size(None, None), None  # masks of several sizes are refused later
             native = self.default_size(None, None)
@@ -3149,9 +3150,9 @@ def _define():
         Raises:
             ValueError: for a size that cannot be.
         """
-            if self.mg_detail is None:
-                return self.default_size(given.height, given.width), None
             height, width = self.output_size(given.height, given.width, given.reference_image)
+            if self.mg_detail is None:
+                return (height, width), None
             octaves, unit = self.octaves(height, width)
             if height <= 0 or width <= 0 or height % unit or width % unit:
                 near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
@@ -3183,19 +3184,34 @@ def _define():
         ) -> tuple[int, int]:
             """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference.
 
+        A side that comes alone takes the other from that aspect, with a detail network and without. Where no aspect is
+        known, a side that is missing is the model's own.
+
         Args:
             side: of a square of about the same area; aspect: width over height, at most 4 either way.
         """
-            if self.mg_detail is None:
+            given = [one for one in (height, width) if one is not None]
+            if len(given) == 2 or (self.mg_detail is None and not given):
                 return self.default_size(height, width)
-            side = side or 2 * self.mg_detail.config.sample_size
-            shown = first_picture_size((reference_image or {}).get("shape"))
-            if height is not None or width is not None or (shown is None and aspect is None):
-                return side if height is None else height, side if width is None else width
-            aspect = min(4.0, max(0.25, shown[1] / shown[0] if aspect is None else aspect))
-            unit = self.octaves(side, side)[1]
-            sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
-            return tuple(max(unit, unit * round(one / unit)) for one in sides)
+            if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
+                aspect = shown[1] / shown[0]
+            if aspect is None or not all(isinstance(one, int) and one > 0 for one in given):  # which is refused later
+                native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
+                return native[0] if height is None else height, native[1] if width is None else width
+            aspect = min(4.0, max(0.25, aspect))
+            if not given:
+                area = (side or self.detail_side) ** 2
+                wanted = (math.sqrt(area / aspect), math.sqrt(area * aspect))
+            else:
+                wanted = (width / aspect, width) if height is None else (height, height * aspect)
+            unit = self.vae_scale_factor if self.mg_detail is None else self.octaves(*wanted)[1]
+            chosen = (max(unit, unit * round(one / unit)) for one in wanted)
+            return tuple(near if one is None else one for one, near in zip((height, width), chosen, strict=True))
+
+        @property
+        def detail_side(self) -> int:
+            """Side in pixels of a square of the detail network's own area."""
+            return 2 * self.mg_detail.config.sample_size
 
         def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
             """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.

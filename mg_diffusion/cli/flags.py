@@ -188,7 +188,7 @@ def add_layout_flags(group: Any) -> None:
 
 def add_size_flags(parser: argparse.ArgumentParser) -> None:
     for side in ("width", "height"):
-        purpose = "default: the model's own size, in the aspect of the shape reference"
+        purpose = "default: the model's own size, in the aspect of the shape reference, which a side alone keeps, too"
         parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
     purpose = "both in one, or the side of a square"
     parser.add_argument("--size", type=size, metavar="WIDTHxHEIGHT", help=purpose)

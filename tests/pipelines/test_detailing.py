@@ -52,7 +52,7 @@ def run(pipe, references=REFERENCES, seed=0, **options):
     [
         ({}, (LARGE, LARGE)),
         ({"height": SIZE, "width": SIZE}, (SIZE, SIZE)),
-        ({"height": 2 * SIZE}, (2 * SIZE, LARGE)),
+        ({"height": 2 * SIZE}, (2 * SIZE, 2 * SIZE)),  # the shape reference is a square
         ({"height": 6 * SIZE, "width": 4 * SIZE}, (6 * SIZE, 4 * SIZE)),
     ],
 )
@@ -66,6 +66,24 @@ def test_the_aspect_of_the_shape_reference_is_kept(pipe):
     assert width > 1.8 * height and 0.7 < height * width / LARGE**2 < 1.3
     assert tuple(run(pipe, wide, height=LARGE, width=LARGE).shape[2:]) == (LARGE, LARGE)
     assert tuple(run(pipe, {"color": wide["shape"]}).shape[2:]) == (LARGE, LARGE)
+
+
+def test_a_side_alone_keeps_the_aspect_of_the_shape_reference(pipe, small):
+    wide = {**REFERENCES, "shape": picture(3, (40, 80))}
+    for each in (pipe, small):
+        assert tuple(run(each, wide, width=2 * LARGE).shape[2:]) == (LARGE, 2 * LARGE)
+        assert tuple(run(each, wide, height=SIZE).shape[2:]) == (SIZE, 2 * SIZE)
+    assert tuple(run(pipe, {"color": wide["shape"]}, width=2 * LARGE).shape[2:]) == (LARGE, 2 * LARGE)
+    features = pipe.encode_reference(wide, width=2 * LARGE)
+    kept = run(pipe, None, reference_embeds=features, height=LARGE, width=2 * LARGE)
+    assert torch.equal(kept, run(pipe, wide, width=2 * LARGE))
+
+
+@pytest.mark.parametrize("side", [0, -16])
+def test_a_side_that_cannot_be_is_refused_alone_too(pipe, small, side):
+    for each in (pipe, small):
+        with pytest.raises(ValueError, match="must be positive multiples of"):
+            run(each, width=side)
 
 
 @pytest.mark.parametrize("size", [(LARGE + 1, LARGE), (LARGE + 4, LARGE), (0, LARGE), (-16, LARGE)])
