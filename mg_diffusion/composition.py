@@ -10,11 +10,10 @@ from .encoder.granularity_cards import is_card
 from .encoder.references import read_reference
 from .loading import embedded_model
 from .modeling_mg_encoder import MGEncoder
+from .sizes import COMPOSED_UNIT, LEAST_COMPOSED_SIDE, check_composed_size, is_side
 
 
 SIDE = 512  # of a square with the area of what is composed where no size is given
-UNIT, LEAST_SIDE = 8, 64
-MOST_PIXELS = 2048**2
 
 
 @functools.cache
@@ -96,27 +95,14 @@ def _size(height: int | None, width: int | None, reference_image: dict[str, Any]
     if height is None or width is None:
         aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None)
         wanted = (SIDE / aspect**0.5, SIDE * aspect**0.5)
-        if _is_side(height):
+        if is_side(height):
             wanted = (height, height * aspect)
-        elif _is_side(width):
+        elif is_side(width):
             wanted = (width / aspect, width)
-        chosen = (max(LEAST_SIDE, UNIT * round(side / UNIT)) for side in wanted)
+        chosen = (max(LEAST_COMPOSED_SIDE, COMPOSED_UNIT * round(side / COMPOSED_UNIT)) for side in wanted)
         height, width = (other if side is None else side for side, other in zip((height, width), chosen, strict=True))
-    for name, side in (("height", height), ("width", width)):
-        if not _is_side(side) or side < LEAST_SIDE or side % UNIT:
-            raise ValueError(
-                f"`{name}` must be a multiple of {UNIT} of at least {LEAST_SIDE}, in pixels; got {side!r}."
-            )
-    if height * width > MOST_PIXELS:
-        raise ValueError(
-            f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Compose a smaller picture "
-            f"and enlarge it (`mg_diffusion.edits.enlarge`)."
-        )
+    check_composed_size(height, width)
     return height, width
-
-
-def _is_side(side: Any) -> bool:
-    return isinstance(side, int) and not isinstance(side, bool) and side > 0
 
 
 def _aspect(reference: Any) -> float:

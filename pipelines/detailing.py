@@ -9,12 +9,12 @@ import torch
 
 from ..features import has_layout
 from ..octaves import STEPS, build_scheduler, paint_octaves
+from ..sizes import check_painted_size, octaves_to
 from .components import AUTO, reads_guidance
 from .references import first_picture_size
 
 
 FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
-MOST_PIXELS = 2048**2
 SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
 
@@ -30,26 +30,19 @@ class Detailed:
         height, width = self.output_size(given.height, given.width, given.reference_image)
         if self.mg_detail is None:
             return (height, width), None
-        octaves, unit = self.octaves(height, width)
-        if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
-            raise ValueError(
-                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-                f"Near by are {near[0]} and {near[1]}."
-            )
-        if height * width > MOST_PIXELS:
-            raise ValueError(
-                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. "
-                f"Make a smaller picture and enlarge it."
-            )
+        octaves, _ = self.octaves(height, width)
+        check_painted_size(height, width, *self._octave_rule)
         return (height >> octaves, width >> octaves), (height, width)
 
-    def octaves(self, height: int, width: int) -> tuple[int, int]:
+    def octaves(self, height: float, width: float) -> tuple[int, int]:
         """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
-        side = math.sqrt(math.prod(self.default_size(None, None)))
-        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        return octaves_to(height, width, *self._octave_rule)
+
+    @property
+    def _octave_rule(self) -> tuple[tuple[int, int], int, int]:
+        """What sizes depend on, as `octaves_to` takes it."""
         halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
-        return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
+        return self.default_size(None, None), self.vae_scale_factor, halvings
 
     def output_size(
         self,

@@ -9,14 +9,16 @@ from tqdm import tqdm
 
 from ..granularities import GRANULARITIES
 from ..picture_files import save_picture
+from ..sizes import check_composed_size
 from .folder_references import make_for_each
-from .generation import split_size
 from .references import ReferenceArguments, values_of
+from .sizes import split_size
 
 
 def compose(options: argparse.Namespace) -> int:
     """`mg-diffusion compose`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
+    check_composed_size(options.height, options.width)
     options.attribution = False
     if not any(getattr(options, name) for name in GRANULARITIES) and not options.scale:
         raise ValueError("There is nothing to compose. Give --color, --texture or --shape.")

@@ -19,6 +19,7 @@ from ..picture_files import save_picture
 from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
+from .sizes import check_generated_size, split_size
 
 
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
@@ -94,6 +95,7 @@ def native_settings(options: argparse.Namespace) -> dict[str, Any]:
 def generate(options: argparse.Namespace) -> int:
     """`mg-diffusion generate`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
+    check_generated_size(options)
 
     @functools.cache
     def pipe() -> Any:
@@ -114,14 +116,6 @@ def generate(options: argparse.Namespace) -> int:
         )
 
     return make_for_each(options, make)
-
-
-def split_size(options: argparse.Namespace) -> None:
-    """--size as --width and --height."""
-    if options.size is not None:
-        if (options.width, options.height) != (None, None):
-            raise ValueError("--size is width and height in one: give it, or --width and --height.")
-        options.width, options.height = options.size
 
 
 def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:

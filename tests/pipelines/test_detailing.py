@@ -1,11 +1,14 @@
 """A detail network in the pipelines: sizes, the same canvas and sketch at every size, strength 0, what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
 from mg_diffusion import MGPipeline
+from mg_diffusion.cli.sizes import check_generated_size
 from mg_diffusion.octaves import build_detail_unet
 
 from .tiny import SIZE, tiny_components
@@ -94,6 +97,29 @@ def test_sizes_that_cannot_be_are_refused_with_one_that_can(pipe, size):
         run(pipe, height=size[0], width=size[1])
     near = [int(one) for one in str(refused.value).rstrip(".").split("Near by are ")[1].split(" and ")]
     assert tuple(run(pipe, height=near[0], width=near[1]).shape[2:]) == tuple(near)
+
+
+def refused(call, *args):
+    try:
+        call(*args)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_the_command_line_refuses_the_sizes_that_the_pipeline_refuses(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    for height, width in [
+        (8, 8),
+        (9, 8),
+        (LARGE, LARGE + 8),
+        (LARGE, 2 * LARGE),
+        (LARGE, LARGE + 4),
+        (2048, 2064),
+        (4096, 64),
+    ]:
+        options = SimpleNamespace(model=str(tmp_path), height=height, width=width, reference_image=None)
+        assert refused(check_generated_size, options) == refused(pipe.sizes, options), (height, width)
 
 
 def test_a_size_beyond_memory_is_refused(pipe):
