@@ -197,6 +197,7 @@ class Studio:
                 assignment=settings.assignment,
                 generator=torch.Generator().manual_seed(settings.seed),
                 encoder=loaded.pipe.mg_encoder,
+                callback=job.after_share,
             )
         more = {"command": "demo.compose", "seed": settings.seed}
         return self.save(image, "composition", loaded, settings, references, **more)

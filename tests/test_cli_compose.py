@@ -41,6 +41,16 @@ def test_it_is_what_the_function_gives_and_holds_its_recipe(files, capsys):
     assert recipe["command"] == "compose" and recipe["seed"] == 3 and recipe["granularity_scale"]["texture"] == 0.5
 
 
+def test_a_bar_tells_how_far_it_is_unless_pictures_are_counted(files, capsys):
+    assert main(["compose", *FLAGS, "--size", "64", "-o", "a.png"]) == 0
+    assert "100/100" in capsys.readouterr().err
+    (files / "shapes").mkdir()
+    picture(2, 40, 60).save("shapes/shape.png")
+    assert main(["compose", "--shape", "shapes", "--size", "64", "--output-dir", "out"]) == 0
+    told = capsys.readouterr().err
+    assert "100/100" not in told and "1/1" in told
+
+
 def test_several_pictures(files):
     assert main(["compose", *FLAGS, "--size", "64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
     first, second = (np.asarray(PIL.Image.open(f"a-{index}.png")) for index in range(2))

@@ -15,6 +15,9 @@ from .references import ReferenceArguments, values_of
 from .sizes import split_size
 
 
+PARTS = 100  # of a progress bar
+
+
 def compose(options: argparse.Namespace) -> int:
     """`mg-diffusion compose`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
@@ -37,15 +40,18 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
         "assignment": options.assignment or "light",
     }
     seeds = [options.seed + index for index in range(len(paths))]
-    images = lay(
-        values_of(arguments.references),
-        options.height,
-        options.width,
-        granularity_scale=scales,
-        num_images=len(paths),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        **settings,
-    )
+    is_counted = options.output_dir is not None  # the pictures are
+    with tqdm(total=PARTS, disable=is_counted) as bar:
+        images = lay(
+            values_of(arguments.references),
+            options.height,
+            options.width,
+            granularity_scale=scales,
+            num_images=len(paths),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            callback=lambda share: bar.update(int(PARTS * share) - bar.n),
+            **settings,
+        )
     recipe = {"command": "compose", **arguments.recipe, **settings, "granularity_scale": scales}
     for image, path, seed in zip(images, paths, seeds, strict=True):
         save_picture(image, path, {**recipe, "height": image.height, "width": image.width, "seed": seed})
