@@ -14,6 +14,7 @@ import PIL.Image
 from safetensors import SafetensorError, safe_open
 
 from demo.settings import shown
+from mg_diffusion.color_profiles import in_srgb
 from mg_diffusion.pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
 
 
@@ -89,8 +90,11 @@ def read_reference(content: bytes, what: str) -> PIL.Image.Image:
 
 
 def read_photo(content: bytes) -> tuple[PIL.Image.Image, bytes | None]:
-    """A picture to edit, RGB, at its own size, and the color profile that its pixels are in, if it has one."""
-    image = decode(content, "The picture to edit", MAX_EDIT_PIXELS)
+    """A picture to edit, RGB, at its own size, and the color profile that its pixels are in, if it has one.
+
+    Pictures in other colors than sRGB are converted: they are edited and shown by a browser.
+    """
+    image = in_srgb(decode(content, "The picture to edit", MAX_EDIT_PIXELS))
     profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
     return as_rgb(image, "The picture to edit"), profile
 

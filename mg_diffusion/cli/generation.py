@@ -139,7 +139,6 @@ def run(
     recipe: dict[str, Any],
     paths: Sequence[Path],
     make: Callable[..., list[PIL.Image.Image]],
-    icc_profile: bytes | None = None,
 ) -> list[PIL.Image.Image]:
     """Make the pictures in one call, save them under `paths`, each with its recipe, and print the names.
 
@@ -180,7 +179,7 @@ def run(
     }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}
-        save_picture(image, path, {**recipe, **size, "seed": seed}, icc_profile)
+        save_picture(image, path, {**recipe, **size, "seed": seed}, image.info.get("icc_profile"))
         tqdm.write(str(path))
     return images
 
