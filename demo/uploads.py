@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from demo.settings import shown
 from mg_diffusion.color_profiles import in_srgb
+from mg_diffusion.masks import check_gray
 from mg_diffusion.pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
 
 
@@ -108,6 +109,10 @@ def read_mask(content: bytes, size: tuple[int, int]) -> PIL.Image.Image:
     mask = decode(content, "The mask", MAX_EDIT_PIXELS)
     if "A" in mask.getbands() and is_transparent(mask):
         raise ValueError("The mask has transparent parts. Save it in black and white; white is repainted.")
+    try:
+        check_gray(mask, "The mask")
+    except ValueError as error:  # whose remedy is one for programs
+        raise ValueError("The mask has colors. Save it in black and white; white is repainted.") from error
     if mask.size != size:
         raise ValueError(
             f"The mask has {mask.width} x {mask.height} pixels, the picture {size[0]} x {size[1]}. They must agree."

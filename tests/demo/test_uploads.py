@@ -62,6 +62,13 @@ def test_pictures_that_cannot_serve_are_refused(content, message):
         uploads.read_reference(content, "The color reference")
 
 
+def test_a_colored_mask_is_refused():
+    mask = PIL.Image.new("RGB", (64, 64))
+    mask.paste("red", (0, 0, 32, 64))
+    with pytest.raises(ValueError, match="The mask has colors. Save it in black and white"):
+        uploads.read_mask(as_file(mask), (64, 64))
+
+
 def test_pictures_in_other_colors_are_read_in_srgb_without_their_profile():
     image, colors = PIL.Image.new("RGB", (32, 32), (200, 40, 60)), (40, 200, 60)
     content = as_file(image, "PNG", icc_profile=swapped_rgb())
