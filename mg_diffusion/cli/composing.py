@@ -12,6 +12,7 @@ from ..picture_files import save_picture
 from ..sizes import check_composed_size
 from .folder_references import make_for_each
 from .references import ReferenceArguments, values_of
+from .sheets import check_sheet, save_sheet
 from .sizes import split_size
 
 
@@ -22,6 +23,7 @@ def compose(options: argparse.Namespace) -> int:
     """`mg-diffusion compose`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
     check_composed_size(options.height, options.width)
+    check_sheet(options)
     options.attribution = False
     if not any(getattr(options, name) for name in GRANULARITIES) and not options.scale:
         raise ValueError("There is nothing to compose. Give --color, --texture or --shape.")
@@ -56,3 +58,5 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
     for image, path, seed in zip(images, paths, seeds, strict=True):
         save_picture(image, path, {**recipe, "height": image.height, "width": image.width, "seed": seed})
         tqdm.write(str(path))
+    if options.sheet:
+        save_sheet(images, paths, seeds)

@@ -21,12 +21,14 @@ from ..recipe import describe_file
 from .folders import Job, output_paths, plan, work_through
 from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
+from .sheets import check_sheet
 from .sizes import check_side
 
 
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
     check_side(getattr(options, "size", None))
+    check_sheet(options)
     arguments = parse_references(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):

@@ -93,6 +93,8 @@ def add_edited_flag(parser: argparse.ArgumentParser) -> None:
 def add_output_flags(group: Any, of: str = "") -> None:
     """What is written where; `of`: where many pictures are read, if not as those to edit."""
     group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
+    purpose = "of --num-images, lay all of them on one sheet, beside the output as NAME.sheet.png"
+    group.add_argument("--sheet", action="store_true", help=purpose)
     places = group.add_mutually_exclusive_group(required=True)
     purpose = "PNG, WebP, TIFF or JPEG by its suffix; holds its recipe as metadata"
     places.add_argument("-o", "--output", metavar="FILE.png", help=purpose)

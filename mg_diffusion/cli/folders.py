@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..picture_files import FORMATS
 from ..recipe import prepare_output
+from .sheets import sheet_path
 
 
 READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # of a folder; a file that is named may be any
@@ -49,6 +50,7 @@ def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence
     """The output itself, or name-0.png, name-1.png, ... for several pictures; each can be written to."""
     paths = numbered(Path(options.output), options.num_images)
     drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
+    drawn += [sheet_path(paths)] if options.sheet else []
     for path in (*paths, *drawn):
         prepare_output(path, FORMATS, inputs, options.force)
     return paths

@@ -19,6 +19,7 @@ from ..picture_files import save_picture
 from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
+from .sheets import check_sheet, save_sheet
 from .sizes import check_generated_size, split_size
 
 
@@ -96,6 +97,7 @@ def generate(options: argparse.Namespace) -> int:
     """`mg-diffusion generate`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
     check_generated_size(options)
+    check_sheet(options)
 
     @functools.cache
     def pipe() -> Any:
@@ -181,6 +183,8 @@ def run(
         size = {"height": image.height, "width": image.width}
         save_picture(image, path, {**recipe, **size, "seed": seed}, image.info.get("icc_profile"))
         tqdm.write(str(path))
+    if options.sheet:
+        save_sheet(images, paths, seeds)
     return images
 
 

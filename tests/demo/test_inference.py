@@ -41,6 +41,12 @@ def restored(studio, path):
 
 
 # -- pictures ---------------------------------------------------------------------------------------------------------
+def test_sixteen_pictures_are_made_of_as_many_seeds(studio, given):
+    paths = studio.generate(given, settings(count=16, seed=5, size=64, steps=1))
+    assert [read_recipe(path)["seed"] for path in paths] == list(range(5, 21))
+    assert len({path.read_bytes() for path in paths}) == 16
+
+
 def test_seeds_count_up_and_every_file_holds_its_recipe(studio, given):
     paths = studio.generate(given, settings(count=2, seed=5))
     recipes = [read_recipe(path) for path in paths]

@@ -246,7 +246,7 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"seed": True}, "seed"),
         ({"steps": 0}, "steps"),
         ({"steps": 51}, "steps"),
-        ({"count": 5}, "pictures"),
+        ({"count": 17}, "pictures must be a number from 1 to 16"),
         ({"guidance": 0.9}, "Guidance must be a number from 1 to 15"),
         ({"guidance": None}, "Guidance"),
         ({"size": 100}, "size must be one of 64, 128, 256, 512, got 100"),
