@@ -61,6 +61,10 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
         "name of its own); costs time"
     )
     group.add_argument("--attribution", action="store_true", help=purpose)
+    purpose = (
+        "as that, the map of each reference alone, gray and of the size of the output, as NAME.attribution-color.png"
+    )
+    group.add_argument("--attribution-maps", action="store_true", help=purpose)
     leak = "the output follows the shape of its color or texture reference more than that of its shape reference"
     group.add_argument("--leak-guard", action="store_true", help=f"warn where {leak}")
 

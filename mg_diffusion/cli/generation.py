@@ -122,16 +122,25 @@ def generate(options: argparse.Namespace) -> int:
 
 def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
     """Call the pipeline, warn of leaks and draw attributions, if the flags ask for it; returns the pictures."""
-    from ..attribution import draw_attribution  # with it comes torch
-
-    made = pipe(return_attribution=options.attribution, leak_guard=options.leak_guard, **given)
+    is_asked = options.attribution or options.attribution_maps
+    made = pipe(return_attribution=is_asked, leak_guard=options.leak_guard, **given)
     if made.attribution == {}:
         print("nothing steered this call, so there is no attribution to draw", file=sys.stderr)
     for index, path in enumerate(paths if made.attribution else ()):
-        drawn = draw_attribution(made.images[index], made.attribution, index)
-        save_picture(drawn, attribution_path(path), {"command": "attribution", "model": model_name(options.model)})
-        tqdm.write(str(attribution_path(path)))
+        for place, drawn in _drawn_attribution(options, made, index, path).items():
+            save_picture(drawn, place, {"command": "attribution", "model": model_name(options.model)})
+            tqdm.write(str(place))
     return made.images
+
+
+def _drawn_attribution(options: argparse.Namespace, made: Any, index: int, path: Path) -> dict[Path, PIL.Image.Image]:
+    """What the flags ask for of the attribution of one picture, by the files that it goes to."""
+    from ..attribution import draw_attribution, draw_maps  # with it comes torch
+
+    image, attribution = made.images[index], made.attribution
+    whole = {attribution_path(path): draw_attribution(image, attribution, index)} if options.attribution else {}
+    maps = draw_maps(attribution, image.size, index) if options.attribution_maps else {}
+    return whole | {attribution_path(path, name): one for name, one in maps.items()}
 
 
 def run(
