@@ -32,7 +32,7 @@ from mg_diffusion.recipe import save_png
 
 Given = dict[str, dict[str, Any]]
 References = dict[str, list[CheckedReference]]
-SHOWN = 192  # pixels on a side of what is drawn over or labeled
+SHOWN = 192  # pixels on the shorter side of what is drawn over, at least
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,7 @@ class Studio:
                 assignment=settings.assignment,
                 generator=torch.Generator().manual_seed(settings.seed),
                 encoder=loaded.pipe.mg_encoder,
+                callback=job.after_share,
             )
         more = {"command": "demo.compose", "seed": settings.seed}
         return self.save(image, "composition", loaded, settings, references, **more)
@@ -274,7 +275,10 @@ class Studio:
         made = self.make(loaded, arguments, settings, settings.seed, job, return_attribution=True)
         path = self.save(made.images[0], "explained", loaded, settings, references, seed=settings.seed)
         drawn = self.shelf.new("attribution.png")
-        shown = made.images[0].resize((SHOWN, SHOWN), PIL.Image.Resampling.LANCZOS)
+        shown = made.images[0]
+        if min(shown.size) < SHOWN:  # or there would be no room for names and curves
+            factor = SHOWN / min(shown.size)
+            shown = shown.resize(tuple(round(factor * side) for side in shown.size), PIL.Image.Resampling.LANCZOS)
         recipe = {"command": "demo.explain", "model": loaded.name, "seed": settings.seed}
         save_png(draw_attribution(shown, made.attribution), drawn, recipe)
         return path, drawn, as_table(nearness(loaded.pipe.mg_encoder, made.images[0], arguments))

@@ -8,7 +8,7 @@ from typing import Any
 from mg_diffusion.granularities import GRANULARITIES
 
 
-MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 4, 300, 2**31 - 1
+MAX_SCALE, MAX_STEPS, MAX_COUNT, MAX_PROMPT, MAX_SEED = 2.0, 50, 16, 300, 2**31 - 1
 MAX_SWEEP, MAX_FEATHER, MAX_ADDED, MAX_GUIDANCE = 7, 64, 512, 15.0
 SIZES = (64, 128, 256, 512)  # sides of a square with the area of the picture
 ASPECTS = {"as the shape": None, "1:1": 1.0, "3:2": 1.5, "2:3": 2 / 3, "2:1": 2.0, "1:2": 0.5}  # width over height

@@ -14,6 +14,8 @@ import PIL.Image
 from safetensors import SafetensorError, safe_open
 
 from demo.settings import shown
+from mg_diffusion.color_profiles import in_srgb
+from mg_diffusion.masks import check_gray
 from mg_diffusion.pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
 
 
@@ -89,8 +91,11 @@ def read_reference(content: bytes, what: str) -> PIL.Image.Image:
 
 
 def read_photo(content: bytes) -> tuple[PIL.Image.Image, bytes | None]:
-    """A picture to edit, RGB, at its own size, and the color profile that its pixels are in, if it has one."""
-    image = decode(content, "The picture to edit", MAX_EDIT_PIXELS)
+    """A picture to edit, RGB, at its own size, and the color profile that its pixels are in, if it has one.
+
+    Pictures in other colors than sRGB are converted: they are edited and shown by a browser.
+    """
+    image = in_srgb(decode(content, "The picture to edit", MAX_EDIT_PIXELS))
     profile = image.info.get("icc_profile") if image.mode == "RGB" else None  # of other modes it would not fit RGB
     return as_rgb(image, "The picture to edit"), profile
 
@@ -104,6 +109,10 @@ def read_mask(content: bytes, size: tuple[int, int]) -> PIL.Image.Image:
     mask = decode(content, "The mask", MAX_EDIT_PIXELS)
     if "A" in mask.getbands() and is_transparent(mask):
         raise ValueError("The mask has transparent parts. Save it in black and white; white is repainted.")
+    try:
+        check_gray(mask, "The mask")
+    except ValueError as error:  # whose remedy is one for programs
+        raise ValueError("The mask has colors. Save it in black and white; white is repainted.") from error
     if mask.size != size:
         raise ValueError(
             f"The mask has {mask.width} x {mask.height} pixels, the picture {size[0]} x {size[1]}. They must agree."

@@ -25,23 +25,54 @@ def draw_attribution(
     Raises:
         ValueError: if there is no attribution, or not for that many pictures.
     """
+    shown = draw_overlays(image, attribution, index)
+    highest = max(float(parts["curve"][index].max()) for parts in attribution.values()) or 1.0
+    drawn = PIL.Image.new("RGB", (len(attribution) * image.width, image.height + HEIGHT), "white")
+    for place, (name, over) in enumerate(shown.items()):
+        drawn.paste(over, (place * image.width, 0))
+        curve = (attribution[name]["curve"][index] / highest).tolist()
+        _draw_curve(drawn, curve, place * image.width, image.size, name)
+    return drawn
+
+
+def draw_overlays(
+    image: PIL.Image.Image, attribution: dict[str, dict[str, torch.Tensor]], index: int = 0
+) -> dict[str, PIL.Image.Image]:
+    """By granularity: the picture in gray with its map in orange, at the picture's own size. As `draw_attribution`."""
+    gray = np.asarray(image.convert("L").convert("RGB")).astype(np.float32)
+    drawn = {}
+    for name, share in _shares(attribution, image.size, index).items():
+        over = (gray * (1 - share[..., None]) * 0.8 + HEAT * share[..., None]).clip(0, 255)
+        drawn[name] = PIL.Image.fromarray(over.astype(np.uint8))
+    return drawn
+
+
+def draw_maps(
+    attribution: dict[str, dict[str, torch.Tensor]], size: tuple[int, int], index: int = 0
+) -> dict[str, PIL.Image.Image]:
+    """By granularity: its map alone, of `size` (width, height), gray of 8 bits; white is the most that any of them moved.
+
+    Maps are computed at the size of the latents, and brought to any other by bilinear interpolation. As `draw_attribution`.
+    """
+    shares = _shares(attribution, size, index)
+    return {name: PIL.Image.fromarray((255 * share).round().astype(np.uint8)) for name, share in shares.items()}
+
+
+def _shares(
+    attribution: dict[str, dict[str, torch.Tensor]], size: tuple[int, int], index: int
+) -> dict[str, np.ndarray]:
+    """Maps (height, width) in [0, 1] on one scale, of `size` (width, height)."""
     if not attribution:
         raise ValueError("There is no attribution to draw: nothing steered this call, or it did not ask for any.")
     count = len(next(iter(attribution.values()))["map"])
     if not 0 <= index < count:
         raise ValueError(f"The attribution is of {count} pictures, so `index` is 0 to {count - 1}; got {index}.")
     largest = max(float(parts["map"][index].max()) for parts in attribution.values()) or 1.0
-    highest = max(float(parts["curve"][index].max()) for parts in attribution.values()) or 1.0
-    gray = np.asarray(image.convert("L").convert("RGB")).astype(np.float32)
-    drawn = PIL.Image.new("RGB", (len(attribution) * image.width, image.height + HEIGHT), "white")
-    for place, (name, parts) in enumerate(attribution.items()):
-        heat = F.interpolate(parts["map"][index][None, None], size=gray.shape[:2], mode="bilinear")[0, 0]
-        share = (heat / largest).numpy()[..., None]
-        over = (gray * (1 - share) * 0.8 + HEAT * share).clip(0, 255).astype(np.uint8)
-        corner = (place * image.width, 0)
-        drawn.paste(PIL.Image.fromarray(over), corner)
-        _draw_curve(drawn, (parts["curve"][index] / highest).tolist(), corner[0], image.size, name)
-    return drawn
+    maps = {name: parts["map"][index][None, None] for name, parts in attribution.items()}
+    return {
+        name: (F.interpolate(one, size=size[::-1], mode="bilinear")[0, 0] / largest).numpy()
+        for name, one in maps.items()
+    }
 
 
 def _draw_curve(drawn: PIL.Image.Image, curve: list[float], left: int, size: tuple[int, int], name: str) -> None:

@@ -1,6 +1,7 @@
 """`compose`: what three references ask for, laid together in a moment: no network paints, no base model is loaded."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import PIL.Image
@@ -8,13 +9,15 @@ import torch
 
 from .encoder.granularity_cards import is_card
 from .encoder.references import read_reference
+from .features import Features
 from .loading import embedded_model
 from .modeling_mg_encoder import MGEncoder
+from .sizes import COMPOSED_UNIT, LEAST_COMPOSED_SIDE, check_composed_size, is_side
 
 
+READING = 0.5  # of the time goes into reading references
+COSTS = {"color": 1, "texture": 25, "shape": 25}  # of reading, in shares of the time
 SIDE = 512  # of a square with the area of what is composed where no size is given
-UNIT, LEAST_SIDE = 8, 64
-MOST_PIXELS = 2048**2
 
 
 @functools.cache
@@ -33,6 +36,7 @@ def compose(
     generator: torch.Generator | list[torch.Generator] | None = None,
     output_type: str = "pil",
     encoder: MGEncoder | None = None,
+    callback: Callable[[float], None] | None = None,
 ) -> list[PIL.Image.Image] | torch.Tensor:
     """The composition of references: the palette laid into the regions of the shape, the texture over it.
 
@@ -49,6 +53,8 @@ def compose(
         generator: random numbers for that; a list holds one for each picture.
         output_type: "pil", or "pt" for a tensor (num_images, 3, height, width) in [0, 1].
         encoder: reads the references; the embedded default's if not given.
+        callback: called with the share that is done, in [0, 1], which takes minutes of the largest pictures; what it raises
+            stops the work.
 
     Raises:
         ValueError: for references that cannot be read or have no strength, and for numbers out of range.
@@ -57,17 +63,38 @@ def compose(
     encoder = _embedded_encoder() if encoder is None else encoder
     size = _size(height, width, reference_image)
     encoder.strengths(granularity_scale, num_images)  # checks them
-    features = encoder.encode(reference_image, tuple(side // 4 for side in size), num_images, size, texture_scale)
+    tell = callback or (lambda share: None)
+    features = _read(encoder, reference_image, num_images, size, texture_scale, lambda share: tell(READING * share))
     composed = encoder.compose(features, size, granularity_scale, num_images, assignment, generator)
     if composed is None:
         raise ValueError(
             "There is nothing to compose: give a color, texture or shape reference, with a `granularity_scale` above 0."
         )
+    tell(1.0)
     pixels = composed / 2 + 0.5
     if output_type == "pt":
         return pixels
     arrays = (255 * pixels).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [PIL.Image.fromarray(one) for one in arrays]
+
+
+def _read(
+    encoder: MGEncoder,
+    references: Any,
+    count: int,
+    size: tuple[int, int],
+    texture_scale: float,
+    tell: Callable[[float], None],
+) -> Features:
+    """Features of references, one granularity after the other."""
+    if not isinstance(references, dict):
+        return encoder.encode(references, size, count)  # which refuses them
+    features, small = {}, tuple(side // 4 for side in size)
+    costs = {name: COSTS.get(name, 0) for name, one in references.items() if one is not None}
+    for number, name in enumerate(costs, 1):
+        features |= encoder.encode({name: references[name]}, small, count, size, texture_scale)
+        tell(sum(list(costs.values())[:number]) / max(1, sum(costs.values())))
+    return features
 
 
 def _check(num_images: int, assignment: str, output_type: str, generator: Any) -> None:
@@ -96,27 +123,14 @@ def _size(height: int | None, width: int | None, reference_image: dict[str, Any]
     if height is None or width is None:
         aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None)
         wanted = (SIDE / aspect**0.5, SIDE * aspect**0.5)
-        if _is_side(height):
+        if is_side(height):
             wanted = (height, height * aspect)
-        elif _is_side(width):
+        elif is_side(width):
             wanted = (width / aspect, width)
-        chosen = (max(LEAST_SIDE, UNIT * round(side / UNIT)) for side in wanted)
+        chosen = (max(LEAST_COMPOSED_SIDE, COMPOSED_UNIT * round(side / COMPOSED_UNIT)) for side in wanted)
         height, width = (other if side is None else side for side, other in zip((height, width), chosen, strict=True))
-    for name, side in (("height", height), ("width", width)):
-        if not _is_side(side) or side < LEAST_SIDE or side % UNIT:
-            raise ValueError(
-                f"`{name}` must be a multiple of {UNIT} of at least {LEAST_SIDE}, in pixels; got {side!r}."
-            )
-    if height * width > MOST_PIXELS:
-        raise ValueError(
-            f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Compose a smaller picture "
-            f"and enlarge it (`mg_diffusion.edits.enlarge`)."
-        )
+    check_composed_size(height, width)
     return height, width
-
-
-def _is_side(side: Any) -> bool:
-    return isinstance(side, int) and not isinstance(side, bool) and side > 0
 
 
 def _aspect(reference: Any) -> float:

@@ -14,6 +14,7 @@ from .pictures import has_alpha, is_transparent
 
 
 CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
 def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
@@ -25,7 +26,7 @@ def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray
         is_cut_out: whether the alpha of a picture with transparent pixels is the mask; it is refused otherwise.
 
     Raises:
-        ValueError: for another type, for what holds no numbers, and for modes that are no gray.
+        ValueError: for another type, for what holds no numbers, for modes that are no gray, and for a colored picture.
     """
     if isinstance(mask, PIL.Image.Image):
         return _values_of_picture(mask, name, is_cut_out)
@@ -48,8 +49,25 @@ def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np
     if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
         return as_numbers(np.asarray(mask), name)
     if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+        check_gray(mask, name)
         return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
     raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+
+
+def check_gray(mask: PIL.Image.Image, name: str) -> None:
+    """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
+    if mask.mode in ("1", "L", "LA"):
+        return
+    channels = np.asarray(mask.convert("RGBA").convert("RGB"))
+    if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
+        return
+    found = channels.reshape(-1, 3)[spread.argmax()]
+    color = "#" + "".join(f"{value:02x}" for value in found)
+    raise ValueError(
+        f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
+        f"but black is meant, pass `np.asarray(mask.convert('RGB')).any(2)`; if one color is, "
+        f"`(np.asarray(mask.convert('RGB')) == {tuple(map(int, found))}).all(2)`."
+    )
 
 
 def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:

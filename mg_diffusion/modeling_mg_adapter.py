@@ -27,6 +27,7 @@ from torch import nn
 
 from .adapter.attachment import attached, check_free
 from .adapter.attention import FoldedAttention, attention_layers_of, check_weights_in_memory, effective_weight
+from .adapter.bases import base_in_words, first_difference
 from .adapter.blocks import BlockScales, parse_blocks
 from .adapter.conditioning import Conditioning, Fused, stack_rows
 from .adapter.deprecated import DeprecatedNames
@@ -164,12 +165,12 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         found, expected = attention_layers_of(unet), [dict(layer) for layer in self.config.attention_layers]
         blocks = tuple(unet.config.block_out_channels)
         if found != expected or blocks != tuple(self.config.block_channels):
-            different = next((pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]), None)
+            width = unet.config.get("cross_attention_dim")
             raise ValueError(
-                f"This MGAdapter does not fit the UNet: it was made for {len(expected)} cross-attention layers and "
-                f"down blocks {tuple(self.config.block_channels)}, the UNet has {len(found)} and {blocks}"
-                + (f"; first difference: {different[0]} against {different[1]}" if different else "")
-                + ". Use the base model it was trained on, or train one with MGAdapter.from_unet(unet, encoder)."
+                f"This MGAdapter does not fit the UNet: it was made for "
+                f"{base_in_words(expected, self.config.block_channels)}, the UNet is that of "
+                f"{base_in_words(found, blocks, width)}{first_difference(expected, found)}. Use the base it was trained on, "
+                f"an adapter of this one, or train one with MGAdapter.from_unet(unet, encoder)."
             )
 
     def map_size(self, height: int, width: int) -> tuple[int, int]:

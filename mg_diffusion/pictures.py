@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import PIL.Image
 import PIL.ImageOps
 
+from .color_profiles import in_srgb
+
 
 ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
 HEIC = (".heic", ".heif", ".hif")
@@ -99,7 +101,7 @@ def is_transparent(image: PIL.Image.Image) -> bool:
 
 
 def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
-    """A picture in RGB; what has no well-defined color is refused rather than given one.
+    """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
         transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
@@ -108,9 +110,14 @@ def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL
     Raises:
         ValueError: with one of them.
     """
+    image = in_srgb(image)
     image = image.convert("RGBA") if has_alpha(image) else image
     if is_transparent(image):
         raise ValueError(transparent)
+    if image.mode == "CMYK":
+        raise ValueError(
+            f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
+        )
     if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
         raise ValueError(other_mode)
     return image.convert("RGB")

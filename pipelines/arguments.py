@@ -30,7 +30,7 @@ ARGUMENTS = {
     "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
         to the generator.""",
     "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
-        the shape reference.""",
+        the shape reference. A side that is given alone keeps that aspect, with a detail network and without.""",
     "num_detail_steps": """denoising steps of each octave, where there is a detail network; "auto" is 6, or 3 above a distilled
         UNet.""",
     "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",

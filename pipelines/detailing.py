@@ -9,12 +9,12 @@ import torch
 
 from ..features import has_layout
 from ..octaves import STEPS, build_scheduler, paint_octaves
+from ..sizes import check_painted_size, octaves_to
 from .components import AUTO, reads_guidance
 from .references import first_picture_size
 
 
 FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
-MOST_PIXELS = 2048**2
 SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
 
@@ -27,29 +27,22 @@ class Detailed:
         Raises:
             ValueError: for a size that cannot be.
         """
-        if self.mg_detail is None:
-            return self.default_size(given.height, given.width), None
         height, width = self.output_size(given.height, given.width, given.reference_image)
-        octaves, unit = self.octaves(height, width)
-        if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
-            raise ValueError(
-                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-                f"Near by are {near[0]} and {near[1]}."
-            )
-        if height * width > MOST_PIXELS:
-            raise ValueError(
-                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. "
-                f"Make a smaller picture and enlarge it."
-            )
+        if self.mg_detail is None:
+            return (height, width), None
+        octaves, _ = self.octaves(height, width)
+        check_painted_size(height, width, *self._octave_rule)
         return (height >> octaves, width >> octaves), (height, width)
 
-    def octaves(self, height: int, width: int) -> tuple[int, int]:
+    def octaves(self, height: float, width: float) -> tuple[int, int]:
         """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
-        side = math.sqrt(math.prod(self.default_size(None, None)))
-        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        return octaves_to(height, width, *self._octave_rule)
+
+    @property
+    def _octave_rule(self) -> tuple[tuple[int, int], int, int]:
+        """What sizes depend on, as `octaves_to` takes it."""
         halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
-        return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
+        return self.default_size(None, None), self.vae_scale_factor, halvings
 
     def output_size(
         self,
@@ -61,19 +54,34 @@ class Detailed:
     ) -> tuple[int, int]:
         """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference.
 
+        A side that comes alone takes the other from that aspect, with a detail network and without. Where no aspect is
+        known, a side that is missing is the model's own.
+
         Args:
             side: of a square of about the same area; aspect: width over height, at most 4 either way.
         """
-        if self.mg_detail is None:
+        given = [one for one in (height, width) if one is not None]
+        if len(given) == 2 or (self.mg_detail is None and not given):
             return self.default_size(height, width)
-        side = side or 2 * self.mg_detail.config.sample_size
-        shown = first_picture_size((reference_image or {}).get("shape"))
-        if height is not None or width is not None or (shown is None and aspect is None):
-            return side if height is None else height, side if width is None else width
-        aspect = min(4.0, max(0.25, shown[1] / shown[0] if aspect is None else aspect))
-        unit = self.octaves(side, side)[1]
-        sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
-        return tuple(max(unit, unit * round(one / unit)) for one in sides)
+        if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
+            aspect = shown[1] / shown[0]
+        if aspect is None or not all(isinstance(one, int) and one > 0 for one in given):  # which is refused later
+            native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
+            return native[0] if height is None else height, native[1] if width is None else width
+        aspect = min(4.0, max(0.25, aspect))
+        if not given:
+            area = (side or self.detail_side) ** 2
+            wanted = (math.sqrt(area / aspect), math.sqrt(area * aspect))
+        else:
+            wanted = (width / aspect, width) if height is None else (height, height * aspect)
+        unit = self.vae_scale_factor if self.mg_detail is None else self.octaves(*wanted)[1]
+        chosen = (max(unit, unit * round(one / unit)) for one in wanted)
+        return tuple(near if one is None else one for one, near in zip((height, width), chosen, strict=True))
+
+    @property
+    def detail_side(self) -> int:
+        """Side in pixels of a square of the detail network's own area."""
+        return 2 * self.mg_detail.config.sample_size
 
     def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
         """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.

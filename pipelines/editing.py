@@ -64,7 +64,8 @@ class Editing:
         if self.mg_detail is None or getattr(given, "latents", None) is not None:
             return self.default_size(given.height, given.width), None
         if given.height is not None or given.width is not None:
-            return super().sizes(given, edit)
+            # A shape reference is laid over what is repainted: its aspect says nothing of a side that is missing.
+            return super().sizes(SimpleNamespace(height=given.height, width=given.width, reference_image=None), edit)
         if edit is None or any(one.shape[1:] != edit.masks[0].shape[1:] for one in edit.masks):
             return self.default_size(None, None), None  # masks of several sizes are refused later
         native = self.default_size(None, None)

@@ -1,5 +1,6 @@
 """Other adapters along with references: IP-Adapters, ControlNets and T2I-Adapters."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
 from ..arrays import as_numbers, is_array, is_tensor
+
+
+BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
 
 
 def networks(model: Any) -> list[Any]:
@@ -117,6 +121,23 @@ class OtherAdapters:
             different = {n: (theirs[n], w) for n, w in wanted.items() if str(theirs[n]) != str(w)}
             if different:
                 raise ValueError(f"`controlnet` does not fit the UNet; (its own, needed): {different}.")
+
+    def load_ip_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """As in `IPAdapterMixin`; what was made for another base is refused, and everything stays as it was.
+
+        Raises:
+            ValueError: for an IP-Adapter of another base.
+        """
+        unet = self.bare_unet
+        projection, parts = unet.encoder_hid_proj, (self.image_encoder, self.feature_extractor)
+        try:
+            IPAdapterMixin.load_ip_adapter(self, *args, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            unet.encoder_hid_proj = projection
+            self.register_modules(image_encoder=parts[0], feature_extractor=parts[1])
+            if "_ip." not in str(error) or "torch.Size" not in str(error):
+                raise
+            raise ValueError(_other_base(str(error), unet.config.cross_attention_dim)) from error
 
     def set_ip_adapter_scale(self, scale: Any) -> None:
         """As in `IPAdapterMixin`; in a callback, too, where processors of the adapter hide those it looks for."""
@@ -314,3 +335,19 @@ def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
         return image
     return PIL.Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+def _other_base(said: str, width: int) -> str:
+    """What a list of sizes that do not match comes down to.
+
+    Args:
+        said: by diffusers; width: `cross_attention_dim` of the UNet.
+    """
+    (theirs, *_) = [int(one) for one in re.findall(r"Size\(\[\d+, (\d+)\]", said) if int(one) != width] or [None]
+    own = f"cross_attention_dim {width}" + (f" ({BASES[width]})" if width in BASES else "")
+    made = f"cross_attention_dim {theirs}" + (f" ({BASES[theirs]})" if theirs in BASES else "")
+    made = made if theirs else "other widths of its attention layers"
+    return (
+        f"This IP-Adapter was made for a UNet with {made}, and this one has {own}: load the file that was made for this base, "
+        f"or use the base that it was made for."
+    )

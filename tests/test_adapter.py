@@ -583,25 +583,24 @@ def test_the_middle_of_a_tile_is_laid_as_it_is():
 
 
 # -- construction, checks, strengths -----------------------------------------------------------------------------------
+LARGE_BASES = {
+    "SD1.5": {"down_block_types": (CROSS,) * 3 + (PLAIN,), "cross_attention_dim": 768},
+    "SDXL": {
+        "down_block_types": (PLAIN, CROSS, CROSS),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "attention_head_dim": (5, 10, 20),
+        "transformer_layers_per_block": (1, 2, 10),
+        "use_linear_projection": True,
+        "cross_attention_dim": 2048,
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("config", "strides", "layers"),
-    [
-        ({"down_block_types": (CROSS,) * 3 + (PLAIN,), "cross_attention_dim": 768}, (1, 2, 4, 8), 16),
-        (
-            {
-                "down_block_types": (PLAIN, CROSS, CROSS),
-                "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-                "block_out_channels": (320, 640, 1280),
-                "attention_head_dim": (5, 10, 20),
-                "transformer_layers_per_block": (1, 2, 10),
-                "use_linear_projection": True,
-                "cross_attention_dim": 2048,
-            },
-            (2, 2, 4),
-            70,
-        ),
-    ],
-    ids=["SD1.5", "SDXL"],
+    [(LARGE_BASES["SD1.5"], (1, 2, 4, 8), 16), (LARGE_BASES["SDXL"], (2, 2, 4), 70)],
+    ids=list(LARGE_BASES),
 )
 def test_from_unet_fits_the_large_bases(config, strides, layers):
     with torch.device("meta"):
@@ -614,10 +613,22 @@ def test_from_unet_fits_the_large_bases(config, strides, layers):
 
 
 def test_another_unet_is_refused(adapter):
-    with pytest.raises(ValueError, match="does not fit the UNet.*first difference.*from_unet"):
+    with pytest.raises(ValueError, match="does not fit the UNet.*first difference is heads of.*against.*from_unet"):
         adapter.check_unet(make_unet(attention_head_dim=8))
-    with pytest.raises(ValueError, match=r"down blocks \(16, 24, 32\), the UNet has \d+ and \(16, 24\)"):
+    with pytest.raises(ValueError, match=r"down blocks \(16, 24, 32\), the UNet is that of .* down blocks \(16, 24\)"):
         adapter.check_unet(make_unet("SD2-like"))
+
+
+def test_an_adapter_of_another_large_base_is_refused_by_its_name():
+    with torch.device("meta"):
+        blocks = {"block_out_channels": (320, 640, 1280, 1280)}
+        small, large = (UNet2DConditionModel(**{**blocks, **config}) for config in LARGE_BASES.values())
+        adapters = [MGAdapter.from_unet(unet, MGEncoder()) for unet in (small, large)]
+    with pytest.raises(ValueError, match="made for Stable Diffusion XL .*that of Stable Diffusion 1 .*768") as refused:
+        adapters[1].check_unet(small)
+    assert str(refused.value).count("\n") == 0 and len(str(refused.value)) < 450
+    with pytest.raises(ValueError, match="made for Stable Diffusion 1 .*that of Stable Diffusion XL .*2048"):
+        adapters[0].check_unet(large)
 
 
 def test_another_encoder_is_refused(adapter, encoder):

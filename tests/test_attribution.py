@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mg_diffusion import MGInpaintPipeline, MGPipeline
-from mg_diffusion.attribution import draw_attribution
+from mg_diffusion.attribution import draw_attribution, draw_maps, draw_overlays
 from mg_diffusion.cli import main
 
 
@@ -94,6 +94,35 @@ def test_the_drawing_is_hot_where_the_map_is(shipped):
     assert heat[:, :28].mean() > 3 * abs(heat[:, 36:].mean())
     with pytest.raises(ValueError, match="of 1 pictures, so `index` is 0 to 0; got 1"):
         draw_attribution(told.images[0], told.attribution, index=1)
+
+
+def test_maps_and_overlays_have_the_size_that_is_asked_for(shipped):
+    references = {"color": {"image": picture(1), "region": LEFT}, "shape": picture(3)}
+    told = call(shipped, references, return_attribution=True).attribution
+    maps = draw_maps(told, (256, 192))
+    assert set(maps) == {"color", "shape"} and all(one.size == (256, 192) and one.mode == "L" for one in maps.values())
+    color = np.asarray(maps["color"]).astype(int)
+    assert color[:, :112].mean() > 3 * color[:, 144:].mean()
+    assert max(np.asarray(one).max() for one in maps.values()) > 240  # one scale, of which white is the most
+    shown = draw_overlays(PIL.Image.new("RGB", (256, 192), "gray"), told)
+    assert all(one.size == (256, 192) and one.mode == "RGB" for one in shown.values())
+    both = np.asarray(draw_attribution(PIL.Image.new("RGB", (256, 192), "gray"), told))
+    assert (both[:192] == np.concatenate([np.asarray(one) for one in shown.values()], 1)).all()
+    with pytest.raises(ValueError, match="no attribution to draw"):
+        draw_maps({}, (8, 8))
+
+
+def test_the_command_line_writes_maps_of_the_size_of_the_output(tmp_path):
+    for seed, name in enumerate("ab"):
+        PIL.Image.fromarray((255 * picture(seed)).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    files = [str(tmp_path / f"{name}.png") for name in "ab"]
+    flags = ["generate", "--color", files[0], "--shape", files[1], "--width", "128", "--attribution-maps"]
+    assert main([*flags, "-o", str(tmp_path / "out.png")]) == 0
+    maps = [tmp_path / f"out.attribution-{name}.png" for name in ("color", "shape")]
+    assert all(PIL.Image.open(one).size == PIL.Image.open(tmp_path / "out.png").size == (128, 128) for one in maps)
+    assert not (tmp_path / "out.attribution.png").exists()
+    (tmp_path / "out.png").unlink()
+    assert main([*flags, "-o", str(tmp_path / "out.png")]) == 2 and not (tmp_path / "out.png").exists()
 
 
 def test_without_an_adapter_there_is_none(shipped):

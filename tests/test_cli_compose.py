@@ -8,6 +8,7 @@ from diffusers import StableDiffusionPipeline
 
 from mg_diffusion import MGAdapter, MGEncoder, MGPipeline, compose
 from mg_diffusion.cli import main
+from mg_diffusion.cli.sheets import drawn_sheet
 from mg_diffusion.recipe import read_recipe
 from tests.pipelines.tiny import picture, seeded, tiny_components
 
@@ -41,15 +42,62 @@ def test_it_is_what_the_function_gives_and_holds_its_recipe(files, capsys):
     assert recipe["command"] == "compose" and recipe["seed"] == 3 and recipe["granularity_scale"]["texture"] == 0.5
 
 
+def test_a_bar_tells_how_far_it_is_unless_pictures_are_counted(files, capsys):
+    assert main(["compose", *FLAGS, "--size", "64", "-o", "a.png"]) == 0
+    assert "100/100" in capsys.readouterr().err
+    (files / "shapes").mkdir()
+    picture(2, 40, 60).save("shapes/shape.png")
+    assert main(["compose", "--shape", "shapes", "--size", "64", "--output-dir", "out"]) == 0
+    told = capsys.readouterr().err
+    assert "100/100" not in told and "1/1" in told
+
+
 def test_several_pictures(files):
     assert main(["compose", *FLAGS, "--size", "64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
     first, second = (np.asarray(PIL.Image.open(f"a-{index}.png")) for index in range(2))
     assert first.shape == (64, 64, 3) and (first != second).any()
 
 
+def test_a_sheet_holds_all_pictures_with_their_seeds(files, capsys):
+    flags = [
+        "compose",
+        *FLAGS,
+        "--size",
+        "64x96",
+        "--assignment",
+        "free",
+        "--seed",
+        "7",
+        "--num-images",
+        "3",
+        "--sheet",
+    ]
+    assert main([*flags, "-o", "a.png"]) == 0
+    assert capsys.readouterr().out.split() == ["a-0.png", "a-1.png", "a-2.png", "a.sheet.png"]
+    sheet, recipe = PIL.Image.open("a.sheet.png"), read_recipe("a.sheet.png")
+    assert recipe["seeds"] == [7, 8, 9] and recipe["files"] == ["a-0.png", "a-1.png", "a-2.png"]
+    assert sheet.size == (2 * 72 + 8, 2 * 124 + 8)
+    for number in range(3):
+        left, top = 8 + number % 2 * 72, 8 + number // 2 * 124
+        own = np.asarray(PIL.Image.open(f"a-{number}.png"))
+        np.testing.assert_array_equal(np.asarray(sheet)[top : top + 96, left : left + 64], own)
+    for number in range(3):
+        (files / f"a-{number}.png").unlink()
+    assert main([*flags, "-o", "a.png"]) == 2
+    assert "a file at 'a.sheet.png' already" in capsys.readouterr().err
+
+
+def test_pictures_of_any_form_are_laid_on_a_sheet():
+    images = [picture(1, 600, 300), PIL.Image.new("RGBA", (32, 32)), PIL.Image.new("I;16", (32, 32), 65535)]
+    sheet = np.asarray(drawn_sheet(images, ["a", "b", "c"]))
+    assert sheet.shape == (2 * (256 + 28) + 8, 2 * (128 + 8) + 8, 3)
+    assert (sheet[8:40, 144:176] == 255).all() and (sheet[292:324, 8:40] == 255).all()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ([*FLAGS, "--sheet"], "--sheet lays several pictures side by side. Add --num-images N"),
         ([], "Give --color, --texture or --shape"),
         ([*FLAGS, "--width", "64", "--size", "64"], "--size is width and height in one"),
         ([*FLAGS, "--size", "60x64"], "multiple of 8"),

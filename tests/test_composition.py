@@ -76,6 +76,18 @@ def test_several_pictures_differ_in_what_is_left_open():
     assert (to_array(made[1]) == to_array(alone)).all()
 
 
+def test_the_share_that_is_done_is_told_and_work_can_be_stopped():
+    told = []
+    compose(references(), 64, 64, callback=told.append)
+    assert len(told) == 4 and told == sorted(told) and told[-1] == 1 and told[-2] == 0.5
+
+    def stop(share):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compose(references(), 64, 64, callback=stop)
+
+
 def test_a_region_limits_where_a_reference_counts():
     left = {"image": ["#d00000"], "region": (0, 0, 0.5, 1)}
     right = {"image": ["#0000d0"], "region": (0.5, 0, 1, 1)}

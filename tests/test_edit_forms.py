@@ -1,6 +1,7 @@
 """Pictures and masks of every form through the named edits: what was not edited comes back bit for bit, in its own form."""
 
 import inspect
+import re
 
 import numpy as np
 import PIL.Image
@@ -12,8 +13,10 @@ from mg_diffusion import MGInpaintPipeline, edits
 from mg_diffusion.edits.inputs import seeds_of
 from mg_diffusion.edits.named import named_edit
 from mg_diffusion.edits.sources import opened
+from mg_diffusion.encoder.reading import read_mask as read_mask_of_reference
 from mg_diffusion.filling import fill
 from mg_diffusion.octaves import build_detail_unet
+from mg_diffusion.pipelines.pictures import list_masks
 
 
 WIDTH, HEIGHT = 48, 40
@@ -354,6 +357,32 @@ def test_what_cannot_be_edited_is_refused(edit, name, form, options, message):
     source = SOURCES[form] if isinstance(form, str) else form
     with pytest.raises(ValueError, match=message):
         edit(name, source, **options)
+
+
+COLORED = {"red": "#ff0000", "green": "#00ff00", "blue": "#0000ff"}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+@pytest.mark.parametrize("color", COLORED)
+def test_colored_masks_are_refused_wherever_masks_are_read_and_the_remedies_work(color, mode):
+    mask = PIL.Image.new("RGB", (WIDTH, HEIGHT))
+    mask.paste(color if color != "green" else "lime", (8, 8, 32, 32))
+    mask = mask.convert(mode, palette=PIL.Image.Palette.ADAPTIVE)
+    readers = (edits.read_mask, list_masks, lambda one: read_mask_of_reference(one, HEIGHT, WIDTH))
+    for read in readers:
+        with pytest.raises(ValueError, match=f"black, white or gray, got colors such as {COLORED[color]}") as refused:
+            read(mask)
+        remedies = re.findall(r"`(\S+\(.*?)`", str(refused.value))
+        assert len(remedies) == 2
+        for remedy in remedies:
+            meant = eval(remedy, {"np": np, "mask": mask})
+            assert (np.asarray(read(meant)[0] if read is list_masks else read(meant)).squeeze() > 0).sum() == 24 * 24
+
+
+def test_a_gray_mask_is_read_though_jpeg_tints_it(tmp_path):
+    tinted = np.asarray(box().convert("RGB")).astype(int) + [0, -6, 5]
+    PIL.Image.fromarray(tinted.clip(0, 255).astype(np.uint8)).save(tmp_path / "mask.jpg", quality=90)
+    assert (edits.read_mask(tmp_path / "mask.jpg") > 127).sum() == (np.asarray(box()) > 0).sum()
 
 
 def test_a_mask_over_what_is_transparent_is_refused_and_its_remedy_works(edit):

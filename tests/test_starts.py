@@ -75,6 +75,26 @@ def test_what_names_a_file_in_vain_does_not_wait_for_torch(arguments, repository
     assert heavy_after(COMMAND.format(arguments), repository) <= {"numpy", "PIL"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate", "--size", "250x256"],
+        ["generate", "--width", "33"],
+        ["generate", "--size", "4096"],
+        ["generate", "--width", "8192"],
+        ["compose", "--shape", "a.png", "--size", "60x64"],
+        ["compose", "--shape", "a.png", "--width", "32"],
+        ["compose", "--shape", "a.png", "--size", "4096"],
+        ["variation", "a.png", "--size", "5000"],
+    ],
+    ids=" ".join,
+)
+def test_sizes_that_cannot_be_are_told_before_torch_is_imported(arguments, repository):
+    code = COMMAND.format([*arguments, "-o", "never.png"])
+    assert heavy_after(code, repository) <= {"numpy", "PIL"}
+    assert "multiple" in (told := run(code, repository).stderr) or "at most 4,194,304 pixels" in told
+
+
 def test_all_names_come_on_first_use_without_a_word(repository):
     code = "from mg_diffusion import *; import mg_diffusion; print(*sorted(n for n in mg_diffusion.__all__ if n in globals()))"
     done = run(code, repository)

@@ -20,7 +20,7 @@ class Generate:
         self.shared, self.work = shared, work
         self.count = gr.Slider(1, MAX_COUNT, 1, step=1, label="Pictures (seeds count up)", elem_id="count")
         self.run, self.stop = buttons("Generate", "generate")
-        shown = {"columns": 2, "height": 440, "object_fit": "contain", "preview": True}
+        shown = {"columns": 4, "height": 440, "object_fit": "contain", "preview": True}
         self.gallery = gallery("Pictures", "gallery", buttons=["download", "fullscreen"], **shown)
         self.files = result_file("Download: each file holds its recipe", "files", file_count="multiple")
         self.live = Live(work)

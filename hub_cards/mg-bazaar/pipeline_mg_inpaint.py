@@ -9,16 +9,19 @@ reference, with color or texture from elsewhere, is recoloring or retexturing.
 
 def _define():
     import PIL.Image
+    import PIL.ImageCms
     import PIL.ImageOps
     import contextlib
     import copy
     import functools
     import importlib
     import inspect
+    import io
     import json
     import math
     import numpy as np
     import os
+    import re
     import shutil
     import sys
     import textwrap
@@ -73,7 +76,7 @@ def _define():
         "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
         to the generator.""",
         "height, width": """in pixels; by default the UNet's native size, or, with a detail network, that network's, in the aspect of
-        the shape reference.""",
+        the shape reference. A side that is given alone keeps that aspect, with a detail network and without.""",
         "num_detail_steps": """denoising steps of each octave, where there is a detail network; "auto" is 6, or 3 above a distilled
         UNet.""",
         "padding_mask_crop": "pixels around the mask that are computed with it; `None` computes the whole picture.",
@@ -890,6 +893,84 @@ def _define():
         return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.color_profiles
+    # -----------------------------------------------------------------------------------------------------------------
+    SPACES = {
+        "RGB": "RGB",
+        "RGBA": "RGB",
+        "P": "RGB",
+        "PA": "RGB",
+        "CMYK": "CMYK",
+    }  # of a profile, by the mode of a picture
+    NEAR = 2  # of 255; profiles that change no color by more are those of sRGB, whatever they are called
+    INTENT = PIL.ImageCms.Intent.RELATIVE_COLORIMETRIC
+    FLAGS = PIL.ImageCms.Flags.BLACKPOINTCOMPENSATION  # or the black of paper would be a gray of screens
+    Transform = PIL.ImageCms.ImageCmsTransform
+
+
+    def in_srgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture in sRGB, without the profile that was applied; the very same where there is nothing to convert.
+
+    RGB (transparent or not), palettes and CMYK are converted; gray is not, nor what has no profile. A profile that cannot be
+    read, or is that of other pictures, leaves the picture as it is, and a warning says so.
+    """
+        transform = _to_srgb(image)
+        if transform is None:
+            return image
+        space = SPACES[image.mode]
+        has_alpha = image.mode in ("RGBA", "PA") or "transparency" in image.info
+        channels = image.convert("RGBA") if has_alpha else image.convert(space)
+        made = transform.apply(channels.convert(space) if has_alpha else channels)
+        if has_alpha:
+            made.putalpha(channels.getchannel("A"))
+        made.info = {key: value for key, value in image.info.items() if key not in ("icc_profile", "transparency")}
+        return made
+
+
+    def is_in_other_colors(image: PIL.Image.Image) -> bool:
+        """Whether `in_srgb` would convert a picture."""
+        return _to_srgb(image) is not None
+
+
+    def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
+        """Pixels (H, W, 3) of 8 bits in sRGB in the colors of an RGB profile, as near as it has them."""
+        transform = _transform(_srgb(), PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile)), "RGB")
+        return np.asarray(transform.apply(PIL.Image.fromarray(np.ascontiguousarray(pixels))))
+
+
+    def _to_srgb(image: PIL.Image.Image) -> Transform | None:
+        """What brings a picture to sRGB; `None` where it is in sRGB already, as far as is known."""
+        profile, space = image.info.get("icc_profile"), SPACES.get(image.mode)
+        if not profile or space is None:
+            return None
+        try:
+            opened = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            found = opened.profile.xcolor_space.strip()
+            if found != space:
+                raise ValueError(f"it is of {found}, the picture of {space}")
+            transform = _transform(opened, _srgb(), space)
+        except (PIL.ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            taken = "Its colors are taken as those of sRGB." if space == "RGB" else "Its colors stay unknown."
+            warnings.warn(f"The color profile of a picture cannot be applied ({error}). {taken}", stacklevel=3)
+            return None
+        return None if space == "RGB" and _changes_nothing(transform) else transform
+
+
+    def _changes_nothing(transform: Transform) -> bool:
+        levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+        colors = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+        made = np.asarray(transform.apply(PIL.Image.fromarray(colors))).astype(int)
+        return bool(np.abs(made - colors).max() <= NEAR)
+
+
+    def _transform(source: PIL.ImageCms.ImageCmsProfile, target: PIL.ImageCms.ImageCmsProfile, space: str) -> Transform:
+        return PIL.ImageCms.buildTransform(source, target, space, "RGB", INTENT, FLAGS)
+
+
+    def _srgb() -> PIL.ImageCms.ImageCmsProfile:
+        return PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
     # -----------------------------------------------------------------------------------------------------------------
     ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
@@ -977,7 +1058,7 @@ def _define():
 
 
     def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
-        """A picture in RGB; what has no well-defined color is refused rather than given one.
+        """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
         transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
@@ -986,9 +1067,14 @@ def _define():
     Raises:
         ValueError: with one of them.
     """
+        image = in_srgb(image)
         image = image.convert("RGBA") if has_alpha(image) else image
         if is_transparent(image):
             raise ValueError(transparent)
+        if image.mode == "CMYK":
+            raise ValueError(
+                f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
+            )
         if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
             raise ValueError(other_mode)
         return image.convert("RGB")
@@ -1004,6 +1090,7 @@ def _define():
     # mg_diffusion.masks
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+    NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
     def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
@@ -1015,7 +1102,7 @@ def _define():
         is_cut_out: whether the alpha of a picture with transparent pixels is the mask; it is refused otherwise.
 
     Raises:
-        ValueError: for another type, for what holds no numbers, and for modes that are no gray.
+        ValueError: for another type, for what holds no numbers, for modes that are no gray, and for a colored picture.
     """
         if isinstance(mask, PIL.Image.Image):
             return _values_of_picture(mask, name, is_cut_out)
@@ -1038,8 +1125,25 @@ def _define():
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
             return as_numbers(np.asarray(mask), name)
         if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+            check_gray(mask, name)
             return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
         raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+
+
+    def check_gray(mask: PIL.Image.Image, name: str) -> None:
+        """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
+        if mask.mode in ("1", "L", "LA"):
+            return
+        channels = np.asarray(mask.convert("RGBA").convert("RGB"))
+        if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
+            return
+        found = channels.reshape(-1, 3)[spread.argmax()]
+        color = "#" + "".join(f"{value:02x}" for value in found)
+        raise ValueError(
+            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
+        f"but black is meant, pass `np.asarray(mask.convert('RGB')).any(2)`; if one color is, "
+        f"`(np.asarray(mask.convert('RGB')) == {tuple(map(int, found))}).all(2)`."
+        )
 
 
     def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:
@@ -2455,7 +2559,8 @@ def _define():
             if self.mg_detail is None or getattr(given, "latents", None) is not None:
                 return self.default_size(given.height, given.width), None
             if given.height is not None or given.width is not None:
-                return super().sizes(given, edit)
+                # A shape reference is laid over what is repainted: its aspect says nothing of a side that is missing.
+                return super().sizes(SimpleNamespace(height=given.height, width=given.width, reference_image=None), edit)
             if edit is None or any(one.shape[1:] != edit.masks[0].shape[1:] for one in edit.masks):
                 return self.default_size(None, None), None  # masks of several sizes are refused later
             native = self.default_size(None, None)
@@ -3133,10 +3238,64 @@ def _define():
                         )
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.sizes
+    # -----------------------------------------------------------------------------------------------------------------
+    MOST_PIXELS = 2048**2
+    COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
+
+
+    def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
+        """How many octaves lead to a size in pixels, and what its sides must be multiples of.
+
+    Args:
+        native: (height, width) that the UNet paints; factor: its pixels a latent cell.
+        halvings: by how much the detail network halves a side.
+    """
+        side = math.sqrt(math.prod(native))
+        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        return octaves, max(factor, halvings if octaves else 1) << octaves
+
+
+    def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
+        """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+        _, unit = octaves_to(height, width, native, factor, halvings)
+        if height <= 0 or width <= 0 or height % unit or width % unit:
+            near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
+            raise ValueError(
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
+            f"Near by are {near[0]} and {near[1]}."
+            )
+        check_area(height, width)
+
+
+    def check_area(height: int, width: int) -> None:
+        """Raise a ValueError for more pixels than are painted or laid at once."""
+        if height * width > MOST_PIXELS:
+            raise ValueError(
+                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
+            f"enlarge it (`mg_diffusion.edits.enlarge`)."
+            )
+
+
+    def check_composed_size(height: Any = None, width: Any = None) -> None:
+        """Raise a ValueError for sides, of those that are given, that no composition has."""
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (not is_side(side) or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT):
+                raise ValueError(
+                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {side!r}."
+                )
+        if height is not None and width is not None:
+            check_area(height, width)
+
+
+    def is_side(side: Any) -> bool:
+        """Whether this is a positive whole number."""
+        return isinstance(side, int) and not isinstance(side, bool) and side > 0
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
     FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
-    MOST_PIXELS = 2048**2
     SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
 
 
@@ -3149,29 +3308,22 @@ def _define():
         Raises:
             ValueError: for a size that cannot be.
         """
-            if self.mg_detail is None:
-                return self.default_size(given.height, given.width), None
             height, width = self.output_size(given.height, given.width, given.reference_image)
-            octaves, unit = self.octaves(height, width)
-            if height <= 0 or width <= 0 or height % unit or width % unit:
-                near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
-                raise ValueError(
-                    f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-                f"Near by are {near[0]} and {near[1]}."
-                )
-            if height * width > MOST_PIXELS:
-                raise ValueError(
-                    f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. "
-                f"Make a smaller picture and enlarge it."
-                )
+            if self.mg_detail is None:
+                return (height, width), None
+            octaves, _ = self.octaves(height, width)
+            check_painted_size(height, width, *self._octave_rule)
             return (height >> octaves, width >> octaves), (height, width)
 
-        def octaves(self, height: int, width: int) -> tuple[int, int]:
+        def octaves(self, height: float, width: float) -> tuple[int, int]:
             """How many octaves lead to a size in pixels, and what its sides must be multiples of."""
-            side = math.sqrt(math.prod(self.default_size(None, None)))
-            octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+            return octaves_to(height, width, *self._octave_rule)
+
+        @property
+        def _octave_rule(self) -> tuple[tuple[int, int], int, int]:
+            """What sizes depend on, as `octaves_to` takes it."""
             halvings = 2 ** (len(self.mg_detail.config.block_out_channels) - 1)
-            return octaves, max(self.vae_scale_factor, halvings if octaves else 1) << octaves
+            return self.default_size(None, None), self.vae_scale_factor, halvings
 
         def output_size(
             self,
@@ -3183,19 +3335,34 @@ def _define():
         ) -> tuple[int, int]:
             """A size in pixels, or what stands for it: the detail network's own, in the aspect of the shape reference.
 
+        A side that comes alone takes the other from that aspect, with a detail network and without. Where no aspect is
+        known, a side that is missing is the model's own.
+
         Args:
             side: of a square of about the same area; aspect: width over height, at most 4 either way.
         """
-            if self.mg_detail is None:
+            given = [one for one in (height, width) if one is not None]
+            if len(given) == 2 or (self.mg_detail is None and not given):
                 return self.default_size(height, width)
-            side = side or 2 * self.mg_detail.config.sample_size
-            shown = first_picture_size((reference_image or {}).get("shape"))
-            if height is not None or width is not None or (shown is None and aspect is None):
-                return side if height is None else height, side if width is None else width
-            aspect = min(4.0, max(0.25, shown[1] / shown[0] if aspect is None else aspect))
-            unit = self.octaves(side, side)[1]
-            sides = (side / math.sqrt(aspect), side * math.sqrt(aspect))
-            return tuple(max(unit, unit * round(one / unit)) for one in sides)
+            if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
+                aspect = shown[1] / shown[0]
+            if aspect is None or not all(isinstance(one, int) and one > 0 for one in given):  # which is refused later
+                native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
+                return native[0] if height is None else height, native[1] if width is None else width
+            aspect = min(4.0, max(0.25, aspect))
+            if not given:
+                area = (side or self.detail_side) ** 2
+                wanted = (math.sqrt(area / aspect), math.sqrt(area * aspect))
+            else:
+                wanted = (width / aspect, width) if height is None else (height, height * aspect)
+            unit = self.vae_scale_factor if self.mg_detail is None else self.octaves(*wanted)[1]
+            chosen = (max(unit, unit * round(one / unit)) for one in wanted)
+            return tuple(near if one is None else one for one, near in zip((height, width), chosen, strict=True))
+
+        @property
+        def detail_side(self) -> int:
+            """Side in pixels of a square of the detail network's own area."""
+            return 2 * self.mg_detail.config.sample_size
 
         def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
             """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.
@@ -3261,6 +3428,9 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.other_adapters
     # -----------------------------------------------------------------------------------------------------------------
+    BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
+
+
     def networks(model: Any) -> list[Any]:
         """The single ControlNets or T2I-Adapters of what a call gets: none, one, several in one, or a list."""
         bare = getattr(model, "_orig_mod", model)
@@ -3364,6 +3534,23 @@ def _define():
                 different = {n: (theirs[n], w) for n, w in wanted.items() if str(theirs[n]) != str(w)}
                 if different:
                     raise ValueError(f"`controlnet` does not fit the UNet; (its own, needed): {different}.")
+
+        def load_ip_adapter(self, *args: Any, **kwargs: Any) -> None:
+            """As in `IPAdapterMixin`; what was made for another base is refused, and everything stays as it was.
+
+        Raises:
+            ValueError: for an IP-Adapter of another base.
+        """
+            unet = self.bare_unet
+            projection, parts = unet.encoder_hid_proj, (self.image_encoder, self.feature_extractor)
+            try:
+                IPAdapterMixin.load_ip_adapter(self, *args, **kwargs)
+            except (RuntimeError, ValueError) as error:
+                unet.encoder_hid_proj = projection
+                self.register_modules(image_encoder=parts[0], feature_extractor=parts[1])
+                if "_ip." not in str(error) or "torch.Size" not in str(error):
+                    raise
+                raise ValueError(_other_base(str(error), unet.config.cross_attention_dim)) from error
 
         def set_ip_adapter_scale(self, scale: Any) -> None:
             """As in `IPAdapterMixin`; in a callback, too, where processors of the adapter hide those it looks for."""
@@ -3561,6 +3748,22 @@ def _define():
         if image.mode == "I" and values.max() <= 255:  # 8 bits in a wider type
             return image
         return PIL.Image.fromarray((values / 257).round().astype(np.uint8))
+
+
+    def _other_base(said: str, width: int) -> str:
+        """What a list of sizes that do not match comes down to.
+
+    Args:
+        said: by diffusers; width: `cross_attention_dim` of the UNet.
+    """
+        (theirs, *_) = [int(one) for one in re.findall(r"Size\(\[\d+, (\d+)\]", said) if int(one) != width] or [None]
+        own = f"cross_attention_dim {width}" + (f" ({BASES[width]})" if width in BASES else "")
+        made = f"cross_attention_dim {theirs}" + (f" ({BASES[theirs]})" if theirs in BASES else "")
+        made = made if theirs else "other widths of its attention layers"
+        return (
+            f"This IP-Adapter was made for a UNet with {made}, and this one has {own}: load the file that was made for this base, "
+        f"or use the base that it was made for."
+        )
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping

@@ -9,14 +9,21 @@ from tqdm import tqdm
 
 from ..granularities import GRANULARITIES
 from ..picture_files import save_picture
+from ..sizes import check_composed_size
 from .folder_references import make_for_each
-from .generation import split_size
 from .references import ReferenceArguments, values_of
+from .sheets import check_sheet, save_sheet
+from .sizes import split_size
+
+
+PARTS = 100  # of a progress bar
 
 
 def compose(options: argparse.Namespace) -> int:
     """`mg-diffusion compose`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
+    check_composed_size(options.height, options.width)
+    check_sheet(options)
     options.attribution = False
     if not any(getattr(options, name) for name in GRANULARITIES) and not options.scale:
         raise ValueError("There is nothing to compose. Give --color, --texture or --shape.")
@@ -35,16 +42,21 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
         "assignment": options.assignment or "light",
     }
     seeds = [options.seed + index for index in range(len(paths))]
-    images = lay(
-        values_of(arguments.references),
-        options.height,
-        options.width,
-        granularity_scale=scales,
-        num_images=len(paths),
-        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-        **settings,
-    )
+    is_counted = options.output_dir is not None  # the pictures are
+    with tqdm(total=PARTS, disable=is_counted) as bar:
+        images = lay(
+            values_of(arguments.references),
+            options.height,
+            options.width,
+            granularity_scale=scales,
+            num_images=len(paths),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            callback=lambda share: bar.update(int(PARTS * share) - bar.n),
+            **settings,
+        )
     recipe = {"command": "compose", **arguments.recipe, **settings, "granularity_scale": scales}
     for image, path, seed in zip(images, paths, seeds, strict=True):
         save_picture(image, path, {**recipe, "height": image.height, "width": image.width, "seed": seed})
         tqdm.write(str(path))
+    if options.sheet:
+        save_sheet(images, paths, seeds)

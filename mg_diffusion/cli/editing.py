@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import PIL.Image
 from tqdm import tqdm
 
 from .. import edits
+from ..color_profiles import in_srgb
+from ..edits.sources import opened
 from ..loading import model_name
 from ..picture_files import check_format, is_lossy
 from ..pictures import has_alpha
@@ -18,10 +21,14 @@ from ..recipe import describe_file
 from .folders import Job, output_paths, plan, work_through
 from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
+from .sheets import check_sheet
+from .sizes import check_side
 
 
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
+    check_side(getattr(options, "size", None))
+    check_sheet(options)
     arguments = parse_references(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
@@ -68,6 +75,9 @@ def edit_one(
         load_pipe: called when all that can be checked without a pipeline is.
     """
     image = read_picture(path)
+    if image.mode == "CMYK" and (converted := in_srgb(image)) is not image:
+        print(f"{path} is CMYK: it is edited in sRGB, by its color profile", file=sys.stderr)
+        image = converted
     if getattr(options, "hint", None):
         read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None
@@ -84,12 +94,14 @@ def edit_one(
     references = values_of(arguments.references)
     if options.command == "edit":
         pictures = {"image": image, "mask_image": mask, "reference_image": references}
-        make = functools.partial(call, pipe, options, paths, **pictures)
+        make = functools.partial(
+            _in_own_colors, image, mask, functools.partial(call, pipe, options, paths, **pictures)
+        )
     else:
         added = [getattr(options, side, 0) for side in edits.SIDES]
         hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
         make = functools.partial(edits.named_edit, options.command, pipe, path, mask, references or {}, added, **hint)
-    made = run(pipe, options, arguments, recipe, paths, make, _profile_of(options.command, image))
+    made = run(pipe, options, arguments, recipe, paths, make)
     if mask is not None:
         _tell_what_differs(path, image, mask, made, paths)
 
@@ -115,11 +127,19 @@ def _size(pipe: Any, options: argparse.Namespace, image: PIL.Image.Image) -> dic
     return {"height": height, "width": width}
 
 
-def _profile_of(command: str, image: PIL.Image.Image) -> bytes | None:
-    """The color profile of a picture, where it is that of the result, too."""
-    keeps_gray = command not in ("edit", "recolor", "reshape", "variation")
-    kept = ("RGB", "RGBA", "L", "LA") if keeps_gray else ("RGB", "RGBA")
-    return image.info.get("icc_profile") if image.mode in kept else None
+def _in_own_colors(
+    image: PIL.Image.Image, mask: PIL.Image.Image, make: Callable[..., list[PIL.Image.Image]], **given: Any
+) -> list[PIL.Image.Image]:
+    """What a pipeline makes of a picture, in the color profile of the picture if it has one.
+
+    Args:
+        make: gives pictures in sRGB; given: what it is called with.
+    """
+    made = make(**given)
+    if image.info.get("icc_profile") is None or image.mode not in ("RGB", "RGBA"):
+        return made
+    source, area = opened(image.convert("RGB"), in_srgb=True), np.asarray(mask)
+    return [source.finish(np.asarray(one), area) for one in made]
 
 
 def _tell_what_differs(

@@ -61,6 +61,10 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
         "name of its own); costs time"
     )
     group.add_argument("--attribution", action="store_true", help=purpose)
+    purpose = (
+        "as that, the map of each reference alone, gray and of the size of the output, as NAME.attribution-color.png"
+    )
+    group.add_argument("--attribution-maps", action="store_true", help=purpose)
     leak = "the output follows the shape of its color or texture reference more than that of its shape reference"
     group.add_argument("--leak-guard", action="store_true", help=f"warn where {leak}")
 
@@ -93,6 +97,8 @@ def add_edited_flag(parser: argparse.ArgumentParser) -> None:
 def add_output_flags(group: Any, of: str = "") -> None:
     """What is written where; `of`: where many pictures are read, if not as those to edit."""
     group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
+    purpose = "of --num-images, lay all of them on one sheet, beside the output as NAME.sheet.png"
+    group.add_argument("--sheet", action="store_true", help=purpose)
     places = group.add_mutually_exclusive_group(required=True)
     purpose = "PNG, WebP, TIFF or JPEG by its suffix; holds its recipe as metadata"
     places.add_argument("-o", "--output", metavar="FILE.png", help=purpose)
@@ -188,7 +194,7 @@ def add_layout_flags(group: Any) -> None:
 
 def add_size_flags(parser: argparse.ArgumentParser) -> None:
     for side in ("width", "height"):
-        purpose = "default: the model's own size, in the aspect of the shape reference"
+        purpose = "default: the model's own size, in the aspect of the shape reference, which a side alone keeps, too"
         parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
     purpose = "both in one, or the side of a square"
     parser.add_argument("--size", type=size, metavar="WIDTHxHEIGHT", help=purpose)

@@ -19,8 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..granularities import GRANULARITIES
 from ..picture_files import FORMATS
 from ..recipe import prepare_output
+from .sheets import sheet_path
 
 
 READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # of a folder; a file that is named may be any
@@ -49,13 +51,18 @@ def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence
     """The output itself, or name-0.png, name-1.png, ... for several pictures; each can be written to."""
     paths = numbered(Path(options.output), options.num_images)
     drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
+    if getattr(options, "attribution_maps", False):
+        drawn += [attribution_path(path, name) for path in paths for name in GRANULARITIES]
+    drawn += [sheet_path(paths)] if options.sheet else []
     for path in (*paths, *drawn):
         prepare_output(path, FORMATS, inputs, options.force)
     return paths
 
 
-def attribution_path(path: Path) -> Path:
-    return path.with_suffix(f".attribution{path.suffix}")
+def attribution_path(path: Path, granularity: str | None = None) -> Path:
+    """NAME.attribution.png, or, of the map of one granularity, NAME.attribution-color.png."""
+    of = "" if granularity is None else f"-{granularity}"
+    return path.with_suffix(f".attribution{of}{path.suffix}")
 
 
 def plan(given: Sequence[str], folder: str, count: int = 1, inputs: Iterable[str] = ()) -> list[Job]:

@@ -19,6 +19,8 @@ from ..picture_files import save_picture
 from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
+from .sheets import check_sheet, save_sheet
+from .sizes import check_generated_size, split_size
 
 
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
@@ -94,6 +96,8 @@ def native_settings(options: argparse.Namespace) -> dict[str, Any]:
 def generate(options: argparse.Namespace) -> int:
     """`mg-diffusion generate`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
+    check_generated_size(options)
+    check_sheet(options)
 
     @functools.cache
     def pipe() -> Any:
@@ -116,26 +120,27 @@ def generate(options: argparse.Namespace) -> int:
     return make_for_each(options, make)
 
 
-def split_size(options: argparse.Namespace) -> None:
-    """--size as --width and --height."""
-    if options.size is not None:
-        if (options.width, options.height) != (None, None):
-            raise ValueError("--size is width and height in one: give it, or --width and --height.")
-        options.width, options.height = options.size
-
-
 def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
     """Call the pipeline, warn of leaks and draw attributions, if the flags ask for it; returns the pictures."""
-    from ..attribution import draw_attribution  # with it comes torch
-
-    made = pipe(return_attribution=options.attribution, leak_guard=options.leak_guard, **given)
+    is_asked = options.attribution or options.attribution_maps
+    made = pipe(return_attribution=is_asked, leak_guard=options.leak_guard, **given)
     if made.attribution == {}:
         print("nothing steered this call, so there is no attribution to draw", file=sys.stderr)
     for index, path in enumerate(paths if made.attribution else ()):
-        drawn = draw_attribution(made.images[index], made.attribution, index)
-        save_picture(drawn, attribution_path(path), {"command": "attribution", "model": model_name(options.model)})
-        tqdm.write(str(attribution_path(path)))
+        for place, drawn in _drawn_attribution(options, made, index, path).items():
+            save_picture(drawn, place, {"command": "attribution", "model": model_name(options.model)})
+            tqdm.write(str(place))
     return made.images
+
+
+def _drawn_attribution(options: argparse.Namespace, made: Any, index: int, path: Path) -> dict[Path, PIL.Image.Image]:
+    """What the flags ask for of the attribution of one picture, by the files that it goes to."""
+    from ..attribution import draw_attribution, draw_maps  # with it comes torch
+
+    image, attribution = made.images[index], made.attribution
+    whole = {attribution_path(path): draw_attribution(image, attribution, index)} if options.attribution else {}
+    maps = draw_maps(attribution, image.size, index) if options.attribution_maps else {}
+    return whole | {attribution_path(path, name): one for name, one in maps.items()}
 
 
 def run(
@@ -145,7 +150,6 @@ def run(
     recipe: dict[str, Any],
     paths: Sequence[Path],
     make: Callable[..., list[PIL.Image.Image]],
-    icc_profile: bytes | None = None,
 ) -> list[PIL.Image.Image]:
     """Make the pictures in one call, save them under `paths`, each with its recipe, and print the names.
 
@@ -186,8 +190,10 @@ def run(
     }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}
-        save_picture(image, path, {**recipe, **size, "seed": seed}, icc_profile)
+        save_picture(image, path, {**recipe, **size, "seed": seed}, image.info.get("icc_profile"))
         tqdm.write(str(path))
+    if options.sheet:
+        save_sheet(images, paths, seeds)
     return images
 
 

@@ -51,7 +51,7 @@ def _strokes(image: Source, hint: Any) -> tuple[np.ndarray, np.ndarray]:
     """The pixels (H, W, 3) of a hint, of 8 bits, and where it is painted, (H, W) bool."""
     remedy = "Paint strokes on a transparent layer, or over the picture itself, and save them without losses (PNG)."
     try:
-        given = opened(hint)
+        given = opened(hint, in_srgb=True)
     except ValueError as error:
         raise ValueError(f"The `hint` cannot be read. {error} {remedy}") from error
     if given.size != image.size:

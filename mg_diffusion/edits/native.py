@@ -59,7 +59,7 @@ def recolor(
     """
     from ..recoloring import recolored, select_color  # with it comes torch
 
-    image = opened(image)
+    image = opened(image, in_srgb=True)
     check_side(image, "recolor")
     image.check_colors("recolor")
     strength = strength_of("color", granularity_scale)

@@ -41,7 +41,7 @@ def reshape(
     if color is None and texture is None:
         raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
     _check_whole(options)
-    source = opened(image)
+    source = opened(image, in_srgb=True)
     source.check_colors("reshape")
     area = source.area(mask_image)
     if area is None:
@@ -71,7 +71,7 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """
     from .. import pipelines
 
-    source = opened(image)
+    source = opened(image, in_srgb=True)
     reference = PIL.Image.fromarray(source.in_8_bits)
     if source.visible is not None:
         reference = {"image": reference, "mask": source.visible}

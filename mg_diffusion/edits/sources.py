@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from .. import color_profiles
 from .masks import POLARITY, read_mask
 
 
 Edited = PIL.Image.Image | np.ndarray
 GRAY = ("1", "L", "LA")
+PROFILED = ("RGB", "RGBA", "L", "LA")  # whose color profile is that of what comes back, too
 REMEDY_8_BIT = "`PIL.Image.fromarray((np.asarray(image) / 257).round().astype('uint8'))`"
 
 
@@ -29,12 +31,15 @@ class Source:
         pixels: (H, W, 3) of as many bits, what is computed on; where it is wholly transparent, what is near goes on.
         alpha: (H, W) of as many bits; or none.
         rank: of the array that came; none of a PIL image.
+        profile: the ICC profile that `own` is in, if any; is_converted: whether `pixels` are in sRGB, and not in that.
     """
 
     own: np.ndarray
     pixels: np.ndarray
     alpha: np.ndarray | None = None
     rank: int | None = None
+    profile: bytes | None = None
+    is_converted: bool = False
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,6 +84,9 @@ class Source:
 
     def finish(self, made: np.ndarray, area: np.ndarray | None = None, is_colored: bool = False) -> Edited:
         """What was made, (H, W, 3), in the form of the picture; where `area` is 0, the picture's own samples."""
+        if self.own.shape[2] == 3 and self.is_converted:  # what stayed as it was does not go there and back
+            is_same = (made == self.pixels).all(2, keepdims=True)
+            made = np.where(is_same, self.own, color_profiles.from_srgb(made, self.profile))
         samples = made if is_colored or self.own.shape[2] == 3 else as_gray(made)
         return self.packed(samples if area is None else np.where(area[..., None] > 0, samples, self.own), self.alpha)
 
@@ -87,7 +95,12 @@ class Source:
         joined = samples if alpha is None else np.concatenate([samples, alpha[..., None]], 2)
         is_flat = joined.shape[2] == 1 and self.rank != 3
         joined = np.ascontiguousarray(joined[..., 0] if is_flat else joined)
-        return joined if self.rank is not None else PIL.Image.fromarray(joined)
+        if self.rank is not None:
+            return joined
+        made = PIL.Image.fromarray(joined)
+        if self.profile is not None and samples.shape[2] == self.own.shape[2]:  # not where gray became color
+            made.info["icc_profile"] = self.profile
+        return made
 
     def check_colors(self, name: str) -> None:
         """Raise a ValueError where an edit makes colors and the form of the picture has none."""
@@ -106,10 +119,12 @@ class Source:
         return replace(self, own=own, pixels=pixels, alpha=alpha)
 
 
-def opened(image: Any) -> Source:
+def opened(image: Any, in_srgb: bool = False) -> Source:
     """A picture to edit.
 
     Args:
+        in_srgb: whether the `pixels` of a picture with another color profile are in sRGB, as colors of references are. Its
+            `own` are not: what is not edited stays as it is, and what is comes back in the profile. CMYK is always converted.
         image: PIL image or path, upright or with an EXIF orientation, of the modes RGB, L, 1, P, with or without
             alpha, and I;16; or numpy (H, W), (H, W, 1), (H, W, 3) or, with alpha, (H, W, 4) of 8 or 16 bits.
 
@@ -117,10 +132,15 @@ def opened(image: Any) -> Source:
         ValueError: for another type, mode or shape, colors of 16 bits in a file (Pillow reads 8 of them), a picture
             that is wholly transparent, or a damaged file.
     """
+    profile = converted = None
     if isinstance(image, np.ndarray):
         samples, alpha, rank = *_array_samples(image), image.ndim
     elif isinstance(image, (str, os.PathLike, PIL.Image.Image)):
-        samples, alpha, rank = *_picture_samples(image), None
+        image, rank = _read(image), None
+        samples, alpha = _picture_samples(image)
+        profile = image.info.get("icc_profile") if image.mode in PROFILED else None
+        if in_srgb and profile is not None and color_profiles.is_in_other_colors(image):
+            converted = np.asarray(color_profiles.in_srgb(image).convert("RGB"))
     else:
         raise ValueError(
             f"A named edit takes one picture, a PIL image, a path or a numpy array of 8 or 16 bits, got "
@@ -131,15 +151,25 @@ def opened(image: Any) -> Source:
             "The picture is wholly transparent, so there is nothing to edit. Pass it without its alpha, "
             "`image.convert('RGB')`, if its colors are what you mean."
         )
-    pixels = np.ascontiguousarray(np.broadcast_to(samples, (*samples.shape[:2], 3)))
-    return Source(samples, pixels if alpha is None or alpha.all() else grown_into(pixels, alpha == 0), alpha, rank)
+    pixels = (
+        np.ascontiguousarray(np.broadcast_to(samples, (*samples.shape[:2], 3))) if converted is None else converted
+    )
+    pixels = pixels if alpha is None or alpha.all() else grown_into(pixels, alpha == 0)
+    return Source(samples, pixels, alpha, rank, profile, converted is not None)
 
 
-def _picture_samples(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    from ..pictures import has_alpha
-    from ..pipelines.pictures import list_images, upright  # with it comes most of diffusers
+def _read(image: Any) -> PIL.Image.Image:
+    from ..pipelines.pictures import upright  # with it comes most of diffusers
 
     image = upright(image, "image", _check_depth)
+    # What keeps no form of its own is sRGB from here on.
+    return color_profiles.in_srgb(image) if image.mode in ("CMYK", "P", "PA") else image
+
+
+def _picture_samples(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    from ..pictures import has_alpha
+    from ..pipelines.pictures import list_images
+
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None], None
     if has_alpha(image):
@@ -147,6 +177,8 @@ def _picture_samples(image: Any) -> tuple[np.ndarray, np.ndarray | None]:
         return channels[..., : 1 if image.mode in GRAY else 3], channels[..., 3]
     if image.mode in GRAY:
         return np.asarray(image.convert("L"))[..., None], None
+    if image.mode == "RGB":
+        return np.asarray(image), None  # in its own colors
     return np.asarray(list_images(image)[0]), None  # which refuses what has no well-defined color
 
 

@@ -31,7 +31,8 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sections", nargs="+", metavar="NAME", help="only these; a wrong name lists all")
     purpose = "photographic triples, in place of the preset number"
     parser.add_argument("--triples", type=whole(1), metavar="N", help=purpose)
-    parser.add_argument("--size", type=whole(16), default=64, metavar="PIXELS", help="of the pictures; default: 64")
+    # Of less a hole would be too small to judge, see `evaluation.masks.centered_hole`.
+    parser.add_argument("--size", type=whole(26), default=64, metavar="PIXELS", help="of the pictures; default: 64")
     parser.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="default: 16")
     parser.add_argument("--pictures", metavar="FOLDER", help="draw grids of outputs, leakage matrices, slider curves")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.json", help="all figures, with their settings")

@@ -14,6 +14,7 @@ from demo import links, uploads
 from demo.checked_references import CheckedReference, read_reference
 from demo.settings import MAX_SEED, Settings
 from mg_diffusion.granularities import GRANULARITIES
+from tests.profiles import srgb, swapped_rgb
 
 
 def as_file(image: PIL.Image.Image, kind="PNG", **options) -> bytes:
@@ -59,6 +60,24 @@ RED = PIL.Image.new("RGB", (64, 48), "#cc2222")
 def test_pictures_that_cannot_serve_are_refused(content, message):
     with pytest.raises(ValueError, match=message):
         uploads.read_reference(content, "The color reference")
+
+
+def test_a_colored_mask_is_refused():
+    mask = PIL.Image.new("RGB", (64, 64))
+    mask.paste("red", (0, 0, 32, 64))
+    with pytest.raises(ValueError, match="The mask has colors. Save it in black and white"):
+        uploads.read_mask(as_file(mask), (64, 64))
+
+
+def test_pictures_in_other_colors_are_read_in_srgb_without_their_profile():
+    image, colors = PIL.Image.new("RGB", (32, 32), (200, 40, 60)), (40, 200, 60)
+    content = as_file(image, "PNG", icc_profile=swapped_rgb())
+    photo, profile = uploads.read_photo(content)
+    assert profile is None
+    for read in (photo, uploads.read_reference(content, "The color reference")):
+        assert np.abs(np.asarray(read)[0, 0].astype(int) - colors).max() <= 2 and not read.info
+    photo, profile = uploads.read_photo(as_file(image, "PNG", icc_profile=srgb()))
+    assert profile == srgb() and photo.getpixel((0, 0)) == (200, 40, 60)
 
 
 def test_a_picture_is_turned_upright_reduced_and_loses_its_metadata():
@@ -227,7 +246,7 @@ def test_references_in_recipes_are_checked_like_uploads():
         ({"seed": True}, "seed"),
         ({"steps": 0}, "steps"),
         ({"steps": 51}, "steps"),
-        ({"count": 5}, "pictures"),
+        ({"count": 17}, "pictures must be a number from 1 to 16"),
         ({"guidance": 0.9}, "Guidance must be a number from 1 to 15"),
         ({"guidance": None}, "Guidance"),
         ({"size": 100}, "size must be one of 64, 128, 256, 512, got 100"),

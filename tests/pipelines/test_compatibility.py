@@ -721,6 +721,20 @@ def test_nothing_is_left_on_the_unet(make, monkeypatch, kind, ending):
 
 
 # -- saving -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("is_meta", [True, False])
+@pytest.mark.parametrize("width, named", [(2048, r"2048 \(Stable Diffusion XL\)"), (48, "48")])
+def test_an_ip_adapter_of_another_base_is_refused_in_one_sentence(make, width, named, is_meta):
+    pipeline = make()
+    before = run(pipeline, reference_image=references())
+    other = UNet2DConditionModel.from_config({**pipeline.unet.config, "cross_attention_dim": width})
+    with pytest.raises(
+        ValueError, match=f"cross_attention_dim {named}, and this one has cross_attention_dim 32: load"
+    ) as refused:
+        pipeline.load_ip_adapter(ip_adapter(other), None, None, image_encoder_folder=None, low_cpu_mem_usage=is_meta)
+    assert "\n" not in str(refused.value) and pipeline.feature_extractor is None
+    assert (run(pipeline, reference_image=references()) == before).all()
+
+
 def test_an_ip_adapter_is_not_saved_but_its_image_encoder_is(make, tmp_path):
     pipeline = make()
     pipeline.save_pretrained(tmp_path / "bare")

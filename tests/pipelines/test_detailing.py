@@ -1,11 +1,14 @@
 """A detail network in the pipelines: sizes, the same canvas and sketch at every size, strength 0, what is refused."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
 from mg_diffusion import MGPipeline
+from mg_diffusion.cli.sizes import check_generated_size
 from mg_diffusion.octaves import build_detail_unet
 
 from .tiny import SIZE, tiny_components
@@ -52,7 +55,7 @@ def run(pipe, references=REFERENCES, seed=0, **options):
     [
         ({}, (LARGE, LARGE)),
         ({"height": SIZE, "width": SIZE}, (SIZE, SIZE)),
-        ({"height": 2 * SIZE}, (2 * SIZE, LARGE)),
+        ({"height": 2 * SIZE}, (2 * SIZE, 2 * SIZE)),  # the shape reference is a square
         ({"height": 6 * SIZE, "width": 4 * SIZE}, (6 * SIZE, 4 * SIZE)),
     ],
 )
@@ -68,6 +71,24 @@ def test_the_aspect_of_the_shape_reference_is_kept(pipe):
     assert tuple(run(pipe, {"color": wide["shape"]}).shape[2:]) == (LARGE, LARGE)
 
 
+def test_a_side_alone_keeps_the_aspect_of_the_shape_reference(pipe, small):
+    wide = {**REFERENCES, "shape": picture(3, (40, 80))}
+    for each in (pipe, small):
+        assert tuple(run(each, wide, width=2 * LARGE).shape[2:]) == (LARGE, 2 * LARGE)
+        assert tuple(run(each, wide, height=SIZE).shape[2:]) == (SIZE, 2 * SIZE)
+    assert tuple(run(pipe, {"color": wide["shape"]}, width=2 * LARGE).shape[2:]) == (LARGE, 2 * LARGE)
+    features = pipe.encode_reference(wide, width=2 * LARGE)
+    kept = run(pipe, None, reference_embeds=features, height=LARGE, width=2 * LARGE)
+    assert torch.equal(kept, run(pipe, wide, width=2 * LARGE))
+
+
+@pytest.mark.parametrize("side", [0, -16])
+def test_a_side_that_cannot_be_is_refused_alone_too(pipe, small, side):
+    for each in (pipe, small):
+        with pytest.raises(ValueError, match="must be positive multiples of"):
+            run(each, width=side)
+
+
 @pytest.mark.parametrize("size", [(LARGE + 1, LARGE), (LARGE + 4, LARGE), (0, LARGE), (-16, LARGE)])
 def test_sizes_that_cannot_be_are_refused_with_one_that_can(pipe, size):
     with pytest.raises(
@@ -76,6 +97,29 @@ def test_sizes_that_cannot_be_are_refused_with_one_that_can(pipe, size):
         run(pipe, height=size[0], width=size[1])
     near = [int(one) for one in str(refused.value).rstrip(".").split("Near by are ")[1].split(" and ")]
     assert tuple(run(pipe, height=near[0], width=near[1]).shape[2:]) == tuple(near)
+
+
+def refused(call, *args):
+    try:
+        call(*args)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_the_command_line_refuses_the_sizes_that_the_pipeline_refuses(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    for height, width in [
+        (8, 8),
+        (9, 8),
+        (LARGE, LARGE + 8),
+        (LARGE, 2 * LARGE),
+        (LARGE, LARGE + 4),
+        (2048, 2064),
+        (4096, 64),
+    ]:
+        options = SimpleNamespace(model=str(tmp_path), height=height, width=width, reference_image=None)
+        assert refused(check_generated_size, options) == refused(pipe.sizes, options), (height, width)
 
 
 def test_a_size_beyond_memory_is_refused(pipe):

@@ -265,6 +265,40 @@ def _define():
             attachment.check(num_tokens)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.bases
+    # -----------------------------------------------------------------------------------------------------------------
+    def base_in_words(layers: Sequence[dict[str, Any]], blocks: Sequence[int], cross_attention_dim: Any = None) -> str:
+        """The base, as far as its form tells, and that form.
+
+    Args:
+        layers: cross-attention layers as of `attention_layers_of`; blocks: channels of the down blocks.
+        cross_attention_dim: of a UNet; an adapter brings tokens of its own and does not know it.
+    """
+        width = "" if cross_attention_dim is None else f"cross_attention_dim {cross_attention_dim}, "
+        form = f"{width}{len(layers)} cross-attention layers, down blocks {tuple(blocks)}"
+        name = _name_of(layers, tuple(blocks))
+        return f"{name} ({form})" if name else f"a UNet of {form}"
+
+
+    def _name_of(layers: Sequence[dict[str, Any]], blocks: tuple[int, ...]) -> str | None:
+        if (len(layers), blocks) == (70, (320, 640, 1280)):
+            return "Stable Diffusion XL"
+        if (len(layers), blocks) == (16, (320, 640, 1280, 1280)):
+            return "Stable Diffusion 1" if {layer["heads"] for layer in layers} == {8} else "Stable Diffusion 2"
+        return None
+
+
+    def first_difference(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> str:
+        """Where as many layers differ first, in words; nothing where they are the same, or not as many."""
+        if len(expected) != len(found):
+            return ""
+        for one, other in zip(expected, found, strict=True):
+            for key in one:
+                if one[key] != other.get(key):
+                    return f"; the first difference is {key} of {one['name']}, {one[key]} against {other.get(key)}"
+        return ""
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.blocks
     # -----------------------------------------------------------------------------------------------------------------
     PARTS = ("down", "mid", "up")
@@ -1946,12 +1980,12 @@ def _define():
             found, expected = attention_layers_of(unet), [dict(layer) for layer in self.config.attention_layers]
             blocks = tuple(unet.config.block_out_channels)
             if found != expected or blocks != tuple(self.config.block_channels):
-                different = next((pair for pair in zip(expected, found, strict=False) if pair[0] != pair[1]), None)
+                width = unet.config.get("cross_attention_dim")
                 raise ValueError(
-                    f"This MGAdapter does not fit the UNet: it was made for {len(expected)} cross-attention layers and "
-                f"down blocks {tuple(self.config.block_channels)}, the UNet has {len(found)} and {blocks}"
-                    + (f"; first difference: {different[0]} against {different[1]}" if different else "")
-                    + ". Use the base model it was trained on, or train one with MGAdapter.from_unet(unet, encoder)."
+                    f"This MGAdapter does not fit the UNet: it was made for "
+                f"{base_in_words(expected, self.config.block_channels)}, the UNet is that of "
+                f"{base_in_words(found, blocks, width)}{first_difference(expected, found)}. Use the base it was trained on, "
+                f"an adapter of this one, or train one with MGAdapter.from_unet(unet, encoder)."
                 )
 
         def map_size(self, height: int, width: int) -> tuple[int, int]:

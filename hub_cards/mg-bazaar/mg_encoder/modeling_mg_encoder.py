@@ -18,12 +18,14 @@ Its parts lie in `encoder`, a file for each granularity; all of it ships as one 
 
 def _define():
     import PIL.Image
+    import PIL.ImageCms
     import PIL.ImageOps
     import contextlib
     import functools
     import hashlib
     import importlib
     import inspect
+    import io
     import json
     import math
     import numpy as np
@@ -1418,6 +1420,84 @@ def _define():
         return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.color_profiles
+    # -----------------------------------------------------------------------------------------------------------------
+    SPACES = {
+        "RGB": "RGB",
+        "RGBA": "RGB",
+        "P": "RGB",
+        "PA": "RGB",
+        "CMYK": "CMYK",
+    }  # of a profile, by the mode of a picture
+    NEAR = 2  # of 255; profiles that change no color by more are those of sRGB, whatever they are called
+    INTENT = PIL.ImageCms.Intent.RELATIVE_COLORIMETRIC
+    FLAGS = PIL.ImageCms.Flags.BLACKPOINTCOMPENSATION  # or the black of paper would be a gray of screens
+    Transform = PIL.ImageCms.ImageCmsTransform
+
+
+    def in_srgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture in sRGB, without the profile that was applied; the very same where there is nothing to convert.
+
+    RGB (transparent or not), palettes and CMYK are converted; gray is not, nor what has no profile. A profile that cannot be
+    read, or is that of other pictures, leaves the picture as it is, and a warning says so.
+    """
+        transform = _to_srgb(image)
+        if transform is None:
+            return image
+        space = SPACES[image.mode]
+        has_alpha = image.mode in ("RGBA", "PA") or "transparency" in image.info
+        channels = image.convert("RGBA") if has_alpha else image.convert(space)
+        made = transform.apply(channels.convert(space) if has_alpha else channels)
+        if has_alpha:
+            made.putalpha(channels.getchannel("A"))
+        made.info = {key: value for key, value in image.info.items() if key not in ("icc_profile", "transparency")}
+        return made
+
+
+    def is_in_other_colors(image: PIL.Image.Image) -> bool:
+        """Whether `in_srgb` would convert a picture."""
+        return _to_srgb(image) is not None
+
+
+    def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
+        """Pixels (H, W, 3) of 8 bits in sRGB in the colors of an RGB profile, as near as it has them."""
+        transform = _transform(_srgb(), PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile)), "RGB")
+        return np.asarray(transform.apply(PIL.Image.fromarray(np.ascontiguousarray(pixels))))
+
+
+    def _to_srgb(image: PIL.Image.Image) -> Transform | None:
+        """What brings a picture to sRGB; `None` where it is in sRGB already, as far as is known."""
+        profile, space = image.info.get("icc_profile"), SPACES.get(image.mode)
+        if not profile or space is None:
+            return None
+        try:
+            opened = PIL.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            found = opened.profile.xcolor_space.strip()
+            if found != space:
+                raise ValueError(f"it is of {found}, the picture of {space}")
+            transform = _transform(opened, _srgb(), space)
+        except (PIL.ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+            taken = "Its colors are taken as those of sRGB." if space == "RGB" else "Its colors stay unknown."
+            warnings.warn(f"The color profile of a picture cannot be applied ({error}). {taken}", stacklevel=3)
+            return None
+        return None if space == "RGB" and _changes_nothing(transform) else transform
+
+
+    def _changes_nothing(transform: Transform) -> bool:
+        levels = np.linspace(0, 255, 9).round().astype(np.uint8)
+        colors = np.stack(np.meshgrid(levels, levels, levels), -1).reshape(1, -1, 3)
+        made = np.asarray(transform.apply(PIL.Image.fromarray(colors))).astype(int)
+        return bool(np.abs(made - colors).max() <= NEAR)
+
+
+    def _transform(source: PIL.ImageCms.ImageCmsProfile, target: PIL.ImageCms.ImageCmsProfile, space: str) -> Transform:
+        return PIL.ImageCms.buildTransform(source, target, space, "RGB", INTENT, FLAGS)
+
+
+    def _srgb() -> PIL.ImageCms.ImageCmsProfile:
+        return PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
     # -----------------------------------------------------------------------------------------------------------------
     ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
@@ -1505,7 +1585,7 @@ def _define():
 
 
     def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
-        """A picture in RGB; what has no well-defined color is refused rather than given one.
+        """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
         transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
@@ -1514,9 +1594,14 @@ def _define():
     Raises:
         ValueError: with one of them.
     """
+        image = in_srgb(image)
         image = image.convert("RGBA") if has_alpha(image) else image
         if is_transparent(image):
             raise ValueError(transparent)
+        if image.mode == "CMYK":
+            raise ValueError(
+                f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
+            )
         if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
             raise ValueError(other_mode)
         return image.convert("RGB")
@@ -1532,6 +1617,7 @@ def _define():
     # mg_diffusion.masks
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+    NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
     def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
@@ -1543,7 +1629,7 @@ def _define():
         is_cut_out: whether the alpha of a picture with transparent pixels is the mask; it is refused otherwise.
 
     Raises:
-        ValueError: for another type, for what holds no numbers, and for modes that are no gray.
+        ValueError: for another type, for what holds no numbers, for modes that are no gray, and for a colored picture.
     """
         if isinstance(mask, PIL.Image.Image):
             return _values_of_picture(mask, name, is_cut_out)
@@ -1566,8 +1652,25 @@ def _define():
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
             return as_numbers(np.asarray(mask), name)
         if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+            check_gray(mask, name)
             return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
         raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+
+
+    def check_gray(mask: PIL.Image.Image, name: str) -> None:
+        """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
+        if mask.mode in ("1", "L", "LA"):
+            return
+        channels = np.asarray(mask.convert("RGBA").convert("RGB"))
+        if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
+            return
+        found = channels.reshape(-1, 3)[spread.argmax()]
+        color = "#" + "".join(f"{value:02x}" for value in found)
+        raise ValueError(
+            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
+        f"but black is meant, pass `np.asarray(mask.convert('RGB')).any(2)`; if one color is, "
+        f"`(np.asarray(mask.convert('RGB')) == {tuple(map(int, found))}).all(2)`."
+        )
 
 
     def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:
@@ -1810,7 +1913,7 @@ def _define():
         if not is_transparent(picture):
             return read_image(picture), None
         _check_form(picture.height, picture.width)
-        channels = torch.from_numpy(np.array(picture.convert("RGBA"))).permute(2, 0, 1)[None].float()
+        channels = torch.from_numpy(np.array(in_srgb(picture).convert("RGBA"))).permute(2, 0, 1)[None].float()
         visible = (channels[:, 3:] > 127).float()
         if not visible.any():
             raise ValueError(
