@@ -24,7 +24,7 @@ WITH_RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-upstream test-comfyui test-quantization quality types site release try-versions upload bundles modular train-tiny clean
+.PHONY: help run demo test test-upstream test-comfyui test-quantization test-onnx quality types site release try-versions upload bundles modular train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -49,6 +49,10 @@ test-comfyui:  ## run each node in a real ComfyUI on the CPU: COMFYUI=its checko
 test-quantization: $(INSTALLED)  ## install torchao, optimum-quanto and bitsandbytes, and run the tests that need them
 	$(INSTALL) -e ".[quantization]"
 	$(PY) -m pytest tests/pipelines -k "torchao or quanto or bitsandbytes" $(PYTEST_ARGS)
+
+test-onnx: $(INSTALLED)  ## install ONNX Runtime and its exporter, and run the tests that need them
+	$(INSTALL) -e ".[onnx]"
+	$(PY) -m pytest tests/test_onnx_runtime.py -rs $(PYTEST_ARGS)
 
 quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .
