@@ -24,7 +24,7 @@ WITH_RELEASE := $(VENV)/.release
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run demo test test-upstream test-comfyui test-quantization quality types site release upload bundles modular train-tiny clean
+.PHONY: help run demo test test-upstream test-comfyui test-quantization test-onnx quality types site release try-versions upload bundles modular train-tiny clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -50,6 +50,10 @@ test-quantization: $(INSTALLED)  ## install torchao, optimum-quanto and bitsandb
 	$(INSTALL) -e ".[quantization]"
 	$(PY) -m pytest tests/pipelines -k "torchao or quanto or bitsandbytes" $(PYTEST_ARGS)
 
+test-onnx: $(INSTALLED)  ## install ONNX Runtime and its exporter, and run the tests that need them
+	$(INSTALL) -e ".[onnx]"
+	$(PY) -m pytest tests/test_onnx_runtime.py -rs $(PYTEST_ARGS)
+
 quality: $(INSTALLED)  ## check formatting and lint
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -62,6 +66,9 @@ site: $(WITH_SITE)  ## build the documentation as pages with navigation and sear
 
 release: $(WITH_RELEASE)  ## build and check sdist and wheel; VERSION=1.2.3 sets the version and dates the changelog first
 	$(PY) -m tools.release $(VERSION)
+
+try-versions: $(WITH_RELEASE)  ## paint with the oldest and the newest versions that are claimed: OLDEST_TORCH=2.6.0 NEWEST_TORCH=... choose a build
+	$(PY) -m tools.try_versions $(if $(OLDEST_TORCH),--oldest-torch $(OLDEST_TORCH)) $(if $(NEWEST_TORCH),--newest-torch $(NEWEST_TORCH))
 
 upload: $(WITH_DEMO)  ## upload cards, weights and the Space to the Hub: HUB_OWNER=name, DRY_RUN=1 only says what would go up
 	$(PY) -m tools.upload $(if $(DRY_RUN),--dry-run) $(or $(HUB_OWNER),$(error HUB_OWNER=name of a user or organization of the Hub))

@@ -10,6 +10,8 @@ from mg_diffusion.granularities import GRANULARITIES
 from mg_diffusion.model_card import octaves_table
 
 from .adapter_cost import table as adapter_cost_table
+from .backends import OUTPUT as BACKENDS
+from .backends import table as backends_table
 from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
 from .demo_load import table as demo_load_table
@@ -123,7 +125,8 @@ def blocks_of(place: Path) -> dict[str, str]:
         figures, elsewhere = (octaves_table(read(card / name)) for name in ("octaves.json", "other_data/octaves.json"))
         return {"octaves": figures, "elsewhere": elsewhere, "sizes": sizes_table(read(SIZES))}
     if place == FEW_STEPS_PAGE:
-        return {"few-steps": few_steps_table(read(FEW_STEPS))} if FEW_STEPS.exists() else {}
+        tables = {"few-steps": (FEW_STEPS, few_steps_table), "backends": (BACKENDS, backends_table)}
+        return {name: made(read(place)) for name, (place, made) in tables.items() if place.exists()}
     if place == EDITS_PAGE:
         found = read(RESULTS / "edits.json")
         moved = {name: found[name] for name in ("recoloring", "retexturing")}

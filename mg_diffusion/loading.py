@@ -83,6 +83,7 @@ def load_pipeline(
     many_steps: bool = False,
     adapter: str | None = None,
     encoder: str | None = None,
+    runtime: str = "torch",
 ) -> Pipeline:
     """A pipeline of the class `kind`.
 
@@ -94,13 +95,16 @@ def load_pipeline(
         many_steps: the UNet that a distilled one has learned from, in its place.
         adapter: a folder or Hub repository whose `mg_adapter`, and the `mg_encoder` it reads by, take the model's place.
         encoder: one whose `mg_encoder` does.
+        runtime: "torch", or "onnxruntime" to let ONNX Runtime compute the networks on a CPU (docs/few-steps.md).
 
     Raises:
-        ValueError: if there is no such model, UNet or device.
+        ValueError: if there is no such model, UNet, device or runtime.
         OSError: if the Hub cannot deliver it.
     """
     import torch  # late: whoever names a model need not wait for it
 
+    if runtime not in ("torch", "onnxruntime"):
+        raise ValueError(f'`runtime` must be "torch" or "onnxruntime", got {runtime!r}.')
     place = str(embedded_model()) if model is None else model
     try:
         target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -118,4 +122,9 @@ def load_pipeline(
             f"saved. Leave `many_steps` out."
         )
     with swiftly():
-        return kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype, **parts).to(target)
+        pipe = kind.from_pretrained(place, trust_remote_code=trust_remote_code, **dtype, **parts).to(target)
+    if runtime == "onnxruntime":
+        from .onnx_runtime import use_onnx_runtime
+
+        use_onnx_runtime(pipe)
+    return pipe

@@ -20,7 +20,8 @@ EMBEDDED = "hub_cards/mg-bazaar"
 EXTRAS = {"training": "train", "evaluation": "eval", "bench": "eval", "data": "eval"}
 DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python-headless", "skimage": "scikit-image"}
 # For those who bring weights of Inception v3, or report to trackio; its absence is told, and tested.
-OPTIONAL = {"torchvision", "trackio", "pyarrow"}  # the last one of `data check`, for metadata in parquet
+# pyarrow is for `data check`, of metadata in parquet; onnxruntime of the extra `onnx`.
+OPTIONAL = {"torchvision", "trackio", "pyarrow", "onnxruntime"}
 
 
 @pytest.fixture(scope="module")

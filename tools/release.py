@@ -112,8 +112,8 @@ def try_out(wheel: Path, version: str) -> None:
         )
 
 
-def run(*command: str, cwd: str | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def run(*command: str, cwd: str | None = None, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise ValueError(f"`{' '.join(command[:6])} ...` ended with {done.returncode}:\n{done.stdout[-3000:]}")
     return done.stdout
