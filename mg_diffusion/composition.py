@@ -22,7 +22,11 @@ SIDE = 512  # of a square with the area of what is composed where no size is giv
 
 @functools.cache
 def _embedded_encoder() -> MGEncoder:
-    return MGEncoder.from_pretrained(embedded_model(), subfolder="mg_encoder", low_cpu_mem_usage=False)
+    """Alike whatever is the default type and device where it is first asked for: it is kept for all calls."""
+    with torch.device("cpu"):
+        return MGEncoder.from_pretrained(
+            embedded_model(), subfolder="mg_encoder", low_cpu_mem_usage=False, torch_dtype=torch.float32
+        )
 
 
 def compose(
@@ -59,13 +63,16 @@ def compose(
     Raises:
         ValueError: for references that cannot be read or have no strength, and for numbers out of range.
     """
-    _check(num_images, assignment, output_type, generator)
+    _check(num_images, assignment, output_type, generator, encoder)
     encoder = _embedded_encoder() if encoder is None else encoder
     size = _size(height, width, reference_image)
     encoder.strengths(granularity_scale, num_images)  # checks them
     tell = callback or (lambda share: None)
-    features = _read(encoder, reference_image, num_images, size, texture_scale, lambda share: tell(READING * share))
-    composed = encoder.compose(features, size, granularity_scale, num_images, assignment, generator)
+    with torch.device("cpu"):  # whatever is the default: what is read goes to the device of the encoder
+        features = _read(
+            encoder, reference_image, num_images, size, texture_scale, lambda share: tell(READING * share)
+        )
+        composed = encoder.compose(features, size, granularity_scale, num_images, assignment, generator)
     if composed is None:
         raise ValueError(
             "There is nothing to compose: give a color, texture or shape reference, with a `granularity_scale` above 0."
@@ -97,7 +104,9 @@ def _read(
     return features
 
 
-def _check(num_images: int, assignment: str, output_type: str, generator: Any) -> None:
+def _check(num_images: int, assignment: str, output_type: str, generator: Any, encoder: Any) -> None:
+    if encoder is not None and not callable(getattr(encoder, "compose", None)):
+        raise ValueError(f"`encoder` must be an `MGEncoder`, such as `pipe.mg_encoder`, got {encoder!r}.")
     if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
         raise ValueError(f"`num_images` must be a positive integer, got {num_images!r}.")
     drawn_of = generator if isinstance(generator, list) else [generator] * num_images

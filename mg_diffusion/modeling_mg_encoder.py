@@ -316,6 +316,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         return parse_strengths(granularity_scale, list(self.branches), batch_size)
 
     @torch.no_grad()
+    @without_autocast
     def compose(
         self,
         features: Features,
@@ -342,7 +343,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             ValueError: for features that were made for another size, and strengths that are none.
         """
         strengths = granularity_scale
-        if not torch.is_tensor(strengths):
+        if not torch.is_tensor(strengths) or strengths.ndim != 2:
             strengths = self.strengths(strengths, batch_size)
         for name, parts in features.items():
             if not all(has_layout(name, part, size) for part in parts):

@@ -1,6 +1,7 @@
 """Sizes of pictures that can be: numbers alone, so that a wrong one is told before anything is loaded."""
 
 import math
+from numbers import Integral
 from typing import Any
 
 
@@ -54,4 +55,4 @@ def check_composed_size(height: Any = None, width: Any = None) -> None:
 
 def is_side(side: Any) -> bool:
     """Whether this is a positive whole number."""
-    return isinstance(side, int) and not isinstance(side, bool) and side > 0
+    return isinstance(side, Integral) and not isinstance(side, bool) and side > 0

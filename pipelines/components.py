@@ -100,6 +100,8 @@ def check_numbers(given: Any) -> None:
         value = getattr(given, name, None)
         if value is not None and not len(value):
             raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
+        if value is not None and not all(is_finite(one) for one in value):
+            raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
 
 
 def is_finite(value: Any) -> bool:
@@ -108,14 +110,14 @@ def is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(float(value))
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
 
 
 def check_counts(given: Any, batch_size: int) -> None:
     """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
     per_prompt = given.num_images_per_prompt
-    if not isinstance(per_prompt, int) or per_prompt < 1:
+    if isinstance(per_prompt, bool) or not isinstance(per_prompt, Integral) or per_prompt < 1:
         raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
     count = batch_size * per_prompt
     if isinstance(given.generator, list) and len(given.generator) != count:

@@ -162,6 +162,12 @@ class FeatureGuided:
         """
         if getattr(self, "_linear_decoder", (None, None))[0] is self.vae:
             return self._linear_decoder[1].to(self._execution_device)
+        with torch.autocast(self._execution_device.type, enabled=False):  # it is kept for calls outside of it
+            weight = self._fitted_decoder().to(self._execution_device)
+        self._linear_decoder = (self.vae, weight)
+        return weight
+
+    def _fitted_decoder(self) -> torch.Tensor:
         factor, generator = self.vae_scale_factor, torch.Generator().manual_seed(0)
         clouds = torch.zeros(8, 3, 16 * factor, 16 * factor, dtype=torch.float32)
         for cells in (1, 2, 4, 8, 16, 16 * factor):
@@ -176,9 +182,7 @@ class FeatureGuided:
         blocks = F.pixel_unshuffle(clouds, factor).movedim(1, 3).flatten(0, 2)
         # The last bits of a solution depend on where its tensors lie in memory, which differs from process to process.
         weight = torch.linalg.lstsq(cells.double(), blocks.double()).solution.T
-        weight = (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous().to(self._execution_device)
-        self._linear_decoder = (self.vae, weight)
-        return weight
+        return (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous()
 
     def decode_for_guidance(self, latents: torch.Tensor, decoder: Any) -> torch.Tensor:
         """Latents (B, C, h, w) to pictures (B, 3, H, W) in about [0, 1], differentiable."""

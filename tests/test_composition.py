@@ -7,6 +7,7 @@ import torch
 from skimage.color import rgb2lab
 
 from mg_diffusion import compose
+from mg_diffusion.composition import _embedded_encoder
 from tests.pipelines.tiny import picture, references, seeded
 
 
@@ -146,3 +147,46 @@ def test_features_of_another_size_are_refused(shipped):
     features = shipped.mg_encoder.encode(references(), (16, 16))
     with pytest.raises(ValueError, match="The texture features were not made to be laid out"):
         shipped.mg_encoder.compose(features, (64, 64))
+
+
+@pytest.mark.parametrize("around", ["autocast", "float64", "meta"])
+def test_nothing_around_it_changes_a_composition(around):
+    """Nor does what was around the first call stay."""
+    expected = compose(references(), 64, 64, generator=seeded(), output_type="pt")
+    _embedded_encoder.cache_clear()
+    generator = seeded()
+    try:
+        torch.set_default_dtype(torch.float64 if around == "float64" else torch.float32)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=around == "autocast"),
+            torch.device("meta" if around == "meta" else "cpu"),
+        ):
+            inside = compose(references(), 64, 64, generator=generator, output_type="pt")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(inside, expected, atol=1e-5, rtol=0)
+    assert torch.equal(compose(references(), 64, 64, generator=seeded(), output_type="pt"), expected)
+
+
+@pytest.mark.parametrize("scale", [1e10, 1e30, 10**400, {"texture": 1e19}, torch.tensor(1e12)])
+def test_strengths_that_would_overflow_are_refused(scale):
+    with pytest.raises(ValueError, match="granularity_scale"):
+        compose(references(), 64, 64, scale)
+
+
+@pytest.mark.parametrize("weight", [1e39, 5e-324, 10**400])
+def test_weights_that_would_overflow_are_refused(weight):
+    colors = [{"image": ["#ff0000"], "weight": weight, "region": (0, 0, 0.5, 1)}, {"image": ["#0000ff"]}]
+    with pytest.raises(ValueError, match="weight must be a number from"):
+        compose({"color": colors}, 64, 64)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    expected = compose(references(), 64, 64, 0.5, generator=seeded(), output_type="pt")
+    made = compose(references(), np.int64(64), np.int32(64), torch.tensor(0.5), generator=seeded(), output_type="pt")
+    assert torch.equal(made, expected)
+
+
+def test_what_is_no_encoder_is_refused():
+    with pytest.raises(ValueError, match="`encoder` must be an `MGEncoder`"):
+        compose(references(), 64, 64, encoder="x")

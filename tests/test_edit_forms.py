@@ -442,3 +442,25 @@ def test_a_variation_of_a_cut_out_is_an_opaque_picture(pipe):
         (one,) = edits.variation(pipe, PIL.Image.fromarray(pixels), **options)
         made.append(np.asarray(one))
     assert one.mode == "RGB" and np.array_equal(*made)
+
+
+def test_a_matrix_is_an_array_and_a_masked_array_is_refused(shipped):
+    gray = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
+    (plain,), (matrix,) = (edits.recolor(shipped, one, ["#4a6fa5"]) for one in (gray, np.matrix(gray)))
+    assert np.array_equal(plain, matrix)
+    with pytest.raises(ValueError, match="must not be masked"):
+        edits.denoise(shipped, np.ma.masked_array(gray, gray > 128))
+
+
+@pytest.mark.parametrize("strength", [np.float32(0.5), np.float64(0.5)])
+def test_numbers_of_numpy_are_strengths(shipped, strength):
+    gray = np.random.default_rng(0).integers(0, 256, (32, 40), np.uint8)
+    made = [edits.recolor(shipped, gray, ["#4a6fa5"], granularity_scale=one)[0] for one in (strength, 0.5)]
+    assert np.array_equal(*made)
+
+
+def test_a_color_that_cannot_be_seen_is_told_without_a_mask(shipped):
+    picture = np.full((32, 32, 4), 255, np.uint8)
+    picture[:, :16] = (128, 128, 128, 0)
+    with pytest.raises(ValueError, match=r"within|can be seen"):
+        edits.recolor(shipped, picture, ["#4a6fa5"], select="#808080", tolerance=2)

@@ -160,7 +160,7 @@ def test_an_adapter_of_another_base_is_refused(pair, tmp_path, capsys):
     wide = type(pipeline.unet)(**{**unet, "block_out_channels": [2 * size for size in unet["block_out_channels"]]})
     wide.save_pretrained(other / "unet")
     assert main(["export", "--base", str(other), "--adapter", str(adapter), "-o", str(tmp_path / "out")]) == 2
-    assert "Use the base model it was trained on" in capsys.readouterr().err
+    assert "Use the base it was trained on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -727,6 +727,8 @@ def _define():
             value = getattr(given, name, None)
             if value is not None and not len(value):
                 raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
+            if value is not None and not all(is_finite(one) for one in value):
+                raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
 
 
     def is_finite(value: Any) -> bool:
@@ -735,14 +737,14 @@ def _define():
             return False
         try:
             return math.isfinite(float(value))
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             return False
 
 
     def check_counts(given: Any, batch_size: int) -> None:
         """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
         per_prompt = given.num_images_per_prompt
-        if not isinstance(per_prompt, int) or per_prompt < 1:
+        if isinstance(per_prompt, bool) or not isinstance(per_prompt, Integral) or per_prompt < 1:
             raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
         count = batch_size * per_prompt
         if isinstance(given.generator, list) and len(given.generator) != count:
@@ -1915,6 +1917,12 @@ def _define():
         """
             if getattr(self, "_linear_decoder", (None, None))[0] is self.vae:
                 return self._linear_decoder[1].to(self._execution_device)
+            with torch.autocast(self._execution_device.type, enabled=False):  # it is kept for calls outside of it
+                weight = self._fitted_decoder().to(self._execution_device)
+            self._linear_decoder = (self.vae, weight)
+            return weight
+
+        def _fitted_decoder(self) -> torch.Tensor:
             factor, generator = self.vae_scale_factor, torch.Generator().manual_seed(0)
             clouds = torch.zeros(8, 3, 16 * factor, 16 * factor, dtype=torch.float32)
             for cells in (1, 2, 4, 8, 16, 16 * factor):
@@ -1929,9 +1937,7 @@ def _define():
             blocks = F.pixel_unshuffle(clouds, factor).movedim(1, 3).flatten(0, 2)
             # The last bits of a solution depend on where its tensors lie in memory, which differs from process to process.
             weight = torch.linalg.lstsq(cells.double(), blocks.double()).solution.T
-            weight = (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous().to(self._execution_device)
-            self._linear_decoder = (self.vae, weight)
-            return weight
+            return (weight * DECODER_GRID).round().div(DECODER_GRID).float().contiguous()
 
         def decode_for_guidance(self, latents: torch.Tensor, decoder: Any) -> torch.Tensor:
             """Latents (B, C, h, w) to pictures (B, 3, H, W) in about [0, 1], differentiable."""
@@ -2956,7 +2962,7 @@ def _define():
 
     def is_side(side: Any) -> bool:
         """Whether this is a positive whole number."""
-        return isinstance(side, int) and not isinstance(side, bool) and side > 0
+        return isinstance(side, Integral) and not isinstance(side, bool) and side > 0
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing

@@ -1,12 +1,13 @@
 """Strength by block of the UNet, in the form of diffusers' `set_ip_adapter_scale`: what is not named is 0."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import torch
+
+from .strengths import MOST_STRENGTH
 
 
 PARTS = ("down", "mid", "up")
@@ -99,8 +100,8 @@ def _check_factors(where: str, value: Any, count: int) -> None:
         wanted = f"{count} numbers, one for each of its transformers" if count else "a single number"
         raise ValueError(f"{where} must be {wanted}; got {value!r}.")
     for one in factors:
-        if isinstance(one, (bool, str)) or not isinstance(one, Real) or not 0 <= one < math.inf:
-            raise ValueError(f"{where} must be finite and at least 0 (0 is off, 1 is as trained), got {one!r}.")
+        if isinstance(one, (bool, str)) or not isinstance(one, Real) or not 0 <= one <= MOST_STRENGTH:
+            raise ValueError(f"{where} must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got {one!r}.")
 
 
 def _block_factor(given: dict[str, Any], part: str, block: int, transformer: int) -> float:

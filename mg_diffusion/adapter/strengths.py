@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 
+MOST_STRENGTH = 100.0  # far beyond what means anything, and far from where numbers overflow
 Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 
@@ -31,7 +32,7 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
     for name in granularities:
         try:
             value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise ValueError(
                 f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
             ) from error
@@ -40,9 +41,9 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
                 f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
                 f"{value.numel()} numbers."
             )
-        if not torch.isfinite(value).all() or (value < 0).any():
+        if not ((value >= 0) & (value <= MOST_STRENGTH)).all():  # NaN is neither
             raise ValueError(
-                f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), got "
+                f"granularity_scale[{name!r}] must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got "
                 f"{value.tolist()}."
             )
         columns.append(value.expand(batch_size))
@@ -69,7 +70,7 @@ def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], ste
     for name, curve in schedule.items():
         try:
             values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, IndexError, OverflowError) as error:
             raise ValueError(
                 f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
                 f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
@@ -79,9 +80,9 @@ def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], ste
                 f"granularity_schedule[{name!r}]: no step of {steps} lies as a whole in the window {curve}. Widen it, "
                 f"or run more steps."
             )
-        if not torch.isfinite(values).all() or (values < 0).any():
+        if not ((values >= 0) & (values <= MOST_STRENGTH)).all():
             raise ValueError(
-                f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
+                f"granularity_schedule[{name!r}] must be from 0 to {MOST_STRENGTH:g} in every step, got {values.tolist()}."
             )
         factors[:, list(granularities).index(name)] = values
     return factors

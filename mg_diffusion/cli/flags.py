@@ -7,7 +7,7 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
 from ..sides import SIDES
-from .values import OneForEach, number, schedule_of_one, size, strength_of_one, window
+from .values import OneForEach, composed_share, number, schedule_of_one, size, strength_of_one, window
 
 
 TYPES = ("float16", "bfloat16", "float32")
@@ -159,8 +159,8 @@ def add_steering_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "without training (works without an adapter, where it is on by itself, and along with one)"
     )
-    purpose = "how much of the composition of the references denoising starts with: 0 is off, 1 leaves one step"
-    group.add_argument("--composed-start", type=number, metavar="X", help=purpose)
+    purpose = "how much of the composition of the references denoising starts with: 0 is off, 1 leaves one step, auto is .5 without an adapter"
+    group.add_argument("--composed-start", type=composed_share, metavar="X", help=purpose)
     purpose = "how far each step goes toward the features of that reference; 0 is off, 1 a good start"
     add_one_for_each(group, "--feature-guidance", purpose)
     options = {"dest": "feature_guidance_window", "type": window, "metavar": "START:END"}

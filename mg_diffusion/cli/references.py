@@ -113,6 +113,10 @@ def parse_reference(name: str, text: str) -> ReferenceArgument:
 
 def split_reference(text: str) -> tuple[str, dict[str, str]]:
     """A picture, a palette or a folder of the flags, and what stands behind it."""
+    if not text.strip():
+        raise ValueError(
+            "A reference is empty: a variable of the shell without a value? Name a file, colors, or leave it out."
+        )
     written = {}
     # A file may have a name that looks like it.
     while (found := OPTION.search(text)) and (text.startswith("#") or not Path(text).is_file()):

@@ -18,6 +18,16 @@ def number(text: str) -> float:
     return value
 
 
+def composed_share(text: str) -> float | str:
+    """A number in [0, 1], or auto."""
+    if text == "auto":
+        return text
+    share = number(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 (off) to 1 (one step is left), or auto, got {text!r}")
+    return share
+
+
 def size(text: str) -> tuple[int, int]:
     """(width, height) in pixels, of 768x512 or of a number, which is a square."""
     sides = text.lower().split("x")

@@ -1,6 +1,7 @@
 """What named edits take beside a picture and a mask: strengths, and how many results."""
 
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from ..granularities import GRANULARITIES
@@ -15,21 +16,21 @@ MOST_STRENGTH = 4  # of a granularity; beyond it, little but the corners of the 
 def strength_of(granularity: str, scale: float | Mapping[str, float]) -> float:
     """How much a granularity counts, of a number or of strengths by granularity."""
     if isinstance(scale, Mapping) and not set(scale) <= set(GRANULARITIES):
-        raise ValueError(f"Strengths are those of {', '.join(GRANULARITIES)}, got {sorted(scale)}.")
+        raise ValueError(f"Strengths are those of {', '.join(GRANULARITIES)}, got {list(scale)}.")
     strength = scale.get(granularity, 1.0) if isinstance(scale, Mapping) else scale
     return check_strength(strength, f"The strength of {granularity}", MOST_STRENGTH)
 
 
 def check_strength(value: Any, what: str, most: float = 1) -> float:
     """The value, or a ValueError unless it is a number from 0 to `most`."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:
         raise ValueError(f"{what} must be a number from 0 (off) to {most:g}, got {value!r}.")
     return value
 
 
 def check_pixels(value: Any, what: str) -> int:
     """The value, or a ValueError unless it is a number of pixels."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
         raise ValueError(f"`{what}` is a number of pixels, an integer of at least 0; got {value!r}.")
     return value
 

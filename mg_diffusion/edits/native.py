@@ -79,6 +79,10 @@ def recolor(
         selected = select_color(pixels, select, tolerance)
         area = selected if area is None else np.minimum(selected, area)
         if not area.any():
+            if mask_image is None:
+                raise ValueError(
+                    f"Nothing that can be seen has the color {select}. Select another, or raise the tolerance."
+                )
             raise ValueError(
                 f"Nothing in the mask has the color {select}. Enlarge the mask, or select another color. {POLARITY}"
             )

@@ -194,6 +194,11 @@ def _check_depth(image: PIL.Image.Image) -> None:
 
 
 def _array_samples(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(
+            "A picture as an array must not be masked: pass `array.filled(0)`, and what is masked as `mask`."
+        )
+    array = np.asarray(array)  # a matrix would stay one
     samples = array[..., None] if array.ndim == 2 else array
     if samples.ndim != 3 or samples.shape[2] not in (1, 3, 4) or not samples.size:
         raise ValueError(

@@ -17,6 +17,9 @@ from .reading import read_cut_out, read_mask, read_picture
 HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
 
 
+LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
+
+
 def is_palette(reference: Any) -> bool:
     """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
     return (
@@ -36,9 +39,10 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     for entry in palette:
         match = HEX_COLOR.match(entry)
         weight = float(match.group(2) or 1.0) if match else 0.0
-        if weight <= 0 or not math.isfinite(weight):
+        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
             raise ValueError(
-                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, got {entry!r}.'
+                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a weight from {LEAST_WEIGHT:g} to '
+                f"{MOST_WEIGHT:g}, got {entry!r}."
             )
         colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
         weights.append(weight)
@@ -50,10 +54,12 @@ def read_weight(fields: dict[str, Any]) -> float:
     """The weight of a reference given as a dict; 1 where none is named."""
     try:
         weight = float(fields.get("weight", 1.0))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = math.nan
-    if not weight > 0 or not math.isfinite(weight):
-        raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
+    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        raise ValueError(
+            f"A reference's weight must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+        )
     return weight
 
 
@@ -70,7 +76,7 @@ def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) ->
         return 1.0
     try:
         scale = float(1.0 if given is None else given) * float(texture_scale)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         scale = math.nan
     if not 1 / 8 <= scale <= 8:
         raise ValueError(

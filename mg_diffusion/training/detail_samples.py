@@ -29,7 +29,7 @@ from .detail_pool import Rows
 from .dropout import random_mask
 
 
-SHARES = {"photo": 0.18, "covered": 0.12, "crossed": 0.1, "restored": 0.6}
+SHARES = {"photo": 0.12, "covered": 0.07, "crossed": 0.06, "restored": 0.75}
 QUILTED_SHARE = 0.12  # of photographs, whose canvas is then out of phase with them
 MATERIAL_SHARE = 0.7  # of other textures; the rest are those of photographs
 ABSENT_SHARE = {"canvas": 0.2, "sketch": 0.18}  # of photographs, of all

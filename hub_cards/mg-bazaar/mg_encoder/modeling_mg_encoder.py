@@ -741,6 +741,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.strengths
     # -----------------------------------------------------------------------------------------------------------------
+    MOST_STRENGTH = 100.0  # far beyond what means anything, and far from where numbers overflow
     Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 
@@ -765,7 +766,7 @@ def _define():
         for name in granularities:
             try:
                 value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
-            except (TypeError, ValueError, RuntimeError) as error:
+            except (TypeError, ValueError, RuntimeError, OverflowError) as error:
                 raise ValueError(
                     f"granularity_scale[{name!r}] must be a number or a list of numbers, got {per_name[name]!r}."
                 ) from error
@@ -774,9 +775,9 @@ def _define():
                     f"granularity_scale[{name!r}] must be one number or one for each of the {batch_size} samples, got "
                 f"{value.numel()} numbers."
                 )
-            if not torch.isfinite(value).all() or (value < 0).any():
+            if not ((value >= 0) & (value <= MOST_STRENGTH)).all():  # NaN is neither
                 raise ValueError(
-                    f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), got "
+                    f"granularity_scale[{name!r}] must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got "
                 f"{value.tolist()}."
                 )
             columns.append(value.expand(batch_size))
@@ -803,7 +804,7 @@ def _define():
         for name, curve in schedule.items():
             try:
                 values = torch.tensor([_factor(curve, index, steps) for index in range(steps)], dtype=torch.float32)
-            except (TypeError, ValueError, IndexError) as error:
+            except (TypeError, ValueError, IndexError, OverflowError) as error:
                 raise ValueError(
                     f"granularity_schedule[{name!r}] must be a window (start, end) with 0 <= start < end <= 1, a list of "
                 f"numbers, or a callable of the fraction of the run; got {curve!r} ({error})."
@@ -813,9 +814,9 @@ def _define():
                     f"granularity_schedule[{name!r}]: no step of {steps} lies as a whole in the window {curve}. Widen it, "
                 f"or run more steps."
                 )
-            if not torch.isfinite(values).all() or (values < 0).any():
+            if not ((values >= 0) & (values <= MOST_STRENGTH)).all():
                 raise ValueError(
-                    f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, got {values.tolist()}."
+                    f"granularity_schedule[{name!r}] must be from 0 to {MOST_STRENGTH:g} in every step, got {values.tolist()}."
                 )
             factors[:, list(granularities).index(name)] = values
         return factors
@@ -1961,6 +1962,9 @@ def _define():
     HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
 
 
+    LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
+
+
     def is_palette(reference: Any) -> bool:
         """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
         return (
@@ -1980,9 +1984,10 @@ def _define():
         for entry in palette:
             match = HEX_COLOR.match(entry)
             weight = float(match.group(2) or 1.0) if match else 0.0
-            if weight <= 0 or not math.isfinite(weight):
+            if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
                 raise ValueError(
-                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, got {entry!r}.'
+                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a weight from {LEAST_WEIGHT:g} to '
+                f"{MOST_WEIGHT:g}, got {entry!r}."
                 )
             colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
             weights.append(weight)
@@ -1994,10 +1999,12 @@ def _define():
         """The weight of a reference given as a dict; 1 where none is named."""
         try:
             weight = float(fields.get("weight", 1.0))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             weight = math.nan
-        if not weight > 0 or not math.isfinite(weight):
-            raise ValueError(f"A reference's weight must be a positive number, got {fields['weight']!r}.")
+        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise ValueError(
+                f"A reference's weight must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+            )
         return weight
 
 
@@ -2014,7 +2021,7 @@ def _define():
             return 1.0
         try:
             scale = float(1.0 if given is None else given) * float(texture_scale)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             scale = math.nan
         if not 1 / 8 <= scale <= 8:
             raise ValueError(
@@ -3089,6 +3096,7 @@ def _define():
             return parse_strengths(granularity_scale, list(self.branches), batch_size)
 
         @torch.no_grad()
+        @without_autocast
         def compose(
             self,
             features: Features,
@@ -3115,7 +3123,7 @@ def _define():
             ValueError: for features that were made for another size, and strengths that are none.
         """
             strengths = granularity_scale
-            if not torch.is_tensor(strengths):
+            if not torch.is_tensor(strengths) or strengths.ndim != 2:
                 strengths = self.strengths(strengths, batch_size)
             for name, parts in features.items():
                 if not all(has_layout(name, part, size) for part in parts):
