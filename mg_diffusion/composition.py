@@ -65,10 +65,10 @@ def compose(
     """
     _check(num_images, assignment, output_type, generator, encoder)
     encoder = _embedded_encoder() if encoder is None else encoder
-    size = _size(height, width, reference_image)
-    encoder.strengths(granularity_scale, num_images)  # checks them
     tell = callback or (lambda share: None)
     with torch.device("cpu"):  # whatever is the default: what is read goes to the device of the encoder
+        size = _size(height, width, reference_image)
+        encoder.strengths(granularity_scale, num_images)  # checks them
         features = _read(
             encoder, reference_image, num_images, size, texture_scale, lambda share: tell(READING * share)
         )

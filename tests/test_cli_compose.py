@@ -149,6 +149,21 @@ def test_a_base_is_steered_with_nothing_else_and_by_an_adapter(base):
     assert by_other_encoder.shape == alone.shape
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--texture", ""], "A reference is empty"),
+        (["--composed-start", "2"], "from 0 (off) to 1"),
+    ],
+)
+def test_flags_that_say_nothing(base, capsys, flags, message):
+    try:
+        assert main(["generate", "--model", "base", *FLAGS, *flags, "-o", "none.png"]) == 2
+    except SystemExit as stopped:
+        assert stopped.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_an_adapter_that_is_not_there(base, capsys):
     assert main(["generate", "--model", "base", "--adapter", "nowhere", *FLAGS, "-o", "out.png"]) == 2
     assert "Cannot load MGEncoder from 'nowhere/mg_encoder'" in capsys.readouterr().err

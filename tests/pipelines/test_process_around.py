@@ -90,6 +90,15 @@ def test_autocast_leaves_references_as_they_are(make, name):
             assert torch.equal(cast[granularity][0][key], value), (granularity, key)
 
 
+def test_a_call_under_autocast_leaves_nothing_behind(make):
+    """Such as the decoder that feature guidance fits once and keeps."""
+    untouched, other = make(), make()
+    with torch.autocast("cpu", torch.bfloat16):
+        painted(lambda: other, "feature guidance")
+    found, expected = (painted(lambda one=one: one, "feature guidance") for one in (other, untouched))
+    assert np.array_equal(found, expected)
+
+
 @pytest.mark.parametrize("kind", [*KINDS, "autocast"])
 def test_named_edits_are_the_same(make, default_type, kind):
     photo, mask = picture(6, 48, 40), np.zeros((48, 40), bool)
