@@ -104,6 +104,9 @@ def other_data(folder: Path) -> str:
     for path in sorted(folder.glob("other_data/*.json")):
         bench = read(path.parent, path.name)
         settings = bench["settings"]
+        if "tracks" in bench:  # of `benchmarks.octaves`
+            texts.append(fill("other_octaves", table=octaves_table(bench), **settings))
+            continue
         texts.append(fill("other_data", data=settings["data"], count=settings["pictures"]))
         texts += [f"{title}:\n\n{text}" for title, text in parts(bench)]
     return "\n\n".join(texts)
