@@ -108,8 +108,8 @@ def cards(pipe: Any) -> list[PIL.Image.Image]:
 def schedules(pipe: Any) -> list[PIL.Image.Image]:
     """One granularity limited to a part of the run, the others throughout."""
     curves = {
-        **{"always": (0.0, 1.0), "first half": (0.0, 0.5), "first tenth": (0.0, 0.1)},
-        **{"second half": (0.5, 1.0), "last tenth": (0.9, 1.0), "fading, [1, 0]": [1.0, 0.0]},
+        **{"always": (0.0, 1.0), "first half": (0.0, 0.5), "first quarter": (0.0, 0.25)},
+        **{"second half": (0.5, 1.0), "last quarter": (0.75, 1.0), "fading, [1, 0]": [1.0, 0.0]},
     }
     return one_by_one(pipe, POPPY, "when the {} reference counts", "granularity_schedule", curves)
 
