@@ -285,7 +285,7 @@ def test_palette_entries_have_colors_and_weights():
     "entry", ["#ff80", "ff8000", "#gg0000", "#ff8000:0", "#ff8000:-1", "#ff8000:x", "#ff8000:" + "9" * 400, "#", "red"]
 )
 def test_other_palette_entries_are_refused(entry):
-    with pytest.raises(ValueError, match='must be "#rrggbb" or "#rrggbb:weight" with a positive weight, got'):
+    with pytest.raises(ValueError, match='must be "#rrggbb" or "#rrggbb:weight" with a positive weight'):
         parse_palette(["#000000", entry])
 
 
@@ -315,7 +315,7 @@ ONE_PIXEL = np.arange(32 * 32).reshape(32, 32) == 33
         ({"image": PICTURE, "weights": 1}, r"got \['image', 'weights'\]"),
         ({"image": PICTURE, 1: 2}, r"got \['image', 1\]"),
         *[
-            ({"image": PICTURE, "weight": weight}, "weight must be a positive number, got")
+            ({"image": PICTURE, "weight": weight}, "weight must be a positive number")
             for weight in (0, -1, float("nan"), float("inf"), "much", None, [1])
         ],
         ({"image": PICTURE, "mask": np.ones((4, 4))}, "mask must have the size of the reference"),

@@ -101,7 +101,9 @@ def _check_factors(where: str, value: Any, count: int) -> None:
         raise ValueError(f"{where} must be {wanted}; got {value!r}.")
     for one in factors:
         if isinstance(one, (bool, str)) or not isinstance(one, Real) or not 0 <= one <= MOST_STRENGTH:
-            raise ValueError(f"{where} must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got {one!r}.")
+            raise ValueError(
+                f"{where} must be finite and at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got {one!r}."
+            )
 
 
 def _block_factor(given: dict[str, Any], part: str, block: int, transformer: int) -> float:

@@ -43,7 +43,7 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
             )
         if not ((value >= 0) & (value <= MOST_STRENGTH)).all():  # NaN is neither
             raise ValueError(
-                f"granularity_scale[{name!r}] must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got "
+                f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got "
                 f"{value.tolist()}."
             )
         columns.append(value.expand(batch_size))
@@ -82,7 +82,7 @@ def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], ste
             )
         if not ((values >= 0) & (values <= MOST_STRENGTH)).all():
             raise ValueError(
-                f"granularity_schedule[{name!r}] must be from 0 to {MOST_STRENGTH:g} in every step, got {values.tolist()}."
+                f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, at most {MOST_STRENGTH:g}, got {values.tolist()}."
             )
         factors[:, list(granularities).index(name)] = values
     return factors

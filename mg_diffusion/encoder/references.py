@@ -41,7 +41,7 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         weight = float(match.group(2) or 1.0) if match else 0.0
         if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
             raise ValueError(
-                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a weight from {LEAST_WEIGHT:g} to '
+                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
                 f"{MOST_WEIGHT:g}, got {entry!r}."
             )
         colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
@@ -58,7 +58,7 @@ def read_weight(fields: dict[str, Any]) -> float:
         weight = math.nan
     if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         raise ValueError(
-            f"A reference's weight must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+            f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
         )
     return weight
 

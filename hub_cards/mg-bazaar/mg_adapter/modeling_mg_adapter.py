@@ -337,7 +337,7 @@ def _define():
                 )
             if not ((value >= 0) & (value <= MOST_STRENGTH)).all():  # NaN is neither
                 raise ValueError(
-                    f"granularity_scale[{name!r}] must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got "
+                    f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got "
                 f"{value.tolist()}."
                 )
             columns.append(value.expand(batch_size))
@@ -376,7 +376,7 @@ def _define():
                 )
             if not ((values >= 0) & (values <= MOST_STRENGTH)).all():
                 raise ValueError(
-                    f"granularity_schedule[{name!r}] must be from 0 to {MOST_STRENGTH:g} in every step, got {values.tolist()}."
+                    f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, at most {MOST_STRENGTH:g}, got {values.tolist()}."
                 )
             factors[:, list(granularities).index(name)] = values
         return factors
@@ -497,7 +497,9 @@ def _define():
             raise ValueError(f"{where} must be {wanted}; got {value!r}.")
         for one in factors:
             if isinstance(one, (bool, str)) or not isinstance(one, Real) or not 0 <= one <= MOST_STRENGTH:
-                raise ValueError(f"{where} must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got {one!r}.")
+                raise ValueError(
+                    f"{where} must be finite and at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got {one!r}."
+                )
 
 
     def _block_factor(given: dict[str, Any], part: str, block: int, transformer: int) -> float:

@@ -777,7 +777,7 @@ def _define():
                 )
             if not ((value >= 0) & (value <= MOST_STRENGTH)).all():  # NaN is neither
                 raise ValueError(
-                    f"granularity_scale[{name!r}] must be from 0 (off) to {MOST_STRENGTH:g}, where 1 is as trained; got "
+                    f"granularity_scale[{name!r}] must be finite and at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got "
                 f"{value.tolist()}."
                 )
             columns.append(value.expand(batch_size))
@@ -816,7 +816,7 @@ def _define():
                 )
             if not ((values >= 0) & (values <= MOST_STRENGTH)).all():
                 raise ValueError(
-                    f"granularity_schedule[{name!r}] must be from 0 to {MOST_STRENGTH:g} in every step, got {values.tolist()}."
+                    f"granularity_schedule[{name!r}] must be finite and at least 0 in every step, at most {MOST_STRENGTH:g}, got {values.tolist()}."
                 )
             factors[:, list(granularities).index(name)] = values
         return factors
@@ -1986,7 +1986,7 @@ def _define():
             weight = float(match.group(2) or 1.0) if match else 0.0
             if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
                 raise ValueError(
-                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a weight from {LEAST_WEIGHT:g} to '
+                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
                 f"{MOST_WEIGHT:g}, got {entry!r}."
                 )
             colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
@@ -2003,7 +2003,7 @@ def _define():
             weight = math.nan
         if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
             raise ValueError(
-                f"A reference's weight must be a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
             )
         return weight
 
