@@ -141,11 +141,12 @@ def test_tiles_cover_a_side_and_overlap():
 
 
 def test_no_seam_shows_where_tiles_meet(unet):
-    picture = noisy(photo("coffee", TILE + 200), 20)
-    restored = restore(unet, picture, 20).astype(float)
-    steps = np.abs(np.diff(restored, axis=1)).mean((0, 2))
+    clean = photo("coffee", TILE + 200)
+    restored = restore(unet, noisy(clean, 20), 20)
+    steps, true = (np.abs(np.diff(one.astype(float), axis=1)).mean((0, 2)) for one in (restored, clean))
     places = [start + offset for start in _starts(TILE + 200, TILE) for offset in (0, OVERLAP, TILE - OVERLAP)]
-    assert max(steps[place] for place in places if 0 < place < len(steps)) < 2 * np.median(steps)
+    # An edge of the picture may lie there, too.
+    assert max(steps[place] - true[place] for place in places if 0 < place < len(steps)) < 0.5 * np.median(steps)
 
 
 def test_a_network_that_adds_nothing_leaves_the_picture():

@@ -85,7 +85,7 @@ def test_samples_are_of_one_form_and_all_kinds_are_drawn(rows):
     assert all(value.isfinite().all() for sample in samples for value in sample.values())
     for name in ("canvas_scale", "sketch_scale", "hole"):
         assert {0.0, 1.0} <= {float(sample[name].min()) for sample in samples}
-    assert 0.2 < sum(bool(sample["is_direct"]) for sample in samples) / 60 < 0.8
+    assert 0.6 < sum(bool(sample["is_direct"]) for sample in samples) / 60 < 0.9
     levels = [float(sample["level"]) for sample in samples]
     assert min(levels) == 0 and 0.1 < max(levels) <= 0.5
 
