@@ -51,6 +51,17 @@ def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     return np.asarray(transform.apply(PIL.Image.fromarray(np.ascontiguousarray(pixels))))
 
 
+def check_way_back(profile: bytes) -> None:
+    """Raise a ValueError for a profile that tells what colors are and not how to make them, as those of scanners."""
+    try:
+        from_srgb(np.zeros((1, 1, 3), np.uint8), profile)
+    except PIL.ImageCms.PyCMSError as error:
+        raise ValueError(
+            f"The picture's color profile leads to no colors of its own ({error}), so an edit could not be brought back into it. "
+            f"Convert it first: `mg_diffusion.color_profiles.in_srgb(image)`."
+        ) from error
+
+
 def _to_srgb(image: PIL.Image.Image) -> Transform | None:
     """What brings a picture to sRGB; `None` where it is in sRGB already, as far as is known."""
     profile, space = image.info.get("icc_profile"), SPACES.get(image.mode)

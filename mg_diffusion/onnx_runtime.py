@@ -6,6 +6,7 @@ What a graph does not do, torch does as before: gradients (of feature guidance),
 offloading, GPUs.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -43,8 +44,10 @@ Run = Callable[[list[torch.Tensor]], torch.Tensor]
 def use_onnx_runtime(pipe: Any) -> Any:
     """Let ONNX Runtime compute the UNet and the detail network of a pipeline; the pipeline itself, for chaining.
 
+    Of all pipelines that share these networks. `del pipe.unet.forward` (and that of `pipe.mg_detail`) undoes it.
+
     Raises:
-        ValueError: if a package that this needs is not installed, or the pipeline has no such network.
+        ValueError: if a package that this needs is not installed, the pipeline has no such network, or is offloaded.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -55,6 +58,12 @@ def use_onnx_runtime(pipe: Any) -> Any:
     known = [one for one in networks if type(one) in OUTPUTS]
     if not known:
         raise ValueError(f"{type(pipe).__name__} must have a UNet of diffusers that is not compiled, and has none.")
+    for network in known:
+        if not isinstance(network.__dict__.get("forward"), (OnnxForward, type(None))):
+            raise ValueError(
+                f"Something else stands for the forward of {type(network).__name__} already, such as offloading or a hook. Call "
+                f"`use_onnx_runtime` on a pipeline without it, that is before `enable_model_cpu_offload` and the like."
+            )
     for network in known:
         network.forward = OnnxForward(network)
     return pipe
@@ -114,15 +123,16 @@ class OnnxForward:
 
     def run_for(self, leaves: list[Any], form: Any, tensors: list[torch.Tensor]) -> Run | None:
         """The graph for inputs of this form; `None` where it could not be exported."""
-        weights = [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in self.network.parameters()]
+        weights = [_trace_of(one) for one in self.network.parameters()]
         shapes = [(tuple(one.shape), str(one.dtype)) for one in tensors]
         tokens = [getattr(m.processor, "num_tokens", 0) for m in self.network.modules() if hasattr(m, "processor")]
         others = [one for one in leaves if not torch.is_tensor(one)]
-        key = f"{form} {others} {shapes} {tokens} {torch.get_num_threads()}"
+        key = f"{form} {others} {shapes} {tokens}"
+        threads = torch.get_num_threads()  # those of a session, not of a graph
         with WRITING:
-            if weights != self.weights:  # what was exported before is of other weights
+            if (weights, threads) != self.weights:  # what was exported before is of other weights
                 self.graphs.clear()
-                self.weights = weights
+                self.weights = weights, threads
             if key not in self.graphs:
                 while len(self.graphs) >= MOST_GRAPHS:
                     del self.graphs[next(iter(self.graphs))]
@@ -145,8 +155,9 @@ class OnnxForward:
                 try:
                     export(graph, tensors, part)
                     run = self.load(part)
-                    if root is not None and not (root / name).exists():
-                        os.replace(part, root / name)
+                    if root is not None:
+                        with contextlib.suppress(OSError):  # another process was faster
+                            os.replace(part, root / name)
                 finally:
                     if root is not None:
                         shutil.rmtree(part, ignore_errors=True)
@@ -159,8 +170,17 @@ class OnnxForward:
             return None
 
 
+def _trace_of(parameter: torch.nn.Parameter) -> tuple[Any, ...]:
+    """What tells that a parameter changed: merged LoRAs and averages write to its data, which counts no version."""
+    flat = parameter.detach().flatten()
+    probe = flat[[0, len(flat) // 3, len(flat) // 2, -1]].tolist() if len(flat) else []
+    return parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version, *probe
+
+
 def _is_stock(module: torch.nn.Module) -> bool:
     """Whether a part of a network does what its class says."""
+    if module._compiled_call_impl is not None:  # block by block
+        return False
     if "forward" in module.__dict__ or module._forward_hooks or module._forward_pre_hooks:  # offloading, observers
         return False
     if getattr(module, "s1", None) is not None:  # FreeU

@@ -9,7 +9,7 @@ import torch
 
 from ..features import has_layout
 from ..octaves import STEPS, build_scheduler, paint_octaves
-from ..sizes import check_painted_size, octaves_to
+from ..sizes import check_painted_size, is_side, octaves_to
 from .components import AUTO, reads_guidance
 from .references import first_picture_size
 
@@ -65,7 +65,7 @@ class Detailed:
             return self.default_size(height, width)
         if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
             aspect = shown[1] / shown[0]
-        if aspect is None or not all(isinstance(one, int) and one > 0 for one in given):  # which is refused later
+        if aspect is None or not all(is_side(one) for one in given):  # which is refused later
             native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
             return native[0] if height is None else height, native[1] if width is None else width
         aspect = min(4.0, max(0.25, aspect))

@@ -10,7 +10,7 @@ from mg_diffusion.color_profiles import from_srgb, in_srgb, is_in_other_colors
 from mg_diffusion.encoder.reading import read_cut_out, read_image
 from mg_diffusion.pipelines.pictures import list_images
 from tests.pipelines.tiny import picture
-from tests.profiles import cmyk, srgb, swapped_rgb
+from tests.profiles import cmyk, scanner_rgb, srgb, swapped_rgb
 
 
 @pytest.fixture
@@ -154,3 +154,12 @@ def test_the_command_line_keeps_the_profile_where_it_is_right(photo, press, mode
     assert main(["outpaint", str(press / "press.jpg"), "--left", "8", "--model", str(model), "-o", out]) == 0
     assert "is CMYK: it is edited in sRGB" in capsys.readouterr().err
     assert "icc_profile" not in saved(out).info and saved(out).mode == "RGB"
+
+
+def test_a_profile_without_a_way_back_is_refused_before_the_work(shipped):
+    photo = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    photo.info["icc_profile"] = scanner_rgb()
+    with pytest.raises(ValueError, match="Convert it first"):
+        edits.recolor(shipped, photo, ["#4a6fa5"])
+    (made,) = edits.recolor(shipped, in_srgb(photo), ["#4a6fa5"])  # the remedy
+    assert made.size == photo.size

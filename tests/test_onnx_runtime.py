@@ -76,6 +76,24 @@ def test_other_weights_are_another_graph(model):
 
 
 @with_runtime
+def test_weights_that_change_without_a_version_are_another_graph(model):
+    """As merged LoRAs do."""
+    by_torch, by_onnx = pair(model)
+    painted(by_onnx)
+    for pipe in (by_torch, by_onnx):
+        pipe.unet.conv_out.weight.data += 0.05
+    torch.testing.assert_close(painted(by_onnx), painted(by_torch), atol=1e-4, rtol=0)
+
+
+@with_runtime
+def test_what_is_hooked_already_is_refused(model):
+    by_torch, _ = pair(model)
+    by_torch.unet.forward = lambda *args, **kwargs: None
+    with pytest.raises(ValueError, match="before `enable_model_cpu_offload`"):
+        onnx_runtime.use_onnx_runtime(by_torch)
+
+
+@with_runtime
 def test_torch_does_what_a_graph_cannot(model):
     by_torch, by_onnx = pair(model)
     changes = (

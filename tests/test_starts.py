@@ -81,7 +81,7 @@ def test_what_names_a_file_in_vain_does_not_wait_for_torch(arguments, repository
         ["generate", "--size", "250x256"],
         ["generate", "--width", "33"],
         ["generate", "--size", "4096"],
-        ["generate", "--width", "8192"],
+        ["generate", "--shape", "a.png", "--width", "8192"],
         ["compose", "--shape", "a.png", "--size", "60x64"],
         ["compose", "--shape", "a.png", "--width", "32"],
         ["compose", "--shape", "a.png", "--size", "4096"],

@@ -940,6 +940,17 @@ def _define():
         return np.asarray(transform.apply(PIL.Image.fromarray(np.ascontiguousarray(pixels))))
 
 
+    def check_way_back(profile: bytes) -> None:
+        """Raise a ValueError for a profile that tells what colors are and not how to make them, as those of scanners."""
+        try:
+            from_srgb(np.zeros((1, 1, 3), np.uint8), profile)
+        except PIL.ImageCms.PyCMSError as error:
+            raise ValueError(
+                f"The picture's color profile leads to no colors of its own ({error}), so an edit could not be brought back into it. "
+            f"Convert it first: `mg_diffusion.color_profiles.in_srgb(image)`."
+            ) from error
+
+
     def _to_srgb(image: PIL.Image.Image) -> Transform | None:
         """What brings a picture to sRGB; `None` where it is in sRGB already, as far as is known."""
         profile, space = image.info.get("icc_profile"), SPACES.get(image.mode)
@@ -3352,7 +3363,7 @@ def _define():
                 return self.default_size(height, width)
             if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
                 aspect = shown[1] / shown[0]
-            if aspect is None or not all(isinstance(one, int) and one > 0 for one in given):  # which is refused later
+            if aspect is None or not all(is_side(one) for one in given):  # which is refused later
                 native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
                 return native[0] if height is None else height, native[1] if width is None else width
             aspect = min(4.0, max(0.25, aspect))

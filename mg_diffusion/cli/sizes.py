@@ -24,7 +24,7 @@ def check_generated_size(options: argparse.Namespace) -> None:
     if not given or not (folder / "model_index.json").is_file():
         return
     unet, vae = _config(folder, "unet"), _config(folder, "vae")
-    if "sample_size" not in unet or "block_out_channels" not in vae:
+    if not unet.get("sample_size") or "block_out_channels" not in vae:
         return
     factor, native = 2 ** (len(vae["block_out_channels"]) - 1), unet["sample_size"]
     native = tuple(factor * side for side in (native if isinstance(native, list) else [native] * 2))
@@ -34,7 +34,7 @@ def check_generated_size(options: argparse.Namespace) -> None:
     if wrong := [side for side in given if side % factor]:
         near = max(factor, factor * round(wrong[0] / factor))
         raise ValueError(f"--width and --height must be multiples of {factor}, got {wrong[0]}. Near by is {near}.")
-    if detail and len(given) == 1:
+    if detail and len(given) == 1 and options.shape:
         check_area(given[0], given[0] // 4)  # the least that a side alone may lead to
 
 

@@ -140,6 +140,8 @@ def opened(image: Any, in_srgb: bool = False) -> Source:
         samples, alpha = _picture_samples(image)
         profile = image.info.get("icc_profile") if image.mode in PROFILED else None
         if in_srgb and profile is not None and color_profiles.is_in_other_colors(image):
+            if image.mode in ("RGB", "RGBA"):  # comes back in its own colors
+                color_profiles.check_way_back(profile)
             converted = np.asarray(color_profiles.in_srgb(image).convert("RGB"))
     else:
         raise ValueError(
