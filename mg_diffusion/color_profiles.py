@@ -31,18 +31,12 @@ def in_srgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if transform is None:
         return image
     space = SPACES[image.mode]
-    has_alpha = image.mode in ("RGBA", "PA") or "transparency" in image.info
-    channels = image.convert("RGBA") if has_alpha else image.convert(space)
-    made = transform.apply(channels.convert(space) if has_alpha else channels)
-    if has_alpha:
+    channels = image.convert("RGBA" if image.has_transparency_data else space)
+    made = transform.apply(channels.convert(space))
+    if image.has_transparency_data:
         made.putalpha(channels.getchannel("A"))
     made.info = {key: value for key, value in image.info.items() if key not in ("icc_profile", "transparency")}
     return made
-
-
-def is_in_other_colors(image: PIL.Image.Image) -> bool:
-    """Whether `in_srgb` would convert a picture."""
-    return _to_srgb(image) is not None
 
 
 def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:

@@ -94,8 +94,8 @@ def _read(
     tell: Callable[[float], None],
 ) -> Features:
     """Features of references, one granularity after the other."""
-    if not isinstance(references, dict):
-        return encoder.encode(references, size, count)  # which refuses them
+    # What is no dict, and names that are none, are refused before anything is read.
+    encoder.encode(dict.fromkeys(references) if isinstance(references, dict) else references, size, count)
     features, small = {}, tuple(side // 4 for side in size)
     costs = {name: COSTS.get(name, 0) for name, one in references.items() if one is not None}
     for number, name in enumerate(costs, 1):

@@ -287,10 +287,11 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             raise ValueError(
                 f'References are given by granularity, for example {{"color": image}}; got {type(references).__name__}.'
             )
-        features = {}
-        for name, reference in references.items():
+        for name in references:
             if name not in self.branches:
                 raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
+        features = {}
+        for name, reference in references.items():
             if reference is None:
                 continue
             rows = [

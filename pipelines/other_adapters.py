@@ -343,7 +343,8 @@ def _other_base(said: str, width: int) -> str:
     Args:
         said: by diffusers; width: `cross_attention_dim` of the UNet.
     """
-    (theirs, *_) = [int(one) for one in re.findall(r"Size\(\[\d+, (\d+)\]", said) if int(one) != width] or [None]
+    widths = (int(one) for one in re.findall(r"Size\(\[\d+, (\d+)\]", said))
+    theirs = next((one for one in widths if one != width), None)
     own = f"cross_attention_dim {width}" + (f" ({BASES[width]})" if width in BASES else "")
     made = f"cross_attention_dim {theirs}" + (f" ({BASES[theirs]})" if theirs in BASES else "")
     made = made if theirs else "other widths of its attention layers"

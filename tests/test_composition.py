@@ -187,6 +187,13 @@ def test_numbers_of_numpy_and_torch_are_numbers():
     assert torch.equal(made, expected)
 
 
+def test_a_mistyped_name_is_told_before_anything_is_read():
+    told = []
+    with pytest.raises(ValueError, match="Unknown granularity 'colour'"):
+        compose({"texture": references()["texture"], "colour": ["#c1121f"]}, 64, 64, callback=told.append)
+    assert not told
+
+
 def test_what_is_no_encoder_is_refused():
     with pytest.raises(ValueError, match="`encoder` must be an `MGEncoder`"):
         compose(references(), 64, 64, encoder="x")

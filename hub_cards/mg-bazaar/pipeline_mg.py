@@ -916,18 +916,12 @@ def _define():
         if transform is None:
             return image
         space = SPACES[image.mode]
-        has_alpha = image.mode in ("RGBA", "PA") or "transparency" in image.info
-        channels = image.convert("RGBA") if has_alpha else image.convert(space)
-        made = transform.apply(channels.convert(space) if has_alpha else channels)
-        if has_alpha:
+        channels = image.convert("RGBA" if image.has_transparency_data else space)
+        made = transform.apply(channels.convert(space))
+        if image.has_transparency_data:
             made.putalpha(channels.getchannel("A"))
         made.info = {key: value for key, value in image.info.items() if key not in ("icc_profile", "transparency")}
         return made
-
-
-    def is_in_other_colors(image: PIL.Image.Image) -> bool:
-        """Whether `in_srgb` would convert a picture."""
-        return _to_srgb(image) is not None
 
 
     def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
@@ -3439,7 +3433,8 @@ def _define():
     Args:
         said: by diffusers; width: `cross_attention_dim` of the UNet.
     """
-        (theirs, *_) = [int(one) for one in re.findall(r"Size\(\[\d+, (\d+)\]", said) if int(one) != width] or [None]
+        widths = (int(one) for one in re.findall(r"Size\(\[\d+, (\d+)\]", said))
+        theirs = next((one for one in widths if one != width), None)
         own = f"cross_attention_dim {width}" + (f" ({BASES[width]})" if width in BASES else "")
         made = f"cross_attention_dim {theirs}" + (f" ({BASES[theirs]})" if theirs in BASES else "")
         made = made if theirs else "other widths of its attention layers"

@@ -139,10 +139,10 @@ def opened(image: Any, in_srgb: bool = False) -> Source:
         image, rank = _read(image), None
         samples, alpha = _picture_samples(image)
         profile = image.info.get("icc_profile") if image.mode in PROFILED else None
-        if in_srgb and profile is not None and color_profiles.is_in_other_colors(image):
+        if in_srgb and profile is not None and (shown := color_profiles.in_srgb(image)) is not image:
             if image.mode in ("RGB", "RGBA"):  # comes back in its own colors
                 color_profiles.check_way_back(profile)
-            converted = np.asarray(color_profiles.in_srgb(image).convert("RGB"))
+            converted = np.asarray(shown.convert("RGB"))
     else:
         raise ValueError(
             f"A named edit takes one picture, a PIL image, a path or a numpy array of 8 or 16 bits, got "

@@ -1446,18 +1446,12 @@ def _define():
         if transform is None:
             return image
         space = SPACES[image.mode]
-        has_alpha = image.mode in ("RGBA", "PA") or "transparency" in image.info
-        channels = image.convert("RGBA") if has_alpha else image.convert(space)
-        made = transform.apply(channels.convert(space) if has_alpha else channels)
-        if has_alpha:
+        channels = image.convert("RGBA" if image.has_transparency_data else space)
+        made = transform.apply(channels.convert(space))
+        if image.has_transparency_data:
             made.putalpha(channels.getchannel("A"))
         made.info = {key: value for key, value in image.info.items() if key not in ("icc_profile", "transparency")}
         return made
-
-
-    def is_in_other_colors(image: PIL.Image.Image) -> bool:
-        """Whether `in_srgb` would convert a picture."""
-        return _to_srgb(image) is not None
 
 
     def from_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
@@ -3078,10 +3072,11 @@ def _define():
                 raise ValueError(
                     f'References are given by granularity, for example {{"color": image}}; got {type(references).__name__}.'
                 )
-            features = {}
-            for name, reference in references.items():
+            for name in references:
                 if name not in self.branches:
                     raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
+            features = {}
+            for name, reference in references.items():
                 if reference is None:
                     continue
                 rows = [
