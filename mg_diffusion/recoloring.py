@@ -4,7 +4,8 @@ The palette is laid into the regions of the picture at about 256 x 256 pixels, a
 has about one color in the picture is given one (`color_groups`). What that says of hue and chroma is carried up by
 `LocalModel`, so that every edge of the picture is one of the result. Lightness is the picture's own: at large it is moved by
 one rising curve toward that of the palette, so that what is lighter stays lighter; details, which the curve would flatten
-where it is flat, are kept as they are (tone mapping by a base and details: Durand and Dorsey, SIGGRAPH 2002).
+where it is flat, are kept as they are (tone mapping by a base and details: Durand and Dorsey, SIGGRAPH 2002). Black and
+white are no colors of a picture in color, and stay: the night around the stars, the paper around the drawing (`neutrals`).
 """
 
 from collections.abc import Callable
@@ -19,12 +20,14 @@ from .color_groups import one_color_each
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
 from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
+from .neutrals import counted, keeps_neutrals, share_of_color
 
 
 SIDE = 256  # of a square with the area of what the palette is laid into
 RADIUS = 4  # cells around each that its linear model is fitted to
 FLOOR = 1e-3  # variance, of Lab over 100, below which a picture says nothing about where an edge is
 SLOPES = (0.35, 2.5)  # of the curve of lightness: details neither vanish nor grow coarse
+PIN_SLOPE = 4.0  # of the curve beside black and white, where these stay
 PASSES = 3  # of the smoothing that leaves lightness at large
 CURVE_BLUR = 6.0  # units of lightness: a palette of few colors must not make steps
 STRIP = 256  # rows that are computed at once
@@ -53,19 +56,27 @@ def recolored(
         return image.copy()
     small = small_lab(image)
     area = torch.ones_like(small[:, :1]) if mask is None else _small_area(mask, small)
+    is_kept = keeps_neutrals(small, area, is_selected=mask is not None)
+    colored = area * share_of_color(small) if is_kept else area
     palette, smooth = palette.to(small), edge_preserving_smooth(small)
-    wanted = _shades(small, palette, area) if _is_one_color(palette) else _laid(smooth, palette, area, turn)
+    if _is_one_color(palette):
+        wanted = _shades(small, palette, colored)
+    else:
+        wanted = _laid(smooth, palette, counted(small, area) if is_kept else area, turn)
     for _ in range(PASSES - 1):
         smooth = edge_preserving_smooth(smooth)
     model = LocalModel(small / 100, torch.cat([smooth[:, :1], wanted[:, 1:]], 1) / 100)
-    curve = lightness_curve(small[:, :1], wanted[:, :1], area)
+    curve = lightness_curve(small[:, :1], wanted[:, :1], colored, is_kept)
     result = image.copy()
     for top in range(0, len(image), STRIP):
         rows = slice(top, top + STRIP)
         lab = rgb_to_lab(to_rgb(image[rows]))
         found = 100 * model(lab / 100, top, len(image))
         at_large = torch.from_numpy(np.interp(found[:, :1].numpy(), np.arange(101), curve)).to(lab)
-        moved = torch.cat([(at_large + lab[:, :1] - found[:, :1]).clamp(0, 100), found[:, 1:]], 1)
+        lightness, color = (at_large + lab[:, :1] - found[:, :1]).clamp(0, 100), found[:, 1:]
+        if is_kept:
+            lightness, color = pinned(lightness, lab[:, :1]), torch.lerp(lab[:, 1:], color, share_of_color(lab))
+        moved = torch.cat([lightness, color], 1)
         share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
         made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share, dtype=torch.float32)))
         made = to_pixels(made, image.dtype)
@@ -150,18 +161,27 @@ class LocalModel:
         return (rows[:, :3] * guide.unsqueeze(2)).sum(1) + rows[:, 3]
 
 
-def lightness_curve(source: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> np.ndarray:
+def lightness_curve(
+    source: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, is_pinned: bool = False
+) -> np.ndarray:
     """What lightness 0, 1, ... 100 becomes, (101,): the quantiles of one map go to those of another, where slopes allow.
 
     Args:
         source, wanted, weight: (1, 1, h, w), lightness and how much a place counts.
+        is_pinned: 0 and 100 stay what they are (`pinned`).
     """
     share = _histogram(source, weight)
     reached, asked = (_smooth(_histogram(one, weight) + 1e-5, 3.0).cumsum(0) for one in (source, wanted))
     matched = np.interp((reached / reached[-1]).numpy(), (asked / asked[-1]).numpy(), np.arange(101))
     matched = _smooth(torch.from_numpy(matched).float(), CURVE_BLUR)
     curve = F.pad(matched.diff().clamp(*SLOPES).cumsum(0), (1, 0))
-    return (curve + ((matched - curve) * share).sum()).numpy()  # of the same mean
+    curve = curve + ((matched - curve) * share).sum()  # of the same mean
+    return (pinned(curve, torch.arange(101)) if is_pinned else curve).numpy()
+
+
+def pinned(lightness: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """What lightness becomes, such that 0 and 100 stay and nothing beside them moves more steeply than it may."""
+    return torch.maximum(torch.minimum(lightness, PIN_SLOPE * before), 100 - PIN_SLOPE * (100 - before))
 
 
 def _laid(smooth: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, turn: torch.Tensor | None) -> torch.Tensor:

@@ -13,7 +13,9 @@ from skimage.feature import canny
 from mg_diffusion import edits
 from mg_diffusion.cli import main
 from mg_diffusion.color_groups import _median
+from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.evaluation.metrics import color_distance
+from mg_diffusion.neutrals import share_of_color
 from mg_diffusion.recipe import read_recipe
 from mg_diffusion.recoloring import LocalModel, recolored, select_color
 
@@ -267,3 +269,51 @@ def test_flags_that_it_needs_or_does_not_know(folder, capsys, flags, message):
     except SystemExit as error:
         assert error.code
     assert message in capsys.readouterr().err
+
+
+def night(share: float = 0.06) -> PIL.Image.Image:
+    """Stars of two colors in a black sky."""
+    pixels = np.full((120, 120, 3), 2, np.uint8)
+    sky = np.random.default_rng(0).random((120, 120))
+    pixels[sky < share], pixels[sky < share / 2] = (240, 150, 90), (120, 160, 240)
+    return PIL.Image.fromarray(np.asarray(PIL.Image.fromarray(pixels).resize((480, 480))))
+
+
+def test_night_stays_night(pipe):
+    photo = night()
+    (made,) = edits.recolor(pipe, photo, PIL.Image.fromarray(PHOTOS["coffee"]))
+    black = lightness(photo) < 1
+    assert black.mean() > 0.5
+    assert lightness(made)[black].max() < 6
+    blue = np.asarray(photo)[..., 2].astype(int) - np.asarray(photo)[..., 0] > 80
+    assert (np.asarray(made)[blue] * [-1, 0, 1.0]).sum(1).mean() < 20  # coffee has no blue
+
+
+def test_paper_stays_white(pipe):
+    pixels = np.full((128, 128, 3), 254, np.uint8)
+    pixels[32:96, 32:96] = (180, 60, 50)
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(pixels), ["#22577a", "#c7f9cc"])
+    made = np.asarray(made)
+    assert (made[:8].astype(int) > 245).all()
+    assert np.argmax(made[64, 64]) > 0  # red no more
+
+
+def test_black_that_is_selected_changes(pipe):
+    pixels = np.full((128, 128, 3), (200, 190, 160), np.uint8)
+    pixels[32:96, 32:96] = 6
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(pixels), ["#c81e1e"], select="#060606")
+    red, green, blue = np.asarray(made)[64, 64].astype(int)
+    assert red > 60 + max(green, blue)
+
+
+def test_gray_pictures_are_toned_as_a_whole(pipe):
+    photo = np.repeat(data.moon()[..., None], 3, 2)
+    photo[:64] = 0
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(photo), ["#22577a"])
+    assert np.ptp(np.asarray(made)[:32].astype(int), 2).min() > 10
+
+
+def test_shade_on_a_color_is_of_that_color():
+    dark = rgb_to_lab(torch.tensor([[40.0, 8, 4], [12, 12, 12]]).T.reshape(1, 3, 2, 1) / 255)
+    hue, black = share_of_color(dark).flatten().tolist()
+    assert hue > 0.95 and black < 0.05

@@ -1,0 +1,50 @@
+"""Black and white: what of a picture has no color that could be another.
+
+Night stays night and paper stays paper when a picture is recolored, as colors laid over a drawing leave its ink and its
+ground. Gray pictures are toned as a whole, and whoever selects black or white wants it to change.
+"""
+
+import torch
+
+
+BLACK = (3.0, 12.0)  # lightness up to which what has no hue is black, and from which nothing is
+WHITE = (86.0, 94.0)  # lightness up to which nothing is white, and from which what has no hue is
+HUE = (4.0, 10.0)  # chroma up to which a color has no hue, and from which it has one: shade on red is red, be it dark
+LEAST_SHARE = 0.02  # of a picture that has a color, for it to be a picture in color
+
+
+def _rise(values: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
+    """0 up to the first, 1 from the second on, smoothly."""
+    share = ((values - ends[0]) / (ends[1] - ends[0])).clamp(0, 1)
+    return share.square() * (3 - 2 * share)
+
+
+def share_of_color(lab: torch.Tensor) -> torch.Tensor:
+    """Lab (B, 3, H, W) to (B, 1, H, W): 0 where there is black or white, 1 where there is any other color, gray included."""
+    lightness, chroma = lab[:, :1], lab[:, 1:].norm(dim=1, keepdim=True)
+    is_extreme = 1 - _rise(lightness, BLACK) + _rise(lightness, WHITE)
+    return 1 - is_extreme * (1 - _rise(chroma, HUE))
+
+
+def keeps_neutrals(lab: torch.Tensor, area: torch.Tensor, is_selected: bool) -> bool:
+    """Whether black and white are to stay when what is in `area` (1, 1, h, w) of a picture (1, 3, h, w) is recolored.
+
+    Args:
+        is_selected: whether someone chose the area; then what most of it is shall change.
+    """
+    colored = area * share_of_color(lab)
+    if is_selected and colored.sum() < 0.5 * area.sum():
+        return False
+    has_hue = lab[:, 1:].norm(dim=1, keepdim=True) > HUE[0]
+    return bool((colored * has_hue).sum() >= LEAST_SHARE * area.sum())
+
+
+def counted(lab: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
+    """The area (1, 1, h, w) that a palette is laid into by shares: black and white count as much as all else at most.
+
+    They take the dark and the light colors of the palette, so that brown hair beside a black ground is no longer the
+    darkest there is; but where nearly all is night, the stars have the palette to themselves.
+    """
+    colored = area * share_of_color(lab)
+    neutral = area - colored
+    return colored + neutral * (colored.sum() / neutral.sum().clamp(min=1e-6)).clamp(max=1)
