@@ -24,7 +24,8 @@ NEAR = 8  # pixels around what a smaller picture found that are searched
 TEXTURE = 4.0  # how much the amount of texture counts beside Lab
 LEAST_MARGIN = 64  # pixels around the hole that are read
 BAND = 2  # pixels around the hole where a step shows
-FADE = 6  # pixels inwards after which a step that is not one of light is gone
+RINGS = 6  # inwards, after which a step is gone: as wide as this in pixels
+FADE, LIGHT_FADE = 6, 96  # for a step that is not one of light, and for one, at least
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 
 
@@ -145,7 +146,8 @@ def _depth(hole: torch.Tensor) -> int:
 def _steps(level: PatchLevel) -> torch.Tensor:
     """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3).
 
-    Steps of another thing than light fade within a few pixels.
+    Steps of another thing than light fade within a few pixels, those of light within an eighth of the picture: a star's
+    glow at the edge is not to tint all of the sky that is painted beside it.
     """
     at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
     apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
@@ -154,18 +156,21 @@ def _steps(level: PatchLevel) -> torch.Tensor:
     values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
     maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
     near, light = (_spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
-    steps = torch.lerp(light, near, _nearness(level.hole)[None, None])
+    far = max(LIGHT_FADE, min(level.height, level.width) // 8)
+    steps = torch.lerp(light * _nearness(level.hole, far), near, _nearness(level.hole, FADE))
     return steps[0].permute(1, 2, 0) * level.hole[..., None]
 
 
-def _nearness(hole: torch.Tensor) -> torch.Tensor:
-    """1 at the edge of a hole (H, W), less with every ring of pixels inwards, 0 after `FADE`."""
-    near, inside = torch.zeros(hole.shape, dtype=torch.float32), hole
-    for ring in range(FADE):
+def _nearness(hole: torch.Tensor, depth: int) -> torch.Tensor:
+    """1 at the edge of a hole (H, W), less with every ring inwards, 0 after `depth` pixels, (1, 1, H, W)."""
+    cell = max(1, depth // RINGS)
+    inside = F.avg_pool2d(hole[None, None].float(), cell, ceil_mode=True)[0, 0] > 0.5
+    near = (~inside).float()
+    for ring in range(RINGS):
         smaller = ~grown(~inside, 1)
-        near[inside & ~smaller] = 1 - ring / FADE
+        near[inside & ~smaller] = 1 - ring / RINGS
         inside = smaller
-    return near
+    return F.interpolate(near[None, None], hole.shape, mode="bilinear")
 
 
 def _spread(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
