@@ -15,7 +15,7 @@ from .backends import table as backends_table
 from .bases import table as bases_table
 from .demo_load import OUTPUT as DEMO_LOAD
 from .demo_load import table as demo_load_table
-from .edits import filling, moving, restoring
+from .edits import clear, filling, moving, restoring
 from .few_steps import OUTPUT as FEW_STEPS
 from .few_steps import table_of as few_steps_table
 from .fine_tuning.tables import figures_table, recipe_table
@@ -132,6 +132,8 @@ def blocks_of(place: Path) -> dict[str, str]:
         moved = {name: found[name] for name in ("recoloring", "retexturing")}
         return {
             "filling": filling.table(found["filling"]),
+            "small-filling": filling.table(found["small_filling"]),
+            "clear-areas": clear.table(found["clear_areas"]),
             "moving": moving.table(moved),
             "restoring": restoring.table(found["restoring"]),
         }

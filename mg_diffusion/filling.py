@@ -2,8 +2,8 @@
 
 From coarse to fine (Wexler, Shechtman and Irani, "Space-time completion of video", TPAMI 2007): each picture of a pyramid
 begins with the places that the smaller one found. Patches are compared by Lab and by how much texture there is, so that
-a smooth patch is no likeness of a rough one (Newson et al., SIIMS 2014). What is left of a step along the edge is spread
-over the hole, as in seamless cloning (Perez, Gangnet and Blake, SIGGRAPH 2003).
+a smooth patch is no likeness of a rough one (Newson et al., SIIMS 2014). Where they meet what surrounds the hole, `seams`
+joins them.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from .encoder.views import lab_to_rgb, rgb_to_lab
 from .patches import PatchLevel, grown
 from .recoloring import to_pixels, to_rgb
+from .seams import joined
 
 
 DEEPEST = 4  # rings of pixels from the edge of the hole to its middle, at most, in the smallest picture
@@ -23,10 +24,6 @@ ROUNDS = (12, 3)  # of search and vote, in the smallest picture and in the large
 NEAR = 8  # pixels around what a smaller picture found that are searched
 TEXTURE = 4.0  # how much the amount of texture counts beside Lab
 LEAST_MARGIN = 64  # pixels around the hole that are read
-BAND = 2  # pixels around the hole where a step shows
-RINGS = 6  # inwards, after which a step is gone: as wide as this in pixels
-FADE, LIGHT_FADE = 6, 96  # for a step that is not one of light, and for one, at least
-LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 
 
 @torch.autocast("cpu", enabled=False)  # it would round colors
@@ -93,7 +90,7 @@ def _completed(
             level.vote(keeps_grain=is_last)
             done += hole.numel() / rounds
             step(min(1.0, done / size))
-    return (level.picture[..., :3] + _steps(level)).permute(2, 0, 1)[None]
+    return joined(level).permute(2, 0, 1)[None]
 
 
 def _pyramid(lab: torch.Tensor, hole: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -141,44 +138,3 @@ def _depth(hole: torch.Tensor) -> int:
     while hole.any() and rings <= DEEPEST:
         hole, rings = ~grown(~hole, 1), rings + 1
     return rings
-
-
-def _steps(level: PatchLevel) -> torch.Tensor:
-    """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3).
-
-    Steps of another thing than light fade within a few pixels, those of light within an eighth of the picture: a star's
-    glow at the edge is not to tint all of the sky that is painted beside it.
-    """
-    at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
-    apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
-    is_light = (apart.norm(dim=1, keepdim=True) < LARGEST_STEP).to(apart)
-    values = torch.zeros(level.hole.numel(), 5, dtype=torch.float32)
-    values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
-    maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
-    near, light = (_spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
-    far = max(LIGHT_FADE, min(level.height, level.width) // 8)
-    steps = torch.lerp(light * _nearness(level.hole, far), near, _nearness(level.hole, FADE))
-    return steps[0].permute(1, 2, 0) * level.hole[..., None]
-
-
-def _nearness(hole: torch.Tensor, depth: int) -> torch.Tensor:
-    """1 at the edge of a hole (H, W), less with every ring inwards, 0 after `depth` pixels, (1, 1, H, W)."""
-    cell = max(1, depth // RINGS)
-    inside = F.avg_pool2d(hole[None, None].float(), cell, ceil_mode=True)[0, 0] > 0.5
-    near = (~inside).float()
-    for ring in range(RINGS):
-        smaller = ~grown(~inside, 1)
-        near[inside & ~smaller] = 1 - ring / RINGS
-        inside = smaller
-    return F.interpolate(near[None, None], hole.shape, mode="bilinear")
-
-
-def _spread(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Values (1, C, H, W) that are known by weight, between them by a pyramid of means (Gortler et al., SIGGRAPH 1996)."""
-    height, width = values.shape[2:]
-    if max(height, width) <= 2:
-        return ((values * weight).sum((2, 3), keepdim=True) / weight.sum().clamp(min=1e-6)).expand_as(values)
-    total, share = (F.avg_pool2d(F.pad(one, (0, width % 2, 0, height % 2)), 2) for one in (values * weight, weight))
-    coarse = _spread(total / share.clamp(min=1e-6), (4 * share).clamp(max=1))
-    between = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, :, :height, :width]
-    return torch.lerp(between, values, weight)

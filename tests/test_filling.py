@@ -8,8 +8,9 @@ import torch
 from demo.references import reference
 from mg_diffusion import edits
 from mg_diffusion.evaluation.metrics import texture_distance
-from mg_diffusion.filling import _spread, fill
+from mg_diffusion.filling import fill
 from mg_diffusion.patches import PatchLevel
+from mg_diffusion.seams import spread
 
 
 SIDE = 96
@@ -64,6 +65,28 @@ def test_a_clear_sky_goes_on_without_a_seam_or_a_tint():
     sky, mask = (gradient + noise).round().clip(0, 255).astype(np.uint8), box()
     error = fill(sky, mask)[mask].astype(float) - sky[mask]
     assert np.abs(error.mean(0)).max() < 1.5 and np.sqrt((error**2).mean()) < 6
+
+
+def test_a_sloped_sky_keeps_its_slope_whatever_lies_far_from_the_hole():
+    """Patches of the same grain from a darker part of the sky take the light that the hole's edge has."""
+    light = np.linspace(90, 200, SIDE)[:, None] * np.ones((1, SIDE))
+    grain = np.random.default_rng(0).normal(0, 3, (SIDE, SIDE))
+    sky = np.stack([0.7 * light, 0.85 * light, light], 2) + grain[..., None]
+    picture, hole = sky.round().clip(0, 255).astype(np.uint8), box()
+    made = fill(np.where(hole[..., None], 0, picture).astype(np.uint8), hole)
+    rows = slice(SIDE // 3 + 2, 2 * SIDE // 3 - 2)
+    found, truth = (one[rows, rows].mean((1, 2)) for one in (made.astype(float), sky))
+    assert np.abs(found - truth).max() < 6
+    assert 0.6 < made[rows, rows].std((1, 2)).mean() / picture[rows, rows].std((1, 2)).mean() < 1.5
+
+
+def test_a_glow_at_the_edge_does_not_tint_what_is_far_from_it():
+    picture = np.random.default_rng(0).normal(20, 4, (80, 300, 3))
+    picture[:, 97:100] += (14, 4, 0)
+    hole = np.zeros((80, 300), bool)
+    hole[:, 100:] = True
+    made = fill(picture.round().clip(0, 255).astype(np.uint8), hole)
+    assert np.abs(made[:, 220:].mean((0, 1)) - 20).max() < 3
 
 
 def test_an_edge_goes_on_through_the_hole():
@@ -138,9 +161,9 @@ def test_what_is_known_is_spread_smoothly():
     values, weight = torch.zeros(1, 1, 9, 13), torch.zeros(1, 1, 9, 13)
     values[..., 0], weight[..., 0] = 1.0, 1.0
     values[..., -1], weight[..., -1] = 3.0, 1.0
-    spread = _spread(values, weight)
-    assert torch.equal(spread[..., 0], values[..., 0]) and torch.equal(spread[..., -1], values[..., -1])
-    assert 1 <= spread.min() and spread.max() <= 3 and (spread[0, 0, 4].diff() > -0.2).all()
+    found = spread(values, weight)
+    assert torch.equal(found[..., 0], values[..., 0]) and torch.equal(found[..., -1], values[..., -1])
+    assert 1 <= found.min() and found.max() <= 3 and (found[0, 0, 4].diff() > -0.2).all()
 
 
 # -- remove and outpaint ------------------------------------------------------------------------------------------------

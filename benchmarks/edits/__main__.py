@@ -1,4 +1,4 @@
-"""python -m benchmarks.edits --data PHOTOGRAPHS --materials MATERIALS [--parts filling recoloring retexturing restoring]
+"""python -m benchmarks.edits --data PHOTOGRAPHS --materials MATERIALS [--parts PART ...]
 
 Writes `results/edits.json`, part by part; parts that are not asked for keep their figures. `python -m benchmarks.pages` shows
 them in docs/edits.md.
@@ -14,12 +14,12 @@ import numpy as np
 from mg_diffusion import MGPipeline
 from mg_diffusion.mg_bench.pools import read_pool
 
-from . import filling, moving, restoring
+from . import clear, filling, moving, restoring
 
 
-PARTS = ("filling", "recoloring", "retexturing", "restoring")
+PARTS = ("filling", "small_filling", "clear_areas", "recoloring", "retexturing", "restoring")
 OUTPUT = Path(__file__).parents[1] / "results" / "edits.json"
-SIDE, MATERIAL_SIDE = 256, 128
+SIDE, MATERIAL_SIDE, SMALL_SIDE = 256, 128, 64
 FEW = 12  # pictures that slow peers are given
 
 
@@ -33,16 +33,23 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
-    photos, small, materials = (
+    photos, small, smallest, materials = (
         [(255 * one).round().astype(np.uint8) for one in read_pool(folder, None, side).pictures]
-        for folder, side in ((options.data, SIDE), (options.data, MATERIAL_SIDE), (options.materials, MATERIAL_SIDE))
+        for folder, side in (
+            (options.data, SIDE),
+            (options.data, MATERIAL_SIDE),
+            (options.data, SMALL_SIDE),
+            (options.materials, MATERIAL_SIDE),
+        )
     )
-    places = np.random.default_rng(options.seed).permutation(len(photos))[: options.count]
-    drawn, small = ([some[place] for place in places] for some in (photos, small))
+    order = np.random.default_rng(options.seed).permutation(len(photos))
+    drawn, small, smallest = ([some[place] for place in order[: options.count]] for some in (photos, small, smallest))
     pipe = MGPipeline.from_pretrained(options.model)
     pipe.set_progress_bar_config(disable=True)
     measured = {
         "filling": lambda: filling.measure(drawn, options.seed, FEW),
+        "small_filling": lambda: filling.measure(smallest, options.seed, len(smallest)),
+        "clear_areas": lambda: clear.measure([photos[place] for place in order]),
         "recoloring": lambda: moving.recoloring(pipe, drawn, options.seed, len(drawn)),
         "retexturing": lambda: moving.retexturing(pipe, small, materials, options.seed, len(drawn)),
         "restoring": lambda: restoring.measure(pipe.mg_detail.float(), drawn[:FEW], options.seed),

@@ -1,0 +1,112 @@
+"""What was found for a hole meets what surrounds it: no step along the edge, no tint in a clear sky.
+
+What is left of a step along the edge is spread over the hole, as in seamless cloning (Perez, Gangnet and Blake, SIGGRAPH
+2003). Where what surrounds the hole is clear, what varies slowly inside is interpolated from there: patches from elsewhere
+in a sky are of a slightly other blue.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from .encoder.views import gaussian_blur
+from .patches import PatchLevel, grown
+
+
+BAND = 2  # pixels around the hole where a step shows
+RINGS = 6  # inwards, after which a step is gone: as wide as this in pixels
+FADE, LIGHT_FADE = 6, 96  # for a step that is not one of light, and for one, at least
+LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
+CLEAR_BAND = 8  # pixels around the hole that say whether it lies in a clear area
+CLEAR = (
+    0.04,
+    0.08,
+)  # deviation there from a plane, Lab over 100: up to the first all is clear, from the second on nothing
+SLOW = 16  # what varies over a 16th of the side of the hole varies slowly
+
+
+def joined(level: PatchLevel) -> torch.Tensor:
+    """The picture of a level, Lab over 100, its filled hole joined to the rest, (H, W, 3).
+
+    What the edge says of light holds within an eighth of the picture: a star's glow there is not to tint all of the sky that
+    is painted beside it.
+    """
+    near = _nearness(level.hole, max(LIGHT_FADE, min(level.height, level.width) // 8))
+    picture = level.picture[..., :3] + _steps(level, near)
+    return picture + _apart_from_clear(picture, level.hole) * near[0, 0, ..., None]
+
+
+def _steps(level: PatchLevel, near: torch.Tensor) -> torch.Tensor:
+    """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3).
+
+    Steps of another thing than light fade within a few pixels.
+    """
+    at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
+    apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
+    is_light = (apart.norm(dim=1, keepdim=True) < LARGEST_STEP).to(apart)
+    values = torch.zeros(level.hole.numel(), 5, dtype=torch.float32)
+    values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
+    maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
+    whole, light = (spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
+    steps = torch.lerp(light * near, whole, _nearness(level.hole, FADE))
+    return steps[0].permute(1, 2, 0) * level.hole[..., None]
+
+
+def _apart_from_clear(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
+    """How far the hole (H, W) is, slowly, from what its edge says, as far as the edge is clear, (H, W, 3)."""
+    edge = grown(hole, CLEAR_BAND) & ~hole
+    plane = _plane(picture, edge)
+    rest = (picture - plane) * edge[..., None]
+    share = (CLEAR[1] - rest[edge].std(0).max()) / (CLEAR[1] - CLEAR[0])
+    if share <= 0:
+        return torch.zeros_like(picture)
+    said = plane + spread(rest.permute(2, 0, 1)[None], edge[None, None].float())[0].permute(1, 2, 0)
+    apart = ((said - picture) * hole[..., None]).permute(2, 0, 1)[None]
+    slowly = _slow_part(apart, max(2.0, float(hole.sum()) ** 0.5 / SLOW))
+    return share.clamp(max=1) * (slowly * hole)[0].permute(1, 2, 0)
+
+
+def _plane(picture: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
+    """The plane nearest to a picture (H, W, 3) where `edge` (H, W) is, cut off at what there is: a sky has a slope."""
+    y, x = (axis.to(picture) for axis in torch.meshgrid(*map(torch.arange, edge.shape), indexing="ij"))
+    places = torch.stack([torch.ones_like(y), y / len(y), x / y.shape[1]], 2)
+    values = picture[edge]
+    found = torch.linalg.lstsq(places[edge], values, driver="gelsd").solution
+    return torch.minimum(torch.maximum(places @ found, values.amin(0)), values.amax(0))
+
+
+def _slow_part(maps: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Maps (1, C, H, W), blurred by so many pixels; by many of them in a smaller picture."""
+    cell = max(1, int(sigma) // 2)
+    small = gaussian_blur(F.avg_pool2d(maps, cell, ceil_mode=True), sigma / cell)
+    return F.interpolate(small, maps.shape[2:], mode="bilinear")
+
+
+def _roughness(picture: torch.Tensor, edge: torch.Tensor) -> float:
+    """The deviation of a picture (H, W, 3) from a plane where `edge` is, of lightness, a or b, whichever is most: a sky has a slope."""
+    y, x = edge.nonzero().T
+    plane = torch.stack([torch.ones_like(y), y, x], 1).double()
+    values = picture[edge].double()
+    return float((values - plane @ torch.linalg.lstsq(plane, values).solution).std(0).max())
+
+
+def _nearness(hole: torch.Tensor, depth: int) -> torch.Tensor:
+    """1 at the edge of a hole (H, W), less with every ring inwards, 0 after `depth` pixels, (1, 1, H, W)."""
+    cell = max(1, depth // RINGS)
+    inside = F.avg_pool2d(hole[None, None].float(), cell, ceil_mode=True)[0, 0] > 0.5
+    near = (~inside).float()
+    for ring in range(RINGS):
+        smaller = ~grown(~inside, 1)
+        near[inside & ~smaller] = 1 - ring / RINGS
+        inside = smaller
+    return F.interpolate(near[None, None], hole.shape, mode="bilinear")
+
+
+def spread(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Values (1, C, H, W) that are known by weight, between them by a pyramid of means (Gortler et al., SIGGRAPH 1996)."""
+    height, width = values.shape[2:]
+    if max(height, width) <= 2:
+        return ((values * weight).sum((2, 3), keepdim=True) / weight.sum().clamp(min=1e-6)).expand_as(values)
+    total, share = (F.avg_pool2d(F.pad(one, (0, width % 2, 0, height % 2)), 2) for one in (values * weight, weight))
+    coarse = spread(total / share.clamp(min=1e-6), (4 * share).clamp(max=1))
+    between = F.interpolate(coarse, scale_factor=2, mode="bilinear")[:, :, :height, :width]
+    return torch.lerp(between, values, weight)
