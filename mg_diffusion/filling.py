@@ -34,6 +34,7 @@ def fill(
     seed: int = 0,
     step: Callable[[float], None] = lambda share: None,
     unknown: np.ndarray | None = None,
+    rarity: float = 0.0,
 ) -> np.ndarray:
     """The picture (H, W, 3) of 8 or 16 bits, filled where `mask` (H, W) bool is; elsewhere it is the same, bit for bit.
 
@@ -42,6 +43,8 @@ def fill(
         seed: of the places that are tried.
         step: called now and then with the share that is done, in [0, 1]; what it raises stops the work.
         unknown: (H, W) bool, what is not to be read although it is not filled, such as what is transparent.
+        rarity: how much counts against what the picture has only once, at least 0: what goes on around a picture is its
+            ground, not a second moon; in a hole between known edges it costs detail.
 
     Raises:
         ValueError: for a mask without anything inside, or with too little outside.
@@ -52,7 +55,7 @@ def fill(
     part, hole = image[rows, columns], mask[rows, columns]
     unread = hole if unknown is None else hole | unknown[rows, columns]
     lab = rgb_to_lab(to_rgb(part)) / 100
-    filled = _completed(lab, torch.from_numpy(unread.copy()), torch.Generator().manual_seed(seed), step)
+    filled = _completed(lab, torch.from_numpy(unread.copy()), torch.Generator().manual_seed(seed), step, rarity)
     made = to_pixels(lab_to_rgb(100 * filled), part.dtype)
     result = image.copy()
     result[rows, columns] = np.where(hole[..., None], made, part)
@@ -71,7 +74,7 @@ def _around(mask: np.ndarray, margin: int | None) -> tuple[slice, slice]:
 
 
 def _completed(
-    lab: torch.Tensor, hole: torch.Tensor, generator: torch.Generator, step: Callable[[float], None]
+    lab: torch.Tensor, hole: torch.Tensor, generator: torch.Generator, step: Callable[[float], None], rarity: float
 ) -> torch.Tensor:
     """(1, 3, H, W) Lab over 100, its hole (H, W) filled."""
     levels = _pyramid(lab, hole)
@@ -80,7 +83,7 @@ def _completed(
     for number, (picture, hole) in enumerate(levels):
         smaller, level = level, _level_of(picture, hole)
         if smaller is None:
-            level.peel()
+            level.peel(rarity)
         else:
             level.carry(smaller, generator)
         rounds = round(np.interp(number, (0, max(1, len(levels) - 1)), ROUNDS))

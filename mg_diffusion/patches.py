@@ -14,6 +14,10 @@ JUMPS = (1, 2, 1)  # pixels to the neighbors that are asked, in turn
 CHUNK = 1 << 16  # patches that are compared at once
 KNOWN = 7.0  # how much a known pixel of a patch counts beside one of the hole: what goes on has to fit its edge
 LEAST_WEIGHT = 1e-6  # of a patch that fits badly: some pixels have no other
+COMPARED, LIKENESSES = (
+    512,
+    20,
+)  # patches that others are compared with; how many of them are to be like one that is not rare
 
 
 class PatchLevel:
@@ -67,14 +71,18 @@ class PatchLevel:
         self.errors = torch.where(number >= 0, smaller.errors[number], smaller.errors.max())
         self.vote()
 
-    def peel(self) -> None:
+    def peel(self, rarity: float = 0.0) -> None:
         """Fill the hole ring by ring from its edge, with the patches most like what is known there: all are compared.
 
         (Onion peel: Newson et al., "Video inpainting of complex scenes", SIIMS 2014.)
+
+        Args:
+            rarity: how much it counts against a patch that the picture has no second one like it.
         """
         pixels, known = self.picture.view(-1, self.channels), ~self.hole
         sources = self.is_source.nonzero().flatten()
         shown = pixels[sources[:, None] + self.offsets].flatten(1)
+        rare = rarity * _rarity(shown) if rarity else 0.0
         self.found, self.errors = (
             sources[:1].repeat(len(self.targets)),
             torch.ones(len(self.targets), dtype=torch.float32),
@@ -88,7 +96,7 @@ class PatchLevel:
             weight = known.flatten()[places].repeat_interleave(self.channels, 1).float()
             distance = weight @ shown.square().T - 2 * (weight * pixels[places].flatten(1)) @ shown.T
             nearest = torch.full_like(self.number, -1)
-            nearest[middles] = sources[distance.argmin(1)]
+            nearest[middles] = sources[(distance + weight.mean(1, keepdim=True) * rare).argmin(1)]
             self.found[self.number[middles]] = nearest[middles]
             at = ring.flatten().nonzero().flatten()
             total, count = (
@@ -170,6 +178,12 @@ class PatchLevel:
             else:
                 total, weight = total.addcmul_(share, value), weight + share
         return total if takes_nearest else total / weight
+
+
+def _rarity(patches: torch.Tensor) -> torch.Tensor:
+    """How far the 20th nearest of 512 patches is, (N,), squared: (N, D) of a texture are near to many, a thing to few."""
+    some = patches[:: max(1, len(patches) // COMPARED)]
+    return torch.cdist(patches, some).square().kthvalue(min(LIKENESSES, len(some)), 1).values
 
 
 def grown(area: torch.Tensor, radius: int) -> torch.Tensor:

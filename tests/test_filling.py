@@ -4,6 +4,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from skimage import data
 
 from demo.references import reference
 from mg_diffusion import edits
@@ -95,6 +96,15 @@ def test_an_edge_goes_on_through_the_hole():
     mask = box(size=24)
     made = fill(picture, mask)
     assert (np.abs(made.astype(int) - picture) > 40)[mask].mean() < 0.06
+
+
+def test_what_the_picture_has_once_does_not_lie_in_an_outpainting_again(shipped):
+    photo = PIL.Image.fromarray(data.moon()).resize((256, 256))
+    seed = torch.Generator().manual_seed(0)
+    made = np.asarray(edits.outpaint(shipped, photo, left=64, right=64, generator=seed)[0])
+    added = np.concatenate([made[:, :64], made[:, -64:]], 1)
+    assert (np.asarray(photo) > 170).mean() > 0.003  # the large crater
+    assert (added > 170).mean() < 0.0005
 
 
 def test_a_seed_is_a_filling_and_strokes_at_the_border_are_filled():
