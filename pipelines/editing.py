@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from .components import check_scale
 from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor
 
@@ -82,7 +83,7 @@ class Editing:
 
     def check_source(self, given: SimpleNamespace, edit: Edit, batch_size: int) -> None:
         """Raise a ValueError for pictures and masks that do not go together, and for strengths and widths out of range."""
-        images, masks, strength, context_scale = edit.images, edit.masks, given.strength, given.context_scale
+        images, masks, strength = edit.images, edit.masks, given.strength
         for name, entries in (("image", images), ("mask_image", masks)):
             if len(entries) not in (1, batch_size):
                 raise ValueError(f"`{name}` holds {len(entries)} pictures; this call needs 1 or {batch_size}.")
@@ -100,8 +101,7 @@ class Editing:
             )
         if not 0 < strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
-        if not 0 <= context_scale < float("inf"):
-            raise ValueError(f"`context_scale` must be a finite number of at least 0 (0 is off), got {context_scale}.")
+        check_scale("context_scale", given.context_scale)
         for name in ("padding_mask_crop", "mask_feather"):
             value = getattr(given, name)
             if value is not None and (not isinstance(value, int) or value < 0):

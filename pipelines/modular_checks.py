@@ -14,8 +14,8 @@ from .components import (
     check_components,
     check_counts,
     check_numbers,
+    check_scale,
     default_size,
-    is_finite,
     scale_factor,
 )
 from .composed_start import check_share, is_composed
@@ -76,8 +76,7 @@ class MGInputStep(ModularPipelineBlocks):
         scale = getattr(
             getattr(components, "guider", None), "guidance_scale", 1.0
         )  # those of diffusers take what they get
-        if not is_finite(scale):
-            raise ValueError(f"`guidance_scale` of the guider must be a finite number, got {scale!r}.")
+        check_scale("guider.guidance_scale", scale, off=1)
         self.check_references(components, given)
         trial, steps = copy.deepcopy(components.scheduler), given.num_inference_steps
         trial.set_timesteps(steps if isinstance(steps, Integral) else FEW_STEPS)

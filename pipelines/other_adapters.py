@@ -13,6 +13,7 @@ from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
 from ..arrays import as_numbers, is_array, is_tensor
+from ..granularities import MOST_STRENGTH
 
 
 BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
@@ -31,9 +32,11 @@ def networks(model: Any) -> list[Any]:
 def one_for_each(value: Any, count: int, name: str) -> list[float]:
     """A number for each of `count` networks, out of one for all or a list of them."""
     values = list(value) if isinstance(value, (list, tuple)) else [value] * count
-    is_number = [isinstance(one, (int, float)) and abs(one) < float("inf") for one in values]
+    is_number = [isinstance(one, (int, float)) and abs(one) <= MOST_STRENGTH for one in values]
     if len(values) != count or not all(is_number):
-        raise ValueError(f"`{name}` must be a finite number or a list of one for each of {count}, got {value!r}.")
+        raise ValueError(
+            f"`{name}` must be a finite number or a list of one for each of {count}, at most {MOST_STRENGTH:g}; got {value!r}."
+        )
     return [float(one) for one in values]
 
 

@@ -316,6 +316,22 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--seed", "-1"], "whole number of at least 0"),
         ([*GENERATE, "--num-images", "two"], "whole number of at least 1"),
         ([*GENERATE, "--guidance-scale", "nan"], "must be a number"),
+        ([*GENERATE, "--guidance-scale", "1e30"], "--guidance-scale: must be from 0 to 100, got '1e30'"),
+        ([*GENERATE, "--guidance-scale=-1"], "--guidance-scale: must be from 0 to 100, got '-1'"),
+        (
+            [*GENERATE, "--feature-guidance", "color=1e30"],
+            "--feature-guidance: must be at least 0 (0 is off, 1 is as trained), at most 100; got",
+        ),
+        (
+            [*GENERATE, "--guidance", "color=1e30"],
+            "--guidance: must be at least 0 (0 is off, 1 is as trained), at most 100; got",
+        ),
+        (
+            [*GENERATE, "--scale", "color=1e30"],
+            "--scale: must be at least 0 (0 is off, 1 is as trained), at most 100; got",
+        ),
+        ([*GENERATE, "--schedule", "color=1,1e30"], "--schedule: must be from 0 to 100, got '1e30'"),
+        ([*EDIT, "--context-scale", "1e30"], "--context-scale: must be from 0 to 100, got '1e30'"),
         ([*GENERATE, "--width", "33"], "--width and --height must be multiples of 2, got 33. Near by is 32"),
         ([*GENERATE, "--device", "abacus"], "`device` must be"),
         ([*GENERATE, "--model", "{folder}/nosuch/model"], "nosuch"),

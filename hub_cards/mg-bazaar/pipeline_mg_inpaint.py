@@ -257,6 +257,12 @@ def _define():
             claim.lock.release()
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.granularities
+    # -----------------------------------------------------------------------------------------------------------------
+    GRANULARITIES = ("color", "texture", "shape")
+    MOST_STRENGTH = 100.0  # of one, and of guidance; far beyond what means anything, and far from where numbers overflow
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
@@ -717,9 +723,9 @@ def _define():
             value = getattr(given, name, None)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
-        for name in ("guidance_scale", "fusion_scale", "eta"):
-            if hasattr(given, name) and not is_finite(getattr(given, name)):
-                raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
+        for name, off, most in (("guidance_scale", 1, MOST_STRENGTH), ("fusion_scale", 0, MOST_STRENGTH), ("eta", 0, 1)):
+            if hasattr(given, name):
+                check_scale(name, getattr(given, name), off, most)
         generator = getattr(given, "generator", None)
         generators = generator if isinstance(generator, list) else [generator]
         if not all(isinstance(one, torch.Generator) for one in generators) and generator is not None:
@@ -733,6 +739,15 @@ def _define():
                 raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
             if value is not None and not all(is_finite(one) for one in value):
                 raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+
+
+    def check_scale(name: str, value: Any, off: int = 0, most: float = MOST_STRENGTH) -> float:
+        """How far something goes as a number, or a ValueError if it is none from 0 to `most`; `off` is where it does nothing."""
+        if not is_finite(value) or not 0 <= value <= most:
+            raise ValueError(
+                f"`{name}` must be a finite number of at least 0 ({off} is off), at most {most:g}; got {value!r}."
+            )
+        return float(value)
 
 
     def is_finite(value: Any) -> bool:
@@ -1827,10 +1842,7 @@ def _define():
                 f"given are {sorted(given)}."
                 )
             for name, scale in scales.items():
-                if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
-                    raise ValueError(
-                        f"`feature_guidance_scale` must be a finite number of at least 0 (0 is off), got {scale!r} for {name}."
-                    )
+                check_scale(f"feature_guidance_scale[{name!r}]" if is_named else "feature_guidance_scale", scale)
             scales = {name: float(scale) for name, scale in scales.items() if scale > 0}
             if not scales:
                 return {}
@@ -2588,7 +2600,7 @@ def _define():
 
         def check_source(self, given: SimpleNamespace, edit: Edit, batch_size: int) -> None:
             """Raise a ValueError for pictures and masks that do not go together, and for strengths and widths out of range."""
-            images, masks, strength, context_scale = edit.images, edit.masks, given.strength, given.context_scale
+            images, masks, strength = edit.images, edit.masks, given.strength
             for name, entries in (("image", images), ("mask_image", masks)):
                 if len(entries) not in (1, batch_size):
                     raise ValueError(f"`{name}` holds {len(entries)} pictures; this call needs 1 or {batch_size}.")
@@ -2606,8 +2618,7 @@ def _define():
                 )
             if not 0 < strength <= 1:
                 raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
-            if not 0 <= context_scale < float("inf"):
-                raise ValueError(f"`context_scale` must be a finite number of at least 0 (0 is off), got {context_scale}.")
+            check_scale("context_scale", given.context_scale)
             for name in ("padding_mask_crop", "mask_feather"):
                 value = getattr(given, name)
                 if value is not None and (not isinstance(value, int) or value < 0):
@@ -2902,14 +2913,7 @@ def _define():
                 if name not in self.mg_adapter.config.granularities:
                     known = tuple(self.mg_adapter.config.granularities)
                     raise ValueError(f"Unknown granularity {name!r} in `granularity_guidance`; known are {known}.")
-                try:
-                    scales[name] = float(scale)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"`granularity_guidance[{name!r}]` must be a number, got {scale!r}.") from error
-                if not 0 <= scales[name] < float("inf"):
-                    raise ValueError(
-                        f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
-                    )
+                scales[name] = check_scale(f"granularity_guidance[{name!r}]", scale)
                 if scales[name] > 0 and name not in given and name not in negative:
                     raise ValueError(
                         f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "
@@ -3455,9 +3459,11 @@ def _define():
     def one_for_each(value: Any, count: int, name: str) -> list[float]:
         """A number for each of `count` networks, out of one for all or a list of them."""
         values = list(value) if isinstance(value, (list, tuple)) else [value] * count
-        is_number = [isinstance(one, (int, float)) and abs(one) < float("inf") for one in values]
+        is_number = [isinstance(one, (int, float)) and abs(one) <= MOST_STRENGTH for one in values]
         if len(values) != count or not all(is_number):
-            raise ValueError(f"`{name}` must be a finite number or a list of one for each of {count}, got {value!r}.")
+            raise ValueError(
+                f"`{name}` must be a finite number or a list of one for each of {count}, at most {MOST_STRENGTH:g}; got {value!r}."
+            )
         return [float(one) for one in values]
 
 

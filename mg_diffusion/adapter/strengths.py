@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from ..granularities import MOST_STRENGTH
 
-MOST_STRENGTH = 100.0  # far beyond what means anything, and far from where numbers overflow
+
 Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
 from ..sides import SIDES
-from .values import OneForEach, composed_share, number, schedule_of_one, size, strength_of_one, window
+from .values import OneForEach, composed_share, number, scale, schedule_of_one, size, strength_of_one, window
 
 
 TYPES = ("float16", "bfloat16", "float32")
@@ -41,7 +41,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add_loading_flags(parser)
     group = parser.add_argument_group("sampling")
     group.add_argument("--steps", dest="num_inference_steps", type=whole(1), metavar="N", help="denoising steps")
-    group.add_argument("--guidance-scale", type=number, metavar="X", help="1 is off")
+    group.add_argument("--guidance-scale", type=scale, metavar="X", help="1 is off")
     group.add_argument("--seed", type=whole(0), default=0, help="default: 0")
     purpose = (
         "strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each"
@@ -218,7 +218,7 @@ def add_edit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--padding-mask-crop", type=whole(0), metavar="PIXELS", help=purpose)
     add_feather_flag(parser)
     purpose = "how much the surroundings lend what no reference gives: 1 (default), 0 is off"
-    parser.add_argument("--context-scale", type=number, metavar="X", help=purpose)
+    parser.add_argument("--context-scale", type=scale, metavar="X", help=purpose)
 
 
 def add_feather_flag(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import Any
 
-from ..granularities import GRANULARITIES
+from ..granularities import GRANULARITIES, MOST_STRENGTH
 
 
 def number(text: str) -> float:
@@ -15,6 +15,14 @@ def number(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return value
+
+
+def scale(text: str) -> float:
+    """A number of at least 0, as far as any scale goes."""
+    value = number(text)
+    if not 0 <= value <= MOST_STRENGTH:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MOST_STRENGTH:g}, got {text!r}")
     return value
 
 
@@ -56,8 +64,10 @@ def strength_of_one(text: str) -> tuple[str, float]:
     """color=1.0."""
     name, value = _named(text, "a number")
     strength = number(value)
-    if strength < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0 (0 is off, 1 is as trained), got {text!r}")
+    if not 0 <= strength <= MOST_STRENGTH:
+        raise argparse.ArgumentTypeError(
+            f"must be at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got {text!r}"
+        )
     return name, strength
 
 
@@ -66,7 +76,7 @@ def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
     name, curve = _named(text, "START:END or factors between commas")
     if ":" in curve:
         return name, window(curve)
-    return name, [number(factor) for factor in curve.split(",")]
+    return name, [scale(factor) for factor in curve.split(",")]
 
 
 class OneForEach(argparse.Action):

@@ -739,9 +739,14 @@ def _define():
         return turned.unflatten(2, structure.shape[2:])
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.granularities
+    # -----------------------------------------------------------------------------------------------------------------
+    GRANULARITIES = ("color", "texture", "shape")
+    MOST_STRENGTH = 100.0  # of one, and of guidance; far beyond what means anything, and far from where numbers overflow
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.strengths
     # -----------------------------------------------------------------------------------------------------------------
-    MOST_STRENGTH = 100.0  # far beyond what means anything, and far from where numbers overflow
     Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 
@@ -2761,11 +2766,6 @@ def _define():
             """As of color, of small patches of detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862)."""
             inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
             return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.granularities
-    # -----------------------------------------------------------------------------------------------------------------
-    GRANULARITIES = ("color", "texture", "shape")
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping
