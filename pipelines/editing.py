@@ -14,6 +14,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from .components import check_scale
 from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor
+from .schedulers import check_noising
 
 
 MOST_SIDE = 512  # of a square with the area of what octaves lead to by themselves
@@ -102,6 +103,8 @@ class Editing:
         if not 0 < strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
         check_scale("context_scale", given.context_scale)
+        if strength < 1 or self.unet.config.in_channels == self.vae.config.latent_channels:
+            check_noising(self.scheduler, "This edit")
         for name in ("padding_mask_crop", "mask_feather"):
             value = getattr(given, name)
             if value is not None and (not isinstance(value, int) or value < 0):

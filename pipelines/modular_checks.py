@@ -36,7 +36,7 @@ from .modular_inputs import (
     steps_input,
 )
 from .references import count_samples
-from .schedulers import check_scheduler
+from .schedulers import check_noising, check_scheduler
 
 
 def check_given_numbers(given: Any) -> None:
@@ -89,6 +89,7 @@ class MGInputStep(ModularPipelineBlocks):
             components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
             components.mg_adapter.block_scales(given.granularity_scale)
         if given.composed_start > 0:
+            check_noising(components.scheduler, "`composed_start`", ", or set `composed_start=0`")
             reader = components.mg_encoder if components.mg_adapter is None else components.mg_adapter
             strengths = reader.strengths(given.granularity_scale, given.batch_size)
             is_composed(given.composed_start, strengths, reader.config.granularities, given.reference_image)

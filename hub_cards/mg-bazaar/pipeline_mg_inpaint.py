@@ -2114,6 +2114,24 @@ def _define():
             )
 
 
+    def check_noising(scheduler: Any, purpose: str, otherwise: str = "") -> None:
+        """Raise a ValueError for a scheduler that cannot put a picture under noise, which `purpose` needs."""
+        if not any(hasattr(scheduler, name) for name in ("add_noise", "scale_noise")):
+            raise ValueError(
+                f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. Use for example {GOOD}, by "
+            f"`.from_config(pipe.scheduler.config)`{otherwise}."
+            )
+
+
+    def check_some_steps(scheduler: Any, timesteps: torch.Tensor, sigmas: Any) -> None:
+        """Raise a ValueError where the `sigmas` of a call leave no step: some schedulers take the last one for the end."""
+        if not len(timesteps):
+            raise ValueError(
+                f"`sigmas` = {list(sigmas)} leave no step to take: {type(scheduler).__name__} takes the last one as where the run "
+            f"ends. Append 0.0 to them."
+            )
+
+
     def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
         """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
         trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)
@@ -2307,6 +2325,7 @@ def _define():
             strengths = self.read_strengths(given, batch_size)
             timesteps, steps = self.set_timesteps(given)
             if given.composed_start > 0:
+                check_noising(self.scheduler, "`composed_start`", ", or set `composed_start=0`")
                 timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
             check_scheduler(self.scheduler, timesteps)
             factors = self.step_factors(
@@ -2361,9 +2380,11 @@ def _define():
             """Timesteps of the run, and how many steps it counts."""
             if given.num_inference_steps == AUTO:
                 given.num_inference_steps = self.default_num_inference_steps
-            return retrieve_timesteps(
+            timesteps, steps = retrieve_timesteps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
             )
+            check_some_steps(self.scheduler, timesteps, given.sigmas)
+            return timesteps, steps
 
         # -- 2. prepare ---------------------------------------------------------------------------------------------------
         def prepare(self, call: Call) -> None:
@@ -2619,6 +2640,8 @@ def _define():
             if not 0 < strength <= 1:
                 raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
             check_scale("context_scale", given.context_scale)
+            if strength < 1 or self.unet.config.in_channels == self.vae.config.latent_channels:
+                check_noising(self.scheduler, "This edit")
             for name in ("padding_mask_crop", "mask_feather"):
                 value = getattr(given, name)
                 if value is not None and (not isinstance(value, int) or value < 0):
