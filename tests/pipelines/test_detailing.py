@@ -154,6 +154,11 @@ def test_strength_0_is_the_base_without_references_in_all_octaves(pipe):
     assert not torch.equal(run(pipe), base)
 
 
+def test_blocks_that_are_all_0_are_strength_0_in_all_octaves(pipe):
+    made = [run(pipe, granularity_scale={"color": one}) for one in ({"up": 0.0}, 0, {"up": 1.0})]
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
 @pytest.mark.parametrize("name", ["texture", "shape"])
 def test_a_strength_of_0_takes_a_reference_out_of_the_octaves(pipe, name):
     """What is left is what the others make of it alone."""
