@@ -37,7 +37,7 @@ def _define():
     import torch.nn.functional as F
     import warnings
     from collections import OrderedDict
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from dataclasses import dataclass, replace
     from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DModel
     from diffusers.configuration_utils import register_to_config
@@ -1178,6 +1178,9 @@ def _define():
     Args:
         features: from `MGEncoder.encode` with `layout_size=size`.
         strengths: (B, G) in the order of `granularities`; assignment, generator: as of `apply_variation`.
+
+    Raises:
+        ValueError: where some pictures have something to be composed of, and others nothing.
     """
         count, device = len(strengths), strengths.device
         features = {
@@ -1185,7 +1188,7 @@ def _define():
         }
         sets, shares = split_regions(features)
         given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
-        if not (strengths[:, None] * given).any():
+        if not has_any(strengths, granularities, features):
             return None
         drawn = draw_variation({name: parts[0] for name, parts in features.items()}, count, generator)
         remembered = Remembered(0) if remembered is None else remembered
@@ -1199,6 +1202,21 @@ def _define():
             return pictures[0]
         shares = F.interpolate(shares.float(), size, mode="area")
         return sum(shares[:, place, None] * picture for place, picture in enumerate(pictures))
+
+
+    def has_any(strengths: torch.Tensor, granularities: Sequence[str], given: Collection[str]) -> bool:
+        """Whether pictures with these strengths (B, G) have anything of the granularities that are given.
+
+    Raises:
+        ValueError: if some of them have, and others have nothing.
+    """
+        rows = (strengths[:, [place for place, name in enumerate(granularities) if name in given]] > 0).any(1)
+        if rows.any() and not rows.all():
+            raise ValueError(
+                f"There is nothing to compose for the pictures {(~rows).nonzero().flatten().tolist()} of {len(rows)}: what is given "
+            f"({', '.join(given)}) has a `granularity_scale` of 0 there. Give each some above 0, or leave these pictures out."
+            )
+        return bool(rows.any())
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.branch
