@@ -152,7 +152,7 @@ def test_a_base_is_steered_with_nothing_else_and_by_an_adapter(base):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--texture", ""], "A reference is empty"),
+        (["--texture", ""], "argument --texture: is empty: a variable of the shell"),
         (["--composed-start", "2"], "from 0 (off) to 1"),
     ],
 )

@@ -23,12 +23,14 @@ from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
 from .sheets import check_sheet
 from .sizes import check_side
+from .values import check_seeds
 
 
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
     check_side(getattr(options, "size", None))
     check_sheet(options)
+    check_seeds(options.seed, options.num_images)
     arguments = parse_references(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):

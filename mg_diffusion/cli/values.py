@@ -5,6 +5,10 @@ import math
 from typing import Any
 
 from ..granularities import GRANULARITIES, MOST_STRENGTH
+from ..mg_bench.flags import whole
+
+
+MOST_SEED = 2**64 - 1  # of torch
 
 
 def number(text: str) -> float:
@@ -24,6 +28,27 @@ def scale(text: str) -> float:
     if not 0 <= value <= MOST_STRENGTH:
         raise argparse.ArgumentTypeError(f"must be from 0 to {MOST_STRENGTH:g}, got {text!r}")
     return value
+
+
+seed = whole(0, MOST_SEED)
+
+
+def check_seeds(first: int, count: int) -> None:
+    """Raise a ValueError where seeds that count up from `first` do not end in time."""
+    if first + count - 1 > MOST_SEED:
+        raise ValueError(
+            f"Seeds count up from --seed, and the last of {count} would be above {MOST_SEED}. Give --seed {MOST_SEED - count + 1} "
+            f"or less."
+        )
+
+
+def filled(text: str) -> str:
+    """What is not empty, as files and names are."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "is empty: a variable of the shell without a value? Give one, or leave it out"
+        )
+    return text
 
 
 def composed_share(text: str) -> float | str:
