@@ -26,6 +26,9 @@ from .sizes import check_side
 from .values import check_seeds
 
 
+UNKEPT = {"CMYK": "CMYK", "P": "of a palette", "PA": "of a palette"}  # modes in which no edit comes back
+
+
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
     check_side(getattr(options, "size", None))
@@ -77,9 +80,9 @@ def edit_one(
         load_pipe: called when all that can be checked without a pipeline is.
     """
     image = read_picture(path)
-    if image.mode == "CMYK" and (converted := in_srgb(image)) is not image:
-        print(f"{path} is CMYK: it is edited in sRGB, by its color profile", file=sys.stderr)
-        image = converted
+    if image.mode in UNKEPT and (converted := in_srgb(image)) is not image:
+        print(f"{path} is {UNKEPT[image.mode]}: it is edited in sRGB, by its color profile", file=sys.stderr)
+        image = converted  # with which what was made is compared, too
     if getattr(options, "hint", None):
         read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None
