@@ -425,7 +425,7 @@ class Sampling:
         image = self.decode(call)
         attribution = None
         if call.given.return_attribution:
-            attribution = self.attribute(list(call.contrasts), call.differences)
+            attribution = self.attribute(list(call.contrasts), call.differences, call.edit and call.edit.share)
         self.maybe_free_model_hooks()
         if not call.given.return_dict:
             return (image, None, attribution) if call.given.return_attribution else (image, None)

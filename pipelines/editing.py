@@ -52,6 +52,14 @@ class Edit:
     image_latents: torch.Tensor | None = None
     is_continued: torch.Tensor | None = None
 
+    @property
+    def share(self) -> tuple[float, float, float, float] | None:
+        """(left, top, right, bottom) of what is computed, in fractions of the picture; `None` where that is all of it."""
+        height, width = self.original.shape[2:]
+        left, top, right, bottom = self.region
+        found = (left / width, top / height, right / width, bottom / height)
+        return None if found == (0, 0, 1, 1) else found
+
 
 class Editing:
     """The source of a call that edits: a picture and a mask."""

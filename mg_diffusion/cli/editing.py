@@ -18,10 +18,10 @@ from ..loading import model_name
 from ..picture_files import check_format, is_lossy
 from ..pictures import has_alpha
 from ..recipe import describe_file
-from .folders import Job, output_paths, plan, work_through
+from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
-from .sheets import check_sheet
+from .sheets import check_sheet, complete_sheet
 from .sizes import check_side
 from .values import check_seeds
 
@@ -51,7 +51,7 @@ def edit(options: argparse.Namespace) -> int:
             output_paths(options, [image, *read]),
         )
         return 0
-    jobs = plan(options.images, options.output_dir, options.num_images, read)
+    jobs = plan_of(options, options.images, read)
     if options.mask:
         read_mask(options.mask)  # which is that of all
 
@@ -64,7 +64,7 @@ def edit(options: argparse.Namespace) -> int:
     def make(job: Job) -> None:
         edit_one(options, arguments, pipe, str(job.source), job.targets)
 
-    return work_through(jobs, make, options.force)
+    return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
 
 
 def edit_one(
