@@ -112,6 +112,11 @@ def load_pipeline(
         raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
+    if runtime == "onnxruntime" and target.type != "cpu":
+        raise ValueError(
+            f'`runtime="onnxruntime"` computes on a CPU, and the device is {str(target)!r}. Pass `device="cpu"` too, or leave the '
+            f"runtime out."
+        )
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
     parts = steering_parts(adapter, encoder, dtype)
