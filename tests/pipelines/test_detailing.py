@@ -10,6 +10,7 @@ import torch
 from mg_diffusion import MGPipeline
 from mg_diffusion.cli.sizes import check_generated_size
 from mg_diffusion.octaves import build_detail_unet
+from mg_diffusion.sizes import check_painted_size, nearest_painted_size, octaves_to
 
 from .tiny import SIZE, tiny_components
 
@@ -146,6 +147,30 @@ def test_a_size_that_takes_minutes_is_told_before_it_is_painted(pipe, monkeypatc
 def test_at_the_size_of_the_unet_nothing_changes(pipe, small):
     size = {"height": SIZE, "width": SIZE}
     assert torch.equal(run(pipe, **size), run(small, **size))
+
+
+RULES = [((64, 64), 2, 4), ((64, 64), 8, 8), ((64, 96), 8, 4)]  # (height, width) of the UNet, pixels a cell, halvings
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_side_alone_and_sizes_that_are_named_work_at_the_borders_of_octaves(rule):
+    """In every aspect; rounding the other side leads over a border of some."""
+    crossed = 0
+    for height in range(rule[1], 700, rule[1]):
+        for aspect in np.arange(0.25, 4, 0.0625):
+            wanted = (height, height * aspect)
+            unit = octaves_to(*wanted, *rule)[1]
+            found = nearest_painted_size(wanted, *rule, given=(height, None))
+            if height % unit == 0 or found is not None:
+                check_painted_size(*found, *rule)
+                assert found[0] == height and abs(found[1] - wanted[1]) <= unit
+                crossed += found[1] != max(unit, unit * round(wanted[1] / unit))
+                continue
+            with pytest.raises(ValueError, match="Near by are") as refused:
+                check_painted_size(height, unit * max(1, round(wanted[1] / unit)), *rule)
+            near = tuple(int(one) for one in str(refused.value).split("Near by are ")[1].rstrip(".").split(" and "))
+            check_painted_size(*near, *rule)
+    assert crossed
 
 
 def test_strength_0_is_the_base_without_references_in_all_octaves(pipe):
