@@ -68,11 +68,27 @@ def _shares(
     if not 0 <= index < count:
         raise ValueError(f"The attribution is of {count} pictures, so `index` is 0 to {count - 1}; got {index}.")
     largest = max(float(parts["map"][index].max()) for parts in attribution.values()) or 1.0
-    maps = {name: parts["map"][index][None, None] for name, parts in attribution.items()}
     return {
-        name: (F.interpolate(one, size=size[::-1], mode="bilinear")[0, 0] / largest).numpy()
-        for name, one in maps.items()
+        name: (_laid(parts["map"][index], parts.get("region"), size) / largest).numpy()
+        for name, parts in attribution.items()
     }
+
+
+def _laid(one: torch.Tensor, region: torch.Tensor | None, size: tuple[int, int]) -> torch.Tensor:
+    """A map (h, w) over a picture of `size`, or over the region of it that was computed: nothing moved elsewhere."""
+    width, height = size
+    left, top, right, bottom = (0, 0, 1, 1) if region is None else region.tolist()
+    rows, columns = _pixels(top, bottom, height), _pixels(left, right, width)
+    laid = torch.zeros(height, width, dtype=torch.float32)
+    computed = laid[rows, columns].shape
+    laid[rows, columns] = F.interpolate(one[None, None], size=computed, mode="bilinear")[0, 0]
+    return laid
+
+
+def _pixels(start: float, end: float, side: int) -> slice:
+    """From fractions of a side to its pixels, at least one."""
+    first = min(round(start * side), side - 1)
+    return slice(first, max(round(end * side), first + 1))
 
 
 def _draw_curve(drawn: PIL.Image.Image, curve: list[float], left: int, size: tuple[int, int], name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import PIL.Image
 import torch
 
+from .adapter.composition import has_any
 from .encoder.granularity_cards import is_card
 from .encoder.references import read_reference
 from .features import Features
@@ -68,15 +69,17 @@ def compose(
     tell = callback or (lambda share: None)
     with torch.device("cpu"):  # whatever is the default: what is read goes to the device of the encoder
         size = _size(height, width, reference_image)
-        encoder.strengths(granularity_scale, num_images)  # checks them
-        features = _read(
-            encoder, reference_image, num_images, size, texture_scale, lambda share: tell(READING * share)
-        )
+        strengths = encoder.strengths(granularity_scale, num_images)
+        # What is no dict, and names that are none, are refused before anything is read.
+        is_dict = isinstance(reference_image, dict)
+        encoder.encode(dict.fromkeys(reference_image) if is_dict else reference_image, size, num_images)
+        given = {name: one for name, one in reference_image.items() if one is not None}
+        if not has_any(strengths, list(encoder.branches), given):
+            raise ValueError(
+                "There is nothing to compose: give a color, texture or shape reference, with a `granularity_scale` above 0."
+            )
+        features = _read(encoder, given, num_images, size, texture_scale, lambda share: tell(READING * share))
         composed = encoder.compose(features, size, granularity_scale, num_images, assignment, generator)
-    if composed is None:
-        raise ValueError(
-            "There is nothing to compose: give a color, texture or shape reference, with a `granularity_scale` above 0."
-        )
     tell(1.0)
     pixels = composed / 2 + 0.5
     if output_type == "pt":
@@ -87,17 +90,15 @@ def compose(
 
 def _read(
     encoder: MGEncoder,
-    references: Any,
+    references: dict[str, Any],
     count: int,
     size: tuple[int, int],
     texture_scale: float,
     tell: Callable[[float], None],
 ) -> Features:
     """Features of references, one granularity after the other."""
-    # What is no dict, and names that are none, are refused before anything is read.
-    encoder.encode(dict.fromkeys(references) if isinstance(references, dict) else references, size, count)
     features, small = {}, tuple(side // 4 for side in size)
-    costs = {name: COSTS.get(name, 0) for name, one in references.items() if one is not None}
+    costs = {name: COSTS.get(name, 0) for name in references}
     for number, name in enumerate(costs, 1):
         features |= encoder.encode({name: references[name]}, small, count, size, texture_scale)
         tell(sum(list(costs.values())[:number]) / max(1, sum(costs.values())))

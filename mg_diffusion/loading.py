@@ -42,7 +42,7 @@ def embedded_model() -> Path:
     return folder
 
 
-def many_steps_unet(place: str | Path) -> "UNet2DConditionModel | None":
+def many_steps_unet(place: str | Path, dtype: Any = None) -> "UNet2DConditionModel | None":
     """The UNet of many steps that a folder or a repository of the Hub has beside a distilled one; `None` without."""
     with swiftly():
         from diffusers import UNet2DConditionModel
@@ -50,7 +50,9 @@ def many_steps_unet(place: str | Path) -> "UNet2DConditionModel | None":
     if Path(place).is_dir() and not Path(place, MANY_STEPS).is_dir():
         return None
     try:
-        return UNet2DConditionModel.from_pretrained(place, subfolder=MANY_STEPS, low_cpu_mem_usage=False)
+        return UNet2DConditionModel.from_pretrained(
+            place, subfolder=MANY_STEPS, low_cpu_mem_usage=False, torch_dtype=dtype
+        )
     except OSError:
         return None
 
@@ -112,10 +114,15 @@ def load_pipeline(
         raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
+    if runtime == "onnxruntime" and target.type != "cpu":
+        raise ValueError(
+            f'`runtime="onnxruntime"` computes on a CPU, and the device is {str(target)!r}. Pass `device="cpu"` too, or leave the '
+            f"runtime out."
+        )
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
     parts = steering_parts(adapter, encoder, dtype)
-    parts |= {"unet": many_steps_unet(place)} if many_steps else {}
+    parts |= {"unet": many_steps_unet(place, **dtype)} if many_steps else {}
     if many_steps and parts["unet"] is None:
         raise ValueError(
             f"{model_name(model)} has no {MANY_STEPS} beside its UNet: it was not distilled, or only the distilled UNet was "

@@ -14,6 +14,7 @@ from .pictures import has_alpha, is_transparent
 
 
 CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
 NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -58,15 +59,26 @@ def check_gray(mask: PIL.Image.Image, name: str) -> None:
     """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
     if mask.mode in ("1", "L", "LA"):
         return
-    channels = np.asarray(mask.convert("RGBA").convert("RGB"))
+    picture = mask.convert("RGBA").convert("RGB")
+    channels = np.asarray(picture)
     if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
         return
-    found = channels.reshape(-1, 3)[spread.argmax()]
+    rgb = "np.asarray(mask.convert('RGB'))"
+    if picture.getcolors(FEW_COLORS) is not None:
+        found = channels.reshape(-1, 3)[spread.argmax()].tolist()
+        bright, alike = f"{rgb}.any(2)", f"({rgb} == {tuple(found)}).all(2)"
+    else:  # what is black is not quite so, and no color is the same everywhere: of a JPEG, or with soft edges
+        colored = np.flatnonzero(spread > NEARLY_GRAY)
+        middle = colored[spread.ravel()[colored].argsort()[len(colored) // 2]]
+        found = channels.reshape(-1, 3)[middle].tolist()
+        bright = f"{rgb}.max(2) > {2 * int(channels.max()) // 5}"
+        alike = (
+            f"np.abs({rgb}.astype(int) - {tuple(found)}).max(2) < {max(NEARLY_GRAY, (max(found) - min(found)) // 2)}"
+        )
     color = "#" + "".join(f"{value:02x}" for value in found)
     raise ValueError(
         f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `np.asarray(mask.convert('RGB')).any(2)`; if one color is, "
-        f"`(np.asarray(mask.convert('RGB')) == {tuple(map(int, found))}).all(2)`."
+        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
     )
 
 

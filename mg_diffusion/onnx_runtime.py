@@ -2,8 +2,8 @@
 
 A network is exported once for each form of its inputs: size, number of pictures, which references there are. That takes from
 seconds to half a minute; the graph is then kept in the cache of huggingface_hub, where the next process finds it.
-What a graph does not do, torch does as before: gradients (of feature guidance), LoRAs, IP-Adapters, FreeU, half precision,
-offloading, GPUs.
+What a graph does not do, torch does as before: gradients (of feature guidance), LoRAs, IP-Adapters, FreeU, offloading. Networks on
+a GPU or in half precision are refused, and where they get there later a warning tells that torch computes them.
 """
 
 import contextlib
@@ -47,13 +47,9 @@ def use_onnx_runtime(pipe: Any) -> Any:
     Of all pipelines that share these networks. `del pipe.unet.forward` (and that of `pipe.mg_detail`) undoes it.
 
     Raises:
-        ValueError: if a package that this needs is not installed, the pipeline has no such network, or is offloaded.
+        ValueError: if a package that this needs is not installed, the pipeline has no such network, or is offloaded, on a GPU or
+            in half precision.
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"The runtime onnxruntime needs {', '.join(missing)}: pip install 'mg-diffusion[onnx]', or leave `runtime` out."
-        )
     networks = [getattr(pipe, name, None) for name in ("unet", "mg_detail")]
     known = [one for one in networks if type(one) in OUTPUTS]
     if not known:
@@ -64,9 +60,27 @@ def use_onnx_runtime(pipe: Any) -> Any:
                 f"Something else stands for the forward of {type(network).__name__} already, such as offloading or a hook. Call "
                 f"`use_onnx_runtime` on a pipeline without it, that is before `enable_model_cpu_offload` and the like."
             )
+        if found := out_of_reach(network):
+            raise ValueError(
+                f"ONNX Runtime computes on a CPU in float32, and {type(network).__name__} of the pipeline is {found}. Bring it there "
+                f'by `pipe.to("cpu", torch.float32)`, or leave ONNX Runtime out: torch computes it where it is.'
+            )
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(
+            f"The runtime onnxruntime needs {', '.join(missing)}: pip install 'mg-diffusion[onnx]', or leave `runtime` out."
+        )
     for network in known:
         network.forward = OnnxForward(network)
     return pipe
+
+
+def out_of_reach(network: torch.nn.Module) -> str:
+    """Where the weights of a network lie, or their type, if ONNX Runtime does not compute there; else nothing."""
+    weight = next(network.parameters())
+    if weight.device.type != "cpu":
+        return f"on {weight.device}"
+    return "" if weight.dtype == torch.float32 else f"in {str(weight.dtype).removeprefix('torch.')}"
 
 
 class Graph(torch.nn.Module):
@@ -93,6 +107,7 @@ class OnnxForward:
         self.signature = inspect.signature(self.stock)
         self.graphs: dict[Any, Run | None] = {}
         self.weights: Any = None
+        self.told = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.network, self.load)  # a copy of the network begins without graphs
@@ -115,11 +130,22 @@ class OnnxForward:
             return False
         if network.training or getattr(network, "peft_config", None):
             return False
+        if found := out_of_reach(network):
+            self.tell(found)
+            return False
         if any(one.device.type != "cpu" or one.dtype not in (torch.float32, torch.int64) for one in tensors):
             return False
-        if next(network.parameters()).device.type != "cpu":
-            return False
         return all(_is_stock(module) for module in network.modules() if module is not network)
+
+    def tell(self, found: str) -> None:
+        """Warn, once, of a network that got to where ONNX Runtime does not compute."""
+        if found != self.told:
+            self.told = found
+            warnings.warn(
+                f"{type(self.network).__name__} is {found} by now, where torch computes it: ONNX Runtime computes on a CPU in "
+                f'float32. `pipe.to("cpu", torch.float32)` brings it back.',
+                stacklevel=4,
+            )
 
     def run_for(self, leaves: list[Any], form: Any, tensors: list[torch.Tensor]) -> Run | None:
         """The graph for inputs of this form; `None` where it could not be exported."""
@@ -147,8 +173,8 @@ class OnnxForward:
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     root = cached_assets_path(*PLACE)
-                    if (root / name).is_dir():
-                        return self.load(root / name)
+                    if (root / name).is_dir() and (run := self.load_kept(root / name)):
+                        return run
                     part = Path(tempfile.mkdtemp(dir=root))
                 except OSError:  # a home that cannot be written to
                     root, part = None, Path(folder)
@@ -167,6 +193,18 @@ class OnnxForward:
                 f"{type(self.network).__name__} could not be exported for ONNX Runtime, torch computes it: {error}",
                 stacklevel=2,
             )
+            return None
+
+    def load_kept(self, folder: Path) -> Run | None:
+        """A graph of the cache; a damaged one, of a full disk or a copy that stopped, is taken out of it: `None`."""
+        try:
+            return self.load(folder)
+        except Exception as error:  # of the runtime, which knows many
+            warnings.warn(
+                f"The graph of {type(self.network).__name__} in {str(folder)!r} is damaged and is made anew: {error}",
+                stacklevel=6,
+            )
+            shutil.rmtree(folder, ignore_errors=True)
             return None
 
 

@@ -1,5 +1,6 @@
 """Sizes of pictures that can be: numbers alone, so that a wrong one is told before anything is loaded."""
 
+import itertools
 import math
 from numbers import Integral
 from typing import Any
@@ -18,14 +19,49 @@ def octaves_to(height: float, width: float, native: tuple[int, int], factor: int
     """
     side = math.sqrt(math.prod(native))
     octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
-    return octaves, max(factor, halvings if octaves else 1) << octaves
+    return octaves, _unit(octaves, factor, halvings)
+
+
+def _unit(octaves: int, factor: int, halvings: int) -> int:
+    return max(factor, halvings if octaves else 1) << octaves
+
+
+def nearest_painted_size(
+    wanted: tuple[float, float],
+    native: tuple[int, int],
+    factor: int,
+    halvings: int,
+    given: tuple[int | None, int | None] = (None, None),
+) -> tuple[int, int] | None:
+    """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
+
+    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
+    """
+    octaves, unit = octaves_to(*wanted, native, factor, halvings)
+    found = []
+    for number in (octaves, max(0, octaves - 1), octaves + 1):
+        step = _unit(number, factor, halvings)
+        sides = [
+            [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
+            for side, own in zip(wanted, given, strict=True)
+        ]
+        for size in itertools.product(*sides):
+            needed = octaves_to(*size, native, factor, halvings)[1]
+            found += [] if size[0] % needed or size[1] % needed else [size]
+
+    def distance(size: tuple[int, int]) -> float:
+        return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
+
+    nearest = min(found, key=distance, default=None)
+    is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
+    return nearest if is_near or given == (None, None) else None
 
 
 def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
     """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
     _, unit = octaves_to(height, width, native, factor, halvings)
     if height <= 0 or width <= 0 or height % unit or width % unit:
-        near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
+        near = nearest_painted_size((height, width), native, factor, halvings)
         raise ValueError(
             f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
             f"Near by are {near[0]} and {near[1]}."

@@ -23,7 +23,7 @@ ARGUMENTS = {
         computed: the whole picture or the surroundings of the mask.)""",
     "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number,
         one for each prompt, or a dict of blocks of the UNet as of `set_ip_adapter_scale`, {"down": {"block_1": [0.0, 1.0]},
-        "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full). A granularity that
+        "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full, unless all are 0). A granularity that
         is not named keeps 1.""",
     "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
         reference may have a "scale" of its own, which this multiplies.""",

@@ -39,22 +39,27 @@ class Attributed:
         return compared
 
     def attribute(
-        self, names: Sequence[str], differences: Sequence[torch.Tensor]
+        self,
+        names: Sequence[str],
+        differences: Sequence[torch.Tensor],
+        region: tuple[float, float, float, float] | None = None,
     ) -> dict[str, dict[str, torch.Tensor]]:
         """How much each granularity moved the prediction of the UNet, from what `predict_noise` recorded.
 
         Args:
             names: of the contrasts; differences: by step (contrasts, B, h, w).
+            region: (left, top, right, bottom) of what was computed, in fractions of the picture, where that is a part of it.
 
         Returns:
             {granularity: {"map": (B, h, w), "curve": (B, steps)}}, root mean squares over channels and steps, or over
-            channels and places, in units of the prediction.
+            channels and places, in units of the prediction; and "region": (4,) where there is one.
         """
         if not differences:
             return {}
         squares = torch.stack(list(differences), 2).float().cpu().square()
         maps, curves = squares.mean(2).sqrt(), squares.mean((3, 4)).sqrt()
-        return {name: {"map": maps[place], "curve": curves[place]} for place, name in enumerate(names)}
+        where = {} if region is None else {"region": torch.tensor(region, dtype=torch.float32)}
+        return {name: {"map": maps[place], "curve": curves[place], **where} for place, name in enumerate(names)}
 
     def warn_of_leaks(
         self,

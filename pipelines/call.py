@@ -32,7 +32,7 @@ from .components import (
 from .composed_start import skip_steps
 from .feature_guidance import FeatureGuidance
 from .references import given_references
-from .schedulers import check_scheduler
+from .schedulers import check_noising, check_scheduler, check_some_steps
 
 
 @dataclass
@@ -205,6 +205,7 @@ class Sampling:
         strengths = self.read_strengths(given, batch_size)
         timesteps, steps = self.set_timesteps(given)
         if given.composed_start > 0:
+            check_noising(self.scheduler, "`composed_start`", ", or set `composed_start=0`")
             timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
         check_scheduler(self.scheduler, timesteps)
         factors = self.step_factors(
@@ -259,9 +260,11 @@ class Sampling:
         """Timesteps of the run, and how many steps it counts."""
         if given.num_inference_steps == AUTO:
             given.num_inference_steps = self.default_num_inference_steps
-        return retrieve_timesteps(
+        timesteps, steps = retrieve_timesteps(
             self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
         )
+        check_some_steps(self.scheduler, timesteps, given.sigmas)
+        return timesteps, steps
 
     # -- 2. prepare ---------------------------------------------------------------------------------------------------
     def prepare(self, call: Call) -> None:
@@ -422,7 +425,7 @@ class Sampling:
         image = self.decode(call)
         attribution = None
         if call.given.return_attribution:
-            attribution = self.attribute(list(call.contrasts), call.differences)
+            attribution = self.attribute(list(call.contrasts), call.differences, call.edit and call.edit.share)
         self.maybe_free_model_hooks()
         if not call.given.return_dict:
             return (image, None, attribution) if call.given.return_attribution else (image, None)

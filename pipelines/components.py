@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
+from ..granularities import MOST_STRENGTH
 from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
 
 
@@ -86,9 +87,9 @@ def check_numbers(given: Any) -> None:
         value = getattr(given, name, None)
         if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
             raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
-    for name in ("guidance_scale", "fusion_scale", "eta"):
-        if hasattr(given, name) and not is_finite(getattr(given, name)):
-            raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
+    for name, off, most in (("guidance_scale", 1, MOST_STRENGTH), ("fusion_scale", 0, MOST_STRENGTH), ("eta", 0, 1)):
+        if hasattr(given, name):
+            check_scale(name, getattr(given, name), off, most)
     generator = getattr(given, "generator", None)
     generators = generator if isinstance(generator, list) else [generator]
     if not all(isinstance(one, torch.Generator) for one in generators) and generator is not None:
@@ -102,6 +103,15 @@ def check_numbers(given: Any) -> None:
             raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
         if value is not None and not all(is_finite(one) for one in value):
             raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+
+
+def check_scale(name: str, value: Any, off: int = 0, most: float = MOST_STRENGTH) -> float:
+    """How far something goes as a number, or a ValueError if it is none from 0 to `most`; `off` is where it does nothing."""
+    if not is_finite(value) or not 0 <= value <= most:
+        raise ValueError(
+            f"`{name}` must be a finite number of at least 0 ({off} is off), at most {most:g}; got {value!r}."
+        )
+    return float(value)
 
 
 def is_finite(value: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 
+from .components import check_scale
 from .references import has_region
 
 
@@ -61,14 +62,7 @@ class Conditioned:
             if name not in self.mg_adapter.config.granularities:
                 known = tuple(self.mg_adapter.config.granularities)
                 raise ValueError(f"Unknown granularity {name!r} in `granularity_guidance`; known are {known}.")
-            try:
-                scales[name] = float(scale)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"`granularity_guidance[{name!r}]` must be a number, got {scale!r}.") from error
-            if not 0 <= scales[name] < float("inf"):
-                raise ValueError(
-                    f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
-                )
+            scales[name] = check_scale(f"granularity_guidance[{name!r}]", scale)
             if scales[name] > 0 and name not in given and name not in negative:
                 raise ValueError(
                     f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "

@@ -9,7 +9,7 @@ import torch
 
 from ..features import has_layout
 from ..octaves import STEPS, build_scheduler, paint_octaves
-from ..sizes import check_painted_size, is_side, octaves_to
+from ..sizes import check_painted_size, is_side, nearest_painted_size, octaves_to
 from .components import AUTO, reads_guidance
 from .references import first_picture_size
 
@@ -74,6 +74,10 @@ class Detailed:
             wanted = (math.sqrt(area / aspect), math.sqrt(area * aspect))
         else:
             wanted = (width / aspect, width) if height is None else (height, height * aspect)
+        if self.mg_detail is not None:
+            found = nearest_painted_size(wanted, *self._octave_rule, given=(height, width))
+            if found is not None:
+                return found
         unit = self.vae_scale_factor if self.mg_detail is None else self.octaves(*wanted)[1]
         chosen = (max(unit, unit * round(one / unit)) for one in wanted)
         return tuple(near if one is None else one for one, near in zip((height, width), chosen, strict=True))

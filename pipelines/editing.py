@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from .components import check_scale
 from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor
+from .schedulers import check_noising
 
 
 MOST_SIDE = 512  # of a square with the area of what octaves lead to by themselves
@@ -50,6 +52,14 @@ class Edit:
     image_latents: torch.Tensor | None = None
     is_continued: torch.Tensor | None = None
 
+    @property
+    def share(self) -> tuple[float, float, float, float] | None:
+        """(left, top, right, bottom) of what is computed, in fractions of the picture; `None` where that is all of it."""
+        height, width = self.original.shape[2:]
+        left, top, right, bottom = self.region
+        found = (left / width, top / height, right / width, bottom / height)
+        return None if found == (0, 0, 1, 1) else found
+
 
 class Editing:
     """The source of a call that edits: a picture and a mask."""
@@ -82,7 +92,7 @@ class Editing:
 
     def check_source(self, given: SimpleNamespace, edit: Edit, batch_size: int) -> None:
         """Raise a ValueError for pictures and masks that do not go together, and for strengths and widths out of range."""
-        images, masks, strength, context_scale = edit.images, edit.masks, given.strength, given.context_scale
+        images, masks, strength = edit.images, edit.masks, given.strength
         for name, entries in (("image", images), ("mask_image", masks)):
             if len(entries) not in (1, batch_size):
                 raise ValueError(f"`{name}` holds {len(entries)} pictures; this call needs 1 or {batch_size}.")
@@ -100,8 +110,9 @@ class Editing:
             )
         if not 0 < strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
-        if not 0 <= context_scale < float("inf"):
-            raise ValueError(f"`context_scale` must be a finite number of at least 0 (0 is off), got {context_scale}.")
+        check_scale("context_scale", given.context_scale)
+        if strength < 1 or self.unet.config.in_channels == self.vae.config.latent_channels:
+            check_noising(self.scheduler, "This edit")
         for name in ("padding_mask_crop", "mask_feather"):
             value = getattr(given, name)
             if value is not None and (not isinstance(value, int) or value < 0):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..features import Features
+from .components import check_scale
 from .references import given_references, has_region
 
 
@@ -63,10 +64,7 @@ class FeatureGuided:
                 f"given are {sorted(given)}."
             )
         for name, scale in scales.items():
-            if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
-                raise ValueError(
-                    f"`feature_guidance_scale` must be a finite number of at least 0 (0 is off), got {scale!r} for {name}."
-                )
+            check_scale(f"feature_guidance_scale[{name!r}]" if is_named else "feature_guidance_scale", scale)
         scales = {name: float(scale) for name, scale in scales.items() if scale > 0}
         if not scales:
             return {}

@@ -14,8 +14,8 @@ from .components import (
     check_components,
     check_counts,
     check_numbers,
+    check_scale,
     default_size,
-    is_finite,
     scale_factor,
 )
 from .composed_start import check_share, is_composed
@@ -36,7 +36,7 @@ from .modular_inputs import (
     steps_input,
 )
 from .references import count_samples
-from .schedulers import check_scheduler
+from .schedulers import check_noising, check_scheduler
 
 
 def check_given_numbers(given: Any) -> None:
@@ -76,8 +76,7 @@ class MGInputStep(ModularPipelineBlocks):
         scale = getattr(
             getattr(components, "guider", None), "guidance_scale", 1.0
         )  # those of diffusers take what they get
-        if not is_finite(scale):
-            raise ValueError(f"`guidance_scale` of the guider must be a finite number, got {scale!r}.")
+        check_scale("guider.guidance_scale", scale, off=1)
         self.check_references(components, given)
         trial, steps = copy.deepcopy(components.scheduler), given.num_inference_steps
         trial.set_timesteps(steps if isinstance(steps, Integral) else FEW_STEPS)
@@ -90,6 +89,7 @@ class MGInputStep(ModularPipelineBlocks):
             components.mg_adapter.strengths(given.granularity_scale, given.batch_size)  # checks them
             components.mg_adapter.block_scales(given.granularity_scale)
         if given.composed_start > 0:
+            check_noising(components.scheduler, "`composed_start`", ", or set `composed_start=0`")
             reader = components.mg_encoder if components.mg_adapter is None else components.mg_adapter
             strengths = reader.strengths(given.granularity_scale, given.batch_size)
             is_composed(given.composed_start, strengths, reader.config.granularities, given.reference_image)

@@ -7,6 +7,8 @@ from diffusers import BaseGuidance
 from diffusers.configuration_utils import register_to_config
 from diffusers.guiders.guider_utils import GuiderOutput
 
+from .components import check_scale
+
 
 class MultiGranularityGuidance(BaseGuidance):
     """Classifier-free guidance, and guidance by each granularity on its own.
@@ -22,7 +24,7 @@ class MultiGranularityGuidance(BaseGuidance):
         enabled: whether there is any guidance at all.
 
     Raises:
-        ValueError: for scales that are no finite numbers, or of a granularity below 0.
+        ValueError: for scales that are no finite numbers from 0 to 100.
     """
 
     _input_predictions = ["pred_cond", "pred_uncond"]  # and "pred_without_..." for each granularity
@@ -41,11 +43,9 @@ class MultiGranularityGuidance(BaseGuidance):
             raise ValueError(
                 f'`granularity_guidance` is a dict such as {{"color": 1.0}}, got {type(granularity_guidance).__name__}.'
             )
-        scales = {f"granularity_guidance[{name!r}]": scale for name, scale in (granularity_guidance or {}).items()}
-        for name, scale in {"guidance_scale": guidance_scale, **scales}.items():
-            is_number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-            if not is_number or not 0 <= scale < float("inf"):
-                raise ValueError(f"`{name}` must be a finite number of at least 0, got {scale!r}.")
+        check_scale("guidance_scale", guidance_scale, off=1)
+        for name, scale in (granularity_guidance or {}).items():
+            check_scale(f"granularity_guidance[{name!r}]", scale)
         self.guidance_scale = guidance_scale
         self.is_told = False  # whether the UNet is distilled and told the scale, so that no row is needed for it
         self.contrasts = {name: scale for name, scale in (granularity_guidance or {}).items() if scale > 0}

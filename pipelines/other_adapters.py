@@ -1,7 +1,8 @@
 """Other adapters along with references: IP-Adapters, ControlNets and T2I-Adapters."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
 from ..arrays import as_numbers, is_array, is_tensor
+from ..granularities import MOST_STRENGTH
 
 
 BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
@@ -31,9 +33,11 @@ def networks(model: Any) -> list[Any]:
 def one_for_each(value: Any, count: int, name: str) -> list[float]:
     """A number for each of `count` networks, out of one for all or a list of them."""
     values = list(value) if isinstance(value, (list, tuple)) else [value] * count
-    is_number = [isinstance(one, (int, float)) and abs(one) < float("inf") for one in values]
+    is_number = [isinstance(one, (int, float)) and abs(one) <= MOST_STRENGTH for one in values]
     if len(values) != count or not all(is_number):
-        raise ValueError(f"`{name}` must be a finite number or a list of one for each of {count}, got {value!r}.")
+        raise ValueError(
+            f"`{name}` must be a finite number or a list of one for each of {count}, at most {MOST_STRENGTH:g}; got {value!r}."
+        )
     return [float(one) for one in values]
 
 
@@ -123,21 +127,50 @@ class OtherAdapters:
                 raise ValueError(f"`controlnet` does not fit the UNet; (its own, needed): {different}.")
 
     def load_ip_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """As in `IPAdapterMixin`; what was made for another base is refused, and everything stays as it was.
+        """As in `IPAdapterMixin`; where that fails everything stays as it was.
 
         Raises:
-            ValueError: for an IP-Adapter of another base.
+            ValueError: for an IP-Adapter of another base, and for one that is damaged.
+            OSError: for a file that is not there.
         """
-        unet = self.bare_unet
-        projection, parts = unet.encoder_hid_proj, (self.image_encoder, self.feature_extractor)
         try:
-            IPAdapterMixin.load_ip_adapter(self, *args, **kwargs)
-        except (RuntimeError, ValueError) as error:
-            unet.encoder_hid_proj = projection
-            self.register_modules(image_encoder=parts[0], feature_extractor=parts[1])
-            if "_ip." not in str(error) or "torch.Size" not in str(error):
+            with self._as_it_was_unless_done():
+                IPAdapterMixin.load_ip_adapter(self, *args, **kwargs)
+        except (OSError, ImportError):  # no fault of what is in the file
+            raise
+        except Exception as error:  # of the many that a file can lead to
+            said = str(error)
+            if "_ip." in said and "torch.Size" in said:
+                raise ValueError(_other_base(said, self.bare_unet.config.cross_attention_dim)) from error
+            if isinstance(error, ValueError):
                 raise
-            raise ValueError(_other_base(str(error), unet.config.cross_attention_dim)) from error
+            raise ValueError(
+                f"The IP-Adapter cannot be loaded, and the pipeline stays as it was: its file is damaged, incomplete or none of an "
+                f"IP-Adapter ({type(error).__name__}: {said.splitlines()[0] if said else 'without a word'}). Download it anew, or "
+                f"name another `weight_name`."
+            ) from error
+
+    @contextlib.contextmanager
+    def _as_it_was_unless_done(self) -> Iterator[None]:
+        """What loading an IP-Adapter changes is as before where the `with` block does not come to its end."""
+        unet = self.bare_unet
+        parts = {name: getattr(self, name) for name in ("image_encoder", "feature_extractor")}
+        processors, kind = dict(unet.attn_processors), unet.config.encoder_hid_dim_type
+        kept = {name: getattr(unet, name, None) for name in ("encoder_hid_proj", "text_encoder_hid_proj")}
+        loras = set(getattr(unet, "peft_config", None) or {})
+        try:
+            yield
+        except BaseException:
+            for name, part in kept.items():
+                if getattr(unet, name, None) is not part:
+                    setattr(unet, name, part)
+            unet.config.encoder_hid_dim_type = kind
+            if any(one is not processors[name] for name, one in unet.attn_processors.items()):
+                unet.set_attn_processor(processors)
+            if added := set(getattr(unet, "peft_config", None) or {}) - loras:
+                unet.delete_adapters(sorted(added))
+            self.register_modules(**parts)
+            raise
 
     def set_ip_adapter_scale(self, scale: Any) -> None:
         """As in `IPAdapterMixin`; in a callback, too, where processors of the adapter hide those it looks for."""

@@ -48,6 +48,24 @@ def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
         )
 
 
+def check_noising(scheduler: Any, purpose: str, otherwise: str = "") -> None:
+    """Raise a ValueError for a scheduler that cannot put a picture under noise, which `purpose` needs."""
+    if not any(hasattr(scheduler, name) for name in ("add_noise", "scale_noise")):
+        raise ValueError(
+            f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. Use for example {GOOD}, by "
+            f"`.from_config(pipe.scheduler.config)`{otherwise}."
+        )
+
+
+def check_some_steps(scheduler: Any, timesteps: torch.Tensor, sigmas: Any) -> None:
+    """Raise a ValueError where the `sigmas` of a call leave no step: some schedulers take the last one for the end."""
+    if not len(timesteps):
+        raise ValueError(
+            f"`sigmas` = {list(sigmas)} leave no step to take: {type(scheduler).__name__} takes the last one as where the run "
+            f"ends. Append 0.0 to them."
+        )
+
+
 def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
     """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
     trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)

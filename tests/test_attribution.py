@@ -79,6 +79,26 @@ def test_an_edit_tells_what_its_surroundings_lent(shipped):
     assert set(told) == {"color", "texture", "shape"} and told["color"]["map"].max() > 0
 
 
+def test_of_an_edit_within_a_crop_nothing_moved_around_it(shipped):
+    """The map lies where it was computed, in any size that it is drawn in."""
+    inpaint = MGInpaintPipeline(**shipped.components)
+    inpaint.set_progress_bar_config(disable=True)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[4:12, 36:44] = 255
+    given = {"image": picture(4), "mask_image": mask, "padding_mask_crop": 4, "return_attribution": True}
+    told = call(inpaint, everything(), **given).attribution
+    left, top, right, bottom = (64 * told["color"]["region"]).int().tolist()
+    assert 0 < left <= 36 and top <= 4 and 44 <= right < 64 and 12 <= bottom < 64
+    for size in ((64, 64), (128, 96)):
+        drawn = np.stack([np.asarray(one) for one in draw_maps(told, size).values()])
+        (rows, columns), height, width = np.nonzero(drawn.max(0)), size[1] / 64, size[0] / 64
+        assert drawn.max() > 200 and columns.min() >= left * width and columns.max() < right * width
+        assert rows.min() >= top * height and rows.max() < bottom * height
+    assert all(one.size == (3, 2) for one in draw_maps(told, (3, 2)).values())
+    around = {"image": picture(4), "mask_image": mask, "return_attribution": True}
+    assert "region" not in call(inpaint, everything(), **around).attribution["color"]
+
+
 def test_nothing_given_nothing_told(shipped):
     assert call(shipped, None, return_attribution=True).attribution == {}
     with pytest.raises(ValueError, match="no attribution to draw"):

@@ -314,8 +314,33 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*EDIT, "--context-scale", "0", "--scale", "texture=1"], "Add --texture, or leave this --scale out"),
         ([*GENERATE, "--steps", "0"], "whole number of at least 1"),
         ([*GENERATE, "--seed", "-1"], "whole number of at least 0"),
+        ([*GENERATE, "--seed", str(2**64)], "--seed: must be at most 18446744073709551615, got"),
+        ([*GENERATE, "--seed", str(2**64 - 1), "--num-images", "2"], "Give --seed 18446744073709551614 or less"),
+        ([*GENERATE, "--steps", str(2**63)], "--steps: must be at most 9223372036854775807, got"),
+        (["generate", "-o", ""], "-o/--output: is empty: a variable of the shell without a value? Give one"),
+        (["compose", "--color", "#ff8800", "--output-dir", " "], "--output-dir: is empty"),
+        (["edit", "{photo}", "--mask", "", "-o", "{tmp}/out.png"], "--mask: is empty"),
+        (["edit", "", "--mask", "{mask}", "-o", "{tmp}/out.png"], "PICTURE: is empty"),
+        ([*GENERATE, "--model", ""], "--model: is empty"),
+        (["palette", ""], "PICTURE: is empty"),
         ([*GENERATE, "--num-images", "two"], "whole number of at least 1"),
         ([*GENERATE, "--guidance-scale", "nan"], "must be a number"),
+        ([*GENERATE, "--guidance-scale", "1e30"], "--guidance-scale: must be from 0 to 100, got '1e30'"),
+        ([*GENERATE, "--guidance-scale=-1"], "--guidance-scale: must be from 0 to 100, got '-1'"),
+        (
+            [*GENERATE, "--feature-guidance", "color=1e30"],
+            "--feature-guidance: must be at least 0 (0 is off, 1 is as trained), at most 100; got",
+        ),
+        (
+            [*GENERATE, "--guidance", "color=1e30"],
+            "--guidance: must be at least 0 (0 is off, 1 is as trained), at most 100; got",
+        ),
+        (
+            [*GENERATE, "--scale", "color=1e30"],
+            "--scale: must be at least 0 (0 is off, 1 is as trained), at most 100; got",
+        ),
+        ([*GENERATE, "--schedule", "color=1,1e30"], "--schedule: must be from 0 to 100, got '1e30'"),
+        ([*EDIT, "--context-scale", "1e30"], "--context-scale: must be from 0 to 100, got '1e30'"),
         ([*GENERATE, "--width", "33"], "--width and --height must be multiples of 2, got 33. Near by is 32"),
         ([*GENERATE, "--device", "abacus"], "`device` must be"),
         ([*GENERATE, "--model", "{folder}/nosuch/model"], "nosuch"),
@@ -403,3 +428,8 @@ def test_the_default_model_is_the_embedded_one(monkeypatch, model, tmp_path):
 def test_version_as_a_module():
     done = subprocess.run([sys.executable, "-m", "mg_diffusion.cli", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"mg-diffusion {__version__}\n")
+
+
+def test_the_last_seed_and_an_empty_prompt_are_taken(run, tmp_path):
+    run("generate", "--prompt", "", "--seed", str(2**64 - 1), "-o", str(tmp_path / "a.png"))
+    assert read_recipe(tmp_path / "a.png")["seed"] == 2**64 - 1

@@ -11,6 +11,7 @@ from mg_diffusion.cli import main
 from mg_diffusion.cli.sheets import drawn_sheet
 from mg_diffusion.recipe import read_recipe
 from tests.pipelines.tiny import picture, seeded, tiny_components
+from tests.profiles import swapped_rgb
 
 
 @pytest.fixture
@@ -89,6 +90,10 @@ def test_a_sheet_holds_all_pictures_with_their_seeds(files, capsys):
 
 def test_pictures_of_any_form_are_laid_on_a_sheet():
     images = [picture(1, 600, 300), PIL.Image.new("RGBA", (32, 32)), PIL.Image.new("I;16", (32, 32), 65535)]
+    swapped = PIL.Image.new("RGB", (32, 32), (20, 200, 30))
+    swapped.info["icc_profile"] = swapped_rgb()
+    red, green, blue = np.asarray(drawn_sheet([swapped], ["red"]))[20, 20].tolist()
+    assert red > 180 > 60 > max(green, blue)  # as its profile says
     sheet = np.asarray(drawn_sheet(images, ["a", "b", "c"]))
     assert sheet.shape == (2 * (256 + 28) + 8, 2 * (128 + 8) + 8, 3)
     assert (sheet[8:40, 144:176] == 255).all() and (sheet[292:324, 8:40] == 255).all()
@@ -152,7 +157,7 @@ def test_a_base_is_steered_with_nothing_else_and_by_an_adapter(base):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--texture", ""], "A reference is empty"),
+        (["--texture", ""], "argument --texture: is empty: a variable of the shell"),
         (["--composed-start", "2"], "from 0 (off) to 1"),
     ],
 )

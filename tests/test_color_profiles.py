@@ -156,6 +156,25 @@ def test_the_command_line_keeps_the_profile_where_it_is_right(photo, press, mode
     assert "icc_profile" not in saved(out).info and saved(out).mode == "RGB"
 
 
+@pytest.mark.parametrize("command", ["edit", "recolor"])
+@pytest.mark.parametrize("alpha", [False, True], ids=["opaque", "transparent"])
+def test_palettes_with_a_profile_are_compared_in_srgb(photo, model, capsys, command, alpha):
+    mask = PIL.Image.new("L", (64, 48))
+    mask.paste(255, (8, 8, 40, 40))
+    mask.save(photo.with_name("mask.png"))
+    image = PIL.Image.open(photo).convert("P", palette=PIL.Image.Palette.ADAPTIVE)
+    options = {"transparency": bytes([255] * 255 + [0])} if alpha else {}
+    image.save(photo.with_name("few.png"), icc_profile=swapped_rgb(), **options)
+    given, out = str(photo.with_name("few.png")), str(photo.with_name("out.png"))
+    flags = ["--mask", str(photo.with_name("mask.png")), "--color", "#c02020", "-o", out, "--model", str(model)]
+    assert main([command, given, *flags, *(["--steps", "2"] if command == "edit" else [])]) == 0
+    printed = capsys.readouterr()
+    assert "differ: 0" in printed.out and "is of a palette: it is edited in sRGB" in printed.err
+    assert "icc_profile" not in saved(out).info
+    kept = np.asarray(in_srgb(PIL.Image.open(given)).convert("RGB"))[:8]
+    assert (np.asarray(saved(out).convert("RGB"))[:8] == kept).all()
+
+
 def test_a_profile_without_a_way_back_is_refused_before_the_work(shipped):
     photo = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     photo.info["icc_profile"] = scanner_rgb()

@@ -140,6 +140,20 @@ def test_what_cannot_be_is_refused(options, message):
         compose(**{"reference_image": references(), **options})
 
 
+def test_a_batch_of_which_some_pictures_have_nothing_is_refused_as_these_alone_are(shipped, monkeypatch):
+    given, scale = {"color": picture(), "shape": None}, {"color": [1, 0, 0.5], "texture": 1}
+    said = r"nothing to compose for the pictures \[1\] of 3: what is given \(color\) has a `granularity_scale` of 0"
+    with monkeypatch.context() as context, pytest.raises(ValueError, match=said):
+        context.setattr("mg_diffusion.composition.read_reference", None)
+        compose(given, 64, 64, scale, num_images=3)
+    features = shipped.mg_encoder.encode(given, (16, 16), 3, layout_size=(64, 64))
+    with pytest.raises(ValueError, match=said):
+        shipped.mg_encoder.compose(features, (64, 64), scale, 3)
+    assert len(compose(given, 64, 64, {"color": [1, 0.01, 0.5]}, num_images=3)) == 3
+    with_texture = {**given, "texture": picture()}
+    assert len(compose(with_texture, 64, 64, scale, num_images=3)) == 3
+
+
 def test_features_of_another_size_are_refused(shipped):
     features = shipped.mg_encoder.encode(references(), (16, 16), layout_size=(64, 64))
     with pytest.raises(ValueError, match=r"layout_size=\(64, 96\)"):

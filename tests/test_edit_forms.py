@@ -6,6 +6,7 @@ import re
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
+import PIL.ImageFilter
 import pytest
 import torch
 
@@ -377,6 +378,39 @@ def test_colored_masks_are_refused_wherever_masks_are_read_and_the_remedies_work
         for remedy in remedies:
             meant = eval(remedy, {"np": np, "mask": mask})
             assert (np.asarray(read(meant)[0] if read is list_masks else read(meant)).squeeze() > 0).sum() == 24 * 24
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("color", ["#ff0000", "#400000", "#0000ff", "#5aa0dc", "#ffff00"])
+def test_the_remedies_of_colored_masks_work_for_jpeg_too(tmp_path, color, quality, subsampling):
+    """Where black is not quite black, and no color is the same everywhere: off by what JPEG blurs at the edge alone."""
+    shape = PIL.Image.new("L", (128, 96))
+    PIL.ImageDraw.Draw(shape).ellipse((20, 16, 90, 80), fill=255)
+    PIL.Image.composite(PIL.Image.new("RGB", shape.size, color), PIL.Image.new("RGB", shape.size), shape).save(
+        tmp_path / "mask.jpg", quality=quality, subsampling=subsampling
+    )
+    mask, inside = PIL.Image.open(tmp_path / "mask.jpg"), np.asarray(shape) > 0
+    with pytest.raises(ValueError, match="black, white or gray, got colors such as") as refused:
+        edits.read_mask(mask)
+    near = [np.asarray(shape.filter(kind(5))) > 0 for kind in (PIL.ImageFilter.MinFilter, PIL.ImageFilter.MaxFilter)]
+    for remedy in re.findall(r"`(\S+\(.*?)`", str(refused.value)):
+        found = edits.read_mask(eval(remedy, {"np": np, "mask": mask})) > 0
+        far = (near[0] & ~found) | (found & ~near[1])
+        assert far.sum() <= 3 and (found != inside).sum() < 0.05 * inside.sum()
+
+
+def test_the_remedies_tell_two_colors_of_a_jpeg_apart(tmp_path):
+    mask = PIL.Image.new("RGB", (128, 64))
+    mask.paste("red", (8, 8, 56, 56))
+    mask.paste("blue", (72, 8, 120, 40))
+    mask.save(tmp_path / "mask.jpg", quality=90)
+    mask = PIL.Image.open(tmp_path / "mask.jpg")
+    with pytest.raises(ValueError, match="such as #f[de]0[01]00") as refused:
+        edits.read_mask(mask)
+    both, red = (eval(one, {"np": np, "mask": mask}) for one in re.findall(r"`(\S+\(.*?)`", str(refused.value)))
+    assert both[12:52, 12:52].all() and both[12:36, 76:116].all() and not both[:, 60:68].any()
+    assert red[12:52, 12:52].all() and not red[:, 60:].any()
 
 
 def test_a_gray_mask_is_read_though_jpeg_tints_it(tmp_path):

@@ -71,6 +71,46 @@ def test_a_folder_is_edited_and_what_is_done_is_not_made_again(run):
     assert status == 0 and read_recipe("out/0.png")["references"] == {"color": [{"palette": ["#ff0000"]}]}
 
 
+def test_the_sheets_of_a_folder_are_made_later_too_and_overwritten_by_force_alone(run):
+    flags = ["--mask", "mask.png", "--seed", "4", "--num-images", "2", "--output-dir", "out"]
+    assert run("remove", "in/0.png", *flags)[0] == 0 and names("out") == ["0-0.png", "0-1.png"]
+    kept = Path("out/0-0.png").stat().st_mtime_ns
+    status, out, err = run("remove", "in/0.png", *flags, "--sheet", "--seed", "9")
+    assert status == 0 and out.split() == ["out/0.sheet.png"] and "0 made, 1 already there" in err
+    assert read_recipe("out/0.sheet.png")["seeds"] == [4, 5]  # those of the files
+    assert Path("out/0-0.png").stat().st_mtime_ns == kept
+    whole = Path("out/0.sheet.png").read_bytes()
+    assert run("remove", "in/0.png", *flags, "--sheet")[1] == ""
+    Path("out/0-1.png").unlink()
+    status, out, err = run("remove", "in/1.png", "in/0.png", *flags, "--sheet")
+    assert status == 2 and "'out/0.sheet.png' already" in err and "Remove it, or make all anew by --force" in err
+    assert names("out") == ["0-0.png", "0.sheet.png"] and Path("out/0.sheet.png").read_bytes() == whole
+    assert run("remove", "in/0.png", *flags, "--sheet", "--force")[0] == 0 and "0-1.png" in names("out")
+    Path("out/0.sheet.png").unlink()
+    Path("out/0-1.png").unlink()
+    assert run("remove", "in/0.png", *flags, "--sheet")[0] == 0 and "0.sheet.png" in names("out")
+
+
+def test_a_sheet_is_no_input(run):
+    flags = ["--num-images", "2", "--sheet", "--output-dir", "out", "--steps", "1"]
+    draw(Path("out/1.sheet.png"), 7)
+    status, out, err = run("generate", "--shape", "in", "--color", "out/1.sheet.png", *flags)
+    assert status == 2 and "'out/1.sheet.png' is an input of the same run" in err and names("out") == ["1.sheet.png"]
+
+
+def test_what_attribution_draws_in_a_folder_is_not_overwritten_either(run):
+    flags = ["generate", "--shape", "in", *FEW, "--output-dir", "out"]
+    draw(Path("out/1.attribution.png"), 7)
+    status, out, err = run(*flags, "--attribution")
+    assert status == 2 and "'out/1.attribution.png' already" in err and names("out") == ["1.attribution.png"]
+    Path("out/1.attribution.png").unlink()
+    assert run(*flags)[0] == 0
+    status, out, err = run(*flags, "--attribution")
+    assert status == 0 and out == "" and "3 pictures that are there already have no attribution" in err
+    assert run(*flags, "--attribution", "--force")[0] == 0 and "1.attribution.png" in names("out")
+    assert "no attribution" not in run(*flags, "--attribution")[2]
+
+
 def test_what_fails_is_told_and_the_others_are_made(run):
     Path("in/0b.png").write_bytes(Path("in/0.png").read_bytes()[:300])
     status, out, err = run("recolor", "in/nosuch.png", "in", *RECOLOR, "--output-dir", "out")

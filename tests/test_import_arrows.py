@@ -265,3 +265,9 @@ def test_every_arrow_has_a_violation_above():
 )
 def test_what_is_allowed_passes(path, source):
     assert [line for arrow in ARROWS for line in violations(arrow, source, path)] == []
+
+
+def test_the_table_for_contributors_names_what_is_shared(repository):
+    (row,) = [line for line in (repository / "CONTRIBUTING.md").read_text().splitlines() if "`model_files.py`" in line]
+    named = re.findall(r"`(\w+)`", row.split("of ours each other and")[1].split(", by `from")[0])
+    assert named == re.search(r"\((.*)\)", SHARED)[1].split("|")

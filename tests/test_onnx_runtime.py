@@ -93,6 +93,46 @@ def test_what_is_hooked_already_is_refused(model):
         onnx_runtime.use_onnx_runtime(by_torch)
 
 
+def test_a_device_that_is_no_cpu_is_refused_before_anything_is_loaded():
+    with pytest.raises(ValueError, match="computes on a CPU, and the device is 'meta'.*`device=\"cpu\"`"):
+        load_pipeline(MGPipeline, "no/such/model", device="meta", runtime="onnxruntime")
+
+
+@pytest.mark.parametrize(("place", "named"), [("meta", "on meta"), (torch.bfloat16, "in bfloat16")])
+def test_networks_out_of_reach_are_refused_and_later_moves_told(model, place, named):
+    pipe = load_pipeline(MGPipeline, str(model), device="cpu")
+    pipe.unet.to(place)
+    with pytest.raises(ValueError, match=f"on a CPU in float32, and UNet2DConditionModel of the pipeline is {named}"):
+        onnx_runtime.use_onnx_runtime(pipe)
+    assert "forward" not in pipe.unet.__dict__
+    pipe = load_pipeline(MGPipeline, str(model), device="cpu")
+    unet, config = pipe.unet, pipe.unet.config
+    unet.forward = onnx_runtime.OnnxForward(unet)
+    unet.to(place)
+    sample = torch.zeros(1, config.in_channels, 8, 8).to(place)
+    text = torch.zeros(1, 2, config.cross_attention_dim).to(place)
+    with torch.no_grad(), pytest.warns(UserWarning, match=f"UNet2DConditionModel is {named} by now") as told:
+        unet(sample, 1, text), unet(sample, 1, text)
+    assert len(told) == 1 and not unet.forward.graphs
+
+
+@with_runtime
+@pytest.mark.parametrize("part", ["graph.onnx", "graph.onnx.data"])
+def test_a_damaged_graph_is_told_and_made_anew(model, cache, part):
+    by_torch, by_onnx = pair(model)
+    painted(by_onnx)
+    (kept,) = cache.iterdir()
+    if not (kept / part).exists():
+        pytest.skip("small graphs hold their weights themselves")
+    whole = (kept / part).read_bytes()
+    (kept / part).write_bytes(whole[: len(whole) // 3])
+    again = pair(model)[1]
+    with pytest.warns(UserWarning, match="is damaged and is made anew"):
+        made = painted(again)
+    torch.testing.assert_close(made, painted(by_torch), atol=1e-4, rtol=0)
+    assert None not in again.unet.forward.graphs.values() and (kept / part).stat().st_size == len(whole)
+
+
 @with_runtime
 def test_torch_does_what_a_graph_cannot(model):
     by_torch, by_onnx = pair(model)

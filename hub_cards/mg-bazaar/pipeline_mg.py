@@ -13,6 +13,7 @@ def _define():
     import importlib
     import inspect
     import io
+    import itertools
     import json
     import math
     import numpy as np
@@ -65,7 +66,7 @@ def _define():
         computed: the whole picture or the surroundings of the mask.)""",
         "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number,
         one for each prompt, or a dict of blocks of the UNet as of `set_ip_adapter_scale`, {"down": {"block_1": [0.0, 1.0]},
-        "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full). A granularity that
+        "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full, unless all are 0). A granularity that
         is not named keeps 1.""",
         "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
         reference may have a "scale" of its own, which this multiplies.""",
@@ -251,6 +252,12 @@ def _define():
             if not claim.depth:  # a callback may have made another picture meanwhile
                 scheduler.__dict__.pop(PLACE_OF_CLAIM, None)
             claim.lock.release()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.granularities
+    # -----------------------------------------------------------------------------------------------------------------
+    GRANULARITIES = ("color", "texture", "shape")
+    MOST_STRENGTH = 100.0  # of one, and of guidance; far beyond what means anything, and far from where numbers overflow
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.views
@@ -713,9 +720,9 @@ def _define():
             value = getattr(given, name, None)
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
-        for name in ("guidance_scale", "fusion_scale", "eta"):
-            if hasattr(given, name) and not is_finite(getattr(given, name)):
-                raise ValueError(f"`{name}` must be a finite number, got {getattr(given, name)!r}.")
+        for name, off, most in (("guidance_scale", 1, MOST_STRENGTH), ("fusion_scale", 0, MOST_STRENGTH), ("eta", 0, 1)):
+            if hasattr(given, name):
+                check_scale(name, getattr(given, name), off, most)
         generator = getattr(given, "generator", None)
         generators = generator if isinstance(generator, list) else [generator]
         if not all(isinstance(one, torch.Generator) for one in generators) and generator is not None:
@@ -729,6 +736,15 @@ def _define():
                 raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
             if value is not None and not all(is_finite(one) for one in value):
                 raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+
+
+    def check_scale(name: str, value: Any, off: int = 0, most: float = MOST_STRENGTH) -> float:
+        """How far something goes as a number, or a ValueError if it is none from 0 to `most`; `off` is where it does nothing."""
+        if not is_finite(value) or not 0 <= value <= most:
+            raise ValueError(
+                f"`{name}` must be a finite number of at least 0 ({off} is off), at most {most:g}; got {value!r}."
+            )
+        return float(value)
 
 
     def is_finite(value: Any) -> bool:
@@ -1093,6 +1109,7 @@ def _define():
     # mg_diffusion.masks
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+    FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
     NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -1137,15 +1154,26 @@ def _define():
         """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
         if mask.mode in ("1", "L", "LA"):
             return
-        channels = np.asarray(mask.convert("RGBA").convert("RGB"))
+        picture = mask.convert("RGBA").convert("RGB")
+        channels = np.asarray(picture)
         if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
             return
-        found = channels.reshape(-1, 3)[spread.argmax()]
+        rgb = "np.asarray(mask.convert('RGB'))"
+        if picture.getcolors(FEW_COLORS) is not None:
+            found = channels.reshape(-1, 3)[spread.argmax()].tolist()
+            bright, alike = f"{rgb}.any(2)", f"({rgb} == {tuple(found)}).all(2)"
+        else:  # what is black is not quite so, and no color is the same everywhere: of a JPEG, or with soft edges
+            colored = np.flatnonzero(spread > NEARLY_GRAY)
+            middle = colored[spread.ravel()[colored].argsort()[len(colored) // 2]]
+            found = channels.reshape(-1, 3)[middle].tolist()
+            bright = f"{rgb}.max(2) > {2 * int(channels.max()) // 5}"
+            alike = (
+                f"np.abs({rgb}.astype(int) - {tuple(found)}).max(2) < {max(NEARLY_GRAY, (max(found) - min(found)) // 2)}"
+            )
         color = "#" + "".join(f"{value:02x}" for value in found)
         raise ValueError(
             f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `np.asarray(mask.convert('RGB')).any(2)`; if one color is, "
-        f"`(np.asarray(mask.convert('RGB')) == {tuple(map(int, found))}).all(2)`."
+        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
         )
 
 
@@ -1823,10 +1851,7 @@ def _define():
                 f"given are {sorted(given)}."
                 )
             for name, scale in scales.items():
-                if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 <= scale < float("inf"):
-                    raise ValueError(
-                        f"`feature_guidance_scale` must be a finite number of at least 0 (0 is off), got {scale!r} for {name}."
-                    )
+                check_scale(f"feature_guidance_scale[{name!r}]" if is_named else "feature_guidance_scale", scale)
             scales = {name: float(scale) for name, scale in scales.items() if scale > 0}
             if not scales:
                 return {}
@@ -2098,6 +2123,24 @@ def _define():
             )
 
 
+    def check_noising(scheduler: Any, purpose: str, otherwise: str = "") -> None:
+        """Raise a ValueError for a scheduler that cannot put a picture under noise, which `purpose` needs."""
+        if not any(hasattr(scheduler, name) for name in ("add_noise", "scale_noise")):
+            raise ValueError(
+                f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. Use for example {GOOD}, by "
+            f"`.from_config(pipe.scheduler.config)`{otherwise}."
+            )
+
+
+    def check_some_steps(scheduler: Any, timesteps: torch.Tensor, sigmas: Any) -> None:
+        """Raise a ValueError where the `sigmas` of a call leave no step: some schedulers take the last one for the end."""
+        if not len(timesteps):
+            raise ValueError(
+                f"`sigmas` = {list(sigmas)} leave no step to take: {type(scheduler).__name__} takes the last one as where the run "
+            f"ends. Append 0.0 to them."
+            )
+
+
     def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
         """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
         trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)
@@ -2291,6 +2334,7 @@ def _define():
             strengths = self.read_strengths(given, batch_size)
             timesteps, steps = self.set_timesteps(given)
             if given.composed_start > 0:
+                check_noising(self.scheduler, "`composed_start`", ", or set `composed_start=0`")
                 timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
             check_scheduler(self.scheduler, timesteps)
             factors = self.step_factors(
@@ -2345,9 +2389,11 @@ def _define():
             """Timesteps of the run, and how many steps it counts."""
             if given.num_inference_steps == AUTO:
                 given.num_inference_steps = self.default_num_inference_steps
-            return retrieve_timesteps(
+            timesteps, steps = retrieve_timesteps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
             )
+            check_some_steps(self.scheduler, timesteps, given.sigmas)
+            return timesteps, steps
 
         # -- 2. prepare ---------------------------------------------------------------------------------------------------
         def prepare(self, call: Call) -> None:
@@ -2508,7 +2554,7 @@ def _define():
             image = self.decode(call)
             attribution = None
             if call.given.return_attribution:
-                attribution = self.attribute(list(call.contrasts), call.differences)
+                attribution = self.attribute(list(call.contrasts), call.differences, call.edit and call.edit.share)
             self.maybe_free_model_hooks()
             if not call.given.return_dict:
                 return (image, None, attribution) if call.given.return_attribution else (image, None)
@@ -2568,14 +2614,7 @@ def _define():
                 if name not in self.mg_adapter.config.granularities:
                     known = tuple(self.mg_adapter.config.granularities)
                     raise ValueError(f"Unknown granularity {name!r} in `granularity_guidance`; known are {known}.")
-                try:
-                    scales[name] = float(scale)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"`granularity_guidance[{name!r}]` must be a number, got {scale!r}.") from error
-                if not 0 <= scales[name] < float("inf"):
-                    raise ValueError(
-                        f"`granularity_guidance[{name!r}]` must be a finite number of at least 0 (0 is off), got {scale!r}."
-                    )
+                scales[name] = check_scale(f"granularity_guidance[{name!r}]", scale)
                 if scales[name] > 0 and name not in given and name not in negative:
                     raise ValueError(
                         f"`granularity_guidance[{name!r}]` needs a {name} reference, or a negative one, to tell what it "
@@ -2865,22 +2904,27 @@ def _define():
             return compared
 
         def attribute(
-            self, names: Sequence[str], differences: Sequence[torch.Tensor]
+            self,
+            names: Sequence[str],
+            differences: Sequence[torch.Tensor],
+            region: tuple[float, float, float, float] | None = None,
         ) -> dict[str, dict[str, torch.Tensor]]:
             """How much each granularity moved the prediction of the UNet, from what `predict_noise` recorded.
 
         Args:
             names: of the contrasts; differences: by step (contrasts, B, h, w).
+            region: (left, top, right, bottom) of what was computed, in fractions of the picture, where that is a part of it.
 
         Returns:
             {granularity: {"map": (B, h, w), "curve": (B, steps)}}, root mean squares over channels and steps, or over
-            channels and places, in units of the prediction.
+            channels and places, in units of the prediction; and "region": (4,) where there is one.
         """
             if not differences:
                 return {}
             squares = torch.stack(list(differences), 2).float().cpu().square()
             maps, curves = squares.mean(2).sqrt(), squares.mean((3, 4)).sqrt()
-            return {name: {"map": maps[place], "curve": curves[place]} for place, name in enumerate(names)}
+            where = {} if region is None else {"region": torch.tensor(region, dtype=torch.float32)}
+            return {name: {"map": maps[place], "curve": curves[place], **where} for place, name in enumerate(names)}
 
         def warn_of_leaks(
             self,
@@ -2930,14 +2974,49 @@ def _define():
     """
         side = math.sqrt(math.prod(native))
         octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
-        return octaves, max(factor, halvings if octaves else 1) << octaves
+        return octaves, _unit(octaves, factor, halvings)
+
+
+    def _unit(octaves: int, factor: int, halvings: int) -> int:
+        return max(factor, halvings if octaves else 1) << octaves
+
+
+    def nearest_painted_size(
+        wanted: tuple[float, float],
+        native: tuple[int, int],
+        factor: int,
+        halvings: int,
+        given: tuple[int | None, int | None] = (None, None),
+    ) -> tuple[int, int] | None:
+        """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
+
+    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
+    """
+        octaves, unit = octaves_to(*wanted, native, factor, halvings)
+        found = []
+        for number in (octaves, max(0, octaves - 1), octaves + 1):
+            step = _unit(number, factor, halvings)
+            sides = [
+                [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
+                for side, own in zip(wanted, given, strict=True)
+            ]
+            for size in itertools.product(*sides):
+                needed = octaves_to(*size, native, factor, halvings)[1]
+                found += [] if size[0] % needed or size[1] % needed else [size]
+
+        def distance(size: tuple[int, int]) -> float:
+            return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
+
+        nearest = min(found, key=distance, default=None)
+        is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
+        return nearest if is_near or given == (None, None) else None
 
 
     def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
         """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
         _, unit = octaves_to(height, width, native, factor, halvings)
         if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = tuple(max(unit, unit * round(side / unit)) for side in (height, width))
+            near = nearest_painted_size((height, width), native, factor, halvings)
             raise ValueError(
                 f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
             f"Near by are {near[0]} and {near[1]}."
@@ -3032,6 +3111,10 @@ def _define():
                 wanted = (math.sqrt(area / aspect), math.sqrt(area * aspect))
             else:
                 wanted = (width / aspect, width) if height is None else (height, height * aspect)
+            if self.mg_detail is not None:
+                found = nearest_painted_size(wanted, *self._octave_rule, given=(height, width))
+                if found is not None:
+                    return found
             unit = self.vae_scale_factor if self.mg_detail is None else self.octaves(*wanted)[1]
             chosen = (max(unit, unit * round(one / unit)) for one in wanted)
             return tuple(near if one is None else one for one, near in zip((height, width), chosen, strict=True))
@@ -3121,9 +3204,11 @@ def _define():
     def one_for_each(value: Any, count: int, name: str) -> list[float]:
         """A number for each of `count` networks, out of one for all or a list of them."""
         values = list(value) if isinstance(value, (list, tuple)) else [value] * count
-        is_number = [isinstance(one, (int, float)) and abs(one) < float("inf") for one in values]
+        is_number = [isinstance(one, (int, float)) and abs(one) <= MOST_STRENGTH for one in values]
         if len(values) != count or not all(is_number):
-            raise ValueError(f"`{name}` must be a finite number or a list of one for each of {count}, got {value!r}.")
+            raise ValueError(
+                f"`{name}` must be a finite number or a list of one for each of {count}, at most {MOST_STRENGTH:g}; got {value!r}."
+            )
         return [float(one) for one in values]
 
 
@@ -3213,21 +3298,50 @@ def _define():
                     raise ValueError(f"`controlnet` does not fit the UNet; (its own, needed): {different}.")
 
         def load_ip_adapter(self, *args: Any, **kwargs: Any) -> None:
-            """As in `IPAdapterMixin`; what was made for another base is refused, and everything stays as it was.
+            """As in `IPAdapterMixin`; where that fails everything stays as it was.
 
         Raises:
-            ValueError: for an IP-Adapter of another base.
+            ValueError: for an IP-Adapter of another base, and for one that is damaged.
+            OSError: for a file that is not there.
         """
-            unet = self.bare_unet
-            projection, parts = unet.encoder_hid_proj, (self.image_encoder, self.feature_extractor)
             try:
-                IPAdapterMixin.load_ip_adapter(self, *args, **kwargs)
-            except (RuntimeError, ValueError) as error:
-                unet.encoder_hid_proj = projection
-                self.register_modules(image_encoder=parts[0], feature_extractor=parts[1])
-                if "_ip." not in str(error) or "torch.Size" not in str(error):
+                with self._as_it_was_unless_done():
+                    IPAdapterMixin.load_ip_adapter(self, *args, **kwargs)
+            except (OSError, ImportError):  # no fault of what is in the file
+                raise
+            except Exception as error:  # of the many that a file can lead to
+                said = str(error)
+                if "_ip." in said and "torch.Size" in said:
+                    raise ValueError(_other_base(said, self.bare_unet.config.cross_attention_dim)) from error
+                if isinstance(error, ValueError):
                     raise
-                raise ValueError(_other_base(str(error), unet.config.cross_attention_dim)) from error
+                raise ValueError(
+                    f"The IP-Adapter cannot be loaded, and the pipeline stays as it was: its file is damaged, incomplete or none of an "
+                f"IP-Adapter ({type(error).__name__}: {said.splitlines()[0] if said else 'without a word'}). Download it anew, or "
+                f"name another `weight_name`."
+                ) from error
+
+        @contextlib.contextmanager
+        def _as_it_was_unless_done(self) -> Iterator[None]:
+            """What loading an IP-Adapter changes is as before where the `with` block does not come to its end."""
+            unet = self.bare_unet
+            parts = {name: getattr(self, name) for name in ("image_encoder", "feature_extractor")}
+            processors, kind = dict(unet.attn_processors), unet.config.encoder_hid_dim_type
+            kept = {name: getattr(unet, name, None) for name in ("encoder_hid_proj", "text_encoder_hid_proj")}
+            loras = set(getattr(unet, "peft_config", None) or {})
+            try:
+                yield
+            except BaseException:
+                for name, part in kept.items():
+                    if getattr(unet, name, None) is not part:
+                        setattr(unet, name, part)
+                unet.config.encoder_hid_dim_type = kind
+                if any(one is not processors[name] for name, one in unet.attn_processors.items()):
+                    unet.set_attn_processor(processors)
+                if added := set(getattr(unet, "peft_config", None) or {}) - loras:
+                    unet.delete_adapters(sorted(added))
+                self.register_modules(**parts)
+                raise
 
         def set_ip_adapter_scale(self, scale: Any) -> None:
             """As in `IPAdapterMixin`; in a callback, too, where processors of the adapter hide those it looks for."""

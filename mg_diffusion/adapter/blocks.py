@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .strengths import MOST_STRENGTH
+from ..granularities import MOST_STRENGTH
 
 
 PARTS = ("down", "mid", "up")

@@ -1,6 +1,6 @@
 """The composition of references: palette laid into regions, texture over it, at the size of the output, by no network."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,9 @@ def compose_features(
     Args:
         features: from `MGEncoder.encode` with `layout_size=size`.
         strengths: (B, G) in the order of `granularities`; assignment, generator: as of `apply_variation`.
+
+    Raises:
+        ValueError: where some pictures have something to be composed of, and others nothing.
     """
     count, device = len(strengths), strengths.device
     features = {
@@ -36,7 +39,7 @@ def compose_features(
     }
     sets, shares = split_regions(features)
     given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
-    if not (strengths[:, None] * given).any():
+    if not has_any(strengths, granularities, features):
         return None
     drawn = draw_variation({name: parts[0] for name, parts in features.items()}, count, generator)
     remembered = Remembered(0) if remembered is None else remembered
@@ -50,3 +53,18 @@ def compose_features(
         return pictures[0]
     shares = F.interpolate(shares.float(), size, mode="area")
     return sum(shares[:, place, None] * picture for place, picture in enumerate(pictures))
+
+
+def has_any(strengths: torch.Tensor, granularities: Sequence[str], given: Collection[str]) -> bool:
+    """Whether pictures with these strengths (B, G) have anything of the granularities that are given.
+
+    Raises:
+        ValueError: if some of them have, and others have nothing.
+    """
+    rows = (strengths[:, [place for place, name in enumerate(granularities) if name in given]] > 0).any(1)
+    if rows.any() and not rows.all():
+        raise ValueError(
+            f"There is nothing to compose for the pictures {(~rows).nonzero().flatten().tolist()} of {len(rows)}: what is given "
+            f"({', '.join(given)}) has a `granularity_scale` of 0 there. Give each some above 0, or leave these pictures out."
+        )
+    return bool(rows.any())

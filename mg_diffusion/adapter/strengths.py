@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 
+from ..granularities import MOST_STRENGTH
 
-MOST_STRENGTH = 100.0  # far beyond what means anything, and far from where numbers overflow
+
 Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 
@@ -16,7 +18,7 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
 
     Args:
         scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
-            that is not named keeps 1.0, and one with a dict of blocks has 1.0 (see `parse_blocks`). 0 is off, 1 as trained,
+            that is not named keeps 1.0, and one with a dict of blocks (see `parse_blocks`) has 1.0, or 0 where all of them are. 0 is off, 1 as trained,
             above 1 extrapolates.
 
     Raises:
@@ -24,7 +26,7 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
             something that is not a number.
     """
     per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
-    per_name = {name: 1.0 if isinstance(value, dict) else value for name, value in per_name.items()}
+    per_name = {name: _of_blocks(value) if isinstance(value, dict) else value for name, value in per_name.items()}
     unknown = [name for name in per_name if name not in granularities]
     if unknown:
         raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
@@ -48,6 +50,15 @@ def parse_strengths(scale: Any, granularities: Sequence[str], batch_size: int) -
             )
         columns.append(value.expand(batch_size))
     return torch.stack(columns, 1)
+
+
+def _of_blocks(blocks: Any) -> float:
+    """1 where any block of a granularity counts; without one it is off as a whole, in fusion and layout, too."""
+    if isinstance(blocks, dict):
+        return max(map(_of_blocks, blocks.values()), default=0.0)
+    if isinstance(blocks, (list, tuple)):
+        return max(map(_of_blocks, blocks), default=0.0)
+    return 0.0 if isinstance(blocks, Real) and blocks == 0 else 1.0  # what is no number is refused by `parse_blocks`
 
 
 def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], steps: int) -> torch.Tensor:

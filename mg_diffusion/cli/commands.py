@@ -10,6 +10,7 @@ from ..loading import model_name, quiet
 from ..recipe import prepare_output
 from .generation import load, pipeline_settings
 from .references import read_mask
+from .values import check_seeds
 
 
 def palette(options: argparse.Namespace) -> None:
@@ -61,6 +62,7 @@ def export(options: argparse.Namespace) -> None:
 def bench(options: argparse.Namespace) -> None:
     """`mg-diffusion bench`."""
     output = prepare_output(options.output, ".json")
+    check_seeds(options.seed, 2**16)  # more than any section draws
     try:
         from ..mg_bench.command import run
         from ..mg_bench.methods import PipelineMethod

@@ -14,6 +14,7 @@ from .folder_references import make_for_each
 from .references import ReferenceArguments, values_of
 from .sheets import check_sheet, save_sheet
 from .sizes import split_size
+from .values import check_seeds
 
 
 PARTS = 100  # of a progress bar
@@ -24,6 +25,7 @@ def compose(options: argparse.Namespace) -> int:
     split_size(options)
     check_composed_size(options.height, options.width)
     check_sheet(options)
+    check_seeds(options.seed, options.num_images)
     options.attribution = False
     if not any(getattr(options, name) for name in GRANULARITIES) and not options.scale:
         raise ValueError("There is nothing to compose. Give --color, --texture or --shape.")

@@ -18,17 +18,22 @@ from ..loading import model_name
 from ..picture_files import check_format, is_lossy
 from ..pictures import has_alpha
 from ..recipe import describe_file
-from .folders import Job, output_paths, plan, work_through
+from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
-from .sheets import check_sheet
+from .sheets import check_sheet, complete_sheet
 from .sizes import check_side
+from .values import check_seeds
+
+
+UNKEPT = {"CMYK": "CMYK", "P": "of a palette", "PA": "of a palette"}  # modes in which no edit comes back
 
 
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
     check_side(getattr(options, "size", None))
     check_sheet(options)
+    check_seeds(options.seed, options.num_images)
     arguments = parse_references(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
@@ -46,7 +51,7 @@ def edit(options: argparse.Namespace) -> int:
             output_paths(options, [image, *read]),
         )
         return 0
-    jobs = plan(options.images, options.output_dir, options.num_images, read)
+    jobs = plan_of(options, options.images, read)
     if options.mask:
         read_mask(options.mask)  # which is that of all
 
@@ -59,7 +64,7 @@ def edit(options: argparse.Namespace) -> int:
     def make(job: Job) -> None:
         edit_one(options, arguments, pipe, str(job.source), job.targets)
 
-    return work_through(jobs, make, options.force)
+    return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
 
 
 def edit_one(
@@ -75,9 +80,9 @@ def edit_one(
         load_pipe: called when all that can be checked without a pipeline is.
     """
     image = read_picture(path)
-    if image.mode == "CMYK" and (converted := in_srgb(image)) is not image:
-        print(f"{path} is CMYK: it is edited in sRGB, by its color profile", file=sys.stderr)
-        image = converted
+    if image.mode in UNKEPT and (converted := in_srgb(image)) is not image:
+        print(f"{path} is {UNKEPT[image.mode]}: it is edited in sRGB, by its color profile", file=sys.stderr)
+        image = converted  # with which what was made is compared, too
     if getattr(options, "hint", None):
         read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None

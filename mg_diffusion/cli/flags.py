@@ -7,7 +7,7 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
 from ..sides import SIDES
-from .values import OneForEach, composed_share, number, schedule_of_one, size, strength_of_one, window
+from .values import OneForEach, composed_share, number, scale, schedule_of_one, seed, size, strength_of_one, window
 
 
 TYPES = ("float16", "bfloat16", "float32")
@@ -41,8 +41,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add_loading_flags(parser)
     group = parser.add_argument_group("sampling")
     group.add_argument("--steps", dest="num_inference_steps", type=whole(1), metavar="N", help="denoising steps")
-    group.add_argument("--guidance-scale", type=number, metavar="X", help="1 is off")
-    group.add_argument("--seed", type=whole(0), default=0, help="default: 0")
+    group.add_argument("--guidance-scale", type=scale, metavar="X", help="1 is off")
+    group.add_argument("--seed", type=seed, default=0, help="default: 0")
     purpose = (
         "strength of color, texture or shape: 0 is off, 1 (default) as trained, above 1 extrapolates; one for each"
     )
@@ -84,8 +84,8 @@ def add_picture_flags(
     add_reference_flags(parser, needed, allowed)
     add_steering_flags(parser)
     group = parser.add_argument_group("text and output")
-    group.add_argument("--prompt", help="what is to be seen")
-    group.add_argument("--negative-prompt", help="what to steer away from")
+    group.add_argument("--prompt", type=str, help="what is to be seen")
+    group.add_argument("--negative-prompt", type=str, help="what to steer away from")
     add_output_flags(group, of=of)
 
 
@@ -182,7 +182,7 @@ def add_compose_flags(parser: argparse.ArgumentParser) -> None:
     add_layout_flags(group)
     add_size_flags(parser)
     group = parser.add_argument_group("output")
-    group.add_argument("--seed", type=whole(0), default=0, help="of what the references leave open; default: 0")
+    group.add_argument("--seed", type=seed, default=0, help="of what the references leave open; default: 0")
     add_output_flags(group, of=FOLDER)
 
 
@@ -218,7 +218,7 @@ def add_edit_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--padding-mask-crop", type=whole(0), metavar="PIXELS", help=purpose)
     add_feather_flag(parser)
     purpose = "how much the surroundings lend what no reference gives: 1 (default), 0 is off"
-    parser.add_argument("--context-scale", type=number, metavar="X", help=purpose)
+    parser.add_argument("--context-scale", type=scale, metavar="X", help=purpose)
 
 
 def add_feather_flag(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +271,7 @@ def add_adapt_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_force_flag(parser)
     purpose = "behind --, flags of stage adapter (docs/training-flags.md), such as --max_train_steps 2000"
-    parser.add_argument("training", nargs="*", metavar="-- TRAINING FLAGS", help=purpose)
+    parser.add_argument("training", nargs="*", type=str, metavar="-- TRAINING FLAGS", help=purpose)
 
 
 def add_export_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..granularities import GRANULARITIES
-from .folders import output_paths, plan, work_through
+from .folders import output_paths, plan, plan_of, work_through
 from .references import ReferenceArguments, parse_references, split_reference
+from .sheets import complete_sheet
 
 
 FLAGS = (*GRANULARITIES, *(f"negative_{name}" for name in GRANULARITIES))
@@ -64,11 +65,14 @@ def make_for_each(options: argparse.Namespace, make: Callable[[ReferenceArgument
 def _make_all(
     options: argparse.Namespace, place: Place, make: Callable[[ReferenceArguments, Sequence[Path]], Any]
 ) -> int:
-    (first, *_) = jobs = plan([place.folder], options.output_dir, options.num_images)
+    (first, *_) = plan([place.folder], options.output_dir, options.num_images)
     others = parse_references(place.filled(options, first.source)).files  # so that all flags are checked, too
-    jobs = plan([place.folder], options.output_dir, options.num_images, others)
+    jobs = plan_of(options, [place.folder], others)
     return work_through(
-        jobs, lambda job: make(parse_references(place.filled(options, job.source)), job.targets), options.force
+        jobs,
+        lambda job: make(parse_references(place.filled(options, job.source)), job.targets),
+        options.force,
+        lambda job: complete_sheet(options, job.targets),
     )
 
 

@@ -8,6 +8,7 @@ What is there already is not made again, and files appear whole: a run that was 
 """
 
 import argparse
+import functools
 import glob
 import os
 import sys
@@ -50,13 +51,17 @@ def numbered(path: Path, count: int) -> tuple[Path, ...]:
 def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence[Path]:
     """The output itself, or name-0.png, name-1.png, ... for several pictures; each can be written to."""
     paths = numbered(Path(options.output), options.num_images)
+    for path in (*paths, *beside(options, paths)):
+        prepare_output(path, FORMATS, inputs, options.force)
+    return paths
+
+
+def beside(options: argparse.Namespace, paths: Sequence[Path]) -> list[Path]:
+    """What the flags have written beside pictures that go to these paths: attributions and a sheet."""
     drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
     if getattr(options, "attribution_maps", False):
         drawn += [attribution_path(path, name) for path in paths for name in GRANULARITIES]
-    drawn += [sheet_path(paths)] if options.sheet else []
-    for path in (*paths, *drawn):
-        prepare_output(path, FORMATS, inputs, options.force)
-    return paths
+    return drawn + ([sheet_path(paths)] if options.sheet else [])
 
 
 def attribution_path(path: Path, granularity: str | None = None) -> Path:
@@ -65,15 +70,23 @@ def attribution_path(path: Path, granularity: str | None = None) -> Path:
     return path.with_suffix(f".attribution{of}{path.suffix}")
 
 
-def plan(given: Sequence[str], folder: str, count: int = 1, inputs: Iterable[str] = ()) -> list[Job]:
+def plan(
+    given: Sequence[str],
+    folder: str,
+    count: int = 1,
+    inputs: Iterable[str] = (),
+    beside: Callable[[Sequence[Path]], Sequence[Path]] = lambda targets: (),
+    force: bool = False,
+) -> list[Job]:
     """What is to be made of files and of the pictures that lie in folders: NAME.png in `folder`, which is made.
 
     Args:
         count: of results of each picture; inputs: what is read beside.
+        beside: what else is written along with results; force: whether it may be in the place of what is there.
 
     Raises:
-        ValueError: for a folder without pictures, two pictures of one name, a result in the place of what is read, and
-            a folder that cannot be written to.
+        ValueError: for a folder without pictures, two pictures of one name, a result in the place of what is read or is
+            there, and a folder that cannot be written to.
     """
     out, files = Path(folder), []
     for place in map(Path, given):
@@ -85,14 +98,44 @@ def plan(given: Sequence[str], folder: str, count: int = 1, inputs: Iterable[str
     jobs = [Job(file, numbered(out / f"{file.stem}.png", count)) for file in dict.fromkeys(files)]
     read, makers = {Path(file).resolve() for file in (*files, *inputs)}, {}
     for job in jobs:
-        for target in job.targets:
+        more = beside(job.targets)
+        for target in (*job.targets, *more):
             if target.resolve() in read:
                 raise ValueError(f"The output {str(target)!r} is an input of the same run. Name another folder.")
             if (other := makers.setdefault(target, job.source)) != job.source:
                 raise ValueError(
                     f"{str(other)!r} and {str(job.source)!r} would both become {str(target)!r}. Rename one."
                 )
+        there = [one for one in more if os.path.lexists(one)]
+        if there and not force and not job.is_done:
+            raise ValueError(
+                f"There is a file at {str(there[0])!r} already, and the pictures it belongs to are still to be made. Remove "
+                f"it, or make all anew by --force."
+            )
     prepare_output(jobs[0].targets[0], ".png")
+    return jobs
+
+
+def plan_of(options: argparse.Namespace, given: Sequence[str], inputs: Iterable[str] = ()) -> list[Job]:
+    """As `plan`, by the flags; tells where there will be no attribution, which is drawn while a picture is made."""
+    jobs = plan(
+        given,
+        options.output_dir,
+        options.num_images,
+        inputs,
+        functools.partial(beside, options),
+        options.force,
+    )
+    drawn = [
+        beside(argparse.Namespace(**{**vars(options), "sheet": False}), job.targets) for job in jobs if job.is_done
+    ]
+    lacking = sum(bool(files) and not any(map(os.path.lexists, files)) for files in drawn)
+    if lacking and not options.force:
+        print(
+            f"{lacking} pictures that are there already have no attribution, which is drawn while a picture is made: make them "
+            f"anew by --force",
+            file=sys.stderr,
+        )
     return jobs
 
 
@@ -106,12 +149,18 @@ def _pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def work_through(jobs: Sequence[Job], make: Callable[[Job], Any], force: bool = False) -> int:
+def work_through(
+    jobs: Sequence[Job],
+    make: Callable[[Job], Any],
+    force: bool = False,
+    complete: Callable[[Job], Any] = lambda job: None,
+) -> int:
     """Do all jobs that are not done, in this process or, each its share, in those of `accelerate launch`.
 
     Args:
         make: writes the targets of a job; what it raises is reported, and the next one begins.
         force: whether those that are done are done again.
+        complete: adds to a job that is done what can be added without doing it again.
 
     Returns:
         the exit status: 1 if any failed.
@@ -120,13 +169,12 @@ def work_through(jobs: Sequence[Job], make: Callable[[Job], Any], force: bool = 
     mine = jobs if state is None else jobs[state.process_index :: state.num_processes]
     made = there = failed = 0
     for job in tqdm(mine, unit="picture", file=sys.stderr, disable=state is not None and not state.is_main_process):
-        if job.is_done and not force:
-            there += 1
-            continue
-        _sweep(job)
+        is_there = job.is_done and not force
         try:
-            make(job)
-            made += 1
+            if not is_there:
+                _sweep(job)
+            (complete if is_there else make)(job)
+            made, there = made + (not is_there), there + is_there
         except Exception as error:  # of this picture, whatever it is: the others are none the worse
             failed += 1
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "

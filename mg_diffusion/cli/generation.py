@@ -21,6 +21,7 @@ from .folders import attribution_path
 from .references import ReferenceArguments, values_of
 from .sheets import check_sheet, save_sheet
 from .sizes import check_generated_size, split_size
+from .values import check_seeds
 
 
 # Flags that go to the pipeline under its own names; where one is not given, the pipeline's default holds.
@@ -98,6 +99,7 @@ def generate(options: argparse.Namespace) -> int:
     split_size(options)
     check_generated_size(options)
     check_sheet(options)
+    check_seeds(options.seed, options.num_images)
 
     @functools.cache
     def pipe() -> Any:

@@ -6,7 +6,7 @@ from ..granularities import GRANULARITIES
 from ..mg_bench.flags import whole
 from ..sides import SIDES
 from .flags import add_assignment_flag, add_feather_flag, add_loading_flags, add_one_for_each, add_output_flags
-from .values import number
+from .values import number, seed
 
 
 COLOR = "picture or card that lends its palette, or hex colors with weights in quotes"
@@ -120,4 +120,4 @@ def _texture_scale(parser: argparse.ArgumentParser) -> None:
 
 
 def _seed(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("--seed", type=whole(0), default=0, help=f"{what}; default: 0")
+    parser.add_argument("--seed", type=seed, default=0, help=f"{what}; default: 0")

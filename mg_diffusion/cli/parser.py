@@ -11,6 +11,7 @@ from ..granularities import GRANULARITIES
 from ..mg_bench.flags import add_bench_flags
 from . import flags
 from .native_flags import PURPOSES, add_native_flags
+from .values import filled
 
 
 class Late:
@@ -37,7 +38,16 @@ NAMED_EDITS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """As the original, but errors look the same whether a flag or a file is wrong."""
+    """As the original, but errors look the same whether a flag or a file is wrong; what has no type must not be empty."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.register("type", None, filled)
+
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        group = super().add_subparsers(**kwargs)
+        group.type = str  # of all that follows a command, to which its own flags see
+        return group
 
     def error(self, message: str) -> Any:
         self.exit(2, f"error: {message}\n(see `{self.prog} --help`)\n")

@@ -11,7 +11,10 @@ import PIL.ImageDraw
 import PIL.ImageFont
 from tqdm import tqdm
 
+from ..color_profiles import in_srgb
 from ..picture_files import save_picture
+from ..pictures import read_upright
+from ..recipe import read_recipe
 
 
 SIDE, GAP, LINE = 256, 8, 20  # of a small picture, between two, and of what stands below one; in pixels
@@ -37,6 +40,14 @@ def save_sheet(images: Sequence[PIL.Image.Image], paths: Sequence[Path], seeds: 
     tqdm.write(str(path))
 
 
+def complete_sheet(options: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Write the sheet of pictures that were made before, if it is asked for and not there; their recipes tell the seeds."""
+    if not options.sheet or sheet_path(paths).exists():
+        return
+    images = [read_upright(path) for path in paths]
+    save_sheet(images, paths, [read_recipe(path).get("seed", 0) for path in paths])
+
+
 def drawn_sheet(images: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL.Image.Image:
     """Pictures row by row, in their order, on white, as nearly a square as they fill."""
     small = [_small(image) for image in images]
@@ -54,7 +65,8 @@ def drawn_sheet(images: Sequence[PIL.Image.Image], labels: Sequence[str]) -> PIL
 
 
 def _small(image: PIL.Image.Image) -> PIL.Image.Image:
-    """In RGB, what is transparent over white, at most `SIDE` on a side."""
+    """In sRGB, what is transparent over white, at most `SIDE` on a side."""
+    image = in_srgb(image)  # a sheet has no profile, and pictures of a folder may have several
     if image.mode.startswith("I;16"):
         image = PIL.Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     shown = image.convert("RGBA")

@@ -4,7 +4,11 @@ import argparse
 import math
 from typing import Any
 
-from ..granularities import GRANULARITIES
+from ..granularities import GRANULARITIES, MOST_STRENGTH
+from ..mg_bench.flags import whole
+
+
+MOST_SEED = 2**64 - 1  # of torch
 
 
 def number(text: str) -> float:
@@ -16,6 +20,35 @@ def number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
     return value
+
+
+def scale(text: str) -> float:
+    """A number of at least 0, as far as any scale goes."""
+    value = number(text)
+    if not 0 <= value <= MOST_STRENGTH:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {MOST_STRENGTH:g}, got {text!r}")
+    return value
+
+
+seed = whole(0, MOST_SEED)
+
+
+def check_seeds(first: int, count: int) -> None:
+    """Raise a ValueError where seeds that count up from `first` do not end in time."""
+    if first + count - 1 > MOST_SEED:
+        raise ValueError(
+            f"Seeds count up from --seed, and the last of {count} would be above {MOST_SEED}. Give --seed {MOST_SEED - count + 1} "
+            f"or less."
+        )
+
+
+def filled(text: str) -> str:
+    """What is not empty, as files and names are."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "is empty: a variable of the shell without a value? Give one, or leave it out"
+        )
+    return text
 
 
 def composed_share(text: str) -> float | str:
@@ -56,8 +89,10 @@ def strength_of_one(text: str) -> tuple[str, float]:
     """color=1.0."""
     name, value = _named(text, "a number")
     strength = number(value)
-    if strength < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0 (0 is off, 1 is as trained), got {text!r}")
+    if not 0 <= strength <= MOST_STRENGTH:
+        raise argparse.ArgumentTypeError(
+            f"must be at least 0 (0 is off, 1 is as trained), at most {MOST_STRENGTH:g}; got {text!r}"
+        )
     return name, strength
 
 
@@ -66,7 +101,7 @@ def schedule_of_one(text: str) -> tuple[str, tuple[float, float] | list[float]]:
     name, curve = _named(text, "START:END or factors between commas")
     if ":" in curve:
         return name, window(curve)
-    return name, [number(factor) for factor in curve.split(",")]
+    return name, [scale(factor) for factor in curve.split(",")]
 
 
 class OneForEach(argparse.Action):

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import host
 
 
@@ -12,7 +14,10 @@ CATEGORY = "MG-Diffusion"
 
 
 class Networks:
-    """What a pipeline is to the library's functions: `mg_encoder`, `mg_detail`, a progress bar. Loaded on first use."""
+    """What a pipeline is to the library's functions: `mg_encoder`, `mg_detail`, a progress bar. Loaded on first use.
+
+    In float32, on the CPU, whatever ComfyUI has made torch's default type and device by then: they are kept for all nodes.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -21,9 +26,7 @@ class Networks:
     def mg_encoder(self) -> Any:
         from mg_diffusion import MGEncoder
 
-        return MGEncoder.from_pretrained(
-            self.folder, subfolder="mg_encoder", low_cpu_mem_usage=False, use_safetensors=True
-        ).eval()
+        return self._loaded(MGEncoder, "mg_encoder")
 
     @property
     def mg_detail(self) -> Any:
@@ -35,9 +38,12 @@ class Networks:
             return None
         from diffusers import UNet2DModel
 
-        return UNet2DModel.from_pretrained(
-            self.folder, subfolder="mg_detail", low_cpu_mem_usage=False, use_safetensors=True
-        ).eval()
+        return self._loaded(UNet2DModel, "mg_detail")
+
+    def _loaded(self, kind: Any, name: str) -> Any:
+        options = {"low_cpu_mem_usage": False, "use_safetensors": True, "torch_dtype": torch.float32}
+        with torch.device("cpu"):
+            return kind.from_pretrained(self.folder, subfolder=name, **options).eval()
 
     def progress_bar(self, total: int) -> host.Progress:
         return host.Progress(total)

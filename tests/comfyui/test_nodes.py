@@ -47,6 +47,21 @@ def networks():
     return models.embedded()
 
 
+@pytest.mark.parametrize("around", [torch.float64, torch.float16, "meta"], ids=str)
+def test_networks_are_in_float32_on_the_cpu_whatever_is_the_default_when_they_are_first_used(networks, around):
+    late, before = models.Networks(networks.folder), torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(before if around == "meta" else around)
+        with torch.device("meta" if around == "meta" else "cpu"):
+            found = late.mg_encoder, late._detail
+    finally:
+        torch.set_default_dtype(before)
+    for one, expected in zip(found, (networks.mg_encoder, networks.mg_detail), strict=True):
+        assert {(p.dtype, p.device.type) for p in one.parameters()} == {(torch.float32, "cpu")}
+        state = one.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in expected.cpu().state_dict().items())
+
+
 # -- compose ------------------------------------------------------------------------------------------------------------
 def test_composing_is_the_librarys(networks):
     color, texture, shape = image_of(1), image_of(2), image_of(3)

@@ -133,3 +133,15 @@ def test_blocks_in_the_modular_pipeline(tmp_path):
     assert not torch.equal(*made)
     with pytest.raises(ValueError, match="names parts of the UNet"):
         modular(output="images", granularity_scale={"color": {"sideways": 1.0}}, **options)
+
+
+@pytest.mark.parametrize("blocks", [{"down": 0.0, "mid": 0, "up": {"block_1": [0.0, 0.0]}}, {"up": 0.0}, {}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"composed_start": 0.5}, {"guidance_scale": 1.0}], ids=str)
+def test_all_blocks_at_zero_are_strength_zero_bit_for_bit(make, options, blocks):
+    """Of one granularity among several, too, which is then neither fused with the others nor laid out with them."""
+    pipeline = make()
+    for names in (NAMES, ("color",)):
+        off, zero = ({name: one for name in names} for one in (blocks, 0))
+        np.testing.assert_array_equal(
+            generate(pipeline, granularity_scale=off, **options), generate(pipeline, granularity_scale=zero, **options)
+        )

@@ -735,6 +735,54 @@ def test_an_ip_adapter_of_another_base_is_refused_in_one_sentence(make, width, n
     assert (run(pipeline, reference_image=references()) == before).all()
 
 
+def without(part, beginning):
+    def broken(weights):
+        weights[part] = {key: one for key, one in weights[part].items() if not key.startswith(beginning)}
+        return weights
+
+    return broken
+
+
+BROKEN = {
+    "no projection": lambda weights: {**weights, "image_proj": {}},
+    "half a projection": without("image_proj", "proj.bias"),
+    "no attention": lambda weights: {**weights, "ip_adapter": {}},
+    "half the attention": without("ip_adapter", "1."),
+    "a LoRA that is half": lambda w: {
+        **w,
+        "ip_adapter": {**w["ip_adapter"], "0.to_k_lora.down.weight": torch.ones(4, 32)},
+    },
+}
+
+
+@pytest.mark.parametrize("has_one", [False, True], ids=["none before", "one before"])
+@pytest.mark.parametrize("is_meta", [True, False])
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_ip_adapter_leaves_everything_as_it_was(make, kind, is_meta, has_one):
+    pipeline = make()
+    options = {"reference_image": references(), **(with_ip_adapter(pipeline) if has_one else {})}
+    before, processors = run(pipeline, **options), dict(pipeline.unet.attn_processors)
+    broken = BROKEN[kind](ip_adapter(pipeline.unet, tokens=4))
+    with pytest.raises(ValueError, match="cannot be loaded, and the pipeline stays as it was: its file is damaged"):
+        pipeline.load_ip_adapter(broken, None, None, image_encoder_folder=None, low_cpu_mem_usage=is_meta)
+    assert (pipeline.feature_extractor is not None) == (pipeline.image_encoder is not None) == has_one
+    assert all(one is processors[name] for name, one in pipeline.unet.attn_processors.items())
+    assert not any(parameter.is_meta for parameter in pipeline.unet.parameters())
+    assert torch.equal(run(pipeline, **options), before)
+    if not has_one:
+        assert torch.isfinite(run(pipeline, reference_image=references(), **with_ip_adapter(pipeline))).all()
+
+
+def test_a_file_that_is_no_ip_adapter_leaves_everything_as_it_was(make, tmp_path):
+    pipeline = make()
+    (tmp_path / "torn.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="SafetensorError.*Download it anew"):
+        pipeline.load_ip_adapter(str(tmp_path), "", "torn.safetensors", image_encoder_folder=None)
+    with pytest.raises(OSError):
+        pipeline.load_ip_adapter(str(tmp_path), "", "nosuch.safetensors", image_encoder_folder=None)
+    assert pipeline.feature_extractor is None and torch.isfinite(run(pipeline)).all()
+
+
 def test_an_ip_adapter_is_not_saved_but_its_image_encoder_is(make, tmp_path):
     pipeline = make()
     pipeline.save_pretrained(tmp_path / "bare")

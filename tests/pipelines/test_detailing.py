@@ -10,6 +10,7 @@ import torch
 from mg_diffusion import MGPipeline
 from mg_diffusion.cli.sizes import check_generated_size
 from mg_diffusion.octaves import build_detail_unet
+from mg_diffusion.sizes import check_painted_size, nearest_painted_size, octaves_to
 
 from .tiny import SIZE, tiny_components
 
@@ -148,10 +149,39 @@ def test_at_the_size_of_the_unet_nothing_changes(pipe, small):
     assert torch.equal(run(pipe, **size), run(small, **size))
 
 
+RULES = [((64, 64), 2, 4), ((64, 64), 8, 8), ((64, 96), 8, 4)]  # (height, width) of the UNet, pixels a cell, halvings
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_a_side_alone_and_sizes_that_are_named_work_at_the_borders_of_octaves(rule):
+    """In every aspect; rounding the other side leads over a border of some."""
+    crossed = 0
+    for height in range(rule[1], 700, rule[1]):
+        for aspect in np.arange(0.25, 4, 0.0625):
+            wanted = (height, height * aspect)
+            unit = octaves_to(*wanted, *rule)[1]
+            found = nearest_painted_size(wanted, *rule, given=(height, None))
+            if height % unit == 0 or found is not None:
+                check_painted_size(*found, *rule)
+                assert found[0] == height and abs(found[1] - wanted[1]) <= unit
+                crossed += found[1] != max(unit, unit * round(wanted[1] / unit))
+                continue
+            with pytest.raises(ValueError, match="Near by are") as refused:
+                check_painted_size(height, unit * max(1, round(wanted[1] / unit)), *rule)
+            near = tuple(int(one) for one in str(refused.value).split("Near by are ")[1].rstrip(".").split(" and "))
+            check_painted_size(*near, *rule)
+    assert crossed
+
+
 def test_strength_0_is_the_base_without_references_in_all_octaves(pipe):
     base = run(pipe, None, height=LARGE, width=LARGE)
     assert torch.equal(run(pipe, granularity_scale=0.0), base)
     assert not torch.equal(run(pipe), base)
+
+
+def test_blocks_that_are_all_0_are_strength_0_in_all_octaves(pipe):
+    made = [run(pipe, granularity_scale={"color": one}) for one in ({"up": 0.0}, 0, {"up": 1.0})]
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
 @pytest.mark.parametrize("name", ["texture", "shape"])

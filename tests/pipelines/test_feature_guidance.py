@@ -250,8 +250,10 @@ def test_a_small_mask_is_guided_as_gently_as_a_large_one(make_inpaint, side):
         ({"feature_guidance_scale": -1}, "finite number of at least 0"),
         (
             {"feature_guidance_scale": {"color": "much"}},
-            "finite number of at least 0 .0 is off., got 'much' for color",
+            r"feature_guidance_scale\['color'\]` must be a finite number of at least 0 .0 is off., at most 100; got 'much'",
         ),
+        ({"feature_guidance_scale": 1e30}, "`feature_guidance_scale` must be .* at most 100; got 1e.30"),
+        ({"feature_guidance_scale": {"shape": 1e30}}, r"feature_guidance_scale\['shape'\]` must be .* at most 100"),
         ({"feature_guidance_scale": {"light": 1}}, r"names \['light'\], of which there is no reference"),
         ({"feature_guidance_scale": 1, "feature_guidance_window": (0.5, 0.5)}, "0 <= start < end <= 1"),
         ({"feature_guidance_scale": 1, "feature_guidance_window": (0.0, 0.1)}, "no step of 3 lies as a whole in"),

@@ -273,9 +273,17 @@ def test_guidance_by_what_is_not_given_is_refused(make_pair, name):
     [
         ({"granularity_guidance": 1.0}, "`granularity_guidance` is a dict .*got float"),
         ({"granularity_guidance": {"color": -1.0}}, r"`granularity_guidance\['color'\]` must be a finite number"),
-        ({"granularity_guidance": {"color": "1"}}, "must be a finite number of at least 0, got '1'"),
-        ({"guidance_scale": float("nan")}, "`guidance_scale` must be a finite number of at least 0, got nan"),
-        ({"guidance_scale": True}, "`guidance_scale` must be a finite number of at least 0, got True"),
+        (
+            {"granularity_guidance": {"color": "1"}},
+            "must be a finite number of at least 0 .0 is off., at most 100; got '1'",
+        ),
+        (
+            {"guidance_scale": float("nan")},
+            "`guidance_scale` must be a finite number of at least 0 .1 is off., at most 100; got nan",
+        ),
+        ({"guidance_scale": True}, "`guidance_scale` must be a finite number of at least 0 .*; got True"),
+        ({"guidance_scale": 1e30}, "at most 100; got 1e.30"),
+        ({"granularity_guidance": {"color": 101}}, "at most 100; got 101"),
     ],
     ids=str,
 )
@@ -344,9 +352,12 @@ def test_numbers_are_checked_before_anything_is_computed(make_pair, monkeypatch,
 def test_guidance_of_any_guider_is_a_number(make_pair):
     _, modular = make_pair(text=False)
     modular.update_components(guider=ClassifierFreeGuidance(guidance_scale=float("nan")))
-    with pytest.raises(ValueError, match="`guidance_scale` of the guider must be a finite number, got nan"):
+    with pytest.raises(
+        ValueError,
+        match="`guider.guidance_scale` must be a finite number of at least 0 .1 is off., at most 100; got nan",
+    ):
         run(modular)
-    with pytest.raises(ValueError, match="must be a finite number of at least 0, got nan"):
+    with pytest.raises(ValueError, match="must be a finite number of at least 0 .*; got nan"):
         MultiGranularityGuidance(guidance_scale=float("nan"))
 
 

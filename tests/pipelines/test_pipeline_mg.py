@@ -190,7 +190,8 @@ def test_guidance_works_without_references_for_all_and_in_batches(make):
     [
         ({"granularity_guidance": {"texture": 1.0}}, "needs a texture reference, or a negative one.*given are"),
         ({"granularity_guidance": {"color": -1.0}}, "finite number of at least 0"),
-        ({"granularity_guidance": {"color": "much"}}, "must be a number"),
+        ({"granularity_guidance": {"color": "much"}}, "must be a finite number"),
+        ({"granularity_guidance": {"color": 1e30}}, r"granularity_guidance\['color'\].*at most 100; got 1e.30"),
         ({"granularity_guidance": {"hue": 1}}, "Unknown granularity 'hue' in `granularity_guidance`"),
         ({"granularity_guidance": 2.0}, "`granularity_guidance` is a dict"),
         ({"negative_reference_image": "a.png"}, "`negative_reference_image` is a dict"),

@@ -430,6 +430,7 @@ TRANSPARENT.putalpha(100)
         ({"mask_feather": 1.5}, "mask_feather"),
         ({"context_scale": float("nan")}, "`context_scale` must be a finite number"),
         ({"context_scale": -1.0}, "`context_scale` must be a finite number"),
+        ({"context_scale": 1e30}, "`context_scale` must be a finite number .* at most 100"),
         ({"height": 15}, "multiples of 2"),
         ({"height": 0}, "multiples of 2, got 0 and 16"),
         ({"reference_image": {"lighting": picture()}}, "Unknown granularity"),

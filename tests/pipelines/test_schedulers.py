@@ -77,6 +77,41 @@ def test_what_is_recommended_works(make, config, name):
     assert torch.isfinite(images).all()
 
 
+@pytest.mark.parametrize("place", ["generate", "alone", "edit", "modular"])
+def test_what_cannot_put_a_picture_under_noise_is_refused_before_anything_is_computed(make, monkeypatch, place):
+    kind = {"kind": MGInpaintPipeline} if place == "edit" else {}
+    pipeline, given = make(**kind), {"num_inference_steps": 4, "reference_image": references(), "prompt": "a"}
+    given |= {"image": picture(1, 16, 16), "mask_image": torch.ones(16, 16)} if kind else {}
+    given |= {"composed_start": 0.5} if place in ("generate", "modular") else {}
+    pipeline.scheduler = diffusers.DDIMInverseScheduler.from_config(pipeline.scheduler.config)
+    if place == "alone":  # where a composed start is on by itself
+        pipeline.mg_adapter = None
+    called = pipeline
+    if place == "modular":
+        called = MGBlocks().init_pipeline()
+        called.update_components(**pipeline.components)
+    for part in (pipeline.text_encoder, pipeline.mg_encoder, pipeline.unet, pipeline.vae):
+        monkeypatch.setattr(part, "forward", None)
+    said = "This edit" if place == "edit" else "`composed_start`"
+    with pytest.raises(
+        ValueError, match=f"{said} puts a picture under noise, which DDIMInverse.* cannot. Use for example"
+    ):
+        called(**given)
+    monkeypatch.undo()
+    if place != "edit":  # as the sentence says
+        assert called(**{**given, "composed_start": 0}) is not None
+
+
+def test_sigmas_that_leave_no_step_are_refused_and_the_remedy_works(make, monkeypatch):
+    pipeline = make(text=False)
+    pipeline.scheduler = diffusers.EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+    with pytest.raises(ValueError, match=r"`sigmas` = \[1.0\] leave no step to take: EulerDiscrete.*Append 0.0"):
+        pipeline(sigmas=[1.0])
+    assert torch.isfinite(pipeline(sigmas=[1.0, 0.0], output_type="pt", generator=seeded()).images).all()
+    pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler()  # appends the end itself
+    assert torch.isfinite(pipeline(sigmas=[1.0], output_type="pt", generator=seeded()).images).all()
+
+
 def test_the_trial_changes_neither_the_scheduler_nor_what_is_drawn():
     scheduler = scheduler_of("DDPMScheduler", **SAMPLE)
     scheduler.set_timesteps(4)

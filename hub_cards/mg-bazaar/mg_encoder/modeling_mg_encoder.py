@@ -37,12 +37,13 @@ def _define():
     import torch.nn.functional as F
     import warnings
     from collections import OrderedDict
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from dataclasses import dataclass, replace
     from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DModel
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
     from itertools import product
+    from numbers import Real
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -739,9 +740,14 @@ def _define():
         return turned.unflatten(2, structure.shape[2:])
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.granularities
+    # -----------------------------------------------------------------------------------------------------------------
+    GRANULARITIES = ("color", "texture", "shape")
+    MOST_STRENGTH = 100.0  # of one, and of guidance; far beyond what means anything, and far from where numbers overflow
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.strengths
     # -----------------------------------------------------------------------------------------------------------------
-    MOST_STRENGTH = 100.0  # far beyond what means anything, and far from where numbers overflow
     Curve = tuple[float, float] | list[float] | Callable[[float], float]
 
 
@@ -750,7 +756,7 @@ def _define():
 
     Args:
         scale: a float for all granularities, or {granularity: float or list of `batch_size` floats}; a granularity
-            that is not named keeps 1.0, and one with a dict of blocks has 1.0 (see `parse_blocks`). 0 is off, 1 as trained,
+            that is not named keeps 1.0, and one with a dict of blocks (see `parse_blocks`) has 1.0, or 0 where all of them are. 0 is off, 1 as trained,
             above 1 extrapolates.
 
     Raises:
@@ -758,7 +764,7 @@ def _define():
             something that is not a number.
     """
         per_name = dict(scale) if isinstance(scale, dict) else dict.fromkeys(granularities, scale)
-        per_name = {name: 1.0 if isinstance(value, dict) else value for name, value in per_name.items()}
+        per_name = {name: _of_blocks(value) if isinstance(value, dict) else value for name, value in per_name.items()}
         unknown = [name for name in per_name if name not in granularities]
         if unknown:
             raise ValueError(f"Unknown granularity {unknown[0]!r} in granularity_scale; known are {tuple(granularities)}.")
@@ -782,6 +788,15 @@ def _define():
                 )
             columns.append(value.expand(batch_size))
         return torch.stack(columns, 1)
+
+
+    def _of_blocks(blocks: Any) -> float:
+        """1 where any block of a granularity counts; without one it is off as a whole, in fusion and layout, too."""
+        if isinstance(blocks, dict):
+            return max(map(_of_blocks, blocks.values()), default=0.0)
+        if isinstance(blocks, (list, tuple)):
+            return max(map(_of_blocks, blocks), default=0.0)
+        return 0.0 if isinstance(blocks, Real) and blocks == 0 else 1.0  # what is no number is refused by `parse_blocks`
 
 
     def parse_schedule(schedule: dict[str, Curve], granularities: Sequence[str], steps: int) -> torch.Tensor:
@@ -1163,6 +1178,9 @@ def _define():
     Args:
         features: from `MGEncoder.encode` with `layout_size=size`.
         strengths: (B, G) in the order of `granularities`; assignment, generator: as of `apply_variation`.
+
+    Raises:
+        ValueError: where some pictures have something to be composed of, and others nothing.
     """
         count, device = len(strengths), strengths.device
         features = {
@@ -1170,7 +1188,7 @@ def _define():
         }
         sets, shares = split_regions(features)
         given = strengths.new_tensor([[name in own for name in granularities] for own in sets])
-        if not (strengths[:, None] * given).any():
+        if not has_any(strengths, granularities, features):
             return None
         drawn = draw_variation({name: parts[0] for name, parts in features.items()}, count, generator)
         remembered = Remembered(0) if remembered is None else remembered
@@ -1184,6 +1202,21 @@ def _define():
             return pictures[0]
         shares = F.interpolate(shares.float(), size, mode="area")
         return sum(shares[:, place, None] * picture for place, picture in enumerate(pictures))
+
+
+    def has_any(strengths: torch.Tensor, granularities: Sequence[str], given: Collection[str]) -> bool:
+        """Whether pictures with these strengths (B, G) have anything of the granularities that are given.
+
+    Raises:
+        ValueError: if some of them have, and others have nothing.
+    """
+        rows = (strengths[:, [place for place, name in enumerate(granularities) if name in given]] > 0).any(1)
+        if rows.any() and not rows.all():
+            raise ValueError(
+                f"There is nothing to compose for the pictures {(~rows).nonzero().flatten().tolist()} of {len(rows)}: what is given "
+            f"({', '.join(given)}) has a `granularity_scale` of 0 there. Give each some above 0, or leave these pictures out."
+            )
+        return bool(rows.any())
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.branch
@@ -1623,6 +1656,7 @@ def _define():
     # mg_diffusion.masks
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
+    FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
     NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -1667,15 +1701,26 @@ def _define():
         """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
         if mask.mode in ("1", "L", "LA"):
             return
-        channels = np.asarray(mask.convert("RGBA").convert("RGB"))
+        picture = mask.convert("RGBA").convert("RGB")
+        channels = np.asarray(picture)
         if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
             return
-        found = channels.reshape(-1, 3)[spread.argmax()]
+        rgb = "np.asarray(mask.convert('RGB'))"
+        if picture.getcolors(FEW_COLORS) is not None:
+            found = channels.reshape(-1, 3)[spread.argmax()].tolist()
+            bright, alike = f"{rgb}.any(2)", f"({rgb} == {tuple(found)}).all(2)"
+        else:  # what is black is not quite so, and no color is the same everywhere: of a JPEG, or with soft edges
+            colored = np.flatnonzero(spread > NEARLY_GRAY)
+            middle = colored[spread.ravel()[colored].argsort()[len(colored) // 2]]
+            found = channels.reshape(-1, 3)[middle].tolist()
+            bright = f"{rgb}.max(2) > {2 * int(channels.max()) // 5}"
+            alike = (
+                f"np.abs({rgb}.astype(int) - {tuple(found)}).max(2) < {max(NEARLY_GRAY, (max(found) - min(found)) // 2)}"
+            )
         color = "#" + "".join(f"{value:02x}" for value in found)
         raise ValueError(
             f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `np.asarray(mask.convert('RGB')).any(2)`; if one color is, "
-        f"`(np.asarray(mask.convert('RGB')) == {tuple(map(int, found))}).all(2)`."
+        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
         )
 
 
@@ -2761,11 +2806,6 @@ def _define():
             """As of color, of small patches of detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862)."""
             inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
             return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.granularities
-    # -----------------------------------------------------------------------------------------------------------------
-    GRANULARITIES = ("color", "texture", "shape")
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping
