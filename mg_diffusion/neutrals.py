@@ -39,12 +39,14 @@ def keeps_neutrals(lab: torch.Tensor, area: torch.Tensor, is_selected: bool) -> 
     return bool((colored * has_hue).sum() >= LEAST_SHARE * area.sum())
 
 
-def counted(lab: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
-    """The area (1, 1, h, w) that a palette is laid into by shares: black and white count as much as all else at most.
+def counted(lab: torch.Tensor, area: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The area (1, 1, h, w) that a palette is laid into by shares, and how far lightness is to follow the palette's, in [0, 1].
 
-    They take the dark and the light colors of the palette, so that brown hair beside a black ground is no longer the
-    darkest there is; but where nearly all is night, the stars have the palette to themselves.
+    Black and white count as much as all else at most. They take the dark and the light colors of the palette, so that brown
+    hair beside a black ground is no longer the darkest there is; but where nearly all is night, the stars have the palette to
+    themselves, and shine as they did.
     """
     colored = area * share_of_color(lab)
     neutral = area - colored
-    return colored + neutral * (colored.sum() / neutral.sum().clamp(min=1e-6)).clamp(max=1)
+    share = float((colored.sum() / neutral.sum().clamp(min=1e-6)).clamp(max=1))
+    return colored + neutral * share, share

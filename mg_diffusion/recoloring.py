@@ -58,15 +58,14 @@ def recolored(
     area = torch.ones_like(small[:, :1]) if mask is None else _small_area(mask, small)
     is_kept = keeps_neutrals(small, area, is_selected=mask is not None)
     colored = area * share_of_color(small) if is_kept else area
+    laid, follows = counted(small, area) if is_kept else (area, 1.0)
     palette, smooth = palette.to(small), edge_preserving_smooth(small)
-    if _is_one_color(palette):
-        wanted = _shades(small, palette, colored)
-    else:
-        wanted = _laid(smooth, palette, counted(small, area) if is_kept else area, turn)
+    wanted = _shades(small, palette, colored) if _is_one_color(palette) else _laid(smooth, palette, laid, turn)
     for _ in range(PASSES - 1):
         smooth = edge_preserving_smooth(smooth)
     model = LocalModel(small / 100, torch.cat([smooth[:, :1], wanted[:, 1:]], 1) / 100)
     curve = lightness_curve(small[:, :1], wanted[:, :1], colored, is_kept)
+    curve = follows * curve + (1 - follows) * np.arange(101)
     result = image.copy()
     for top in range(0, len(image), STRIP):
         rows = slice(top, top + STRIP)

@@ -14,31 +14,26 @@ from .patches import PatchLevel, grown
 
 BAND = 2  # pixels around the hole where a step shows
 RINGS = 6  # inwards, after which a step is gone: as wide as this in pixels
-FADE, LIGHT_FADE = 6, 96  # for a step that is not one of light, and for one, at least
+FADE, LIGHT_FADE = 6, 24  # for a step that is not one of light, and for one
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
+CLEAR_FADE = 96  # pixels inwards after which a clear edge says nothing, at least
 CLEAR_BAND = 8  # pixels around the hole that say whether it lies in a clear area
-CLEAR = (
-    0.04,
-    0.08,
-)  # deviation there from a plane, Lab over 100: up to the first all is clear, from the second on nothing
+CLEAR = (0.04, 0.08)  # deviation there, Lab over 100: up to the first all is clear, from the second on nothing
+NEARLY = (0.06, 0.12)  # how far what was found may be from it: more is another thing that ends in the hole, not a tint
 SLOW = 16  # what varies over a 16th of the side of the hole varies slowly
 
 
 def joined(level: PatchLevel) -> torch.Tensor:
-    """The picture of a level, Lab over 100, its filled hole joined to the rest, (H, W, 3).
-
-    What the edge says of light holds within an eighth of the picture: a star's glow there is not to tint all of the sky that
-    is painted beside it.
-    """
-    near = _nearness(level.hole, max(LIGHT_FADE, min(level.height, level.width) // 8))
-    picture = level.picture[..., :3] + _steps(level, near)
-    return picture + _apart_from_clear(picture, level.hole) * near[0, 0, ..., None]
+    """The picture of a level, Lab over 100, its filled hole joined to the rest, (H, W, 3)."""
+    picture = level.picture[..., :3] + _steps(level)
+    return picture + _apart_from_clear(picture, level.hole)
 
 
-def _steps(level: PatchLevel, near: torch.Tensor) -> torch.Tensor:
+def _steps(level: PatchLevel) -> torch.Tensor:
     """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3).
 
-    Steps of another thing than light fade within a few pixels.
+    Steps of another thing than light fade within a few pixels; those of light somewhat later, for the last columns of a
+    picture may be those of its resizing.
     """
     at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
     apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
@@ -47,22 +42,24 @@ def _steps(level: PatchLevel, near: torch.Tensor) -> torch.Tensor:
     values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
     maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
     whole, light = (spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
-    steps = torch.lerp(light * near, whole, _nearness(level.hole, FADE))
+    steps = torch.lerp(light * _nearness(level.hole, LIGHT_FADE), whole, _nearness(level.hole, FADE))
     return steps[0].permute(1, 2, 0) * level.hole[..., None]
 
 
 def _apart_from_clear(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """How far the hole (H, W) is, slowly, from what its edge says, as far as the edge is clear, (H, W, 3)."""
+    """How far the hole (H, W) is, slowly, from what its edge says, where the edge is clear and says nearly that, (H, W, 3).
+
+    It holds within an eighth of the picture: a glow at the edge is not to tint all of the sky that is painted beside it.
+    """
     edge = grown(hole, CLEAR_BAND) & ~hole
-    plane = _plane(picture, edge)
-    rest = (picture - plane) * edge[..., None]
-    share = (CLEAR[1] - rest[edge].std(0).max()) / (CLEAR[1] - CLEAR[0])
-    if share <= 0:
-        return torch.zeros_like(picture)
-    said = plane + spread(rest.permute(2, 0, 1)[None], edge[None, None].float())[0].permute(1, 2, 0)
-    apart = ((said - picture) * hole[..., None]).permute(2, 0, 1)[None]
+    maps = (picture - _plane(picture, edge)).permute(2, 0, 1)[None]
+    edge = edge[None, None].float()
+    mean, rough = (spread(one * edge, edge) for one in _around(maps, edge))
+    apart = (mean - maps) * hole
     slowly = _slow_part(apart, max(2.0, float(hole.sum()) ** 0.5 / SLOW))
-    return share.clamp(max=1) * (slowly * hole)[0].permute(1, 2, 0)
+    share = _fall(rough, CLEAR) * _fall(slowly.norm(dim=1, keepdim=True), NEARLY)
+    share = share * _nearness(hole, max(CLEAR_FADE, min(hole.shape) // 8)) * hole
+    return (share * slowly)[0].permute(1, 2, 0)
 
 
 def _plane(picture: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
@@ -74,19 +71,24 @@ def _plane(picture: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
     return torch.minimum(torch.maximum(places @ found, values.amin(0)), values.amax(0))
 
 
+def _around(maps: torch.Tensor, edge: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means of maps (1, C, H, W) among what of the edge (1, 1, H, W) is near; the largest deviation of a channel there."""
+    near = {"kernel_size": 2 * CLEAR_BAND + 1, "stride": 1, "padding": CLEAR_BAND}
+    count = F.avg_pool2d(edge, **near).clamp(min=1e-6)
+    mean, square = (F.avg_pool2d(one * edge, **near) / count for one in (maps, maps.square()))
+    return mean, (square - mean.square()).clamp(min=0).sqrt().amax(1, keepdim=True)
+
+
+def _fall(values: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
+    """1 up to the first, 0 from the second on."""
+    return ((ends[1] - values) / (ends[1] - ends[0])).clamp(0, 1)
+
+
 def _slow_part(maps: torch.Tensor, sigma: float) -> torch.Tensor:
     """Maps (1, C, H, W), blurred by so many pixels; by many of them in a smaller picture."""
     cell = max(1, int(sigma) // 2)
     small = gaussian_blur(F.avg_pool2d(maps, cell, ceil_mode=True), sigma / cell)
     return F.interpolate(small, maps.shape[2:], mode="bilinear")
-
-
-def _roughness(picture: torch.Tensor, edge: torch.Tensor) -> float:
-    """The deviation of a picture (H, W, 3) from a plane where `edge` is, of lightness, a or b, whichever is most: a sky has a slope."""
-    y, x = edge.nonzero().T
-    plane = torch.stack([torch.ones_like(y), y, x], 1).double()
-    values = picture[edge].double()
-    return float((values - plane @ torch.linalg.lstsq(plane, values).solution).std(0).max())
 
 
 def _nearness(hole: torch.Tensor, depth: int) -> torch.Tensor:
