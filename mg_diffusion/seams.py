@@ -20,6 +20,7 @@ CLEAR_FADE = 96  # pixels inwards after which a clear edge says nothing, at leas
 CLEAR_BAND = 8  # pixels around the hole that say whether it lies in a clear area
 CLEAR = (0.04, 0.08)  # deviation there, Lab over 100: up to the first all is clear, from the second on nothing
 NEARLY = (0.06, 0.12)  # how far what was found may be from it: more is another thing that ends in the hole, not a tint
+LEAST_SPREAD = 0.03  # of the longer side, over which a slope can be seen
 SLOW = 16  # what varies over a 16th of the side of the hole varies slowly
 
 
@@ -63,12 +64,18 @@ def _apart_from_clear(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor
 
 
 def _plane(picture: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
-    """The plane nearest to a picture (H, W, 3) where `edge` (H, W) is, cut off at what there is: a sky has a slope."""
-    y, x = (axis.to(picture) for axis in torch.meshgrid(*map(torch.arange, edge.shape), indexing="ij"))
-    places = torch.stack([torch.ones_like(y), y / len(y), x / y.shape[1]], 2)
-    values = picture[edge]
-    found = torch.linalg.lstsq(places[edge], values, driver="gelsd").solution
-    return torch.minimum(torch.maximum(places @ found, values.amin(0)), values.amax(0))
+    """The plane nearest to a picture (H, W, 3) where `edge` (H, W) is, cut off at what there is: a sky has a slope.
+
+    Across a strip that is thin beside the picture it has none: that would go on into what lies beyond.
+    """
+    y, x = torch.meshgrid(*(torch.arange(side) / max(edge.shape) for side in edge.shape), indexing="ij")
+    places, values = torch.stack([y, x], 2).to(picture), picture[edge]
+    middle, mean = places[edge].mean(0), values.mean(0)
+    apart = places[edge] - middle
+    spread_out = apart.T @ apart / len(apart) + LEAST_SPREAD**2 * torch.eye(2, dtype=torch.float32)
+    slopes = torch.linalg.solve(spread_out, apart.T @ (values - mean) / len(apart))
+    plane = (places - middle) @ slopes + mean
+    return torch.minimum(torch.maximum(plane, values.amin(0)), values.amax(0))
 
 
 def _around(maps: torch.Tensor, edge: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -90,6 +90,15 @@ def test_a_glow_at_the_edge_does_not_tint_what_is_far_from_it():
     assert np.abs(made[:, 220:].mean((0, 1)) - 20).max() < 3
 
 
+def test_a_slope_over_the_last_columns_does_not_go_on():
+    picture = np.random.default_rng(0).normal(20, 4, (200, 260, 3))
+    picture[:, 194:200, 0] += np.arange(6)
+    hole = np.zeros((200, 260), bool)
+    hole[:, 200:] = True
+    made = fill(picture.round().clip(0, 255).astype(np.uint8), hole)
+    assert made[:, 200:, 0].mean((0)).max() < 27
+
+
 def test_an_edge_goes_on_through_the_hole():
     picture = np.zeros((SIDE, SIDE, 3), np.uint8)
     picture[:, SIDE // 2 :] = 220

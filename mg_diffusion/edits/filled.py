@@ -16,7 +16,7 @@ from .sources import Source, opened
 
 
 Callback = Callable[[float], None] | None
-RARITY = 0.2  # of `outpaint`: a crater near the edge is not to lie on the other side once more
+RARITY = 0.05  # of `outpaint`: a crater near the edge is not to lie on the other side once more
 
 
 def remove(
