@@ -18,6 +18,8 @@ from .demo_load import table as demo_load_table
 from .edits import clear, filling, moving, restoring
 from .few_steps import OUTPUT as FEW_STEPS
 from .few_steps import table_of as few_steps_table
+from .few_steps_bench import OUTPUT as FEW_STEPS_BENCH
+from .few_steps_bench import table as few_steps_bench_table
 from .fine_tuning.tables import figures_table, recipe_table
 from .real_size import table as speed_table
 from .real_start import table as real_start_table
@@ -126,6 +128,7 @@ def blocks_of(place: Path) -> dict[str, str]:
         return {"octaves": figures, "elsewhere": elsewhere, "sizes": sizes_table(read(SIZES))}
     if place == FEW_STEPS_PAGE:
         tables = {"few-steps": (FEW_STEPS, few_steps_table), "backends": (BACKENDS, backends_table)}
+        tables["few-steps-bench"] = (FEW_STEPS_BENCH, few_steps_bench_table)
         return {name: made(read(place)) for name, (place, made) in tables.items() if place.exists()}
     if place == EDITS_PAGE:
         found = read(RESULTS / "edits.json")

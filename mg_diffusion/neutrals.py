@@ -26,6 +26,15 @@ def share_of_color(lab: torch.Tensor) -> torch.Tensor:
     return 1 - is_extreme * (1 - _rise(chroma, HUE))
 
 
+def as_neutral(lab: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
+    """What a and b (B, 2, H, W) become where `lab` (B, 3, H, W) is to become `color`: black and white get no more of it than they had.
+
+    The hue is that of `color` all the same: a dark corner of brown wood that turns blue has no brown stains.
+    """
+    had, gets = (one.norm(dim=1, keepdim=True) for one in (lab[:, 1:], color))
+    return torch.lerp(color * (had / gets.clamp(min=1e-6)).clamp(max=1), color, share_of_color(lab))
+
+
 def keeps_neutrals(lab: torch.Tensor, area: torch.Tensor, is_selected: bool) -> bool:
     """Whether black and white are to stay when what is in `area` (1, 1, h, w) of a picture (1, 3, h, w) is recolored.
 

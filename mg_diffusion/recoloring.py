@@ -20,7 +20,7 @@ from .color_groups import one_color_each
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
 from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
-from .neutrals import counted, keeps_neutrals, share_of_color
+from .neutrals import as_neutral, counted, keeps_neutrals, share_of_color
 
 
 SIDE = 256  # of a square with the area of what the palette is laid into
@@ -74,7 +74,7 @@ def recolored(
         at_large = torch.from_numpy(np.interp(found[:, :1].numpy(), np.arange(101), curve)).to(lab)
         lightness, color = (at_large + lab[:, :1] - found[:, :1]).clamp(0, 100), found[:, 1:]
         if is_kept:
-            lightness, color = pinned(lightness, lab[:, :1]), torch.lerp(lab[:, 1:], color, share_of_color(lab))
+            lightness, color = pinned(lightness, lab[:, :1]), as_neutral(lab, color)
         moved = torch.cat([lightness, color], 1)
         share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
         made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share, dtype=torch.float32)))

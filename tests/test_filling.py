@@ -96,7 +96,7 @@ def test_a_slope_over_the_last_columns_does_not_go_on():
     hole = np.zeros((200, 260), bool)
     hole[:, 200:] = True
     made = fill(picture.round().clip(0, 255).astype(np.uint8), hole)
-    assert made[:, 200:, 0].mean((0)).max() < 27
+    assert made[:, 200:, 0].mean(0).max() < 27
 
 
 def test_an_edge_goes_on_through_the_hole():

@@ -317,3 +317,12 @@ def test_shade_on_a_color_is_of_that_color():
     dark = rgb_to_lab(torch.tensor([[40.0, 8, 4], [12, 12, 12]]).T.reshape(1, 3, 2, 1) / 255)
     hue, black = share_of_color(dark).flatten().tolist()
     assert hue > 0.95 and black < 0.05
+
+
+def test_dark_places_with_a_little_hue_take_the_new_one(pipe):
+    """A brown that is nearly black leaves no stain in a picture that turns blue."""
+    pixels = np.full((128, 128, 3), (190, 120, 60), np.uint8)
+    pixels[:40] = (26, 18, 13)
+    (made,) = edits.recolor(pipe, PIL.Image.fromarray(pixels), ["#1d3557", "#457b9d", "#f1faee"])
+    red, _, blue = np.asarray(made)[10, 60].astype(int)
+    assert blue >= red
