@@ -18,7 +18,7 @@ FADE, LIGHT_FADE = 6, 24  # for a step that is not one of light, and for one
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 CLEAR_FADE = 96  # pixels inwards after which a clear edge says nothing, at least
 CLEAR_BAND = 8  # pixels around the hole that say whether it lies in a clear area
-CLEAR = (0.04, 0.08)  # deviation there, Lab over 100: up to the first all is clear, from the second on nothing
+CLEAR = (0.03, 0.06)  # deviation there, Lab over 100: up to the first all is clear, from the second on nothing
 NEARLY = (0.06, 0.12)  # how far what was found may be from it: more is another thing that ends in the hole, not a tint
 LEAST_SPREAD = 0.03  # of the longer side, over which a slope can be seen
 SLOW = 16  # what varies over a 16th of the side of the hole varies slowly
@@ -58,7 +58,8 @@ def _apart_from_clear(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor
     mean, rough = (spread(one * edge, edge) for one in _around(maps, edge))
     apart = (mean - maps) * hole
     slowly = _slow_part(apart, max(2.0, float(hole.sum()) ** 0.5 / SLOW))
-    share = _fall(rough, CLEAR) * _fall(slowly.norm(dim=1, keepdim=True), NEARLY)
+    is_clear = _fall(maps[:, :, edge[0, 0] > 0].std(2).max(), CLEAR)  # all around: then nothing else can be meant
+    share = _fall(rough, CLEAR) * _fall(slowly.norm(dim=1, keepdim=True), NEARLY).clamp(min=is_clear)
     share = share * _nearness(hole, max(CLEAR_FADE, min(hole.shape) // 8)) * hole
     return (share * slowly)[0].permute(1, 2, 0)
 
