@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from benchmarks.pages import LOADING, rewritten
-from benchmarks.starts import table
+from benchmarks.starts import start, table
 
 
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "PIL")
@@ -162,3 +162,9 @@ def test_the_table_names_what_was_measured():
     text = table({"settings": settings, "starts": {"`import torch`": {"cpu": 2.104, "wall": 2.2}}})
     assert text.startswith("Median of 5 processes, 2 CPU cores, torch 2.13.0, diffusers 0.42.1:")
     assert text.endswith("| `import torch` | 2.10 | 2.20 |")
+
+
+def test_an_error_does_not_pass_for_a_quick_start(tmp_path):
+    assert start(["-c", "raise SystemExit(2)"], str(tmp_path), expected=2)["wall"] > 0
+    with pytest.raises(ValueError, match="must end with status 0, it ended with 2"):
+        start(["-c", "raise SystemExit(2)"], str(tmp_path))
