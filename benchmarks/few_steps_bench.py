@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mg_diffusion.granularities import GRANULARITIES
+
 
 OUTPUT = Path(__file__).parent / "results" / "few_steps_bench.json"
-GRANULARITIES = ("color", "texture", "shape")
 SECTIONS = {
     "retrieval_photographic": "photographs",
     "retrieval_synthetic": "rendered triples",

@@ -127,8 +127,11 @@ def blocks_of(place: Path) -> dict[str, str]:
         figures, elsewhere = (octaves_table(read(card / name)) for name in ("octaves.json", "other_data/octaves.json"))
         return {"octaves": figures, "elsewhere": elsewhere, "sizes": sizes_table(read(SIZES))}
     if place == FEW_STEPS_PAGE:
-        tables = {"few-steps": (FEW_STEPS, few_steps_table), "backends": (BACKENDS, backends_table)}
-        tables["few-steps-bench"] = (FEW_STEPS_BENCH, few_steps_bench_table)
+        tables = {
+            "few-steps": (FEW_STEPS, few_steps_table),
+            "few-steps-bench": (FEW_STEPS_BENCH, few_steps_bench_table),
+            "backends": (BACKENDS, backends_table),
+        }
         return {name: made(read(place)) for name, (place, made) in tables.items() if place.exists()}
     if place == EDITS_PAGE:
         found = read(RESULTS / "edits.json")

@@ -35,27 +35,26 @@ def as_neutral(lab: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
     return torch.lerp(color * (had / gets.clamp(min=1e-6)).clamp(max=1), color, share_of_color(lab))
 
 
-def keeps_neutrals(lab: torch.Tensor, area: torch.Tensor, is_selected: bool) -> bool:
+def keeps_neutrals(lab: torch.Tensor, area: torch.Tensor, colored: torch.Tensor, is_selected: bool) -> bool:
     """Whether black and white are to stay when what is in `area` (1, 1, h, w) of a picture (1, 3, h, w) is recolored.
 
     Args:
+        colored: the area that has a color, by `share_of_color`.
         is_selected: whether someone chose the area; then what most of it is shall change.
     """
-    colored = area * share_of_color(lab)
     if is_selected and colored.sum() < 0.5 * area.sum():
         return False
     has_hue = lab[:, 1:].norm(dim=1, keepdim=True) > HUE[0]
     return bool((colored * has_hue).sum() >= LEAST_SHARE * area.sum())
 
 
-def counted(lab: torch.Tensor, area: torch.Tensor) -> tuple[torch.Tensor, float]:
+def counted(area: torch.Tensor, colored: torch.Tensor) -> tuple[torch.Tensor, float]:
     """The area (1, 1, h, w) that a palette is laid into by shares, and how far lightness is to follow the palette's, in [0, 1].
 
     Black and white count as much as all else at most. They take the dark and the light colors of the palette, so that brown
     hair beside a black ground is no longer the darkest there is; but where nearly all is night, the stars have the palette to
     themselves, and shine as they did.
     """
-    colored = area * share_of_color(lab)
     neutral = area - colored
     share = float((colored.sum() / neutral.sum().clamp(min=1e-6)).clamp(max=1))
     return colored + neutral * share, share

@@ -14,10 +14,8 @@ JUMPS = (1, 2, 1)  # pixels to the neighbors that are asked, in turn
 CHUNK = 1 << 16  # patches that are compared at once
 KNOWN = 7.0  # how much a known pixel of a patch counts beside one of the hole: what goes on has to fit its edge
 LEAST_WEIGHT = 1e-6  # of a patch that fits badly: some pixels have no other
-COMPARED, LIKENESSES = (
-    512,
-    20,
-)  # patches that others are compared with; how many of them are to be like one that is not rare
+COMPARED = 512  # patches, at least, that others are compared with to tell which are rare
+LIKENESSES = 20  # of them that are like one which is not
 
 
 class PatchLevel:
@@ -181,7 +179,7 @@ class PatchLevel:
 
 
 def _rarity(patches: torch.Tensor) -> torch.Tensor:
-    """How far the 20th nearest of 512 patches is, (N,), squared: (N, D) of a texture are near to many, a thing to few."""
+    """How far the 20th nearest of some patches is from each of (N, D), squared: those of a texture are near to many."""
     some = patches[:: max(1, len(patches) // COMPARED)]
     return torch.cdist(patches, some).square().kthvalue(min(LIKENESSES, len(some)), 1).values
 

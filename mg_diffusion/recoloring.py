@@ -56,9 +56,10 @@ def recolored(
         return image.copy()
     small = small_lab(image)
     area = torch.ones_like(small[:, :1]) if mask is None else _small_area(mask, small)
-    is_kept = keeps_neutrals(small, area, is_selected=mask is not None)
-    colored = area * share_of_color(small) if is_kept else area
-    laid, follows = counted(small, area) if is_kept else (area, 1.0)
+    colored = area * share_of_color(small)
+    is_kept = keeps_neutrals(small, area, colored, is_selected=mask is not None)
+    colored = colored if is_kept else area
+    laid, follows = counted(area, colored)
     palette, smooth = palette.to(small), edge_preserving_smooth(small)
     wanted = _shades(small, palette, colored) if _is_one_color(palette) else _laid(smooth, palette, laid, turn)
     for _ in range(PASSES - 1):

@@ -81,10 +81,16 @@ def _plane(picture: torch.Tensor, edge: torch.Tensor) -> torch.Tensor:
 
 def _around(maps: torch.Tensor, edge: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Means of maps (1, C, H, W) among what of the edge (1, 1, H, W) is near; the largest deviation of a channel there."""
-    near = {"kernel_size": 2 * CLEAR_BAND + 1, "stride": 1, "padding": CLEAR_BAND}
-    count = F.avg_pool2d(edge, **near).clamp(min=1e-6)
-    mean, square = (F.avg_pool2d(one * edge, **near) / count for one in (maps, maps.square()))
+    count = _near(edge).clamp(min=1e-6)
+    mean, square = (_near(one * edge) / count for one in (maps, maps.square()))
     return mean, (square - mean.square()).clamp(min=0).sqrt().amax(1, keepdim=True)
+
+
+def _near(maps: torch.Tensor) -> torch.Tensor:
+    """Means over squares around each pixel; along and across in turn, for at once it is a third of the time of a filling."""
+    side = 2 * CLEAR_BAND + 1
+    along = F.avg_pool2d(maps, (side, 1), 1, (CLEAR_BAND, 0))
+    return F.avg_pool2d(along, (1, side), 1, (0, CLEAR_BAND))
 
 
 def _fall(values: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:

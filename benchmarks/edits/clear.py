@@ -3,11 +3,11 @@
 import numpy as np
 from scipy.ndimage import binary_dilation, uniform_filter
 from skimage.color import rgb2lab
-from skimage.restoration import inpaint_biharmonic
 from tqdm import tqdm
 
 from mg_diffusion.evaluation.editing import masked_psnr
-from mg_diffusion.filling import fill
+
+from . import filling
 
 
 SHARE = 4  # of the side is that of the hole
@@ -41,19 +41,14 @@ def border_mean(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
 
 def measure(pictures: list[np.ndarray]) -> dict[str, dict[str, float]]:
     """ "psnr" inside, in dB, and "color", the Delta-E of the mean color inside, by method; means over pictures with a clear area."""
-    methods = {
-        "ours": fill,
-        "border mean": border_mean,
-        "biharmonic": lambda picture, hole: (
-            (255 * inpaint_biharmonic(picture / 255, hole, channel_axis=-1)).round().clip(0, 255).astype(np.uint8)
-        ),
-    }
+    others = filling.methods()
+    methods = {"ours": others["ours"], "border mean": border_mean, "biharmonic": others["biharmonic"]}
     rows: dict[str, list[tuple[float, float]]] = {name: [] for name in methods}
     for truth in tqdm(pictures, desc="clear areas"):
         hole = clear_hole(truth)
         if hole is None:
             continue
-        given = np.where(hole[..., None], 128, truth).astype(np.uint8)
+        given = np.where(hole[..., None], filling.GRAY, truth).astype(np.uint8)
         for name, method in methods.items():
             made = method(given, hole)
             colors = [rgb2lab(one / 255)[hole].mean(0) for one in (made, truth)]

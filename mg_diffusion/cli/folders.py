@@ -58,10 +58,14 @@ def output_paths(options: argparse.Namespace, inputs: Sequence[str]) -> Sequence
 
 def beside(options: argparse.Namespace, paths: Sequence[Path]) -> list[Path]:
     """What the flags have written beside pictures that go to these paths: attributions and a sheet."""
+    return attributions(options, paths) + ([sheet_path(paths)] if options.sheet else [])
+
+
+def attributions(options: argparse.Namespace, paths: Sequence[Path]) -> list[Path]:
     drawn = [attribution_path(path) for path in paths if getattr(options, "attribution", False)]
     if getattr(options, "attribution_maps", False):
         drawn += [attribution_path(path, name) for path in paths for name in GRANULARITIES]
-    return drawn + ([sheet_path(paths)] if options.sheet else [])
+    return drawn
 
 
 def attribution_path(path: Path, granularity: str | None = None) -> Path:
@@ -126,9 +130,7 @@ def plan_of(options: argparse.Namespace, given: Sequence[str], inputs: Iterable[
         functools.partial(beside, options),
         options.force,
     )
-    drawn = [
-        beside(argparse.Namespace(**{**vars(options), "sheet": False}), job.targets) for job in jobs if job.is_done
-    ]
+    drawn = [attributions(options, job.targets) for job in jobs if job.is_done]
     lacking = sum(bool(files) and not any(map(os.path.lexists, files)) for files in drawn)
     if lacking and not options.force:
         print(
