@@ -9,7 +9,11 @@ import torch
 
 BLACK = (3.0, 12.0)  # lightness up to which what has no hue is black, and from which nothing is
 WHITE = (86.0, 94.0)  # lightness up to which nothing is white, and from which what has no hue is
-HUE = (4.0, 10.0)  # chroma up to which a color has no hue, and from which it has one: shade on red is red, be it dark
+HUE = (4.0, 10.0)  # chroma up to which white has no hue, and from which it has one
+DARK_HUE = (
+    4.0,
+    18.0,
+)  # the same of black, less suddenly: a navy coat in the shade lies on both sides, shade on red is red
 LEAST_SHARE = 0.02  # of a picture that has a color, for it to be a picture in color
 
 
@@ -22,17 +26,18 @@ def _rise(values: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
 def share_of_color(lab: torch.Tensor) -> torch.Tensor:
     """Lab (B, 3, H, W) to (B, 1, H, W): 0 where there is black or white, 1 where there is any other color, gray included."""
     lightness, chroma = lab[:, :1], lab[:, 1:].norm(dim=1, keepdim=True)
-    is_extreme = 1 - _rise(lightness, BLACK) + _rise(lightness, WHITE)
-    return 1 - is_extreme * (1 - _rise(chroma, HUE))
+    black = (1 - _rise(lightness, BLACK)) * (1 - _rise(chroma, DARK_HUE))
+    return 1 - black - _rise(lightness, WHITE) * (1 - _rise(chroma, HUE))
 
 
-def as_neutral(lab: torch.Tensor, color: torch.Tensor) -> torch.Tensor:
-    """What a and b (B, 2, H, W) become where `lab` (B, 3, H, W) is to become `color`: black and white get no more of it than they had.
+def as_neutral(lab: torch.Tensor, color: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """What a and b (B, 2, H, W) become where `lab` (B, 3, H, W) is to become `color`: black and white, where `share`
+    (B, 1, H, W) is 0, get no more of it than they had.
 
     The hue is that of `color` all the same: a dark corner of brown wood that turns blue has no brown stains.
     """
     had, gets = (one.norm(dim=1, keepdim=True) for one in (lab[:, 1:], color))
-    return torch.lerp(color * (had / gets.clamp(min=1e-6)).clamp(max=1), color, share_of_color(lab))
+    return torch.lerp(color * (had / gets.clamp(min=1e-6)).clamp(max=1), color, share)
 
 
 def keeps_neutrals(lab: torch.Tensor, area: torch.Tensor, colored: torch.Tensor, is_selected: bool) -> bool:

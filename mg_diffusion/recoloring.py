@@ -27,7 +27,6 @@ SIDE = 256  # of a square with the area of what the palette is laid into
 RADIUS = 4  # cells around each that its linear model is fitted to
 FLOOR = 1e-3  # variance, of Lab over 100, below which a picture says nothing about where an edge is
 SLOPES = (0.35, 2.5)  # of the curve of lightness: details neither vanish nor grow coarse
-PIN_SLOPE = 4.0  # of the curve beside black and white, where these stay
 PASSES = 3  # of the smoothing that leaves lightness at large
 CURVE_BLUR = 6.0  # units of lightness: a palette of few colors must not make steps
 STRIP = 256  # rows that are computed at once
@@ -64,8 +63,9 @@ def recolored(
     wanted = _shades(small, palette, colored) if _is_one_color(palette) else _laid(smooth, palette, laid, turn)
     for _ in range(PASSES - 1):
         smooth = edge_preserving_smooth(smooth)
-    model = LocalModel(small / 100, torch.cat([smooth[:, :1], wanted[:, 1:]], 1) / 100)
-    curve = lightness_curve(small[:, :1], wanted[:, :1], colored, is_kept)
+    moves = share_of_color(small) if is_kept else torch.ones_like(area)
+    model = LocalModel(small / 100, torch.cat([smooth[:, :1], wanted[:, 1:], 100 * moves], 1) / 100)
+    curve = lightness_curve(small[:, :1], wanted[:, :1], colored)
     curve = follows * curve + (1 - follows) * np.arange(101)
     result = image.copy()
     for top in range(0, len(image), STRIP):
@@ -73,10 +73,9 @@ def recolored(
         lab = rgb_to_lab(to_rgb(image[rows]))
         found = 100 * model(lab / 100, top, len(image))
         at_large = torch.from_numpy(np.interp(found[:, :1].numpy(), np.arange(101), curve)).to(lab)
-        lightness, color = (at_large + lab[:, :1] - found[:, :1]).clamp(0, 100), found[:, 1:]
-        if is_kept:
-            lightness, color = pinned(lightness, lab[:, :1]), as_neutral(lab, color)
-        moved = torch.cat([lightness, color], 1)
+        moves = (found[:, 3:] / 100).clamp(0, 1)
+        lightness = (lab[:, :1] + moves * (at_large - found[:, :1])).clamp(0, 100)
+        moved = torch.cat([lightness, as_neutral(lab, found[:, 1:3], moves)], 1)
         share = strength if mask is None else strength * to_rgb(mask[rows, :, None])
         made = lab_to_rgb(torch.lerp(lab, moved, torch.as_tensor(share, dtype=torch.float32)))
         made = to_pixels(made, image.dtype)
@@ -161,27 +160,18 @@ class LocalModel:
         return (rows[:, :3] * guide.unsqueeze(2)).sum(1) + rows[:, 3]
 
 
-def lightness_curve(
-    source: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor, is_pinned: bool = False
-) -> np.ndarray:
+def lightness_curve(source: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor) -> np.ndarray:
     """What lightness 0, 1, ... 100 becomes, (101,): the quantiles of one map go to those of another, where slopes allow.
 
     Args:
         source, wanted, weight: (1, 1, h, w), lightness and how much a place counts.
-        is_pinned: 0 and 100 stay what they are (`pinned`).
     """
     share = _histogram(source, weight)
     reached, asked = (_smooth(_histogram(one, weight) + 1e-5, 3.0).cumsum(0) for one in (source, wanted))
     matched = np.interp((reached / reached[-1]).numpy(), (asked / asked[-1]).numpy(), np.arange(101))
     matched = _smooth(torch.from_numpy(matched).float(), CURVE_BLUR)
     curve = F.pad(matched.diff().clamp(*SLOPES).cumsum(0), (1, 0))
-    curve = curve + ((matched - curve) * share).sum()  # of the same mean
-    return (pinned(curve, torch.arange(101)) if is_pinned else curve).numpy()
-
-
-def pinned(lightness: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """What lightness becomes, such that 0 and 100 stay and nothing beside them moves more steeply than it may."""
-    return torch.maximum(torch.minimum(lightness, PIN_SLOPE * before), 100 - PIN_SLOPE * (100 - before))
+    return (curve + ((matched - curve) * share).sum()).numpy()  # of the same mean
 
 
 def _laid(smooth: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, turn: torch.Tensor | None) -> torch.Tensor:
