@@ -11,6 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 
+from .connected import connected, flooded
 from .encoder.views import edge_preserving_smooth, rgb_to_lab
 from .recoloring import STRIP, LocalModel, recolored, small_lab, to_rgb
 
@@ -19,7 +20,6 @@ MOST_COLORS = 12  # of strokes
 ALIKE = 12.0  # Delta-E in which strokes are of one color
 LEAST_SHARE = 0.02  # of what is painted: what is less is the soft edge of a stroke
 USUAL = 0.7  # share of the places under a stroke whose colors are those of what is meant
-EDGE = 4.0  # Delta-E between neighboring cells that a stroke does not lead across
 SAMPLES = 256  # places under strokes whose colors are compared with
 
 
@@ -96,11 +96,11 @@ def _cells(stroke: np.ndarray, like: torch.Tensor) -> torch.Tensor:
 def _reached(smooth: torch.Tensor, cells: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
     """How far each cell (h, w) is from the colors under strokes, and whether such colors connect it with one of them."""
     nearest, reached = torch.full(cells.shape, torch.inf, dtype=torch.float32), torch.zeros_like(cells)
-    everywhere, left = torch.ones_like(cells), cells.clone()
+    left = cells.clone()
     while left.any():
         first = torch.zeros_like(cells)
         first.view(-1)[left.view(-1).nonzero()[0]] = True
-        stroke = _flooded(first, left)
+        stroke = flooded(first, left)
         left &= ~stroke
         colors = smooth[0, :, stroke].T
         apart = (colors - colors.median(0).values).norm(dim=1)
@@ -108,33 +108,7 @@ def _reached(smooth: torch.Tensor, cells: torch.Tensor, tolerance: float) -> tup
         colors = colors[:: 1 + len(colors) // SAMPLES]
         distance = torch.cdist(smooth[0].flatten(1).T, colors).amin(1).view_as(cells)
         is_near = distance < tolerance
-        found = _flooded(stroke & is_near, is_near, _steps(smooth))
-        around = _flooded(found, is_near, None, 2)  # the grain of wood is no edge of a thing
-        reached |= around & ~_flooded(~around, everywhere, None, 1) | found
+        found, around = connected(smooth, stroke, is_near)
+        reached |= found
         nearest = torch.minimum(nearest, distance.where(around, torch.inf))
     return nearest, reached
-
-
-def _steps(smooth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Between which neighbors, across (h, w - 1) and along (h - 1, w), no edge lies."""
-    return tuple((smooth.diff(dim=axis).square().sum(1)[0].sqrt() < EDGE) for axis in (3, 2))
-
-
-def _flooded(
-    start: torch.Tensor,
-    within: torch.Tensor,
-    steps: tuple[torch.Tensor, torch.Tensor] | None = None,
-    rounds: int | None = None,
-) -> torch.Tensor:
-    """The cells (h, w) that neighbors lead to from `start`, `within` others, by these steps; to the end, or so many times."""
-    across, along = (within[:, 1:] | True, within[1:] | True) if steps is None else steps
-    count, turn = -1, 0
-    while turn != rounds and (turn % 8 or (now := int(start.sum())) > count):  # a look now and then
-        count, turn = (now if turn % 8 == 0 else count), turn + 1
-        found = start.clone()
-        found[:, 1:] |= start[:, :-1] & across
-        found[:, :-1] |= start[:, 1:] & across
-        found[1:] |= start[:-1] & along
-        found[:-1] |= start[1:] & along
-        start = found & within
-    return start

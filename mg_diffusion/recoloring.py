@@ -17,6 +17,7 @@ import torch.nn.functional as F
 
 from .adapter.sketch import lay_palette, turn_colors
 from .color_groups import one_color_each
+from .connected import connected
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
 from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
@@ -88,9 +89,13 @@ def recolored(
 def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     """Where a picture (H, W, 3) of 8 or 16 bits has about a color, "#rrggbb": (H, W) of 8 bits, with soft edges.
 
+    What is clearly of the color is selected, and what is connected with that and of about it: the shade of a coat, and not
+    the flag behind it (two thresholds, as in Canny's detector of edges).
+
     Args:
-        tolerance: Delta-E (CIE76) in which all is selected; at half as much again nothing is. Differences of lightness count
-            half: a red in the shade is a red.
+        tolerance: Delta-E (CIE76) up to which what is connected is selected; at half as much again nothing is, and up to
+            half of it, or beyond what is nearest, a place is clearly of the color. Differences of lightness count half: a
+            red in the shade is a red.
 
     Raises:
         ValueError: if there is nothing, with what is nearest; for another color than one in hex.
@@ -98,14 +103,10 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     if not isinstance(color, str) or ":" in color:
         raise ValueError(f'A color to select is one "#rrggbb", got {color!r}.')
     small = small_lab(image)
+    half_light = torch.tensor([0.5, 1, 1], dtype=torch.float32).view(1, 3, 1, 1)
     smooth = edge_preserving_smooth(small)
     wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
-    distance = (
-        ((smooth - wanted) * torch.tensor([0.5, 1, 1], dtype=torch.float32).view(1, 3, 1, 1))
-        .square()
-        .sum(1, keepdim=True)
-        .sqrt()
-    )
+    distance = ((smooth - wanted) * half_light).square().sum(1, keepdim=True).sqrt()
     share = (3 - 2 * distance / tolerance).clamp(0, 1)
     if share.max() < 1:
         nearest = smooth.flatten(2)[..., distance.flatten().argmin()]
@@ -114,6 +115,8 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
             f"No part of the picture is within {tolerance:g} of {color}; the nearest, #{red:02x}{green:02x}{blue:02x}, is "
             f"{distance.min():.0f} away (Delta-E, lightness counted half). Select that, or raise the tolerance."
         )
+    clearly = distance <= torch.clamp(distance.min(), max=tolerance / 2) + tolerance / 2
+    share = share * connected(smooth * half_light, clearly[0, 0], share[0, 0] > 0)[0]
     model = LocalModel(small / 100, share)
     mask = np.zeros(image.shape[:2], np.uint8)
     for top in range(0, len(image), STRIP):
