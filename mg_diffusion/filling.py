@@ -24,6 +24,8 @@ ROUNDS = (12, 3)  # of search and vote, in the smallest picture and in the large
 NEAR = 8  # pixels around what a smaller picture found that are searched
 TEXTURE = 4.0  # how much the amount of texture counts beside Lab
 LEAST_MARGIN = 64  # pixels around the hole that are read
+NEARNESS, RARITY = 1.0, 0.0  # in a hole: there what is rare may be needed, it costs detail not to have it
+NEARNESS_AROUND, RARITY_AROUND = 16.0, 0.1  # around a picture: its ground near the edge goes on, not a second moon
 
 
 @torch.autocast("cpu", enabled=False)  # it would round colors
@@ -34,7 +36,7 @@ def fill(
     seed: int = 0,
     step: Callable[[float], None] = lambda share: None,
     unknown: np.ndarray | None = None,
-    rarity: float = 0.0,
+    around: bool = False,
 ) -> np.ndarray:
     """The picture (H, W, 3) of 8 or 16 bits, filled where `mask` (H, W) bool is; elsewhere it is the same, bit for bit.
 
@@ -43,8 +45,8 @@ def fill(
         seed: of the places that are tried.
         step: called now and then with the share that is done, in [0, 1]; what it raises stops the work.
         unknown: (H, W) bool, what is not to be read although it is not filled, such as what is transparent.
-        rarity: how much counts against what the picture has only once, at least 0: what goes on around a picture is its
-            ground, not a second moon; in a hole between known edges it costs detail.
+        around: whether the hole lies around what is known: then nothing that is far from the edge goes on, or that is there
+            only once.
 
     Raises:
         ValueError: for a mask without anything inside, or with too little outside.
@@ -55,7 +57,7 @@ def fill(
     part, hole = image[rows, columns], mask[rows, columns]
     unread = hole if unknown is None else hole | unknown[rows, columns]
     lab = rgb_to_lab(to_rgb(part)) / 100
-    filled = _completed(lab, torch.from_numpy(unread.copy()), torch.Generator().manual_seed(seed), step, rarity)
+    filled = _completed(lab, torch.from_numpy(unread.copy()), torch.Generator().manual_seed(seed), step, around)
     made = to_pixels(lab_to_rgb(100 * filled), part.dtype)
     result = image.copy()
     result[rows, columns] = np.where(hole[..., None], made, part)
@@ -74,16 +76,16 @@ def _around(mask: np.ndarray, margin: int | None) -> tuple[slice, slice]:
 
 
 def _completed(
-    lab: torch.Tensor, hole: torch.Tensor, generator: torch.Generator, step: Callable[[float], None], rarity: float
+    lab: torch.Tensor, hole: torch.Tensor, generator: torch.Generator, step: Callable[[float], None], around: bool
 ) -> torch.Tensor:
     """(1, 3, H, W) Lab over 100, its hole (H, W) filled."""
     levels = _pyramid(lab, hole)
     size, level = sum(hole.numel() for _, hole in levels), None
     done = 0
     for number, (picture, hole) in enumerate(levels):
-        smaller, level = level, _level_of(picture, hole)
+        smaller, level = level, _level_of(picture, hole, NEARNESS_AROUND if around else NEARNESS)
         if smaller is None:
-            level.peel(rarity)
+            level.peel(RARITY_AROUND if around else RARITY)
         else:
             level.carry(smaller, generator)
         rounds = round(np.interp(number, (0, max(1, len(levels) - 1)), ROUNDS))
@@ -114,13 +116,13 @@ def _pyramid(lab: torch.Tensor, hole: torch.Tensor) -> list[tuple[torch.Tensor, 
     return list(zip(pictures, holes, strict=True))[::-1]
 
 
-def _level_of(picture: torch.Tensor, hole: torch.Tensor) -> PatchLevel:
+def _level_of(picture: torch.Tensor, hole: torch.Tensor, nearness: float) -> PatchLevel:
     try:
-        return PatchLevel(picture[0].permute(1, 2, 0).contiguous(), hole)
+        return PatchLevel(picture[0].permute(1, 2, 0).contiguous(), hole, nearness)
     except ValueError:
         raise ValueError(
-            "Around the mask too little of the picture is left to go on with. Make the mask smaller, the crop around it "
-            "larger, or give references for what is to be there."
+            "Around the mask too little of the picture is left to go on with. Make the mask smaller, or what is read around it "
+            "(`padding_mask_crop`, `--crop`) larger; where you outpaint, add less at a time."
         ) from None
 
 

@@ -14,6 +14,7 @@ JUMPS = (1, 2, 1)  # pixels to the neighbors that are asked, in turn
 CHUNK = 1 << 16  # patches that are compared at once
 KNOWN = 7.0  # how much a known pixel of a patch counts beside one of the hole: what goes on has to fit its edge
 LEAST_WEIGHT = 1e-6  # of a patch that fits badly: some pixels have no other
+ROOM = 0.5  # of how far a hole reaches beyond what is known: so far from its edge nothing is far
 COMPARED = 512  # patches, at least, that others are compared with to tell which are rare
 LIKENESSES = 20  # of them that are like one which is not
 
@@ -25,13 +26,17 @@ class PatchLevel:
         picture: (H, W, C), what is compared and voted for; its hole is filled in place.
         hole: (H, W) bool.
         targets: (N,) the middles of the patches over the hole, as y W + x; `found`: (N,) those of their likenesses.
-        errors: (N,) squared differences.
+        errors: (N,) squared differences, and what it costs that a likeness is far.
+
+    Args:
+        nearness: how much the distance between a patch and its likeness costs, squared, as a share of the longer side: a sky
+            goes on as it is beside the hole, not as it is above. Around a picture it is that to the nearest edge.
 
     Raises:
         ValueError: if there is no patch without hole.
     """
 
-    def __init__(self, picture: torch.Tensor, hole: torch.Tensor):
+    def __init__(self, picture: torch.Tensor, hole: torch.Tensor, nearness: float = 0.0):
         self.picture, self.hole = picture.clone(), hole
         self.height, self.width, self.channels = picture.shape
         inner = torch.zeros_like(hole)
@@ -53,6 +58,16 @@ class PatchLevel:
         )
         self.weights = SIDE**2 * weights / weights.sum(1, keepdim=True)  # (N, 25) of the pixels of each target
         self.found = self.errors = self.strips = None
+        self.nearness = nearness / max(self.height, self.width) ** 2
+        self._anchor()
+
+    def _anchor(self) -> None:
+        """Where likenesses of each target are near, (N,) rows and columns: itself or, beyond what is known, the edge of that."""
+        known = [(~self.hole).any(axis).nonzero().flatten() for axis in (1, 0)]
+        own = self.targets // self.width, self.targets % self.width
+        self.anchors = [place.clamp(int(some[0]), int(some[-1])) for place, some in zip(own, known, strict=True)]
+        beyond = max(int((place - edge).abs().max()) for place, edge in zip(own, self.anchors, strict=True))
+        self.room = ROOM * beyond
 
     # -- beginning ----------------------------------------------------------------------------------------------------
     def carry(self, smaller: "PatchLevel", generator: torch.Generator) -> None:
@@ -94,7 +109,8 @@ class PatchLevel:
             weight = known.flatten()[places].repeat_interleave(self.channels, 1).float()
             distance = weight @ shown.square().T - 2 * (weight * pixels[places].flatten(1)) @ shown.T
             nearest = torch.full_like(self.number, -1)
-            nearest[middles] = sources[(distance + weight.mean(1, keepdim=True) * rare).argmin(1)]
+            cost = rare + self._far(self.number[middles][:, None], sources)
+            nearest[middles] = sources[(distance + weight.mean(1, keepdim=True) * cost).argmin(1)]
             self.found[self.number[middles]] = nearest[middles]
             at = ring.flatten().nonzero().flatten()
             total, count = (
@@ -135,13 +151,19 @@ class PatchLevel:
         self.found[which[is_better]] = sources[which[is_better]]
 
     def _compare(self, which: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
-        """Squared differences, weighted, between targets, by number, and the patches around `sources`."""
+        """Squared differences, weighted, between targets, by number, and the patches around `sources`; and their distance."""
         found = []
         for some, others in zip(which.split(CHUNK), sources.split(CHUNK), strict=True):
             apart = (self._patches(self.targets[some]) - self._patches(others)).square_()
             by_pixel = apart.view(len(some), SIDE**2, self.channels).sum(2)
-            found.append((by_pixel * self.weights[some]).sum(1))
+            found.append((by_pixel * self.weights[some]).sum(1) + self._far(some, others))
         return torch.cat(found)
+
+    def _far(self, which: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
+        """What it costs that sources lie far from where targets, by number, have their anchors."""
+        places = sources // self.width, sources % self.width
+        apart = (anchor[which] - place for anchor, place in zip(self.anchors, places, strict=True))
+        return self.nearness * sum((one.abs() - self.room).clamp(min=0).square() for one in apart)
 
     def _patches(self, places: torch.Tensor) -> torch.Tensor:
         rows = (places[:, None] + self.rows).flatten()

@@ -14,7 +14,7 @@ from .patches import PatchLevel, grown
 
 BAND = 2  # pixels around the hole where a step shows
 RINGS = 6  # inwards, after which a step is gone: as wide as this in pixels
-FADE, LIGHT_FADE = 6, 24  # for a step that is not one of light, and for one
+FADE, LIGHT_FADE = 6, 8  # for a step that is not one of light, and for one
 LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
 CLEAR_FADE = 96  # pixels inwards after which a clear edge says nothing, at least
 CLEAR_BAND = 8  # pixels around the hole that say whether it lies in a clear area

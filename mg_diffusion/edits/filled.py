@@ -16,7 +16,6 @@ from .sources import Source, opened
 
 
 Callback = Callable[[float], None] | None
-RARITY = 0.05  # of `outpaint`: a crater near the edge is not to lie on the other side once more
 
 
 def remove(
@@ -98,7 +97,7 @@ def outpaint(
     hole = np.ones(larger.own.shape[:2], bool)
     hole[top : top + height, left : left + width] = False
     whole = max(larger.size)  # all that there is may go on
-    return _filled(pipe, larger, hole, larger.alpha, whole, num_images_per_prompt, generator, callback, RARITY)
+    return _filled(pipe, larger, hole, larger.alpha, whole, num_images_per_prompt, generator, callback, around=True)
 
 
 def _filled(
@@ -110,7 +109,7 @@ def _filled(
     count: int,
     generator: Any,
     callback: Callback,
-    rarity: float = 0.0,
+    around: bool = False,
 ) -> Pictures:
     """The picture with a hole (H, W) filled by what can be seen of it, with this alpha (H, W)."""
     from ..filling import fill  # with it comes torch
@@ -118,4 +117,4 @@ def _filled(
     seeds, hidden = seeds_of(count, generator), None if image.visible is None else ~image.visible
     image, area = replace(image, alpha=alpha), 255 * hole.astype(np.uint8)
     with progress(pipe, count, callback) as step:
-        return [image.finish(fill(image.pixels, hole, margin, seed, step, hidden, rarity), area) for seed in seeds]
+        return [image.finish(fill(image.pixels, hole, margin, seed, step, hidden, around), area) for seed in seeds]
