@@ -56,6 +56,7 @@ def restore(
     noise_level: float | None = None,
     blur: float = 0.0,
     step: Callable[[float], None] = lambda share: None,
+    overshoot: float = 1.0,
 ) -> np.ndarray:
     """What a picture (H, W, 3) of 8 or 16 bits would be without noise, blur and the blocks of JPEG, of the same kind.
 
@@ -63,6 +64,8 @@ def restore(
         noise_level: deviation of the noise, of 255, at most `noise_level.MOST_NOISE`; estimated if not given.
         blur: deviation in pixels of what the picture was blurred by, at most `MOST_BLUR`.
         step: called with the share that is done, in [0, 1]; what it raises stops the work.
+        overshoot: how much is left, in [0, 1], of what goes beyond the darkest and the lightest pixels around: a picture
+            that was not blurred gets outlines and halos there.
     """
     noise_level = estimate_noise(image) if noise_level is None else noise_level
     shifts = SHIFTS[: 1 if noise_level == 0 else 4 if image.shape[0] * image.shape[1] <= LARGE else 2]
@@ -73,7 +76,12 @@ def restore(
         return to_picture(restored_cells(unet, faulty_condition(tile, amount), level))
 
     unit = _unit(unet)
-    return _by_tiles(unet, image, lambda tile: _over_shifts(tile, restored, shifts, unit), 1, step)
+
+    def computed(tile: torch.Tensor) -> torch.Tensor:
+        made = _over_shifts(tile, restored, shifts, unit)
+        return made if overshoot == 1 else torch.lerp(_within_range_of(tile, made), made, overshoot)
+
+    return _by_tiles(unet, image, computed, 1, step)
 
 
 @torch.no_grad()
@@ -89,6 +97,11 @@ def enlarge(
         return to_picture(restored_cells(unet, conditions, tile.new_zeros(len(tile))))
 
     return _by_tiles(unet, image, enlarged, 2, step)
+
+
+def _within_range_of(tile: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+    """What was made of a tile, cut off at the darkest and the lightest of the 3 x 3 pixels of the tile around each."""
+    return torch.clamp(made, -F.max_pool2d(-tile, 3, 1, 1), F.max_pool2d(tile, 3, 1, 1))
 
 
 def _over_shifts(

@@ -182,6 +182,16 @@ def test_enhance_sharpens_and_tones(pipe):
     assert after[2] - after[0] > before[2] - before[0] + 10
 
 
+def test_enhance_leaves_no_halo_beside_a_sharp_edge_and_no_grain_in_a_plain_ground(pipe):
+    levels = np.full((96, 96, 3), 170.0)
+    levels[:, 40:56] = 30
+    picture = (levels + np.random.default_rng(0).normal(0, 2, levels.shape)).round().clip(0, 255).astype(np.uint8)
+    (made,) = edits.enhance(pipe, picture)
+    columns = made[8:-8].mean((0, 2))
+    assert columns.max() < 174 and columns.min() > 26
+    assert made[8:-8, :32].std() < 0.7 * picture[8:-8, :32].std()
+
+
 def test_a_texture_reference_gives_the_larger_picture_grain(pipe):
     small = PIL.Image.fromarray(photo("rocket", 96))
     (plain,), (grained,) = (edits.enlarge(pipe, small, 2, texture) for texture in (None, reference("gravel")))

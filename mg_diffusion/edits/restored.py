@@ -19,6 +19,8 @@ Callback = Callable[[float], None] | None
 FACTORS = (2, 4)  # by which pictures are enlarged
 MOST_ENLARGED = 64_000_000  # pixels of a result
 SHARPER = 0.8  # deviation in pixels of the blur that `enhance` takes away at full strength
+OVERSHOOT = 0.2  # of what goes beyond the pixels around: `enhance` is used on pictures that are sharp, too
+NOISE_BESIDE_BLUR = (1.5, 1.0)  # times what is estimated, and more: less is sharpened as if it were detail
 TONE = 0.6  # how far `enhance` goes toward the colors of a reference
 
 
@@ -85,7 +87,9 @@ def enhance(
         source.check_colors("enhance")
         (toned,) = recolor(pipe, image, color, area, granularity_scale=TONE * strength)
         source = opened(toned)
-    made = _restored(pipe, unet, source, area, noise_level, SHARPER * strength, min(1.0, 2 * strength), callback)
+    made = _restored(
+        pipe, unet, source, area, noise_level, SHARPER * strength, min(1.0, 2 * strength), callback, OVERSHOOT
+    )
     return copies(source.finish(made, area), num_images_per_prompt)
 
 
@@ -150,16 +154,19 @@ def _restored(
     blur: float,
     strength: float,
     callback: Callback,
+    overshoot: float = 1.0,
 ) -> np.ndarray:
     """The pixels (H, W, 3) of a picture restored, by `strength` and, where it is given, by the area (H, W)."""
-    from ..noise_level import estimate_noise
+    from ..noise_level import MOST_NOISE, estimate_noise
     from ..restoring import restore
 
     if strength == 0:
         return image.pixels
-    noise_level = estimate_noise(image.pixels, image.visible) if noise_level is None else noise_level
+    if noise_level is None:
+        times, more = NOISE_BESIDE_BLUR if blur else (1.0, 0.0)
+        noise_level = min(MOST_NOISE, times * estimate_noise(image.pixels, image.visible) + more)
     with progress(pipe, 1, callback) as step:
-        made = restore(unet, image.pixels, noise_level, blur, step)
+        made = restore(unet, image.pixels, noise_level, blur, step, overshoot)
     if area is not None:
         return _between(image.pixels, made, strength * area[..., None] / np.float32(255))
     return made if strength == 1 else _between(image.pixels, made, strength)
