@@ -4,6 +4,8 @@ Every 5 x 5 patch that touches the hole looks for the most similar one that does
 places at random around what it found itself. The pixels of the hole then become what the patches over them found.
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 
@@ -173,31 +175,37 @@ class PatchLevel:
     def vote(self, keeps_grain: bool = False) -> None:
         """Fill the hole with the mean of what was found or, but for its edge, with the nearest of it, which keeps grain."""
         at = self.hole.flatten().nonzero().flatten()
-        value = self.voted(at)
+        value, pixels = self.voted(at), self.picture.view(-1, self.channels)
         if keeps_grain:
             is_inside = (~grown(~self.hole, RADIUS)).flatten()[at]
-            value = torch.where(is_inside[:, None], self.voted(at, takes_nearest=True), value)
-        self.picture.view(-1, self.channels)[at] = value
+            value = torch.where(is_inside[:, None], pixels[self.nearest(at)], value)
+        pixels[at] = value
 
-    def voted(self, at: torch.Tensor, takes_nearest: bool = False) -> torch.Tensor:
-        """What the patches over pixels `at` (M,) found there, (M, C)."""
+    def voted(self, at: torch.Tensor) -> torch.Tensor:
+        """The mean of what the patches over pixels `at` (M,) found there, (M, C)."""
         pixels = self.picture.view(-1, self.channels)
+        total, weight = (torch.zeros(len(at), width, dtype=torch.float32) for width in (self.channels, 1))
+        for share, sources in self._votes(at):
+            value = pixels.index_select(0, sources)
+            total, weight = total.addcmul_(share[:, None], value), weight + share[:, None]
+        return total / weight
+
+    def nearest(self, at: torch.Tensor) -> torch.Tensor:
+        """The pixels (M,) that were found for pixels `at` (M,) by that of the patches over each that fits best."""
+        found, weight = torch.zeros_like(at), torch.zeros(len(at), dtype=torch.float32)
+        for share, sources in self._votes(at):
+            is_more = share > weight
+            found, weight = torch.where(is_more, sources, found), torch.where(is_more, share, weight)
+        return found
+
+    def _votes(self, at: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """For each pixel of a patch: how well the patches that have pixels `at` (M,) there fit, and what they found for them."""
         spread = self.errors.sort().values[3 * len(self.errors) // 4]
         weights = torch.exp(-self.errors / (2 * spread + 1e-8)).clamp(min=LEAST_WEIGHT)
-        total, weight = (
-            torch.zeros(len(at), self.channels, dtype=torch.float32),
-            torch.zeros(len(at), 1, dtype=torch.float32),
-        )
         for offset in self.offsets.tolist():
             number = self.number[(at - offset).clamp(0, len(self.number) - 1)]
-            share = torch.where(number >= 0, weights[number], 0.0)[:, None]
-            value = pixels.index_select(0, (self.found[number] + offset).clamp(0, len(pixels) - 1))
-            if takes_nearest:
-                is_more = share > weight
-                total, weight = torch.where(is_more, value, total), torch.where(is_more, share, weight)
-            else:
-                total, weight = total.addcmul_(share, value), weight + share
-        return total if takes_nearest else total / weight
+            sources = (self.found[number] + offset).clamp(0, len(self.number) - 1)
+            yield torch.where(number >= 0, weights[number], 0.0), sources
 
 
 def _rarity(patches: torch.Tensor) -> torch.Tensor:

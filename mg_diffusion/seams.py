@@ -1,66 +1,92 @@
 """What was found for a hole meets what surrounds it: no step along the edge, no tint in a clear sky.
 
-What is left of a step along the edge is spread over the hole, as in seamless cloning (Perez, Gangnet and Blake, SIGGRAPH
-2003). Where what surrounds the hole is clear, what varies slowly inside is interpolated from there: patches from elsewhere
-in a sky are of a slightly other blue.
+Likenesses from different places are of slightly other light: their differences are kept, and not their values (Darabi et
+al., "Image melding", SIGGRAPH 2012). Where all that surrounds the hole is clear, what varies slowly inside is interpolated
+from there.
 """
 
 import torch
 import torch.nn.functional as F
 
 from .encoder.views import gaussian_blur
+from .membrane import corrected
 from .patches import PatchLevel, grown
 
 
-BAND = 2  # pixels around the hole where a step shows
-RINGS = 6  # inwards, after which a step is gone: as wide as this in pixels
-FADE, LIGHT_FADE = 6, 8  # for a step that is not one of light, and for one
-LARGEST_STEP = 0.15  # Lab over 100; more is not a step of light but another thing
+RINGS = 6  # inwards, after which something is gone: as wide as this in pixels
+LIGHT_FADE = 24  # pixels after which a step is gone around a picture, whose last columns may be those of its resizing
+LARGEST_STEP = 0.08  # Lab over 100; more is not a step of light but another thing
 CLEAR_FADE = 96  # pixels inwards after which a clear edge says nothing, at least
 CLEAR_BAND = 8  # pixels around the hole that say whether it lies in a clear area
 CLEAR = (0.03, 0.06)  # deviation there, Lab over 100: up to the first all is clear, from the second on nothing
-NEARLY = (0.06, 0.12)  # how far what was found may be from it: more is another thing that ends in the hole, not a tint
 LEAST_SPREAD = 0.03  # of the longer side, over which a slope can be seen
 SLOW = 16  # what varies over a 16th of the side of the hole varies slowly
 
 
 def joined(level: PatchLevel) -> torch.Tensor:
     """The picture of a level, Lab over 100, its filled hole joined to the rest, (H, W, 3)."""
-    picture = level.picture[..., :3] + _steps(level)
+    picture = level.picture[..., :3]
+    picture = picture + _steps(level, picture)
     return picture + _apart_from_clear(picture, level.hole)
 
 
-def _steps(level: PatchLevel) -> torch.Tensor:
-    """How far what surrounds the hole is from what its patches found there, spread smoothly over the hole, (H, W, 3).
+def _steps(level: PatchLevel, picture: torch.Tensor) -> torch.Tensor:
+    """What takes steps of light away, along the edge of the hole and where two likenesses meet in it, (H, W, 3).
 
-    Steps of another thing than light fade within a few pixels; those of light somewhat later, for the last columns of a
-    picture may be those of its resizing.
+    Two neighbors are to differ as the likeness of each does from its own neighbor. Steps of another thing than light stay.
     """
-    at = (grown(level.hole, BAND) & ~level.hole).flatten().nonzero().flatten()
-    apart = (level.picture.view(-1, level.channels)[at] - level.voted(at))[:, :3]
-    is_light = (apart.norm(dim=1, keepdim=True) < LARGEST_STEP).to(apart)
-    values = torch.zeros(level.hole.numel(), 5, dtype=torch.float32)
-    values[at] = torch.cat([apart, torch.ones_like(is_light), is_light], 1)
-    maps = values.view(level.height, level.width, 5).permute(2, 0, 1)[None]
-    whole, light = (spread(maps[:, :3], maps[:, place, None]) for place in (3, 4))
-    steps = torch.lerp(light * _nearness(level.hole, LIGHT_FADE), whole, _nearness(level.hole, FADE))
-    return steps[0].permute(1, 2, 0) * level.hole[..., None]
+    steps = torch.zeros(level.height, level.width, 3, dtype=torch.float32)
+    rows, columns = (
+        slice(max(0, int(places[0]) - 1), int(places[-1]) + 2)
+        for places in (level.hole.any(axis).nonzero().flatten() for axis in (1, 0))
+    )
+    source = torch.arange(level.hole.numel()).view_as(level.hole)
+    source[level.hole] = level.nearest(level.hole.flatten().nonzero().flatten())
+    source = source[rows, columns]
+    apart = [_unlike(level, source, picture[rows, columns], axis) for axis in (1, 0)]
+    found = corrected(*(one.permute(2, 0, 1) for one in apart), level.hole[rows, columns])
+    steps[rows, columns] = found.permute(1, 2, 0)
+    return steps * _nearness(level.hole, LIGHT_FADE)[0, 0, :, :, None] if level.room else steps
+
+
+def _unlike(level: PatchLevel, source: torch.Tensor, picture: torch.Tensor, axis: int) -> torch.Tensor:
+    """By how much neighbors along an axis differ too little, (h, w - 1, 3) or (h - 1, w, 3), where that is a step of light.
+
+    Args:
+        source: (h, w), the pixel of the level that each was taken from; picture: (h, w, 3), what they are now.
+    """
+    pixels, known = level.picture.view(-1, level.channels)[:, :3], (~level.hole).flatten()
+    count, stride = source.shape[axis], (level.width, 1)[axis]
+    first, second = source.narrow(axis, 0, count - 1), source.narrow(axis, 1, count - 1)
+    total, weight = (torch.zeros(*first.shape, width, dtype=torch.float32) for width in (3, 1))
+    for start in (first, second - stride):
+        end = start + stride
+        is_inside = (start >= 0) & (end < len(known))
+        if axis == 1:
+            is_inside &= (start + 1) % level.width > 0
+        start, end = (one.clamp(0, len(known) - 1) for one in (start, end))
+        is_known = (is_inside & known[start] & known[end])[..., None]
+        total, weight = total + is_known * (pixels[end] - pixels[start]), weight + is_known
+    unlike = total / weight.clamp(min=1) - picture.diff(dim=axis)
+    is_seam = (second != first + stride)[..., None]
+    return unlike * (is_seam & (unlike.norm(dim=2, keepdim=True) < LARGEST_STEP))
 
 
 def _apart_from_clear(picture: torch.Tensor, hole: torch.Tensor) -> torch.Tensor:
-    """How far the hole (H, W) is, slowly, from what its edge says, where the edge is clear and says nearly that, (H, W, 3).
+    """How far the hole (H, W) is, slowly, from what its edge says, where all of the edge is clear, (H, W, 3).
 
     It holds within an eighth of the picture: a glow at the edge is not to tint all of the sky that is painted beside it.
     """
     edge = grown(hole, CLEAR_BAND) & ~hole
     maps = (picture - _plane(picture, edge)).permute(2, 0, 1)[None]
+    is_clear = _fall(maps[0][:, edge].std(1).max(), CLEAR)
+    if not is_clear:
+        return torch.zeros_like(picture)
     edge = edge[None, None].float()
     mean, rough = (spread(one * edge, edge) for one in _around(maps, edge))
     apart = (mean - maps) * hole
     slowly = _slow_part(apart, max(2.0, float(hole.sum()) ** 0.5 / SLOW))
-    is_clear = _fall(maps[:, :, edge[0, 0] > 0].std(2).max(), CLEAR)  # all around: then nothing else can be meant
-    share = _fall(rough, CLEAR) * _fall(slowly.norm(dim=1, keepdim=True), NEARLY).clamp(min=is_clear)
-    share = share * _nearness(hole, max(CLEAR_FADE, min(hole.shape) // 8)) * hole
+    share = is_clear * _fall(rough, CLEAR) * _nearness(hole, max(CLEAR_FADE, min(hole.shape) // 8)) * hole
     return (share * slowly)[0].permute(1, 2, 0)
 
 

@@ -10,6 +10,7 @@ from demo.references import reference
 from mg_diffusion import edits
 from mg_diffusion.evaluation.metrics import texture_distance
 from mg_diffusion.filling import fill
+from mg_diffusion.membrane import corrected
 from mg_diffusion.patches import PatchLevel
 from mg_diffusion.seams import spread
 
@@ -173,6 +174,26 @@ def test_search_only_comes_nearer():
     level.search(generator, 40)
     assert (level.errors <= before + 1e-5).all() and level.errors.mean() < 0.98 * before.mean()
     assert level.is_source[level.found].all()
+
+
+def test_a_correction_has_the_differences_that_are_asked_for():
+    hole = torch.zeros(70, 53, dtype=torch.bool)
+    hole[10:60, :40] = True
+    hole[30:40, 10:20] = False
+    wanted = torch.rand(3, 70, 53, generator=torch.Generator().manual_seed(0)) * hole
+    found = corrected(wanted.diff(dim=2), wanted.diff(dim=1), hole)
+    assert (found - wanted).norm() < 0.05 * wanted.norm() and not found[:, ~hole].any()
+    assert not corrected(0 * wanted.diff(dim=2), 0 * wanted.diff(dim=1), hole).any()
+
+
+def test_a_sky_of_two_lights_has_no_step_inside():
+    """What goes on from the left is darker than what goes on from the right."""
+    sky = np.full((SIDE, SIDE, 3), [90, 110, 160]) + 14.0 * (np.arange(SIDE) > SIDE / 2)[None, :, None]
+    sky = (sky + np.random.default_rng(0).normal(0, 1, sky.shape)).round().clip(0, 255).astype(np.uint8)
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[:, 30:66] = True
+    columns = fill(sky, mask).mean((0, 2))
+    assert np.abs(np.diff(columns)).max() < 5 < np.ptp(columns)
 
 
 def test_what_is_known_is_spread_smoothly():
