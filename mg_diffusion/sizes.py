@@ -74,7 +74,7 @@ def check_area(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
         raise ValueError(
             f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
-            f"enlarge it (`mg_diffusion.edits.enlarge`)."
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
         )
 
 
@@ -87,6 +87,13 @@ def check_composed_size(height: Any = None, width: Any = None) -> None:
             )
     if height is not None and width is not None:
         check_area(height, width)
+
+
+def check_composed_side(side: int) -> None:
+    """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+    if side < LEAST_COMPOSED_SIDE:
+        raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+    check_area(side, side)
 
 
 def is_side(side: Any) -> bool:

@@ -123,6 +123,10 @@ def test_a_size_is_two_sides_or_one(files, capsys):
     with pytest.raises(SystemExit):
         main(["compose", *FLAGS, "--size", "7y", "-o", "out.png"])
     assert "must be WIDTHxHEIGHT in pixels, such as 768x512" in capsys.readouterr().err
+    picture(1, 40, 80).save("wide.png")
+    for size, made in (("128", (184, 88)), ("64x64", (64, 64))):
+        assert main(["compose", "--shape", "wide.png", "--size", size, "--force", "-o", "out.png"]) == 0
+        assert PIL.Image.open("out.png").size == made
 
 
 # -- a base, and what steers it -------------------------------------------------------------------------------------------

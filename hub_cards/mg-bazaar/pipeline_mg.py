@@ -1472,17 +1472,21 @@ def _define():
 
 
     def first_picture_size(reference: Any) -> tuple[int, int] | None:
-        """(height, width) of the first picture that a reference holds; `None` where it holds none that tells."""
+        """(height, width) of the first picture that a reference holds, of any mode; `None` where it holds none that tells."""
         if isinstance(reference, (list, tuple)):
-            return first_picture_size(reference[0]) if len(reference) else None
+            return next((size for entry in reference if (size := first_picture_size(entry)) is not None), None)
         image = reference.get("image") if isinstance(reference, dict) else reference
         if has_region(reference) or image is None or not shows_a_picture(image):
             return None
-        try:
-            (picture, *_) = list_images(image)
-        except ValueError:
-            return None  # what is wrong with it is said where it is read
-        return tuple(picture.size[::-1] if isinstance(picture, PIL.Image.Image) else picture.shape[1:])
+        if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+            try:
+                width, height = upright(image, "reference_image").size
+            except ValueError:
+                return None  # what is wrong with it is said where it is read
+            return height, width
+        if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim not in (2, 3):
+            return None
+        return tuple(image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:])
 
 
     def has_region(reference: Any) -> bool:
@@ -3029,7 +3033,7 @@ def _define():
         if height * width > MOST_PIXELS:
             raise ValueError(
                 f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
-            f"enlarge it (`mg_diffusion.edits.enlarge`)."
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
             )
 
 
@@ -3042,6 +3046,13 @@ def _define():
                 )
         if height is not None and width is not None:
             check_area(height, width)
+
+
+    def check_composed_side(side: int) -> None:
+        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+        if side < LEAST_COMPOSED_SIDE:
+            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+        check_area(side, side)
 
 
     def is_side(side: Any) -> bool:
@@ -3095,15 +3106,18 @@ def _define():
         known, a side that is missing is the model's own.
 
         Args:
-            side: of a square of about the same area; aspect: width over height, at most 4 either way.
+            side: of a square of about the same area, in place of a size, with a detail network and without.
+            aspect: width over height, at most 4 either way; a square where `side` comes without it and without a shape.
         """
             given = [one for one in (height, width) if one is not None]
-            if len(given) == 2 or (self.mg_detail is None and not given):
+            if len(given) == 2 or (self.mg_detail is None and not given and side is None):
                 return self.default_size(height, width)
             if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
                 aspect = shown[1] / shown[0]
+            if aspect is None and side is not None:
+                aspect = 1.0
             if aspect is None or not all(is_side(one) for one in given):  # which is refused later
-                native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
+                native = self.default_size(None, None) if self.mg_detail is None else [self.detail_side] * 2
                 return native[0] if height is None else height, native[1] if width is None else width
             aspect = min(4.0, max(0.25, aspect))
             if not given:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from .. import edits
 from ..color_profiles import in_srgb
 from ..edits.sources import opened
-from ..loading import model_name
 from ..picture_files import check_format, is_lossy
 from ..pictures import has_alpha
 from ..recipe import describe_file
@@ -22,7 +21,7 @@ from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, run
 from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
 from .sheets import check_sheet, complete_sheet
-from .sizes import check_side
+from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
 
 
@@ -31,7 +30,9 @@ UNKEPT = {"CMYK": "CMYK", "P": "of a palette", "PA": "of a palette"}  # modes in
 
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
-    check_side(getattr(options, "size", None))
+    if getattr(options, "size", None) is not None:
+        split_size(options)
+        check_generated_size(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
     arguments = parse_references(options)
@@ -92,10 +93,11 @@ def edit_one(
         "command": options.command,
         "image": describe_file(path),
         **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
-        **{name: getattr(options, name) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
+        **{name: _as_flag(getattr(options, name)) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
     }
     pipe = load_pipe()
-    options = argparse.Namespace(**{**vars(options), **_size(pipe, options, image)})
+    if getattr(options, "size", None) is not None:
+        options = painted_size(pipe, options, None, image.width / image.height)
     references = values_of(arguments.references)
     if options.command == "edit":
         pictures = {"image": image, "mask_image": mask, "reference_image": references}
@@ -118,18 +120,9 @@ def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
     return "RGBA" if has_alpha(image) else "I;16" if image.mode.startswith("I;16") else "RGB"
 
 
-def _size(pipe: Any, options: argparse.Namespace, image: PIL.Image.Image) -> dict[str, int]:
-    """Height and width of what is painted, in the aspect of the picture, of the flag --size."""
-    side = getattr(options, "size", None)
-    if side is None:
-        return {}
-    if pipe.mg_detail is None:
-        raise ValueError(
-            f"--size leads octaves to a size, and the model {model_name(options.model)} has no detail network (mg_detail) "
-            f"that paints them. Leave --size out."
-        )
-    height, width = pipe.output_size(None, None, None, side, image.width / image.height)
-    return {"height": height, "width": width}
+def _as_flag(value: int | tuple[int, int]) -> int | str:
+    """A size as its flag has it, WIDTHxHEIGHT: in JSON it would be a list, as curves are."""
+    return "{}x{}".format(*value) if isinstance(value, tuple) else value
 
 
 def _in_own_colors(

@@ -196,14 +196,18 @@ def add_size_flags(parser: argparse.ArgumentParser) -> None:
     for side in ("width", "height"):
         purpose = "default: the model's own size, in the aspect of the shape reference, which a side alone keeps, too"
         parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
-    purpose = "both in one, or the side of a square"
-    parser.add_argument("--size", type=size, metavar="WIDTHxHEIGHT", help=purpose)
+    add_size_flag(parser, "the shape reference, or of a square without one")
+
+
+def add_size_flag(parser: argparse.ArgumentParser, like: str) -> None:
+    """A size of which one number says how much is painted, whatever command; `like`: whose aspect that has."""
+    purpose = f"N: as many pixels as a square of that side, in the aspect of {like}, rounded as needed; WIDTHxHEIGHT: exactly that"
+    parser.add_argument("--size", type=size, metavar="N|WIDTHxHEIGHT", help=purpose)
 
 
 def add_octave_flags(parser: argparse.ArgumentParser) -> None:
     """How large an edit that goes by octaves paints."""
-    purpose = "side of a square of the area that is painted, in the aspect of the picture"
-    parser.add_argument("--size", type=whole(1), metavar="PIXELS", help=purpose)
+    add_size_flag(parser, "the picture")
     add_detail_steps_flag(parser)
 
 

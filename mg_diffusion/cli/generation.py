@@ -20,7 +20,7 @@ from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
 from .sheets import check_sheet, save_sheet
-from .sizes import check_generated_size, split_size
+from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
 
 
@@ -109,14 +109,15 @@ def generate(options: argparse.Namespace) -> int:
         return loaded
 
     def make(arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
-        given = {"reference_image": values_of(arguments.references)}
+        references = values_of(arguments.references)
+        sized = painted_size(pipe(), options, references)
         run(
             pipe(),
-            options,
+            sized,
             arguments,
             {"command": "generate"},
             paths,
-            functools.partial(call, pipe(), options, paths, **given),
+            functools.partial(call, pipe(), options, paths, reference_image=references),
         )
 
     return make_for_each(options, make)

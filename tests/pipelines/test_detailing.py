@@ -72,6 +72,54 @@ def test_the_aspect_of_the_shape_reference_is_kept(pipe):
     assert tuple(run(pipe, {"color": wide["shape"]}).shape[2:]) == (LARGE, LARGE)
 
 
+def shown(kind, folder):
+    """A picture of 80 x 40 as people have it: of another mode, turned, in a file, an array, with a mask, in a list."""
+    image = PIL.Image.fromarray(np.random.default_rng(3).integers(0, 255, (40, 80, 3), dtype=np.uint8))
+    if kind in ("RGBA", "LA"):
+        alpha = PIL.Image.new("L", image.size, 255)
+        alpha.paste(0, (0, 0, 20, 40))
+        image = image.convert(kind)
+        image.putalpha(alpha)
+        return image
+    if kind == "P with transparency":
+        image = image.convert("P")
+        image.info["transparency"] = 0
+        return image
+    if kind == "turned file":
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6
+        image.transpose(PIL.Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
+        return folder / "turned.png"
+    forms = {
+        "I;16": PIL.Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257),
+        "array": np.asarray(image),
+        "gray array": np.asarray(image.convert("L")),
+        "with a mask": {"image": image.convert("RGBA"), "mask": np.ones((40, 80), bool)},
+        "list behind colors of a region": [{"image": image, "region": (0, 0, 0.5, 1)}, {"image": image, "weight": 2}],
+    }
+    return forms[kind]
+
+
+FORMS = ("RGBA", "LA", "P with transparency", "turned file", "I;16", "array", "gray array", "with a mask")
+
+
+@pytest.mark.parametrize("kind", [*FORMS, "list behind colors of a region"])
+def test_the_aspect_is_that_of_a_shape_reference_of_any_form(pipe, tmp_path, kind):
+    wide = shown(kind, tmp_path)
+    assert pipe.output_size(None, LARGE, {"shape": wide}) == (LARGE // 2, LARGE)
+    height, width = pipe.output_size(None, None, {"shape": wide})
+    assert width > 1.8 * height
+
+
+def test_a_number_is_a_square_of_that_area_in_an_aspect(pipe, small):
+    wide = {"shape": picture(3, (40, 80))}
+    for each in (pipe, small):
+        height, width = each.output_size(None, None, wide, LARGE)
+        assert width > 1.8 * height and 0.7 < height * width / LARGE**2 < 1.3
+        assert each.output_size(None, None, None, LARGE) == (LARGE, LARGE)
+        assert each.output_size(None, None, wide, LARGE, 1.0) == (LARGE, LARGE)
+
+
 def test_a_side_alone_keeps_the_aspect_of_the_shape_reference(pipe, small):
     wide = {**REFERENCES, "shape": picture(3, (40, 80))}
     for each in (pipe, small):
@@ -119,7 +167,7 @@ def test_the_command_line_refuses_the_sizes_that_the_pipeline_refuses(pipe, tmp_
         (2048, 2064),
         (4096, 64),
     ]:
-        options = SimpleNamespace(model=str(tmp_path), height=height, width=width, reference_image=None)
+        options = SimpleNamespace(size=None, model=str(tmp_path), height=height, width=width, reference_image=None)
         assert refused(check_generated_size, options) == refused(pipe.sizes, options), (height, width)
 
 
