@@ -373,6 +373,14 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["palette", "{photo}", "--colors", "0"], "whole number of at least 1"),
         (["palette", "{photo}", "--mask", "{small}"], "mask must have the size of the reference"),
         (["encode", "{photo}", "-g", "hue", "-o", "{tmp}/a.safetensors"], "invalid choice: 'hue'"),
+        (
+            ["encode", "{photo}", "-g", "color", "--size", "512", "-o", "{tmp}/a.safetensors"],
+            "A color card serves pictures of all sizes: leave --size out",
+        ),
+        (
+            ["encode", "{photo}", "-g", "shape", "--size", "2048x1024", "-o", "{tmp}/a.safetensors"],
+            "up to 1024 x 1024 pixels, or others of that area; got a side of 1449. For larger ones give the picture",
+        ),
         (["encode", "{photo}", "-g", "color", "-o", "{tmp}/a.png"], "must be a .safetensors file"),
         (["encode", "{folder}/nosuch.png", "-g", "color", "-o", "{tmp}/a.safetensors"], "There is no picture at"),
         (["encode", "{notes}", "-g", "color", "-o", "{tmp}/a.safetensors"], "cannot be read as a picture"),

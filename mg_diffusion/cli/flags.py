@@ -239,6 +239,10 @@ def add_palette_flags(parser: argparse.ArgumentParser) -> None:
 def add_encode_flags(parser: argparse.ArgumentParser) -> None:
     _add_masked_picture_flags(parser)
     parser.add_argument("-g", "--granularity", required=True, choices=GRANULARITIES)
+    purpose = (
+        "of the largest picture that the card serves, or the side of a square of its area; default: 256, at most 1024"
+    )
+    parser.add_argument("--size", type=size, metavar="N|WIDTHxHEIGHT", help=purpose)
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="holds no picture")
     add_force_flag(parser)
     add_loading_flags(parser)

@@ -309,15 +309,45 @@ def test_cards_serve_up_to_256_pixels(pipe, tmp_path, name):
     assert own.keys() == kept.keys() and all(torch.equal(own[key], kept[key]) for key in own)
     assert run(pipe, {**REFERENCES, name: path}).shape[2:] == (LARGE, LARGE)
     if name != "color":
-        with pytest.raises(ValueError, match="serves pictures of up to 256 x 256.*this call needs 512"):
-            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(512, 512))
+        with pytest.raises(
+            ValueError, match="up to 256 x 256.*is to have 512 x 352, which takes a card of 425 x 425"
+        ) as told:
+            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(352, 512))
+        assert f"encode PICTURE -g {name} --size 425 -o" in str(told.value) and "side=425" in str(told.value)
+        with pytest.raises(ValueError, match="No card serves more than 1024 x 1024: give the picture itself"):
+            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(1280, 1280))
+
+
+@pytest.mark.parametrize("name", ["texture", "shape"])
+def test_a_card_may_be_made_for_larger_pictures(pipe, tmp_path, name):
+    """As the message says; at its own size it is what the picture is, bit for bit, and it serves smaller ones."""
+    path = str(tmp_path / f"{name}.safetensors")
+    pipe.mg_encoder.save_card(path, name, REFERENCES[name], side=425)
+    (own,), (kept,) = (
+        pipe.mg_encoder.encode({name: one}, (SIZE, SIZE), layout_size=(512, 512))[name]
+        for one in (REFERENCES[name], path)
+    )
+    assert own.keys() == kept.keys() and all(torch.equal(own[key], kept[key]) for key in own)
+    for size in ((352, 512), (256, 256), (64, 96)):
+        (smaller,), (of_picture,) = (
+            pipe.mg_encoder.encode({name: one}, (SIZE, SIZE), layout_size=size)[name]
+            for one in (path, REFERENCES[name])
+        )
+        assert {key: one.shape for key, one in smaller.items()} == {key: one.shape for key, one in of_picture.items()}
+    with pytest.raises(ValueError, match="takes a card of 1024 x 1024.*--size 1024"):
+        pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(1024, 1024))
+    for side in (1025, 0, 2.5):
+        with pytest.raises(ValueError, match="up to 1024 x 1024 pixels, or others of that area; got a side of"):
+            pipe.mg_encoder.save_card(path, name, REFERENCES[name], side=side)
 
 
 def test_a_texture_card_that_is_laid_coarser_serves_less(pipe, tmp_path):
     path = str(tmp_path / "texture.safetensors")
     pipe.mg_encoder.save_card(path, "texture", picture(2))
     pipe.mg_encoder.encode({"texture": {"image": path, "scale": 2.0}}, (SIZE, SIZE), layout_size=(128, 128))
-    with pytest.raises(ValueError, match="less if its texture is laid coarser"):
+    with pytest.raises(
+        ValueError, match="is to have 256 x 256, its texture 2 times as coarse, which takes a card of 512 x 512"
+    ):
         pipe.mg_encoder.encode({"texture": path}, (SIZE, SIZE), layout_size=(256, 256), texture_scale=2.0)
 
 
