@@ -257,7 +257,10 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", metavar="PICTURE", help="a file that mg-diffusion wrote")
     purpose = "make it again: where to; without it the recipe is printed"
     parser.add_argument("-o", "--output", metavar="FILE.png", help=purpose)
-    purpose = "where its references lie, by name or content; may be repeated; default: beside the picture, and here"
+    purpose = (
+        "where its references lie, by name or content, if not below the current folder as when it was made, nor beside the "
+        "picture, nor here; may be repeated"
+    )
     parser.add_argument("--files", action="append", metavar="FOLDER", help=purpose)
     for name in ("model", "adapter", "encoder"):
         purpose = f"its {name}, if that is no default and not of the Hub"
