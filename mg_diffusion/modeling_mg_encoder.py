@@ -266,7 +266,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
             those of a place sum to at most 1.
 
-        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`).
+        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`), unless
+        the very same object is the shape reference.
 
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
@@ -294,8 +295,11 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         for name, reference in references.items():
             if reference is None:
                 continue
+            is_whole = reference is references.get(
+                "shape"
+            )  # a picture that is varied, and lends no texture to another
             rows = [
-                self._encode_row(name, row, size, layout_size, texture_scale, warns)
+                self._encode_row(name, row, size, layout_size, texture_scale, warns and not is_whole)
                 for row in sort_by_sample(name, reference, batch_size)
             ]
             kinds = {tuple("region" in parts for parts in row) for row in rows}

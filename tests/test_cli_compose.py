@@ -1,5 +1,7 @@
 """`mg-diffusion compose`, and the flags that bring an adapter or an encoder to a base."""
 
+import warnings
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -54,7 +56,9 @@ def test_a_bar_tells_how_far_it_is_unless_pictures_are_counted(files, capsys):
 
 
 def test_several_pictures(files):
-    assert main(["compose", *FLAGS, "--size", "64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
+    assert (
+        main(["compose", *FLAGS, "--size", "64x64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
+    )
     first, second = (np.asarray(PIL.Image.open(f"a-{index}.png")) for index in range(2))
     assert first.shape == (64, 64, 3) and (first != second).any()
 
@@ -97,6 +101,15 @@ def test_pictures_of_any_form_are_laid_on_a_sheet():
     sheet = np.asarray(drawn_sheet(images, ["a", "b", "c"]))
     assert sheet.shape == (2 * (256 + 28) + 8, 2 * (128 + 8) + 8, 3)
     assert (sheet[8:40, 144:176] == 255).all() and (sheet[292:324, 8:40] == 255).all()
+
+
+def test_pictures_that_are_the_same_are_told(files):
+    flags = ["--color", "#c1121f:2,#fdf0d5", "--shape", "shape.png", "--size", "64", "--num-images", "2"]
+    with pytest.warns(UserWarning, match="The 2 pictures are the same.*--assignment free leaves open"):
+        assert main(["compose", *flags, "-o", "same.png"]) == 0
+    with warnings.catch_warnings(action="error"):
+        assert main(["compose", *flags, "--assignment", "free", "-o", "other.png"]) == 0
+        assert main(["compose", *FLAGS, "--size", "64", "--num-images", "2", "-o", "tiles.png"]) == 0
 
 
 @pytest.mark.parametrize(

@@ -355,7 +355,7 @@ def test_each_picture_of_a_folder_takes_the_place_of_a_reference(run):
 
 
 def test_a_folder_is_composed_with(folder, capsys):
-    flags = ["--texture", "in/0.png", "--texture", "in,scale=2", "--color", "#0a9396", "--size", "64"]
+    flags = ["--texture", "in/0.png", "--texture", "in,scale=2", "--color", "#0a9396", "--size", "64x64"]
     assert main(["compose", *flags, "--num-images", "2", "--output-dir", "out"]) == 0
     assert names("out") == [f"{name}-{index}.png" for name in ("0", "1", "two") for index in (0, 1)]
     first, second = read_recipe("out/two-1.png")["references"]["texture"]

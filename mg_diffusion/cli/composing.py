@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             callback=lambda share: bar.update(int(PARTS * share) - bar.n),
             **settings,
+        )
+    if len(images) > 1 and all(image == images[0] for image in images):
+        warnings.warn(
+            f"The {len(images)} pictures are the same: these references leave nothing open that a seed decides. --assignment free "
+            f"leaves open which region gets which color.",
+            stacklevel=2,
         )
     recipe = {"command": "compose", **arguments.recipe, **settings, "granularity_scale": scales}
     for image, path, seed in zip(images, paths, seeds, strict=True):

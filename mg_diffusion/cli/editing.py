@@ -35,6 +35,7 @@ def edit(options: argparse.Namespace) -> int:
         check_generated_size(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
+    check_differ(options)
     arguments = parse_references(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
@@ -66,6 +67,21 @@ def edit(options: argparse.Namespace) -> int:
         edit_one(options, arguments, pipe, str(job.source), job.targets)
 
     return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
+
+
+def check_differ(options: argparse.Namespace) -> None:
+    """Raise a ValueError where several pictures are asked for that would be the same."""
+    if options.num_images == 1 or options.command == "edit" or edits.is_drawn(options.command, _assignment(options)):
+        return
+    other = ", or give --assignment free" if options.command == "recolor" and not options.hint else ""
+    raise ValueError(
+        f"`{options.command}` draws nothing at random{' here' if other else ''}, so {options.num_images} pictures would be the "
+        f"same. Leave --num-images out{other}."
+    )
+
+
+def _assignment(options: argparse.Namespace) -> str | None:
+    return getattr(options, "assignment", None)
 
 
 def edit_one(

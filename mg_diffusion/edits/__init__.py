@@ -16,7 +16,7 @@ the mask differs: gray, 16 bits and an alpha come back as they were (`edits.sour
 from ..sides import SIDES
 from .filled import outpaint, remove
 from .masks import read_mask
-from .named import NATIVE, named_edit
+from .named import NATIVE, is_drawn, named_edit
 from .native import recolor, retexture
 from .painted import reshape, variation
 from .restored import denoise, enhance, enlarge
@@ -28,6 +28,7 @@ __all__ = [
     "denoise",
     "enhance",
     "enlarge",
+    "is_drawn",
     "named_edit",
     "outpaint",
     "read_mask",

@@ -86,19 +86,30 @@ def outpaint(
     """
     image = opened(image)
     check_side(image, "outpaint")
-    added = (left, top, right, bottom)
-    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
-        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
-    width, height = image.size
-    if left + right > width or top + bottom > height:
-        raise ValueError(
-            f"`outpaint` adds at most as much as there is, {width} x {height}; got {added}. Go step by step."
-        )
+    added, (width, height) = (left, top, right, bottom), image.size
+    check_added(image, *added)
     larger = image.expanded(*added)
     hole = np.ones(larger.own.shape[:2], bool)
     hole[top : top + height, left : left + width] = False
     whole = max(larger.size)  # all that there is may go on
     return _filled(pipe, larger, hole, larger.alpha, whole, num_images_per_prompt, generator, callback, RARITY)
+
+
+def check_added(image: Source, left: int, top: int, right: int, bottom: int) -> None:
+    """Raise a ValueError unless so many pixels can be added to a picture."""
+    added = (left, top, right, bottom)
+    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
+        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
+    axes = (
+        ("left", left, "right", right, "wide", image.size[0]),
+        ("top", top, "bottom", bottom, "high", image.size[1]),
+    )
+    for one, first, other, second, extent, most in axes:
+        if first + second > most:
+            raise ValueError(
+                f"`outpaint` adds at most as much as there is: the picture is {most} pixels {extent}, and {one} and {other} "
+                f"together add {first} + {second} = {first + second}. Add less, then go on from the result."
+            )
 
 
 def _filled(

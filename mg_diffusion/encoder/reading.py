@@ -10,7 +10,7 @@ import torch
 
 from ..arrays import as_numbers
 from ..color_profiles import in_srgb
-from ..masks import read_one_mask
+from ..masks import read_one_mask, split_at_middle_gray
 from ..pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
 from .filling import grow_into
 
@@ -157,20 +157,22 @@ def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
 
     Args:
         mask: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the same: bool, 0 and
-            1, 0 and 255, or white of 16 bits; true selects.
+            1, 0 and 255, or white of 16 bits; true selects. Of one with gray, as with soft edges, what is lighter than
+            middle gray does, and a warning says so.
 
     Raises:
-        ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
+        ValueError: if its size is not (height, width), if what is white in it is not known, or if it selects nothing.
     """
     name = "A reference's mask"
     if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
         mask = read_picture(mask, name)
-    values = read_one_mask(mask, name, is_binary=True)
+    values = read_one_mask(mask, name)
     if values.shape != (height, width):
         raise ValueError(
             f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
             f"it with nearest-neighbor interpolation."
         )
-    if not values.any():
-        raise ValueError(f"{name} selects nothing (it is all zero). White is what is borrowed.")
-    return torch.from_numpy(values).unsqueeze(0)
+    white = split_at_middle_gray(values, name)
+    if not white.any():
+        raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
+    return torch.from_numpy(white).unsqueeze(0)

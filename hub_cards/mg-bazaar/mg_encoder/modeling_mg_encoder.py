@@ -1922,12 +1922,17 @@ def _define():
             )
 
 
-    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False, is_binary: bool = False) -> np.ndarray:
+    def split_at_middle_gray(levels: np.ndarray, name: str) -> np.ndarray:
+        """Levels in [0, 1] as zeros and ones of float32; a warning says so where some are neither."""
+        if not ((levels == 0) | (levels == 1)).all():
+            warnings.warn(f"{name} is not only black and white: what is lighter than middle gray is read.", stacklevel=2)
+        return ((255 * levels).round() > 127).astype(np.float32)
+
+
+    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
         """A mask that is decoded as (H, W) in [0, 1], float32; arguments and errors as of the parts above."""
         values = values_of_mask(mask, name, is_cut_out)
         levels = levels_of_mask(values, name)
-        if is_binary:
-            check_binary(levels, values, name)
         return one_channel(levels, name, is_channels_first=is_tensor(mask))
 
 
@@ -2102,23 +2107,25 @@ def _define():
 
     Args:
         mask: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the same: bool, 0 and
-            1, 0 and 255, or white of 16 bits; true selects.
+            1, 0 and 255, or white of 16 bits; true selects. Of one with gray, as with soft edges, what is lighter than
+            middle gray does, and a warning says so.
 
     Raises:
-        ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
+        ValueError: if its size is not (height, width), if what is white in it is not known, or if it selects nothing.
     """
         name = "A reference's mask"
         if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
             mask = read_picture(mask, name)
-        values = read_one_mask(mask, name, is_binary=True)
+        values = read_one_mask(mask, name)
         if values.shape != (height, width):
             raise ValueError(
                 f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
             f"it with nearest-neighbor interpolation."
             )
-        if not values.any():
-            raise ValueError(f"{name} selects nothing (it is all zero). White is what is borrowed.")
-        return torch.from_numpy(values).unsqueeze(0)
+        white = split_at_middle_gray(values, name)
+        if not white.any():
+            raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
+        return torch.from_numpy(white).unsqueeze(0)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.references
@@ -3235,7 +3242,8 @@ def _define():
             where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
             those of a place sum to at most 1.
 
-        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`).
+        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`), unless
+        the very same object is the shape reference.
 
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
@@ -3263,8 +3271,11 @@ def _define():
             for name, reference in references.items():
                 if reference is None:
                     continue
+                is_whole = reference is references.get(
+                    "shape"
+                )  # a picture that is varied, and lends no texture to another
                 rows = [
-                    self._encode_row(name, row, size, layout_size, texture_scale, warns)
+                    self._encode_row(name, row, size, layout_size, texture_scale, warns and not is_whole)
                     for row in sort_by_sample(name, reference, batch_size)
                 ]
                 kinds = {tuple("region" in parts for parts in row) for row in rows}
