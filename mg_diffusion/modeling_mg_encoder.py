@@ -36,7 +36,6 @@ from .encoder.filling import grow_into
 from .encoder.granularity_cards import CARD, hash_of, is_card, open_card, refusal_of_size, served_side, write_card
 from .encoder.references import (
     cropped_alike,
-    is_palette,
     lay_into,
     merge,
     parse_palette,
@@ -53,6 +52,7 @@ from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles, tile
 from .encoder.views import edge_preserving_smooth, rgb_to_lab, without_autocast
 from .features import Features, has_layout
 from .granularities import GRANULARITIES
+from .hex_colors import is_palette
 from .model_files import SavedWithCode, registered
 from .sizes import CARD_SIDE, card_side
 

@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 
 from ..features import Features
-from .pictures import upright
+from ..pictures import upright
 
 
 def count_samples(reference: Any) -> int:

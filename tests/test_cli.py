@@ -352,7 +352,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["generate", "--color", "{color}", "-o", "{color}"], "is an input of the same run"),
         (["edit", "{photo}", "--mask", "{mask}", "-o", "{photo}"], "is an input of the same run"),
         (["edit", "{photo}", "--mask", "{mask}", "-o", "{mask}"], "is an input of the same run"),
-        (["edit", "{photo}", "--mask", "{small}", "-o", "{tmp}/out.png"], "must have the size of `image`"),
+        (["edit", "{photo}", "--mask", "{small}", "-o", "{tmp}/out.png"], "must have the size of the picture"),
         (["edit", "{photo}", "--mask", "{black}", "-o", "{tmp}/out.png"], "nothing would be edited"),
         (["edit", "{photo}", "--mask", "{notes}", "-o", "{tmp}/out.png"], "cannot be read as a picture"),
         (["edit", "{folder}/nosuch.png", "--mask", "{mask}", "-o", "{tmp}/out.png"], "There is no picture at"),

@@ -359,7 +359,7 @@ def test_a_folder_is_composed_with(folder, capsys):
     assert main(["compose", *flags, "--num-images", "2", "--output-dir", "out"]) == 0
     assert names("out") == [f"{name}-{index}.png" for name in ("0", "1", "two") for index in (0, 1)]
     first, second = read_recipe("out/two-1.png")["references"]["texture"]
-    assert (first["file"], second["file"], second["scale"]) == ("0.png", "two.jpg", 2)
+    assert (first["file"], second["file"], second["scale"]) == ("in/0.png", "in/two.jpg", 2)
 
 
 def test_a_name_that_looks_like_an_option_is_a_name(folder, capsys):

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mg_diffusion import MGEncoder
+from mg_diffusion import reference_pictures as module
 from mg_diffusion.cli.references import read_mask as read_mask_of_command
-from mg_diffusion.encoder import reading as module
 from mg_diffusion.encoder.reading import read_image, read_mask
 from mg_diffusion.encoder.references import is_palette, parse_palette
 

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .parser import build_parser
+from .refusals import sentence_of
 
 
 def one_line(message: Warning | str, *place: Any) -> str:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

@@ -11,7 +11,7 @@ from ..loading import model_name, quiet
 from ..recipe import prepare_output
 from ..sizes import CARD_SIDE, card_side
 from .generation import load, pipeline_settings
-from .references import read_mask
+from .references import check_picture, in_usual_form, read_mask
 from .values import check_seeds
 
 
@@ -46,7 +46,11 @@ def _masked_reference(options: argparse.Namespace) -> dict[str, Any]:
     """The picture of the flags, with the mask of the flags if there is one."""
     if not Path(options.picture).is_file():
         raise ValueError(f"There is no picture at {options.picture!r}.")
-    return {"image": options.picture} | ({} if options.mask is None else {"mask": read_mask(options.mask, "read")})
+    mask = None if options.mask is None else read_mask(options.mask, "read")
+    image = in_usual_form(options.picture) if options.convert else options.picture
+    if image is options.picture:
+        check_picture(image, mask)
+    return {"image": image} | ({} if mask is None else {"mask": mask})
 
 
 def _load_encoder(options: argparse.Namespace) -> Any:

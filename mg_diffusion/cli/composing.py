@@ -37,6 +37,7 @@ def compose(options: argparse.Namespace) -> int:
 
 def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
     """Lay the references together, save the results with their recipe and print the names."""
+    arguments.check()
     import torch
 
     from ..composition import compose as lay
@@ -71,6 +72,7 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
             stacklevel=2,
         )
     recipe = {"command": "compose", **arguments.recipe, **settings, "granularity_scale": scales}
+    recipe |= {"convert": True} if options.convert else {}
     for image, path, seed in zip(images, paths, seeds, strict=True):
         save_picture(image, path, {**recipe, "height": image.height, "width": image.width, "seed": seed})
         tqdm.write(str(path))

@@ -15,11 +15,11 @@ from .. import edits
 from ..color_profiles import in_srgb
 from ..edits.sources import opened
 from ..picture_files import check_format, is_lossy
-from ..pictures import has_alpha
+from ..pictures import UnreadForm, check_depth, editable_rgb, has_alpha
 from ..recipe import describe_file
 from .folders import Job, output_paths, plan_of, work_through
-from .generation import call, load, run
-from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
+from .generation import call, load, native_settings, run
+from .references import ReferenceArguments, in_usual_form, parse_references, read_mask, read_picture, values_of
 from .sheets import check_sheet, complete_sheet
 from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
@@ -96,13 +96,16 @@ def edit_one(
     Args:
         load_pipe: called when all that can be checked without a pipeline is.
     """
-    image = read_picture(path)
+    given = in_usual_form(path) if options.convert else path
+    image = given if isinstance(given, PIL.Image.Image) else read_picture(path)
     if image.mode in UNKEPT and (converted := in_srgb(image)) is not image:
         print(f"{path} is {UNKEPT[image.mode]}: it is edited in sRGB, by its color profile", file=sys.stderr)
         image = converted  # with which what was made is compared, too
     if getattr(options, "hint", None):
         read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None
+    references = values_of(arguments.references)
+    check_before(options, arguments, given, mask)
     for target in paths:
         check_format(target, _mode_of_result(options.command, image))
     recipe = {
@@ -114,7 +117,6 @@ def edit_one(
     pipe = load_pipe()
     if getattr(options, "size", None) is not None:
         options = painted_size(pipe, options, None, image.width / image.height)
-    references = values_of(arguments.references)
     if options.command == "edit":
         pictures = {"image": image, "mask_image": mask, "reference_image": references}
         make = functools.partial(
@@ -123,10 +125,32 @@ def edit_one(
     else:
         added = [getattr(options, side, 0) for side in edits.SIDES]
         hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
-        make = functools.partial(edits.named_edit, options.command, pipe, path, mask, references or {}, added, **hint)
+        make = functools.partial(edits.named_edit, options.command, pipe, given, mask, references or {}, added, **hint)
     made = run(pipe, options, arguments, recipe, paths, make)
     if mask is not None:
         _tell_what_differs(path, image, mask, made, paths)
+
+
+def check_before(
+    options: argparse.Namespace, arguments: ReferenceArguments, given: PIL.Image.Image | str, mask: Any
+) -> None:
+    """Raise a ValueError for what an edit refuses whatever the pipeline is, before one is loaded and torch imported."""
+    arguments.check()
+    try:
+        if options.command != "edit":
+            settings = native_settings(options) if options.command in edits.NATIVE else {}
+            scales = {"granularity_scale": dict(options.scale)} if options.scale else {}
+            hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
+            added, references = (
+                [getattr(options, side, 0) for side in edits.SIDES],
+                values_of(arguments.references) or {},
+            )
+            return edits.check_edit(options.command, given, mask, references, added, **settings, **scales, **hint)
+        image = read_picture(given, check_depth) if isinstance(given, str) else given
+        editable_rgb(image)
+        edits.read_mask(mask, image.size)
+    except UnreadForm as error:
+        raise (error.about(given) if isinstance(given, str) else error) from error
 
 
 def _mode_of_result(command: str, image: PIL.Image.Image) -> str:

@@ -105,6 +105,15 @@ def add_output_flags(group: Any, of: str = "") -> None:
     purpose = f"where NAME.png goes of every picture{of}; what is there already is not made again"
     places.add_argument("--output-dir", metavar="DIR", help=purpose)
     add_force_flag(group)
+    add_convert_flag(group)
+
+
+def add_convert_flag(group: Any) -> None:
+    purpose = (
+        "read pictures of 16 bits, and of CMYK and the like without a color profile, in 8 bits as RGB or gray; refused otherwise "
+        "where something would be lost"
+    )
+    group.add_argument("--convert", action="store_true", help=purpose)
 
 
 def add_force_flag(group: Any) -> None:
@@ -251,6 +260,7 @@ def add_encode_flags(parser: argparse.ArgumentParser) -> None:
 def _add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", metavar="PICTURE")
     parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
+    add_convert_flag(parser)
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:

@@ -109,6 +109,7 @@ def generate(options: argparse.Namespace) -> int:
         return loaded
 
     def make(arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
+        arguments.check()
         references = values_of(arguments.references)
         sized = painted_size(pipe(), options, references)
         run(
@@ -190,6 +191,7 @@ def run(
             name: model_name(place) for name in ("adapter", "encoder") if (place := getattr(options, name)) is not None
         },
         **({"many_steps": True} if options.many_steps else {}),
+        **({"convert": True} if options.convert else {}),
     }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}

@@ -14,6 +14,7 @@ the mask differs: gray, 16 bits and an alpha come back as they were (`edits.sour
 """
 
 from ..sides import SIDES
+from .checks import check_edit
 from .filled import outpaint, remove
 from .masks import read_mask
 from .named import NATIVE, is_drawn, named_edit
@@ -25,6 +26,7 @@ from .restored import denoise, enhance, enlarge
 __all__ = [
     "NATIVE",
     "SIDES",
+    "check_edit",
     "denoise",
     "enhance",
     "enlarge",

@@ -42,21 +42,21 @@ def remove(
             which nothing is transparent.
     """
     image = opened(image)
-    check_side(image, "remove")
-    hole, alpha = _hole_of(image, mask_image)
-    if padding_mask_crop is not None:
-        check_pixels(padding_mask_crop, "padding_mask_crop")
+    hole, alpha = hole_of(image, mask_image, padding_mask_crop)
     return _filled(pipe, image, hole, alpha, padding_mask_crop, num_images_per_prompt, generator, callback)
 
 
-def _hole_of(image: Source, mask: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where to fill, (H, W) bool, and the alpha that the result has."""
+def hole_of(image: Source, mask: Any, padding_mask_crop: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where to fill, (H, W) bool, and the alpha that the result has; or a ValueError for what `remove` refuses."""
+    check_side(image, "remove")
+    if padding_mask_crop is not None:
+        check_pixels(padding_mask_crop, "padding_mask_crop")
     if mask is not None:
         return image.area(mask) > 0, image.alpha
     if image.alpha is None or image.alpha.min() == image.most:
         what = "the picture has no alpha" if image.alpha is None else "nothing in the picture is transparent"
         raise ValueError(
-            f"`remove` needs a mask: {what}, so there is no saying what is to go. Pass `mask_image`. {POLARITY}"
+            f"`remove` needs a mask: {what}, so there is no saying what is to go. Pass `mask_image` (`--mask`). {POLARITY}"
         )
     return image.alpha < image.most, np.full_like(image.alpha, image.most)
 
@@ -85,7 +85,6 @@ def outpaint(
         ValueError: if nothing is to be added, or less than nothing, or more than the picture is large.
     """
     image = opened(image)
-    check_side(image, "outpaint")
     added, (width, height) = (left, top, right, bottom), image.size
     check_added(image, *added)
     larger = image.expanded(*added)
@@ -97,6 +96,7 @@ def outpaint(
 
 def check_added(image: Source, left: int, top: int, right: int, bottom: int) -> None:
     """Raise a ValueError unless so many pixels can be added to a picture."""
+    check_side(image, "outpaint")
     added = (left, top, right, bottom)
     if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
         raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..hex_colors import is_palette
 from ..sizes import MOST_CARD_SIDE
 from .reading import read_cut_out
-from .references import is_palette
 from .texture import LAYOUT_SIDE, TILE
 
 

@@ -1411,6 +1411,51 @@ def _define():
         return torch.where(hole > 0, grown, picture)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.hex_colors
+    # -----------------------------------------------------------------------------------------------------------------
+    HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
+    LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
+
+
+    def is_palette(reference: Any) -> bool:
+        """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
+        return (
+            isinstance(reference, (list, tuple))
+            and len(reference) > 0
+            and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
+        )
+
+
+    def read_palette(palette: Sequence[str]) -> tuple[list[list[float]], list[float]]:
+        """`["#ff8800:3", "#224466"]` -> RGB in [0, 1] and weights of its colors.
+
+    Raises:
+        ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
+    """
+        colors, weights = [], []
+        for entry in palette:
+            match = HEX_COLOR.match(entry)
+            weight = float(match.group(2) or 1.0) if match else 0.0
+            if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+                raise ValueError(
+                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
+                f"{MOST_WEIGHT:g}, got {entry!r}."
+                )
+            colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+            weights.append(weight)
+        return colors, weights
+
+
+    def check_selection(select: Any) -> None:
+        """Raise a ValueError unless this is one color to select by."""
+        match = HEX_COLOR.match(select) if isinstance(select, str) else None
+        if match is None or match.group(2) is not None:
+            raise ValueError(
+                f'A selection (`select`, `--select`) is the one color in the picture that is to become another, "#rrggbb" without '
+            f"a weight, got {select!r}. `mg-diffusion palette PICTURE` prints the colors of a picture."
+            )
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.sizes
     # -----------------------------------------------------------------------------------------------------------------
     MOST_PIXELS = 2048**2
@@ -1669,6 +1714,23 @@ def _define():
             self.reason = reason
 
 
+    class UnreadForm(ValueError):
+        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
+
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        can_convert: whether `converted` knows how.
+    """
+
+        def __init__(self, form: str, remedy: str, can_convert: bool = True):
+            super().__init__(f"{form} {remedy}")
+            self.form, self.remedy, self.can_convert = form, remedy, can_convert
+
+        def about(self, file: str) -> "UnreadForm":
+            """The same, said of a file."""
+            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
+
+
     def read_upright(
         picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
         check: Callable[[PIL.Image.Image], Any] | None = None,
@@ -1737,12 +1799,73 @@ def _define():
         return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
-    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
+    def upright(
+        picture: PIL.Image.Image | str | os.PathLike, name: str, check: Callable[[PIL.Image.Image], Any] | None = None
+    ) -> PIL.Image.Image:
+        """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Args:
+        check: called when the header is read and nothing is decoded yet.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+        try:
+            return read_upright(picture, check)
+        except UnreadablePicture as error:
+            place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+            raise ValueError(
+                f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
+            ) from error
+
+
+    def check_depth(image: PIL.Image.Image) -> None:
+        """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
+        stored = str([tile[3] for tile in getattr(image, "tile", ())])
+        if ";16" in stored and not image.mode.startswith("I;16"):
+            raise UnreadForm(
+                "The picture has colors of 16 bits, of which Pillow reads 8.",
+                "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
+            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
+            )
+
+
+    def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture to edit in RGB.
+
+    Raises:
+        ValueError: for transparent pixels, and modes without a well-defined color.
+    """
+        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
+        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+        remedy = remedy if is_deep else "`image.convert('RGB')`"
+        return opaque_rgb(
+            image,
+            "`image` has transparent pixels, whose color is not defined. Composite it first.",
+            f"`image` has the mode {image.mode}",
+            f"Convert it first, for example {remedy}.",
+        )
+
+
+    def converted(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture of any form that has a known range in 8 bits a channel, of colors in RGB, with its alpha if it has one.
+
+    CMYK and the like are taken as Pillow takes them where no color profile says more.
+    """
+        if image.mode.startswith("I;16"):
+            return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        image = in_srgb(image) if image.mode == "CMYK" else image
+        is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+        return image if is_plain else image.convert("RGB")
+
+
+    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str, remedy: str) -> PIL.Image.Image:
         """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
         transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
             of 8 bit or 1, palettes, and these with an opaque alpha channel.
+        remedy: for other modes, in Python.
 
     Raises:
         ValueError: with one of them.
@@ -1752,11 +1875,10 @@ def _define():
         if is_transparent(image):
             raise ValueError(transparent)
         if image.mode == "CMYK":
-            raise ValueError(
-                f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
-            )
+            lacking = "CMYK is converted by its color profile, and this one has none that can be read."
+            raise UnreadForm(f"{other_mode}. {lacking}", remedy)
         if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-            raise ValueError(other_mode)
+            raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
         return image.convert("RGB")
 
 
@@ -1963,7 +2085,7 @@ def _define():
         return [one.copy() for one in levels]
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.reading
+    # mg_diffusion.reference_pictures
     # -----------------------------------------------------------------------------------------------------------------
     MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
     MAX_ASPECT = 16.0
@@ -1997,20 +2119,75 @@ def _define():
             raise ValueError(sentence) from error
 
 
-    def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
-        """A PIL image to (3, H, W) in [0, 1]; only modes with a well-defined conversion."""
-        if image.mode.startswith("I;16"):
-            gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
-            return gray.expand(3, -1, -1).clone()
-        rgb = opaque_rgb(
+    def reference_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A reference in RGB; only modes with a well-defined conversion."""
+        return opaque_rgb(
             image,
             f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it on a "
         f"background, or pass its alpha as the mask: "
         f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
             f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
-        f"16-bit gray and opaque RGBA, LA. Convert it with its color profile first, for example with "
-        f"PIL.ImageCms, or `image.convert('RGB')` if that is what you want.",
+        f"16-bit gray and opaque RGBA, LA",
+            "Convert it with its color profile first, for example with PIL.ImageCms, or `image.convert('RGB')` if that is what you "
+        "want.",
         )
+
+
+    def read_shown(image: PIL.Image.Image | str | os.PathLike) -> tuple[PIL.Image.Image, np.ndarray | None]:
+        """The picture of a reference, in RGB or gray of 16 bits, and what of it can be seen, (H, W) bool; none if that is all.
+
+    Raises:
+        ValueError: for what cannot be read, and for a picture in which nothing can be seen.
+    """
+        picture = read_picture(image, "A reference")
+        check_form(picture.height, picture.width)
+        if not is_transparent(picture):
+            return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
+        shown = in_srgb(picture).convert("RGBA")
+        visible = np.asarray(shown.getchannel("A")) > 127
+        if not visible.any():
+            raise ValueError(
+                "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
+            "`image.convert('RGB')`, if its colors are what you mean."
+            )
+        return shown.convert("RGB"), visible
+
+
+    def check_form(height: int, width: int) -> None:
+        """Raise a ValueError for a reference without pixels, or one that is too long and narrow."""
+        if height * width == 0:
+            raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            raise ValueError(
+                f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
+            )
+
+
+    def read_reference_mask(mask: Any, height: int, width: int) -> np.ndarray:
+        """A mask inside a reference, (H, W) of zeros and ones; arguments and errors as of `encoder.reading.read_mask`."""
+        name = "A reference's mask"
+        if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
+            mask = read_picture(mask, name)
+        values = read_one_mask(mask, name)
+        if values.shape != (height, width):
+            raise ValueError(
+                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
+            f"it with nearest-neighbor interpolation."
+            )
+        white = split_at_middle_gray(values, name)
+        if not white.any():
+            raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
+        return white
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.reading
+    # -----------------------------------------------------------------------------------------------------------------
+    def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
+        """A PIL image to (3, H, W) in [0, 1]; only modes with a well-defined conversion."""
+        if image.mode.startswith("I;16"):
+            gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
+            return gray.expand(3, -1, -1).clone()
+        rgb = reference_rgb(image)
         return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
 
 
@@ -2065,7 +2242,7 @@ def _define():
                 f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
             f'only), or a dict {{"image", "mask", "weight", "region"}}; got {type(image).__name__}.'
             )
-        _check_form(*rgb.shape[1:])
+        check_form(*rgb.shape[1:])
         return rgb
 
 
@@ -2079,27 +2256,12 @@ def _define():
     """
         if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
             return read_image(image), None
-        picture = read_picture(image, "A reference")
-        if not is_transparent(picture):
-            return read_image(picture), None
-        _check_form(picture.height, picture.width)
-        channels = torch.from_numpy(np.array(in_srgb(picture).convert("RGBA"))).permute(2, 0, 1)[None].float()
-        visible = (channels[:, 3:] > 127).float()
-        if not visible.any():
-            raise ValueError(
-                "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
-            "`image.convert('RGB')`, if its colors are what you mean."
-            )
-        return grow_into(channels[:, :3] / 255, 1 - visible)[0], visible[0]
-
-
-    def _check_form(height: int, width: int) -> None:
-        if height * width == 0:
-            raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            raise ValueError(
-                f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
-            )
+        picture, visible = read_shown(image)
+        rgb = pil_to_rgb(picture)
+        if visible is None:
+            return rgb, None
+        seen = torch.from_numpy(visible)[None].float()
+        return grow_into(rgb[None], 1 - seen[None])[0], seen
 
 
     def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
@@ -2113,255 +2275,7 @@ def _define():
     Raises:
         ValueError: if its size is not (height, width), if what is white in it is not known, or if it selects nothing.
     """
-        name = "A reference's mask"
-        if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
-            mask = read_picture(mask, name)
-        values = read_one_mask(mask, name)
-        if values.shape != (height, width):
-            raise ValueError(
-                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
-            f"it with nearest-neighbor interpolation."
-            )
-        white = split_at_middle_gray(values, name)
-        if not white.any():
-            raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
-        return torch.from_numpy(white).unsqueeze(0)
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.references
-    # -----------------------------------------------------------------------------------------------------------------
-    HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
-
-
-    LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
-
-
-    def is_palette(reference: Any) -> bool:
-        """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
-        return (
-            isinstance(reference, (list, tuple))
-            and len(reference) > 0
-            and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
-        )
-
-
-    def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
-
-    Raises:
-        ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
-    """
-        colors, weights = [], []
-        for entry in palette:
-            match = HEX_COLOR.match(entry)
-            weight = float(match.group(2) or 1.0) if match else 0.0
-            if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-                raise ValueError(
-                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
-                f"{MOST_WEIGHT:g}, got {entry!r}."
-                )
-            colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-            weights.append(weight)
-        weights = torch.tensor(weights, dtype=torch.float32)
-        return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
-
-
-    def read_weight(fields: dict[str, Any]) -> float:
-        """The weight of a reference given as a dict; 1 where none is named."""
-        try:
-            weight = float(fields.get("weight", 1.0))
-        except (TypeError, ValueError, OverflowError):
-            weight = math.nan
-        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise ValueError(
-                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
-            )
-        return weight
-
-
-    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
-        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
-
-    Raises:
-        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
-    """
-        given = fields.get("scale")
-        if name != "texture":
-            if given is not None:
-                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
-            return 1.0
-        try:
-            scale = float(1.0 if given is None else given) * float(texture_scale)
-        except (TypeError, ValueError, OverflowError):
-            scale = math.nan
-        if not 1 / 8 <= scale <= 8:
-            raise ValueError(
-                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
-            f"{given!r} and {texture_scale!r}."
-            )
-        return scale
-
-
-    def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
-
-    Args:
-        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
-            Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
-    """
-        fields = reference if isinstance(reference, dict) else {"image": reference}
-        extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
-        if extra or "image" not in fields:
-            raise ValueError(
-                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
-            f"{list(fields)}."
-            )
-        weight = read_weight(fields)
-        rgb, visible = read_cut_out(fields["image"])
-        mask = fields.get("mask")
-        mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
-        if visible is not None:
-            mask = mask * visible
-            if not mask.any():
-                raise ValueError(
-                    "A reference's mask selects only what is transparent. White is what is borrowed; move it."
-                )
-        return rgb[None], mask[None], weight
-
-
-    def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
-        """Where in the output a reference counts, and how much: (1, 1, *size) in [0, 1].
-
-    Args:
-        region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
-            output: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the
-            same; bool, floating point in [0, 1], or integers up to 1, 255 or, of 16 bits, 65535. What is gray counts in part.
-        size: (height, width).
-
-    Raises:
-        ValueError: for another type, other values, or a region without any area.
-    """
-        if isinstance(region, (tuple, list)):
-            mask = box_mask(region, size)
-        else:
-            mask = gray_mask(region)
-        if not mask.any():
-            raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
-        return F.interpolate(mask[None, None], size=size, mode="area")
-
-
-    def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
-        """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-        try:
-            left, top, right, bottom = (float(value) for value in box)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ValueError(
-                f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
-            f"0 <= top < bottom <= 1; got {tuple(box)}."
-            )
-        down, across = (
-            (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
-            - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
-            for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
-        )
-        return down[:, None] * across
-
-
-    def gray_mask(region: Any) -> torch.Tensor:
-        """A mask with gray levels as (H, W) in [0, 1]."""
-        if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
-            region = read_picture(region, "A region")
-        return torch.from_numpy(read_one_mask(region, "A region"))
-
-
-    def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-        """A map (1, C, h, w), resized to the bounding box of a region (1, 1, H, W) and zero around it: (1, C, H, W)."""
-        rows, columns = (region[0, 0].amax(axis).nonzero().flatten().tolist() for axis in (1, 0))
-        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-        size = (bottom - top, right - left)
-        laid = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
-        height, width = region.shape[2:]
-        return F.pad(laid, (left, width - right, top, height - bottom))
-
-
-    def sort_by_sample(name: str, reference: Any, batch_size: int) -> list[list[Any]]:
-        """Normalise the accepted forms to one list of references per row of the features of a granularity.
-
-    Raises:
-        ValueError: for an empty list, or a wrong number of lists.
-    """
-        if not isinstance(reference, (list, tuple)) or is_palette(reference):
-            return [[reference]]
-        if len(reference) == 0:
-            raise ValueError(f"The list of {name} references is empty. Leave the granularity out instead.")
-        nested = [isinstance(entry, (list, tuple)) and not is_palette(entry) for entry in reference]
-        if not any(nested):
-            return [list(reference)]
-        if not all(nested) or len(reference) != batch_size or not all(len(entry) for entry in reference):
-            raise ValueError(
-                f"{name} references given as a list of lists need one non-empty list for each of the {batch_size} "
-            f"prompts, got {len(reference)} entries of which {sum(nested)} are lists."
-            )
-        return [list(entry) for entry in reference]
-
-
-    def merge(
-        encoded: Sequence[tuple[dict[str, torch.Tensor], float, torch.Tensor | None]], shared_out: Sequence[str]
-    ) -> list[dict[str, torch.Tensor]]:
-        """The average of what one sample has for the whole picture, or one entry for each of its regions.
-
-    Args:
-        encoded: features, weight and region (1, 1, H, W) of each reference; `shared_out`: see `Branch`.
-    """
-        rest = [(parts, weight) for parts, weight, region in encoded if region is None]
-        if len(rest) == len(encoded):
-            return [average(rest, shared_out)]
-        regional = [one for one in encoded if one[2] is not None]
-        parts = [parts for parts, _, _ in regional]
-        covered = sum(region for _, _, region in regional)
-        # Where regions overlap they share the place out by weight.
-        weighted = [weight * region for _, weight, region in regional]
-        total = sum(weighted).clamp(min=1e-8)
-        shares = [one / total * covered.clamp(max=1) for one in weighted]
-        if rest:
-            parts, shares = [*parts, average(rest, shared_out)], [*shares, (1 - covered).clamp(min=0)]
-        return [{**part, "region": share.to(part["vector"].device)} for part, share in zip(parts, shares, strict=True)]
-
-
-    def average(
-        encoded: Sequence[tuple[dict[str, torch.Tensor], float]], shared_out: Sequence[str]
-    ) -> dict[str, torch.Tensor]:
-        """Weighted mean of the features of several references; those `shared_out` are shared out by weight."""
-        if len(encoded) == 1:
-            return encoded[0][0]
-        total = sum(weight for _, weight in encoded)
-        merged = {}
-        for key in encoded[0][0]:
-            values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
-            if key in shared_out:
-                merged[key] = share_out(cropped_alike(values), weights)
-            else:
-                merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
-        return merged
-
-
-    def cropped_alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Tiles (B, K, p, p) of several sizes, the middle of the larger ones; all else as it is."""
-        if values[0].ndim != 4 or len({one.shape[3] for one in values}) == 1:
-            return values
-        size = min(one.shape[3] for one in values)
-        starts = [(one.shape[3] - size) // 2 for one in values]
-        return [one[..., start : start + size, start : start + size] for one, start in zip(values, starts, strict=True)]
-
-
-    def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
-        """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
-        count = values[0].shape[1]
-        reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
-        owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
-        return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
+        return torch.from_numpy(read_reference_mask(mask, height, width)).unsqueeze(0)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.texture
@@ -2698,6 +2612,217 @@ def _define():
         else:
             content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.references
+    # -----------------------------------------------------------------------------------------------------------------
+    def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
+
+    Raises:
+        ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
+    """
+        colors, weights = read_palette(palette)
+        weights = torch.tensor(weights, dtype=torch.float32)
+        return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
+
+
+    def read_weight(fields: dict[str, Any]) -> float:
+        """The weight of a reference given as a dict; 1 where none is named."""
+        try:
+            weight = float(fields.get("weight", 1.0))
+        except (TypeError, ValueError, OverflowError):
+            weight = math.nan
+        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise ValueError(
+                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+            )
+        return weight
+
+
+    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
+        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
+
+    Raises:
+        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
+    """
+        given = fields.get("scale")
+        if name != "texture":
+            if given is not None:
+                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
+            return 1.0
+        try:
+            scale = float(1.0 if given is None else given) * float(texture_scale)
+        except (TypeError, ValueError, OverflowError):
+            scale = math.nan
+        if not 1 / 8 <= scale <= 8:
+            raise ValueError(
+                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
+            f"{given!r} and {texture_scale!r}."
+            )
+        return scale
+
+
+    def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
+
+    Args:
+        reference: what `read_image` takes, or `{"image": ..., "mask": ..., "weight": ..., "region": ..., "scale": ...}`.
+            Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
+    """
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
+        if extra or "image" not in fields:
+            raise ValueError(
+                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
+            f"{list(fields)}."
+            )
+        weight = read_weight(fields)
+        rgb, visible = read_cut_out(fields["image"])
+        mask = fields.get("mask")
+        mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
+        if visible is not None:
+            mask = mask * visible
+            if not mask.any():
+                raise ValueError(
+                    "A reference's mask selects only what is transparent. White is what is borrowed; move it."
+                )
+        return rgb[None], mask[None], weight
+
+
+    def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
+        """Where in the output a reference counts, and how much: (1, 1, *size) in [0, 1].
+
+    Args:
+        region: a box (left, top, right, bottom) in fractions of the output, or a mask of any size, laid over the
+            output: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the
+            same; bool, floating point in [0, 1], or integers up to 1, 255 or, of 16 bits, 65535. What is gray counts in part.
+        size: (height, width).
+
+    Raises:
+        ValueError: for another type, other values, or a region without any area.
+    """
+        if isinstance(region, (tuple, list)):
+            mask = box_mask(region, size)
+        else:
+            mask = gray_mask(region)
+        if not mask.any():
+            raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+        return F.interpolate(mask[None, None], size=size, mode="area")
+
+
+    def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+        """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
+        try:
+            left, top, right, bottom = (float(value) for value in box)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise ValueError(
+                f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1; got {tuple(box)}."
+            )
+        down, across = (
+            (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
+            - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
+            for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
+        )
+        return down[:, None] * across
+
+
+    def gray_mask(region: Any) -> torch.Tensor:
+        """A mask with gray levels as (H, W) in [0, 1]."""
+        if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
+            region = read_picture(region, "A region")
+        return torch.from_numpy(read_one_mask(region, "A region"))
+
+
+    def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+        """A map (1, C, h, w), resized to the bounding box of a region (1, 1, H, W) and zero around it: (1, C, H, W)."""
+        rows, columns = (region[0, 0].amax(axis).nonzero().flatten().tolist() for axis in (1, 0))
+        top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+        size = (bottom - top, right - left)
+        laid = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
+        height, width = region.shape[2:]
+        return F.pad(laid, (left, width - right, top, height - bottom))
+
+
+    def sort_by_sample(name: str, reference: Any, batch_size: int) -> list[list[Any]]:
+        """Normalise the accepted forms to one list of references per row of the features of a granularity.
+
+    Raises:
+        ValueError: for an empty list, or a wrong number of lists.
+    """
+        if not isinstance(reference, (list, tuple)) or is_palette(reference):
+            return [[reference]]
+        if len(reference) == 0:
+            raise ValueError(f"The list of {name} references is empty. Leave the granularity out instead.")
+        nested = [isinstance(entry, (list, tuple)) and not is_palette(entry) for entry in reference]
+        if not any(nested):
+            return [list(reference)]
+        if not all(nested) or len(reference) != batch_size or not all(len(entry) for entry in reference):
+            raise ValueError(
+                f"{name} references given as a list of lists need one non-empty list for each of the {batch_size} "
+            f"prompts, got {len(reference)} entries of which {sum(nested)} are lists."
+            )
+        return [list(entry) for entry in reference]
+
+
+    def merge(
+        encoded: Sequence[tuple[dict[str, torch.Tensor], float, torch.Tensor | None]], shared_out: Sequence[str]
+    ) -> list[dict[str, torch.Tensor]]:
+        """The average of what one sample has for the whole picture, or one entry for each of its regions.
+
+    Args:
+        encoded: features, weight and region (1, 1, H, W) of each reference; `shared_out`: see `Branch`.
+    """
+        rest = [(parts, weight) for parts, weight, region in encoded if region is None]
+        if len(rest) == len(encoded):
+            return [average(rest, shared_out)]
+        regional = [one for one in encoded if one[2] is not None]
+        parts = [parts for parts, _, _ in regional]
+        covered = sum(region for _, _, region in regional)
+        # Where regions overlap they share the place out by weight.
+        weighted = [weight * region for _, weight, region in regional]
+        total = sum(weighted).clamp(min=1e-8)
+        shares = [one / total * covered.clamp(max=1) for one in weighted]
+        if rest:
+            parts, shares = [*parts, average(rest, shared_out)], [*shares, (1 - covered).clamp(min=0)]
+        return [{**part, "region": share.to(part["vector"].device)} for part, share in zip(parts, shares, strict=True)]
+
+
+    def average(
+        encoded: Sequence[tuple[dict[str, torch.Tensor], float]], shared_out: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
+        """Weighted mean of the features of several references; those `shared_out` are shared out by weight."""
+        if len(encoded) == 1:
+            return encoded[0][0]
+        total = sum(weight for _, weight in encoded)
+        merged = {}
+        for key in encoded[0][0]:
+            values, weights = [features[key] for features, _ in encoded], [weight / total for _, weight in encoded]
+            if key in shared_out:
+                merged[key] = share_out(cropped_alike(values), weights)
+            else:
+                merged[key] = sum(value * weight for value, weight in zip(values, weights, strict=True))
+        return merged
+
+
+    def cropped_alike(values: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Tiles (B, K, p, p) of several sizes, the middle of the larger ones; all else as it is."""
+        if values[0].ndim != 4 or len({one.shape[3] for one in values}) == 1:
+            return values
+        size = min(one.shape[3] for one in values)
+        starts = [(one.shape[3] - size) // 2 for one in values]
+        return [one[..., start : start + size, start : start + size] for one, start in zip(values, starts, strict=True)]
+
+
+    def share_out(values: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
+        """Fill the places of (1, K, ...) from several such tensors, each its share: a mean of tiles would be a blur."""
+        count = values[0].shape[1]
+        reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
+        owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
+        return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
