@@ -71,17 +71,14 @@ def edit(options: argparse.Namespace) -> int:
 
 def check_differ(options: argparse.Namespace) -> None:
     """Raise a ValueError where several pictures are asked for that would be the same."""
-    if options.num_images == 1 or options.command == "edit" or edits.is_drawn(options.command, _assignment(options)):
+    assignment = getattr(options, "assignment", None)
+    if options.num_images == 1 or edits.is_drawn(options.command, assignment):
         return
     other = ", or give --assignment free" if options.command == "recolor" and not options.hint else ""
     raise ValueError(
         f"`{options.command}` draws nothing at random{' here' if other else ''}, so {options.num_images} pictures would be the "
         f"same. Leave --num-images out{other}."
     )
-
-
-def _assignment(options: argparse.Namespace) -> str | None:
-    return getattr(options, "assignment", None)
 
 
 def edit_one(
