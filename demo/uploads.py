@@ -78,7 +78,8 @@ def as_rgb(image: PIL.Image.Image, what: str) -> PIL.Image.Image:
     rgb = opaque_rgb(
         image,
         f"{what} has transparent parts, whose color nobody knows. Save it on a background.",
-        f"{what} is stored as {image.mode}. Save it as an ordinary RGB picture.",
+        f"{what} is stored as {image.mode}",
+        "Save it as an ordinary RGB picture.",
     )
     return PIL.Image.fromarray(np.asarray(rgb))  # a copy that carries no metadata along
 

@@ -68,7 +68,7 @@ def compose(
     encoder = _embedded_encoder() if encoder is None else encoder
     tell = callback or (lambda share: None)
     with torch.device("cpu"):  # whatever is the default: what is read goes to the device of the encoder
-        size = _size(height, width, reference_image)
+        size = composed_size(height, width, reference_image)
         strengths = encoder.strengths(granularity_scale, num_images)
         # What is no dict, and names that are none, are refused before anything is read.
         is_dict = isinstance(reference_image, dict)
@@ -124,15 +124,20 @@ def _check(num_images: int, assignment: str, output_type: str, generator: Any, e
         raise ValueError(f'`output_type` must be "pil" or "pt", got {output_type!r}.')
 
 
-def _size(height: int | None, width: int | None, reference_image: dict[str, Any]) -> tuple[int, int]:
-    """(height, width) in pixels, what is missing chosen.
+def composed_size(
+    height: int | None, width: int | None, reference_image: dict[str, Any], side: int = SIDE
+) -> tuple[int, int]:
+    """(height, width) in pixels, what is missing chosen in the aspect of the shape reference.
+
+    Args:
+        side: of a square of about the same area, where neither is given.
 
     Raises:
         ValueError: for sides that are no multiples of 8, and more pixels than are laid at once.
     """
     if height is None or width is None:
-        aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None)
-        wanted = (SIDE / aspect**0.5, SIDE * aspect**0.5)
+        aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None) or 1.0
+        wanted = (side / aspect**0.5, side * aspect**0.5)
         if is_side(height):
             wanted = (height, height * aspect)
         elif is_side(width):
@@ -143,12 +148,12 @@ def _size(height: int | None, width: int | None, reference_image: dict[str, Any]
     return height, width
 
 
-def _aspect(reference: Any) -> float:
-    """Width over height of the first picture of a shape reference, at most 4 either way; 1 where none tells."""
-    while isinstance(reference, (list, tuple)) and len(reference):
-        reference = reference[0]
+def _aspect(reference: Any) -> float | None:
+    """Width over height of the first picture of a shape reference, at most 4 either way; `None` where none tells."""
+    if isinstance(reference, (list, tuple)):
+        return next((found for entry in reference if (found := _aspect(entry)) is not None), None)
     fields = reference if isinstance(reference, dict) else {"image": reference}
     if fields.get("image") is None or fields.get("region") is not None or is_card(fields["image"]):
-        return 1.0
+        return None
     height, width = read_reference(fields)[0].shape[2:]
     return min(4.0, max(0.25, width / height))

@@ -4,6 +4,7 @@ Masks of 16 bits and of 8, of 0 and 1, with channels that are all the same: what
 refused with what was expected, what came, and what to do.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -166,12 +167,17 @@ def check_binary(levels: np.ndarray, values: np.ndarray, name: str) -> None:
         )
 
 
-def read_one_mask(mask: Any, name: str, is_cut_out: bool = False, is_binary: bool = False) -> np.ndarray:
+def split_at_middle_gray(levels: np.ndarray, name: str) -> np.ndarray:
+    """Levels in [0, 1] as zeros and ones of float32; a warning says so where some are neither."""
+    if not ((levels == 0) | (levels == 1)).all():
+        warnings.warn(f"{name} is not only black and white: what is lighter than middle gray is read.", stacklevel=2)
+    return ((255 * levels).round() > 127).astype(np.float32)
+
+
+def read_one_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
     """A mask that is decoded as (H, W) in [0, 1], float32; arguments and errors as of the parts above."""
     values = values_of_mask(mask, name, is_cut_out)
     levels = levels_of_mask(values, name)
-    if is_binary:
-        check_binary(levels, values, name)
     return one_channel(levels, name, is_channels_first=is_tensor(mask))
 
 

@@ -33,10 +33,9 @@ from .adapter.strengths import parse_strengths
 from .encoder.branch import Branch
 from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
-from .encoder.granularity_cards import CARD, hash_of, is_card, open_card, write_card
+from .encoder.granularity_cards import CARD, hash_of, is_card, open_card, refusal_of_size, served_side, write_card
 from .encoder.references import (
     cropped_alike,
-    is_palette,
     lay_into,
     merge,
     parse_palette,
@@ -49,14 +48,15 @@ from .encoder.references import (
 from .encoder.remembered import Remembered
 from .encoder.shape import ShapeBranch, default_backbone
 from .encoder.structure import nearest_turn
-from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles
+from .encoder.texture import LAYOUT_TILES, TILE, TextureBranch, draw_tiles, tile_size
 from .encoder.views import edge_preserving_smooth, rgb_to_lab, without_autocast
 from .features import Features, has_layout
 from .granularities import GRANULARITIES
+from .hex_colors import is_palette
 from .model_files import SavedWithCode, registered
+from .sizes import CARD_SIDE, card_side
 
 
-CARD_SIDE = 256  # of a square with the area of the largest picture that a card serves
 BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
 
 
@@ -266,7 +266,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
             those of a place sum to at most 1.
 
-        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`).
+        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`), unless
+        the very same object is the shape reference.
 
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
@@ -294,8 +295,11 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         for name, reference in references.items():
             if reference is None:
                 continue
+            is_whole = reference is references.get(
+                "shape"
+            )  # a picture that is varied, and lends no texture to another
             rows = [
-                self._encode_row(name, row, size, layout_size, texture_scale, warns)
+                self._encode_row(name, row, size, layout_size, texture_scale, warns and not is_whole)
                 for row in sort_by_sample(name, reference, batch_size)
             ]
             kinds = {tuple("region" in parts for parts in row) for row in rows}
@@ -464,7 +468,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             return {}
         side = math.sqrt(size[0] * size[1]) * scale
         if is_card(fields["image"]):
-            laid = self._layout_of_card(name, fields, side)
+            laid = self._layout_of_card(name, fields, size, scale)
         else:
             laid = self._read_layout(name, fields, side)
         if branch.is_laid_out:
@@ -487,27 +491,28 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
         return laid
 
-    def _layout_of_card(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+    def _layout_of_card(
+        self, name: str, fields: dict[str, Any], size: tuple[int, int], scale: float
+    ) -> dict[str, torch.Tensor]:
         """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
-        kept = open_card(fields, name, self.fingerprint(name), is_layout=True)
-        most = CARD_SIDE if kept else self.config.sample_size
+        kept, side = (
+            open_card(fields, name, self.fingerprint(name), is_layout=True),
+            math.sqrt(math.prod(size)) * scale,
+        )
+        most = served_side(kept) if kept else self.config.sample_size
         if not kept or side > 1.05 * most:
-            raise ValueError(
-                f"The {name} card {os.fspath(fields['image'])!r} serves pictures of up to {most} x {most} pixels (less if its "
-                f"texture is laid coarser), this call needs {side:.0f}. Make it anew with `mg-diffusion encode`, give the "
-                f"picture itself, or ask for a smaller picture."
-            )
+            raise ValueError(refusal_of_size(os.fspath(fields["image"]), name, most, size, scale))
         laid = {key: value.to(self.device).float() for key, value in kept.items()}
-        if name == "texture" and side < CARD_SIDE / 1.05:
-            canvas = lay_tiles(laid["layout_tiles"], CARD_SIDE, CARD_SIDE)
+        if name == "texture" and side < most / 1.05:
+            canvas = lay_tiles(laid["layout_tiles"], most, most)
             canvas = F.interpolate(canvas, 2 * (max(TILE, round(side)),), mode="area")
-            laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES)
+            laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES, size=tile_size(side))
         return laid
 
     # -- granularity cards --------------------------------------------------------------------------------------------
     @torch.no_grad()
     @without_autocast
-    def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
+    def save_card(self, path: str | os.PathLike, granularity: str, reference: Any, side: int = CARD_SIDE) -> None:
         """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 
         The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
@@ -518,11 +523,13 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         to a few hundred KB.
 
         Args:
-            path: ends in .safetensors. It is replaced in one step. It serves pictures of up to 256 x 256 pixels.
+            path: ends in .safetensors. It is replaced in one step.
             reference: a picture, a dict {"image", "mask"} or, for color, a palette, as in `encode`; not a list of them.
+            side: the card serves pictures of up to `side` x `side` pixels, or of that area, rounded up to a multiple of 128;
+                at most 1024. A color card serves all sizes.
 
         Raises:
-            ValueError: for another ending, an unknown granularity, or a reference that cannot be read.
+            ValueError: for another ending, an unknown granularity, a reference that cannot be read, or a larger side.
         """
         if not is_card(path):
             raise ValueError(f"A granularity card is a {CARD} file, got {os.fspath(path)!r}.")
@@ -533,15 +540,15 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             raise ValueError(f"{os.fspath(image)!r} is a card already; copy the file.")
         if isinstance(reference, dict) and not {"weight", "region"}.isdisjoint(reference):
             raise ValueError("A card has no weight or region of its own. Give them where the card is used.")
-        target = Path(os.path.realpath(path))
+        side, target = card_side(side), Path(os.path.realpath(path))
         if not target.parent.is_dir():
             raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
         fields = reference if isinstance(reference, dict) else {"image": reference}
         kept, _ = self._kept(granularity, fields)
         if type(self.branches[granularity]).layout is not Branch.layout:
-            layout = self._read_layout(granularity, fields, CARD_SIDE)
+            layout = self._read_layout(granularity, fields, side)
             if self.branches[granularity].is_laid_out:
-                whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE, dtype=torch.float32)
+                whole = torch.ones(1, 1, side, side, dtype=torch.float32)
                 layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
             kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))

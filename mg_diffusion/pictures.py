@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
@@ -30,6 +31,23 @@ class UnreadablePicture(Exception):
     def __init__(self, reason: str, error: Exception):
         super().__init__(str(error))
         self.reason = reason
+
+
+class UnreadForm(ValueError):
+    """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
+
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        can_convert: whether `converted` knows how.
+    """
+
+    def __init__(self, form: str, remedy: str, can_convert: bool = True):
+        super().__init__(f"{form} {remedy}")
+        self.form, self.remedy, self.can_convert = form, remedy, can_convert
+
+    def about(self, file: str) -> "UnreadForm":
+        """The same, said of a file."""
+        return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
 
 
 def read_upright(
@@ -100,12 +118,73 @@ def is_transparent(image: PIL.Image.Image) -> bool:
     return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
-def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
+def upright(
+    picture: PIL.Image.Image | str | os.PathLike, name: str, check: Callable[[PIL.Image.Image], Any] | None = None
+) -> PIL.Image.Image:
+    """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Args:
+        check: called when the header is read and nothing is decoded yet.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+    try:
+        return read_upright(picture, check)
+    except UnreadablePicture as error:
+        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+        raise ValueError(
+            f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
+        ) from error
+
+
+def check_depth(image: PIL.Image.Image) -> None:
+    """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
+    stored = str([tile[3] for tile in getattr(image, "tile", ())])
+    if ";16" in stored and not image.mode.startswith("I;16"):
+        raise UnreadForm(
+            "The picture has colors of 16 bits, of which Pillow reads 8.",
+            "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
+            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
+        )
+
+
+def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture to edit in RGB.
+
+    Raises:
+        ValueError: for transparent pixels, and modes without a well-defined color.
+    """
+    is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
+    remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+    remedy = remedy if is_deep else "`image.convert('RGB')`"
+    return opaque_rgb(
+        image,
+        "`image` has transparent pixels, whose color is not defined. Composite it first.",
+        f"`image` has the mode {image.mode}",
+        f"Convert it first, for example {remedy}.",
+    )
+
+
+def converted(image: PIL.Image.Image) -> PIL.Image.Image:
+    """A picture of any form that has a known range in 8 bits a channel, of colors in RGB, with its alpha if it has one.
+
+    CMYK and the like are taken as Pillow takes them where no color profile says more.
+    """
+    if image.mode.startswith("I;16"):
+        return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+    image = in_srgb(image) if image.mode == "CMYK" else image
+    is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+    return image if is_plain else image.convert("RGB")
+
+
+def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str, remedy: str) -> PIL.Image.Image:
     """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
         transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
             of 8 bit or 1, palettes, and these with an opaque alpha channel.
+        remedy: for other modes, in Python.
 
     Raises:
         ValueError: with one of them.
@@ -115,11 +194,10 @@ def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL
     if is_transparent(image):
         raise ValueError(transparent)
     if image.mode == "CMYK":
-        raise ValueError(
-            f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
-        )
+        lacking = "CMYK is converted by its color profile, and this one has none that can be read."
+        raise UnreadForm(f"{other_mode}. {lacking}", remedy)
     if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-        raise ValueError(other_mode)
+        raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
     return image.convert("RGB")
 
 

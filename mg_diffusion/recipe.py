@@ -29,9 +29,15 @@ def versions() -> dict[str, str]:
     return {"mg_diffusion": __version__, "diffusers": diffusers.__version__, "torch": torch.__version__}
 
 
+def told_path(path: Place) -> str:
+    """A path below the current folder as it was given; of any other the name alone, as the rest is about the machine."""
+    place = Path(path)
+    return place.name if place.drive or place.root or ".." in place.parts else place.as_posix()
+
+
 def describe_file(path: Place) -> dict[str, str]:
-    """Name and SHA-256 of a file: enough to recognize it, and nothing about the machine it lies on."""
-    return {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+    """Path or name (`told_path`) and SHA-256 of a file: enough to find and recognize it."""
+    return {"file": told_path(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
 def describe_reference(reference: str | list[str]) -> dict[str, Any]:

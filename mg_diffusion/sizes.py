@@ -9,6 +9,8 @@ from typing import Any
 MOST_PIXELS = 2048**2
 COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
 
+CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
+
 
 def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
     """How many octaves lead to a size in pixels, and what its sides must be multiples of.
@@ -74,7 +76,7 @@ def check_area(height: int, width: int) -> None:
     if height * width > MOST_PIXELS:
         raise ValueError(
             f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
-            f"enlarge it (`mg_diffusion.edits.enlarge`)."
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
         )
 
 
@@ -87,6 +89,27 @@ def check_composed_size(height: Any = None, width: Any = None) -> None:
             )
     if height is not None and width is not None:
         check_area(height, width)
+
+
+def check_composed_side(side: int) -> None:
+    """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+    if side < LEAST_COMPOSED_SIDE:
+        raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+    check_area(side, side)
+
+
+def card_side(side: Any) -> int:
+    """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
+
+    Raises:
+        ValueError: for more than any card serves, and for what is no side.
+    """
+    if not is_side(side) or side > MOST_CARD_SIDE:
+        raise ValueError(
+            f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
+            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
+        )
+    return max(CARD_SIDE, CARD_UNIT * math.ceil(side / CARD_UNIT))
 
 
 def is_side(side: Any) -> bool:

@@ -58,15 +58,18 @@ class Detailed:
         known, a side that is missing is the model's own.
 
         Args:
-            side: of a square of about the same area; aspect: width over height, at most 4 either way.
+            side: of a square of about the same area, in place of a size, with a detail network and without.
+            aspect: width over height, at most 4 either way; a square where `side` comes without it and without a shape.
         """
         given = [one for one in (height, width) if one is not None]
-        if len(given) == 2 or (self.mg_detail is None and not given):
+        if len(given) == 2 or (self.mg_detail is None and not given and side is None):
             return self.default_size(height, width)
         if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
             aspect = shown[1] / shown[0]
+        if aspect is None and side is not None:
+            aspect = 1.0
         if aspect is None or not all(is_side(one) for one in given):  # which is refused later
-            native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
+            native = self.default_size(None, None) if self.mg_detail is None else [self.detail_side] * 2
             return native[0] if height is None else height, native[1] if width is None else width
         aspect = min(4.0, max(0.25, aspect))
         if not given:

@@ -1,7 +1,6 @@
 """Pictures to edit, and masks: read, brought to a size, cropped and feathered."""
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,7 @@ import torch.nn.functional as F
 
 from ..arrays import as_numbers
 from ..masks import read_masks
-from ..pictures import UnreadablePicture, opaque_rgb, read_upright
-
-
-def upright(
-    picture: PIL.Image.Image | str | os.PathLike, name: str, check: Callable[[PIL.Image.Image], Any] | None = None
-) -> PIL.Image.Image:
-    """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
-
-    Args:
-        check: called when the header is read and nothing is decoded yet.
-
-    Raises:
-        ValueError: if it cannot be decoded.
-    """
-    try:
-        return read_upright(picture, check)
-    except UnreadablePicture as error:
-        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
-        raise ValueError(
-            f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
-        ) from error
+from ..pictures import editable_rgb, upright
 
 
 def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
@@ -47,15 +26,7 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
     if isinstance(image, (list, tuple)):
         return [one for entry in image for one in list_images(entry)]
     if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
-        image = upright(image, "image")
-        transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
-        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-        remedy = (
-            "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
-        )
-        remedy = remedy if is_deep else "`image.convert('RGB')`"
-        other_mode = f"`image` has the mode {image.mode}; convert it first, for example {remedy}."
-        return [opaque_rgb(image, transparent, other_mode)]
+        return [editable_rgb(upright(image, "image"))]
     if isinstance(image, (np.ndarray, torch.Tensor)):
         return list(batch_of_images(image))
     raise ValueError(

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 
 from ..features import Features
-from .pictures import list_images
+from ..pictures import upright
 
 
 def count_samples(reference: Any) -> int:
@@ -37,17 +38,21 @@ def shows_a_picture(reference: Any) -> bool:
 
 
 def first_picture_size(reference: Any) -> tuple[int, int] | None:
-    """(height, width) of the first picture that a reference holds; `None` where it holds none that tells."""
+    """(height, width) of the first picture that a reference holds, of any mode; `None` where it holds none that tells."""
     if isinstance(reference, (list, tuple)):
-        return first_picture_size(reference[0]) if len(reference) else None
+        return next((size for entry in reference if (size := first_picture_size(entry)) is not None), None)
     image = reference.get("image") if isinstance(reference, dict) else reference
     if has_region(reference) or image is None or not shows_a_picture(image):
         return None
-    try:
-        (picture, *_) = list_images(image)
-    except ValueError:
-        return None  # what is wrong with it is said where it is read
-    return tuple(picture.size[::-1] if isinstance(picture, PIL.Image.Image) else picture.shape[1:])
+    if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+        try:
+            width, height = upright(image, "reference_image").size
+        except ValueError:
+            return None  # what is wrong with it is said where it is read
+        return height, width
+    if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim not in (2, 3):
+        return None
+    return tuple(image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:])
 
 
 def has_region(reference: Any) -> bool:

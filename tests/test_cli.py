@@ -352,7 +352,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["generate", "--color", "{color}", "-o", "{color}"], "is an input of the same run"),
         (["edit", "{photo}", "--mask", "{mask}", "-o", "{photo}"], "is an input of the same run"),
         (["edit", "{photo}", "--mask", "{mask}", "-o", "{mask}"], "is an input of the same run"),
-        (["edit", "{photo}", "--mask", "{small}", "-o", "{tmp}/out.png"], "must have the size of `image`"),
+        (["edit", "{photo}", "--mask", "{small}", "-o", "{tmp}/out.png"], "must have the size of the picture"),
         (["edit", "{photo}", "--mask", "{black}", "-o", "{tmp}/out.png"], "nothing would be edited"),
         (["edit", "{photo}", "--mask", "{notes}", "-o", "{tmp}/out.png"], "cannot be read as a picture"),
         (["edit", "{folder}/nosuch.png", "--mask", "{mask}", "-o", "{tmp}/out.png"], "There is no picture at"),
@@ -373,6 +373,14 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["palette", "{photo}", "--colors", "0"], "whole number of at least 1"),
         (["palette", "{photo}", "--mask", "{small}"], "mask must have the size of the reference"),
         (["encode", "{photo}", "-g", "hue", "-o", "{tmp}/a.safetensors"], "invalid choice: 'hue'"),
+        (
+            ["encode", "{photo}", "-g", "color", "--size", "512", "-o", "{tmp}/a.safetensors"],
+            "A color card serves pictures of all sizes: leave --size out",
+        ),
+        (
+            ["encode", "{photo}", "-g", "shape", "--size", "2048x1024", "-o", "{tmp}/a.safetensors"],
+            "up to 1024 x 1024 pixels, or others of that area; got a side of 1449. For larger ones give the picture",
+        ),
         (["encode", "{photo}", "-g", "color", "-o", "{tmp}/a.png"], "must be a .safetensors file"),
         (["encode", "{folder}/nosuch.png", "-g", "color", "-o", "{tmp}/a.safetensors"], "There is no picture at"),
         (["encode", "{notes}", "-g", "color", "-o", "{tmp}/a.safetensors"], "cannot be read as a picture"),

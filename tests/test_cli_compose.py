@@ -1,5 +1,7 @@
 """`mg-diffusion compose`, and the flags that bring an adapter or an encoder to a base."""
 
+import warnings
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -54,7 +56,9 @@ def test_a_bar_tells_how_far_it_is_unless_pictures_are_counted(files, capsys):
 
 
 def test_several_pictures(files):
-    assert main(["compose", *FLAGS, "--size", "64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
+    assert (
+        main(["compose", *FLAGS, "--size", "64x64", "--assignment", "free", "--num-images", "2", "-o", "a.png"]) == 0
+    )
     first, second = (np.asarray(PIL.Image.open(f"a-{index}.png")) for index in range(2))
     assert first.shape == (64, 64, 3) and (first != second).any()
 
@@ -99,6 +103,15 @@ def test_pictures_of_any_form_are_laid_on_a_sheet():
     assert (sheet[8:40, 144:176] == 255).all() and (sheet[292:324, 8:40] == 255).all()
 
 
+def test_pictures_that_are_the_same_are_told(files):
+    flags = ["--color", "#c1121f:2,#fdf0d5", "--shape", "shape.png", "--size", "64", "--num-images", "2"]
+    with pytest.warns(UserWarning, match="The 2 pictures are the same.*--assignment free leaves open"):
+        assert main(["compose", *flags, "-o", "same.png"]) == 0
+    with warnings.catch_warnings(action="error"):
+        assert main(["compose", *flags, "--assignment", "free", "-o", "other.png"]) == 0
+        assert main(["compose", *FLAGS, "--size", "64", "--num-images", "2", "-o", "tiles.png"]) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -123,6 +136,10 @@ def test_a_size_is_two_sides_or_one(files, capsys):
     with pytest.raises(SystemExit):
         main(["compose", *FLAGS, "--size", "7y", "-o", "out.png"])
     assert "must be WIDTHxHEIGHT in pixels, such as 768x512" in capsys.readouterr().err
+    picture(1, 40, 80).save("wide.png")
+    for size, made in (("128", (184, 88)), ("64x64", (64, 64))):
+        assert main(["compose", "--shape", "wide.png", "--size", size, "--force", "-o", "out.png"]) == 0
+        assert PIL.Image.open("out.png").size == made
 
 
 # -- a base, and what steers it -------------------------------------------------------------------------------------------

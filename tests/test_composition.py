@@ -67,6 +67,10 @@ def test_the_aspect_of_the_shape_is_kept_unless_a_size_is_given():
     (made,) = compose(given)
     assert abs(made.width - 2 * made.height) <= 8 and abs(made.width * made.height - 512**2) < 0.1 * 512**2
     assert compose(given, 64, 64)[0].size == (64, 64)
+    cut_out = given["shape"].convert("RGBA")
+    cut_out.putalpha(cut_out.getchannel("R"))
+    for shape in (cut_out, {"image": cut_out}, [{"image": cut_out, "region": (0, 0, 0.5, 1)}, cut_out]):
+        assert compose({"shape": shape}, width=128)[0].size == (128, 64)
     assert compose(given, width=128)[0].size == (128, 64) and compose(given, height=64)[0].size == (128, 64)
 
 

@@ -340,7 +340,7 @@ def test_every_error_about_a_mask_says_what_white_is(edit, mask, message):
 @pytest.mark.parametrize(
     ("name", "form", "options", "message"),
     [
-        ("remove", "RGB", {}, "`remove` needs a mask: the picture has no alpha.*Pass `mask_image`. White is edited"),
+        ("remove", "RGB", {}, "`remove` needs a mask: the picture has no alpha.*Pass `mask_image` .`--mask`.. White is edited"),
         ("remove", PIL.Image.new("RGBA", (32, 32), "red"), {}, "needs a mask: nothing in the picture is transparent"),
         ("reshape", "RGB", {}, "`reshape` needs a mask, or a picture that is transparent.*White is edited"),
         ("reshape", "RGB", {"output_type": "np"}, "`output_type` 'np'. Leave it out"),

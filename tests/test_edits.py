@@ -121,7 +121,18 @@ def test_outpaint_keeps_the_picture_and_goes_on_with_its_colors(pipe, photos):
         (lambda pipe, photo: edits.reshape(pipe, photo, disc()), "needs a color or a texture reference"),
         (lambda pipe, photo: edits.outpaint(pipe, photo), "at least 1 on some side; got .0, 0, 0, 0."),
         (lambda pipe, photo: edits.outpaint(pipe, photo, left=-1), "at least 1 on some side"),
-        (lambda pipe, photo: edits.outpaint(pipe, photo, left=65), "adds at most as much as there is, 64 x 64"),
+        (
+            lambda pipe, photo: edits.outpaint(pipe, photo, left=65),
+            "64 pixels wide, and left and right together add 65",
+        ),
+        (
+            lambda pipe, photo: edits.outpaint(pipe, photo, left=40, top=40, right=40),
+            r"adds at most as much as there is: the picture is 64 pixels wide, and left and right together add 40 \+ 40 = 80",
+        ),
+        (
+            lambda pipe, photo: edits.outpaint(pipe, photo, top=40, bottom=30),
+            r"64 pixels high, and top and bottom .* = 70",
+        ),
         (
             lambda pipe, photo: edits.remove(pipe, photo, disc().resize((8, 8))),
             "mask must have the size of the picture",
@@ -164,6 +175,44 @@ def test_every_edit_has_a_command(model, photos, tmp_path, monkeypatch, capsys, 
     if command == "enlarge":
         assert recipe["factor"] == 4 and PIL.Image.open("out.png").size == (4 * SIZE, 4 * SIZE)
     assert "num_inference_steps" not in recipe or command in ("reshape", "variation")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "remedy"),
+    [
+        ("recolor", ["--color", "#cc2222,#ddeeff"], "--assignment free"),
+        ("recolor", ["--hint", "photo.png"], "Leave --num-images out."),
+        ("retexture", ["--texture", "photo.png"], "Leave --num-images out."),
+        ("denoise", [], "Leave --num-images out."),
+        ("enhance", [], "Leave --num-images out."),
+        ("enlarge", [], "Leave --num-images out."),
+    ],
+)
+def test_several_pictures_that_would_be_the_same_are_refused(
+    model, photos, tmp_path, monkeypatch, capsys, command, flags, remedy
+):
+    monkeypatch.chdir(tmp_path)
+    photos["cat"].save("photo.png")
+    assert main([command, "photo.png", *flags, "--num-images", "2", "-o", "out.png"]) == 2
+    told = capsys.readouterr().err
+    assert "draws nothing at random" in told and "2 pictures would be the same" in told and remedy in told
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+    if remedy.startswith("--"):
+        again = [
+            command,
+            "photo.png",
+            *flags,
+            *remedy.split(),
+            "--num-images",
+            "2",
+            "--model",
+            str(model),
+            "-o",
+            "out.png",
+        ]
+        assert main(again) == 0
+        one, other = (np.asarray(PIL.Image.open(f"out-{index}.png")) for index in range(2))
+        assert not np.array_equal(one, other)
 
 
 @pytest.mark.parametrize(

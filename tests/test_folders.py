@@ -311,9 +311,28 @@ def test_a_size_is_that_of_what_octaves_paint(folder, capsys):
     assert recipe["num_detail_steps"] == 1 and recipe["size"] == 96
 
 
-def test_a_size_needs_octaves(run):
-    status, _, err = run("variation", "in/0.png", "--size", "64", "-o", "out.png")
-    assert status == 2 and "has no detail network" in err and "Leave --size out" in err
+def test_one_number_is_an_area_in_an_aspect_and_two_are_a_size(run):
+    draw(Path("wide.png"), 3, 96, 48)
+    sizes = {}
+    for command, *flags in (["generate", "--shape", "wide.png"], ["variation", "wide.png"]):
+        for size in ("64", "48x48"):
+            assert run(command, *flags, "--steps", "1", "--size", size, "--force", "-o", "out.png")[0] == 0
+            sizes[command, size] = PIL.Image.open("out.png").size
+            assert run("recipe", "out.png", "--force", "-o", "again.png")[0] == 0
+            assert PIL.Image.open("again.png").size == sizes[command, size]
+    assert sizes == {
+        (command, size): wanted
+        for command in ("generate", "variation")
+        for size, wanted in (("64", (90, 46)), ("48x48", (48, 48)))
+    }
+    assert run("generate", "--color", "#cc2222", "--steps", "1", "--size", "64", "--force", "-o", "out.png")[0] == 0
+    assert PIL.Image.open("out.png").size == (64, 64)
+
+
+@pytest.mark.parametrize("command", [["generate"], ["variation", "in/0.png"], ["compose", "--shape", "in/0.png"]])
+def test_a_size_of_next_to_nothing_is_refused(folder, capsys, command):
+    assert main([*command, "--size", "1", "-o", "out.png"]) == 2
+    assert "at least" in capsys.readouterr().err and not Path("out.png").exists()
 
 
 # -- a folder in the place of a reference ---------------------------------------------------------------------------------
@@ -336,11 +355,11 @@ def test_each_picture_of_a_folder_takes_the_place_of_a_reference(run):
 
 
 def test_a_folder_is_composed_with(folder, capsys):
-    flags = ["--texture", "in/0.png", "--texture", "in,scale=2", "--color", "#0a9396", "--size", "64"]
+    flags = ["--texture", "in/0.png", "--texture", "in,scale=2", "--color", "#0a9396", "--size", "64x64"]
     assert main(["compose", *flags, "--num-images", "2", "--output-dir", "out"]) == 0
     assert names("out") == [f"{name}-{index}.png" for name in ("0", "1", "two") for index in (0, 1)]
     first, second = read_recipe("out/two-1.png")["references"]["texture"]
-    assert (first["file"], second["file"], second["scale"]) == ("0.png", "two.jpg", 2)
+    assert (first["file"], second["file"], second["scale"]) == ("in/0.png", "in/two.jpg", 2)
 
 
 def test_a_name_that_looks_like_an_option_is_a_name(folder, capsys):

@@ -24,7 +24,7 @@ OUTSIDE = set(sys.stdlib_module_names) | {
 }
 GRANULARITIES = r"mg_diffusion\.granularities"  # a tuple of words, for everyone
 # What bundles hold besides models and pipelines: small modules that both may need.
-SHARED = r"mg_diffusion\.(arrays|color_profiles|features|granularities|masks|noise_level|octaves|pictures|restoring|shipping|sizes)"
+SHARED = r"mg_diffusion\.(arrays|color_profiles|features|granularities|hex_colors|masks|noise_level|octaves|pictures|reference_pictures|restoring|shipping|sizes)"
 MODELS = r"mg_diffusion\.(modeling_\w+|model_files|encoder|adapter)"
 TRAINING_NEEDS = (
     SHARED,
@@ -39,7 +39,7 @@ TRAINING_NEEDS = (
     r"mg_diffusion\.metadata",
 )
 # What help, versions and errors of usage need; the rest is imported when a command runs.
-PARSER = r"mg_diffusion\.(cli\.(parser|flags|native_flags|values)|(data|mg_bench)\.flags|granularities|importing|moved|sides)"
+PARSER = r"mg_diffusion\.(cli\.(parser|flags|native_flags|refusals|values)|(data|mg_bench)\.flags|granularities|importing|moved|sides)"
 DATA_NEEDS = (SHARED, r"mg_diffusion\.data", r"mg_diffusion\.mg_bench\.flags", r"mg_diffusion\.(decoding|metadata)")
 # A model of ComfyUI is steered without diffusers: by views of the encoder, which are functions.
 COMFYUI_PATCH = tuple(

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -59,11 +60,21 @@ def test_a_foreign_text_is_no_recipe(tmp_path):
         read_recipe(tmp_path / "a.png")
 
 
-def test_references_are_named_without_their_folder(tmp_path):
+def test_references_are_named_without_folders_of_the_machine(tmp_path, monkeypatch):
     path = tmp_path / "wool.png"
     path.write_bytes(b"some bytes")
     assert describe_file(path) == {"file": "wool.png", "sha256": hashlib.sha256(b"some bytes").hexdigest()}
     assert describe_reference(str(path)) == describe_file(path)
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/b.png").write_bytes(b"")
+    told = {
+        "in/b.png": "in/b.png",
+        "./in/b.png": "in/b.png",
+        "in/../in/b.png": "b.png",
+        str(tmp_path / "in/b.png"): "b.png",
+    }
+    assert {given: describe_file(given)["file"] for given in told} == told
     assert describe_reference(["#ffffff"]) == {"palette": ["#ffffff"]}
 
 

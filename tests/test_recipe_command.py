@@ -75,6 +75,28 @@ def test_files_are_found_by_content_wherever_they_lie(files, capsys):
     assert "is another picture by now" in capsys.readouterr().err
 
 
+def test_files_are_found_where_they_were_named_and_elsewhere_by_a_folder(files, capsys, monkeypatch):
+    """References in other folders than the picture, given relative, absolute, and by a path that leads out."""
+    for name in ("refs/deep", "out", "far", "work"):
+        (files / name).mkdir(parents=True)
+    shutil.move("a.png", "refs/deep/a.png")
+    shutil.move("b.png", "far/b.png")
+    flags = ["--texture", "refs/deep/a.png,mask=mask.png", "--size", "64", "--steps", "1"]
+    assert main(["generate", *flags, "-o", "out/made.png"]) == 0
+    assert main(["recipe", "out/made.png", "-o", "again.png"]) == 0
+    np.testing.assert_array_equal(pixels("out/made.png"), pixels("again.png"))
+    assert read_recipe("out/made.png") == read_recipe("again.png")
+    monkeypatch.chdir(files / "work")
+    for far in ("../far/b.png", str(files / "far" / "b.png")):
+        flags = ["--shape", far, "--color", "#c1121f", "--size", "64"]
+        assert main(["compose", *flags, "--force", "-o", "made.png"]) == 0
+        assert read_recipe("made.png")["references"]["shape"][0]["file"] == "b.png"
+        assert main(["recipe", "made.png", "--force", "-o", "again.png"]) == 2
+        assert "--files FOLDER" in capsys.readouterr().err
+        assert main(["recipe", "made.png", "--files", "../far", "--force", "-o", "again.png"]) == 0
+        np.testing.assert_array_equal(pixels("made.png"), pixels("again.png"))
+
+
 def test_what_cannot_be_repeated_is_told(files, capsys):
     assert main(["recipe", "a.png"]) == 2
     assert "holds no recipe" in capsys.readouterr().err

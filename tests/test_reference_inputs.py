@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mg_diffusion import MGEncoder
-from mg_diffusion.encoder import reading as module
+from mg_diffusion import reference_pictures as module
+from mg_diffusion.cli.references import read_mask as read_mask_of_command
 from mg_diffusion.encoder.reading import read_image, read_mask
 from mg_diffusion.encoder.references import is_palette, parse_palette
 
@@ -254,15 +255,13 @@ def test_every_form_of_a_mask_selects_the_same(convert):
         (np.ones((6, 8)), r"must have the size of the reference, .* = \(12, 16\), got \(6, 8\). Resize it"),
         (np.ones((12, 16, 2)), r"one channel, \(height, width\), got the shape \(12, 16, 2\)"),
         (image("L", (12, 16)), r"got \(16, 12\)"),
-        (np.full((12, 16), 0.5), r"must be binary .*got values such as \[0\.5\]. Threshold it"),
-        (np.arange(192).reshape(12, 16), "must be binary"),
         (
             np.r_[np.ones(96), np.full(96, 255)].reshape(12, 16),
             r"in floating point it lies in \[0, 1\], got up to 255",
         ),
         (np.full((12, 16), np.nan), "must lie in .*from nan to nan"),
         (-np.ones((12, 16)), "must lie in .*from -1 to -1"),
-        (np.zeros((12, 16)), "selects nothing .*White is what is borrowed"),
+        (np.zeros((12, 16)), "selects nothing: none of it is lighter than middle gray. White is what is borrowed"),
         (image("1", (16, 12)), "selects nothing"),
         ("mask.png", "There is no reference picture at 'mask.png'"),
         ([1], "mask must be a PIL image, a path, or a numpy or torch array of numbers, got list"),
@@ -272,6 +271,19 @@ def test_every_form_of_a_mask_selects_the_same(convert):
 def test_other_masks_are_refused(mask, message):
     with pytest.raises(ValueError, match=message):
         read_mask(mask, 12, 16)
+
+
+@pytest.mark.parametrize("kind", ["PIL", "path", "array", "levels"])
+def test_a_soft_mask_is_split_at_middle_gray_and_told(tmp_path, kind):
+    """As on the command line."""
+    soft = np.linspace(0, 255, 192).round().astype(np.uint8).reshape(12, 16)
+    PIL.Image.fromarray(soft).save(tmp_path / "soft.png")
+    forms = {"PIL": PIL.Image.fromarray(soft), "path": tmp_path / "soft.png", "array": soft, "levels": soft / 255}
+    with pytest.warns(UserWarning, match="mask is not only black and white: what is lighter than middle gray is read"):
+        read = read_mask(forms[kind], 12, 16)
+    assert np.array_equal(read[0].numpy(), np.asarray(read_mask_of_command(str(tmp_path / "soft.png"))) > 0)
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of it is lighter than middle gray"):
+        read_mask(np.full((12, 16), 0.4), 12, 16)
 
 
 # -- palettes ----------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """A texture reference that is not one texture is named in a warning; what is one, or was not asked for, is not."""
 
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -57,6 +59,34 @@ def test_a_card_is_judged_like_its_picture(encoder, tmp_path):
     for name, expected in (("weave", 0), ("coffee", 1)):
         encoder.save_card(tmp_path / f"{name}.safetensors", "texture", reference(name))
         assert len(told(encoder, tmp_path / f"{name}.safetensors")) == expected
+
+
+def test_a_picture_that_is_varied_is_not_judged(encoder):
+    """It lends all three: it is no texture for something else, so there is nothing to crop."""
+    coffee = reference("coffee")
+    with warnings.catch_warnings(action="error"):
+        encoder.encode(dict.fromkeys(("color", "texture", "shape"), coffee), SIZE)
+    with pytest.warns(UserWarning, match="looks like objects"):
+        encoder.encode({"texture": coffee, "shape": reference("cat")}, SIZE)
+
+
+def test_a_variation_is_made_without_a_word_and_warnings_are_lines(tmp_path):
+    reference("coffee").resize((64, 64)).save(tmp_path / "coffee.png")
+    command = [sys.executable, "-m", "mg_diffusion.cli"]
+    few = ["--steps", "1", "--size", "64"]
+
+    def told(*flags):
+        made = subprocess.run(
+            [*command, *flags, *few, "-o", "out.png", "--force"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert made.returncode == 0, made.stderr
+        return made.stderr
+
+    assert "arning" not in told("variation", "coffee.png")
+    lines = told("generate", "--texture", "coffee.png").splitlines()
+    (warned,) = [line for line in lines if "arning" in line]
+    assert warned.startswith("warning: The texture reference 'coffee.png' looks like objects") and warned.endswith(".")
+    assert not [line for line in lines if "_encode_row" in line or ".py" in line]
 
 
 def test_other_granularities_and_the_surroundings_of_an_edit_are_not_judged(encoder):

@@ -863,50 +863,6 @@ def _define():
             return self.image_processor.postprocess(image, output_type=given.output_type)
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
-    # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
-
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
-
-    Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
-    """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.color_profiles
     # -----------------------------------------------------------------------------------------------------------------
     SPACES = {
@@ -1008,6 +964,23 @@ def _define():
             self.reason = reason
 
 
+    class UnreadForm(ValueError):
+        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
+
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        can_convert: whether `converted` knows how.
+    """
+
+        def __init__(self, form: str, remedy: str, can_convert: bool = True):
+            super().__init__(f"{form} {remedy}")
+            self.form, self.remedy, self.can_convert = form, remedy, can_convert
+
+        def about(self, file: str) -> "UnreadForm":
+            """The same, said of a file."""
+            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
+
+
     def read_upright(
         picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
         check: Callable[[PIL.Image.Image], Any] | None = None,
@@ -1076,229 +1049,6 @@ def _define():
         return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
-    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
-        """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
-
-    Args:
-        transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
-            of 8 bit or 1, palettes, and these with an opaque alpha channel.
-
-    Raises:
-        ValueError: with one of them.
-    """
-        image = in_srgb(image)
-        image = image.convert("RGBA") if has_alpha(image) else image
-        if is_transparent(image):
-            raise ValueError(transparent)
-        if image.mode == "CMYK":
-            raise ValueError(
-                f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
-            )
-        if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-            raise ValueError(other_mode)
-        return image.convert("RGB")
-
-
-    def centered_square(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
-        """The largest square in the middle of a picture, resized to `size` pixels a side."""
-        side = min(image.size)
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.crop((left, top, left + side, top + side)).resize((size, size), resample)
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.masks
-    # -----------------------------------------------------------------------------------------------------------------
-    CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
-    FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
-    NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
-
-
-    def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
-        """The values of a mask that is decoded, of any shape, as they stand there.
-
-    Args:
-        mask: PIL image (upright), or array of numpy or torch.
-        name: of what it is, for messages.
-        is_cut_out: whether the alpha of a picture with transparent pixels is the mask; it is refused otherwise.
-
-    Raises:
-        ValueError: for another type, for what holds no numbers, for modes that are no gray, and for a colored picture.
-    """
-        if isinstance(mask, PIL.Image.Image):
-            return _values_of_picture(mask, name, is_cut_out)
-        if not is_array(mask):
-            raise ValueError(
-                f"{name} must be a PIL image, a path, or a numpy or torch array of numbers, got {type(mask).__name__}."
-            )
-        return as_numbers(mask, name)
-
-
-    def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
-        if has_alpha(mask) and is_transparent(mask):
-            alpha = mask.convert("RGBA").getchannel("A")
-            if not is_cut_out:
-                raise ValueError(
-                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
-                f"`mask.convert('RGBA').getchannel('A')`?"
-                )
-            return np.array(alpha)
-        if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
-            return as_numbers(np.asarray(mask), name)
-        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
-            check_gray(mask, name)
-            return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
-        raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
-
-
-    def check_gray(mask: PIL.Image.Image, name: str) -> None:
-        """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
-        if mask.mode in ("1", "L", "LA"):
-            return
-        picture = mask.convert("RGBA").convert("RGB")
-        channels = np.asarray(picture)
-        if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
-            return
-        rgb = "np.asarray(mask.convert('RGB'))"
-        if picture.getcolors(FEW_COLORS) is not None:
-            found = channels.reshape(-1, 3)[spread.argmax()].tolist()
-            bright, alike = f"{rgb}.any(2)", f"({rgb} == {tuple(found)}).all(2)"
-        else:  # what is black is not quite so, and no color is the same everywhere: of a JPEG, or with soft edges
-            colored = np.flatnonzero(spread > NEARLY_GRAY)
-            middle = colored[spread.ravel()[colored].argsort()[len(colored) // 2]]
-            found = channels.reshape(-1, 3)[middle].tolist()
-            bright = f"{rgb}.max(2) > {2 * int(channels.max()) // 5}"
-            alike = (
-                f"np.abs({rgb}.astype(int) - {tuple(found)}).max(2) < {max(NEARLY_GRAY, (max(found) - min(found)) // 2)}"
-            )
-        color = "#" + "".join(f"{value:02x}" for value in found)
-        raise ValueError(
-            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
-        )
-
-
-    def levels_of_mask(values: np.ndarray, name: str) -> np.ndarray:
-        """Values of any type as float32 in [0, 1]; what could be read in two ways is refused.
-
-    Raises:
-        ValueError: for values of which no white is known, and for none at all.
-    """
-        if not values.size:
-            raise ValueError(f"{name} has no pixels, its shape is {values.shape}. Pass one of (height, width).")
-        if values.dtype.kind == "b":
-            return values.astype(np.float32)
-        low, high = values.min(), values.max()
-        expected = f"{name} must lie in [0, 1], or as integers between 0 and 255 (of 16 bits 65535)"
-        if not (low >= 0 and high < np.inf):  # nor are they numbers
-            raise ValueError(
-                f"{expected}, got {values.dtype} from {low:g} to {high:g}. Clean it: `np.clip(np.nan_to_num(mask), 0, 1)`."
-            )
-        if high <= 1:
-            return values.astype(np.float32)
-        return (values / _white_of(values, high, expected)).astype(np.float32)
-
-
-    def _white_of(values: np.ndarray, high: Any, expected: str) -> int:
-        """What white is in values that go beyond 1."""
-        is_two = bool(((values == 0) | (values == high)).all())
-        if high == 255 and (is_two or values.dtype != np.uint16 and values.dtype.kind != "f"):
-            return 255
-        divide = "Divide it by what is white in it, for example `mask / mask.max()`"
-        if values.dtype.kind == "f":
-            raise ValueError(f"{expected}; in floating point it lies in [0, 1], got up to {high:g}. {divide}.")
-        if values.dtype == np.uint16:
-            if high > 255:
-                return 65535
-            raise ValueError(
-                f"{expected}; this one is of 16 bits, but none of its values is above 255 (the largest is {high}), and 255 is "
-            f"black there. If 255 is white in it, pass `np.asarray(mask).astype(np.uint8)`."
-            )
-        if high < 255:
-            return 255
-        if is_two and high in (65535, np.iinfo(values.dtype).max):
-            return int(high)
-        raise ValueError(f"{expected}, got values up to {high} of {values.dtype}. {divide}.")
-
-
-    def one_channel(levels: np.ndarray, name: str, is_channels_first: bool = False) -> np.ndarray:
-        """(H, W) of a mask with or without a dimension of channels, which are the same.
-
-    Raises:
-        ValueError: for another shape, for channels that differ, or that are transparent.
-    """
-        if levels.ndim == 2:
-            return levels
-        if levels.ndim == 3:
-            places = (0, 2) if is_channels_first else (2, 0)
-            singles = [axis for axis in places if levels.shape[axis] == 1]
-            for axis in [*singles, *(axis for axis in places if levels.shape[axis] in CHANNELS)]:
-                return _same_channel(np.moveaxis(levels, axis, 0), name)
-        raise ValueError(f"{name} must have one channel, (height, width), got the shape {levels.shape}. Pass one of them.")
-
-
-    def _same_channel(channels: np.ndarray, name: str) -> np.ndarray:
-        """One of 1, 3 or 4 channels (C, H, W)."""
-        if len(channels) == 4 and not (channels[3] == 1).all():
-            raise ValueError(
-                f"{name} must have one channel, got four, of which the last, alpha, is not white everywhere. Pass one of them, "
-            f"for example `mask[..., 0]`."
-            )
-        if not (channels[:3] == channels[:1]).all():
-            raise ValueError(
-                f"{name} must have one channel, got {len(channels)} channels that differ. Pass one of them, for example "
-            f"`mask[..., 0]`."
-            )
-        return channels[0].copy()
-
-
-    def check_binary(levels: np.ndarray, values: np.ndarray, name: str) -> None:
-        """Raise a ValueError unless a mask, whose values are named, is black and white."""
-        if not ((levels == 0) | (levels == 1)).all():
-            some = np.unique(values[np.isfinite(values)])[:5].tolist()
-            raise ValueError(
-                f"{name} must be binary (bool, 0 and 1, or 0 and 255), got values such as {some}. Threshold it first, for "
-            f"example `np.asarray(mask) > 127`, or above 0.5 where white is 1."
-            )
-
-
-    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False, is_binary: bool = False) -> np.ndarray:
-        """A mask that is decoded as (H, W) in [0, 1], float32; arguments and errors as of the parts above."""
-        values = values_of_mask(mask, name, is_cut_out)
-        levels = levels_of_mask(values, name)
-        if is_binary:
-            check_binary(levels, values, name)
-        return one_channel(levels, name, is_channels_first=is_tensor(mask))
-
-
-    def read_masks(masks: Any, name: str) -> list[np.ndarray]:
-        """Black and white masks that come together, each (H, W) of zeros and ones.
-
-    Args:
-        masks: PIL image, or array (H, W), (B, H, W) or with channels behind as numpy has them, before as torch does.
-
-    Raises:
-        ValueError: as of the parts above, and where channels may be as many masks.
-    """
-        values = values_of_mask(masks, name)
-        levels = levels_of_mask(values, name)
-        check_binary(levels, values, name)
-        is_first = is_tensor(masks)
-        if levels.ndim == 4:
-            return [one_channel(one, name, is_first) for one in levels]
-        if levels.ndim != 3:
-            return [one_channel(levels, name)]
-        if is_first and len(levels) == 3 and (levels == levels[:1]).all():
-            raise ValueError(
-                f"{name} of the shape (3, H, W) with three times the same values may be one mask of three channels, or three "
-            f"masks. Pass one channel, `mask[0]`, or three masks as (3, 1, H, W)."
-            )
-        if levels.shape[2] in (CHANNELS[1:] if is_first else CHANNELS):
-            return [one_channel(levels, name)]
-        return [one.copy() for one in levels]
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.pipelines.pictures
-    # -----------------------------------------------------------------------------------------------------------------
     def upright(
         picture: PIL.Image.Image | str | os.PathLike, name: str, check: Callable[[PIL.Image.Image], Any] | None = None
     ) -> PIL.Image.Image:
@@ -1319,130 +1069,74 @@ def _define():
             ) from error
 
 
-    def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
-        """The pictures to edit, one by one: PIL images in RGB, upright, or tensors (3, H, W) in [0, 1].
+    def check_depth(image: PIL.Image.Image) -> None:
+        """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
+        stored = str([tile[3] for tile in getattr(image, "tile", ())])
+        if ";16" in stored and not image.mode.startswith("I;16"):
+            raise UnreadForm(
+                "The picture has colors of 16 bits, of which Pillow reads 8.",
+                "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
+            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
+            )
 
-    Args:
-        image: PIL image, path, numpy (H, W, 3) or (B, H, W, 3), torch (3, H, W) or (B, 3, H, W), uint8 or float in
-            [0, 1]; or a list of those.
+
+    def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture to edit in RGB.
 
     Raises:
-        ValueError: for another type, shape, range or mode, or a damaged file; the message says what to do.
+        ValueError: for transparent pixels, and modes without a well-defined color.
     """
-        if isinstance(image, (list, tuple)):
-            return [one for entry in image for one in list_images(entry)]
-        if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
-            image = upright(image, "image")
-            transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
-            is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-            remedy = (
-                "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
-            )
-            remedy = remedy if is_deep else "`image.convert('RGB')`"
-            other_mode = f"`image` has the mode {image.mode}; convert it first, for example {remedy}."
-            return [opaque_rgb(image, transparent, other_mode)]
-        if isinstance(image, (np.ndarray, torch.Tensor)):
-            return list(batch_of_images(image))
-        raise ValueError(
-            f"`image` must be a PIL image, a path, a numpy array, a torch tensor, or a list of those; got "
-        f"{type(image).__name__}."
+        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
+        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+        remedy = remedy if is_deep else "`image.convert('RGB')`"
+        return opaque_rgb(
+            image,
+            "`image` has transparent pixels, whose color is not defined. Composite it first.",
+            f"`image` has the mode {image.mode}",
+            f"Convert it first, for example {remedy}.",
         )
 
 
-    def batch_of_images(array: np.ndarray | torch.Tensor) -> torch.Tensor:
-        """An array of one or several images to (B, 3, H, W), float32 in [0, 1]."""
-        is_numpy, dtype = isinstance(array, np.ndarray), array.dtype
-        tensor = torch.from_numpy(as_numbers(array, "`image`"))
-        tensor = tensor.unsqueeze(0) if tensor.ndim == 3 else tensor
-        if tensor.ndim != 4 or tensor.shape[3 if is_numpy else 1] != 3 or tensor.numel() == 0:
-            layout = "(height, width, 3) or (batch, height, width, 3)" if is_numpy else "(3, H, W) or (batch, 3, H, W)"
-            raise ValueError(f"`image` as an array must have the shape {layout}, got {tuple(array.shape)}.")
-        tensor = tensor.permute(0, 3, 1, 2) if is_numpy else tensor
-        if tensor.dtype == torch.uint8:
-            return tensor.float() / 255
-        is_float, values = tensor.is_floating_point(), tensor.double()
-        if not is_float or not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"`image` as an array must be uint8, or floating point in [0, 1] without NaN; got {dtype} in "
-            f"[{values.min()}, {values.max()}]. Images in [-1, 1] need `(image + 1) / 2`."
-            )
-        return tensor.float()
+    def converted(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture of any form that has a known range in 8 bits a channel, of colors in RGB, with its alpha if it has one.
+
+    CMYK and the like are taken as Pillow takes them where no color profile says more.
+    """
+        if image.mode.startswith("I;16"):
+            return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        image = in_srgb(image) if image.mode == "CMYK" else image
+        is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+        return image if is_plain else image.convert("RGB")
 
 
-    def list_masks(mask_image: Any) -> list[torch.Tensor]:
-        """The masks, one by one: (1, H, W) of zeros and ones, ones are repainted; PIL images and files upright.
+    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str, remedy: str) -> PIL.Image.Image:
+        """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
-        mask_image: PIL image, path, numpy (H, W), (H, W, C), (B, H, W) or (B, H, W, C), torch (H, W), (B, H, W) or
-            (B, C, H, W), with 1, 3 or 4 channels that are the same: bool, 0 and 1, 0 and 255, or white of 16 bits or
-            more; or a list of those.
+        transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
+            of 8 bit or 1, palettes, and these with an opaque alpha channel.
+        remedy: for other modes, in Python.
 
     Raises:
-        ValueError: for another type or shape, for other values, for a damaged file, or if nothing is selected.
+        ValueError: with one of them.
     """
-        if isinstance(mask_image, (list, tuple)):
-            return [one for entry in mask_image for one in list_masks(entry)]
-        if isinstance(mask_image, (str, os.PathLike, PIL.Image.Image)):
-            mask_image = upright(mask_image, "mask_image")
-        masks = read_masks(mask_image, "`mask_image`")
-        if not all(mask.any() for mask in masks):
-            raise ValueError("`mask_image` is all black, so there is nothing to repaint. White is repainted.")
-        return [torch.from_numpy(mask)[None] for mask in masks]
+        image = in_srgb(image)
+        image = image.convert("RGBA") if has_alpha(image) else image
+        if is_transparent(image):
+            raise ValueError(transparent)
+        if image.mode == "CMYK":
+            lacking = "CMYK is converted by its color profile, and this one has none that can be read."
+            raise UnreadForm(f"{other_mode}. {lacking}", remedy)
+        if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
+            raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
+        return image.convert("RGB")
 
 
-    def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """(B, 3, H, W) in [0, 1] to another size; the very same tensor where that is its size already."""
-        if image.shape[2:] == (height, width):
-            return image
-        return F.interpolate(image, size=(height, width), mode="bicubic", antialias=True).clamp(0, 1)
-
-
-    def to_tensor(image: PIL.Image.Image | torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """One entry of `list_images` to (3, H, W) in [0, 1], at `size` (height, width) if given."""
-        if isinstance(image, torch.Tensor):
-            return image if size is None else resize(image.unsqueeze(0), *size)[0]
-        if size is not None:
-            image = image.resize(size[::-1], PIL.Image.Resampling.LANCZOS)  # as diffusers does
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
-    def crop_alike(image: Any, region: tuple[int, int, int, int], size: tuple[int, int]) -> Any:
-        """The part of a control image, or of each in a list, that lies over a region of a picture.
-
-    Args:
-        image: PIL, numpy (..., H, W, C) or torch (..., H, W), of any size.
-        region: (left, top, right, bottom) in pixels of the picture, whose `size` is (height, width).
-    """
-        if isinstance(image, (list, tuple)):
-            return [crop_alike(one, region, size) for one in image]
-        if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
-            return image  # none, or refused later
-        if isinstance(image, PIL.Image.Image):
-            height, width = image.size[::-1]
-        else:
-            height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
-        left, right = (round(x * width / size[1]) for x in region[::2])
-        top, bottom = (round(y * height / size[0]) for y in region[1::2])
-        if isinstance(image, PIL.Image.Image):
-            return image.crop((left, top, right, bottom))
-        rows, columns = slice(top, bottom), slice(left, right)
-        return image[..., rows, columns, :] if isinstance(image, np.ndarray) else image[..., rows, columns]
-
-
-    def feathered(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-        """Mask (B, 1, H, W) of zeros and ones with a linear ramp of so many pixels, all of it inside the mask.
-
-    Borders of the picture are no borders of the mask.
-    """
-        outside, inside = 1 - mask, mask.clone()
-        for done in range(pixels):
-            grown = F.max_pool2d(outside, 3, stride=1, padding=1)
-            if torch.equal(grown, outside):  # nothing is left of the mask, or nothing ever was outside
-                inside += (pixels - done) * (1 - outside)
-                break
-            outside = grown
-            inside += 1 - outside
-        return inside / (pixels + 1)
+    def centered_square(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+        """The largest square in the middle of a picture, resized to `size` pixels a side."""
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side)).resize((size, size), resample)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.references
@@ -1472,17 +1166,21 @@ def _define():
 
 
     def first_picture_size(reference: Any) -> tuple[int, int] | None:
-        """(height, width) of the first picture that a reference holds; `None` where it holds none that tells."""
+        """(height, width) of the first picture that a reference holds, of any mode; `None` where it holds none that tells."""
         if isinstance(reference, (list, tuple)):
-            return first_picture_size(reference[0]) if len(reference) else None
+            return next((size for entry in reference if (size := first_picture_size(entry)) is not None), None)
         image = reference.get("image") if isinstance(reference, dict) else reference
         if has_region(reference) or image is None or not shows_a_picture(image):
             return None
-        try:
-            (picture, *_) = list_images(image)
-        except ValueError:
-            return None  # what is wrong with it is said where it is read
-        return tuple(picture.size[::-1] if isinstance(picture, PIL.Image.Image) else picture.shape[1:])
+        if isinstance(image, (str, os.PathLike, PIL.Image.Image)):
+            try:
+                width, height = upright(image, "reference_image").size
+            except ValueError:
+                return None  # what is wrong with it is said where it is read
+            return height, width
+        if not isinstance(image, (np.ndarray, torch.Tensor)) or image.ndim not in (2, 3):
+            return None
+        return tuple(image.shape[:2] if isinstance(image, np.ndarray) else image.shape[-2:])
 
 
     def has_region(reference: Any) -> bool:
@@ -2964,6 +2662,8 @@ def _define():
     MOST_PIXELS = 2048**2
     COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
 
+    CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
+
 
     def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
         """How many octaves lead to a size in pixels, and what its sides must be multiples of.
@@ -3029,7 +2729,7 @@ def _define():
         if height * width > MOST_PIXELS:
             raise ValueError(
                 f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
-            f"enlarge it (`mg_diffusion.edits.enlarge`)."
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
             )
 
 
@@ -3042,6 +2742,27 @@ def _define():
                 )
         if height is not None and width is not None:
             check_area(height, width)
+
+
+    def check_composed_side(side: int) -> None:
+        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+        if side < LEAST_COMPOSED_SIDE:
+            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+        check_area(side, side)
+
+
+    def card_side(side: Any) -> int:
+        """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
+
+    Raises:
+        ValueError: for more than any card serves, and for what is no side.
+    """
+        if not is_side(side) or side > MOST_CARD_SIDE:
+            raise ValueError(
+                f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
+            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
+            )
+        return max(CARD_SIDE, CARD_UNIT * math.ceil(side / CARD_UNIT))
 
 
     def is_side(side: Any) -> bool:
@@ -3095,15 +2816,18 @@ def _define():
         known, a side that is missing is the model's own.
 
         Args:
-            side: of a square of about the same area; aspect: width over height, at most 4 either way.
+            side: of a square of about the same area, in place of a size, with a detail network and without.
+            aspect: width over height, at most 4 either way; a square where `side` comes without it and without a shape.
         """
             given = [one for one in (height, width) if one is not None]
-            if len(given) == 2 or (self.mg_detail is None and not given):
+            if len(given) == 2 or (self.mg_detail is None and not given and side is None):
                 return self.default_size(height, width)
             if aspect is None and (shown := first_picture_size((reference_image or {}).get("shape"))) is not None:
                 aspect = shown[1] / shown[0]
+            if aspect is None and side is not None:
+                aspect = 1.0
             if aspect is None or not all(is_side(one) for one in given):  # which is refused later
-                native = self.default_size(None, None) if self.mg_detail is None else [side or self.detail_side] * 2
+                native = self.default_size(None, None) if self.mg_detail is None else [self.detail_side] * 2
                 return native[0] if height is None else height, native[1] if width is None else width
             aspect = min(4.0, max(0.25, aspect))
             if not given:
@@ -3184,6 +2908,50 @@ def _define():
                 known=None if known is None else tuple(one.to(image) for one in known),
                 kept=kept,
             )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.other_adapters

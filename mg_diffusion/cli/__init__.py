@@ -16,20 +16,31 @@ Every PNG file that is written holds its recipe: see `mg_diffusion.recipe.read_r
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from .parser import build_parser
+from .refusals import sentence_of
+
+
+def one_line(message: Warning | str, *place: Any) -> str:
+    """A warning as a command tells it; where in the code it was met is nobody's business."""
+    return f"warning: {' '.join(str(message).split())}\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 if `data check` found problems, or 2 after an error in what was asked for."""
     options = build_parser().parse_args(arguments)
     options.is_alone = arguments is None  # in its process, see `load`
+    shown, warnings.formatwarning = warnings.formatwarning, one_line
     try:
         return options.run(options) or 0
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence_of(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = shown

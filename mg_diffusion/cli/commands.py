@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from ..granularities import GRANULARITIES
 from ..loading import model_name, quiet
 from ..recipe import prepare_output
+from ..sizes import CARD_SIDE, card_side
 from .generation import load, pipeline_settings
-from .references import read_mask
+from .references import check_picture, in_usual_form, read_mask
 from .values import check_seeds
 
 
@@ -25,16 +27,30 @@ def encode(options: argparse.Namespace) -> None:
     """`mg-diffusion encode`: writes a granularity card."""
     inputs = [options.picture, *([] if options.mask is None else [options.mask])]
     path = prepare_output(options.output, ".safetensors", inputs, options.force)
+    side = _card_side(options)
     reference = _masked_reference(options)
-    _load_encoder(options).save_card(path, options.granularity, reference)
+    _load_encoder(options).save_card(path, options.granularity, reference, side)
     print(path)
+
+
+def _card_side(options: argparse.Namespace) -> int:
+    """Side of a square with the area of the largest picture that the card is to serve."""
+    if options.size is None:
+        return CARD_SIDE
+    if options.granularity == "color":
+        raise ValueError("A color card serves pictures of all sizes: leave --size out.")
+    return card_side(options.size if isinstance(options.size, int) else math.ceil(math.sqrt(math.prod(options.size))))
 
 
 def _masked_reference(options: argparse.Namespace) -> dict[str, Any]:
     """The picture of the flags, with the mask of the flags if there is one."""
     if not Path(options.picture).is_file():
         raise ValueError(f"There is no picture at {options.picture!r}.")
-    return {"image": options.picture} | ({} if options.mask is None else {"mask": read_mask(options.mask, "read")})
+    mask = None if options.mask is None else read_mask(options.mask, "read")
+    image = in_usual_form(options.picture) if options.convert else options.picture
+    if image is options.picture:
+        check_picture(image, mask)
+    return {"image": image} | ({} if mask is None else {"mask": mask})
 
 
 def _load_encoder(options: argparse.Namespace) -> Any:

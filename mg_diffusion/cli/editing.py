@@ -14,15 +14,14 @@ from tqdm import tqdm
 from .. import edits
 from ..color_profiles import in_srgb
 from ..edits.sources import opened
-from ..loading import model_name
 from ..picture_files import check_format, is_lossy
-from ..pictures import has_alpha
+from ..pictures import UnreadForm, check_depth, editable_rgb, has_alpha
 from ..recipe import describe_file
 from .folders import Job, output_paths, plan_of, work_through
-from .generation import call, load, run
-from .references import ReferenceArguments, parse_references, read_mask, read_picture, values_of
+from .generation import call, load, native_settings, run
+from .references import ReferenceArguments, in_usual_form, parse_references, read_mask, read_picture, values_of
 from .sheets import check_sheet, complete_sheet
-from .sizes import check_side
+from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
 
 
@@ -31,9 +30,12 @@ UNKEPT = {"CMYK": "CMYK", "P": "of a palette", "PA": "of a palette"}  # modes in
 
 def edit(options: argparse.Namespace) -> int:
     """`mg-diffusion edit`, and the edits that have a name; the status is 1 if some of many pictures failed."""
-    check_side(getattr(options, "size", None))
+    if getattr(options, "size", None) is not None:
+        split_size(options)
+        check_generated_size(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
+    check_differ(options)
     arguments = parse_references(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
@@ -67,6 +69,18 @@ def edit(options: argparse.Namespace) -> int:
     return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
 
 
+def check_differ(options: argparse.Namespace) -> None:
+    """Raise a ValueError where several pictures are asked for that would be the same."""
+    assignment = getattr(options, "assignment", None)
+    if options.num_images == 1 or edits.is_drawn(options.command, assignment):
+        return
+    other = ", or give --assignment free" if options.command == "recolor" and not options.hint else ""
+    raise ValueError(
+        f"`{options.command}` draws nothing at random{' here' if other else ''}, so {options.num_images} pictures would be the "
+        f"same. Leave --num-images out{other}."
+    )
+
+
 def edit_one(
     options: argparse.Namespace,
     arguments: ReferenceArguments,
@@ -79,24 +93,27 @@ def edit_one(
     Args:
         load_pipe: called when all that can be checked without a pipeline is.
     """
-    image = read_picture(path)
+    given = in_usual_form(path) if options.convert else path
+    image = given if isinstance(given, PIL.Image.Image) else read_picture(path)
     if image.mode in UNKEPT and (converted := in_srgb(image)) is not image:
         print(f"{path} is {UNKEPT[image.mode]}: it is edited in sRGB, by its color profile", file=sys.stderr)
         image = converted  # with which what was made is compared, too
     if getattr(options, "hint", None):
         read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None
+    references = values_of(arguments.references)
+    check_before(options, arguments, given, mask)
     for target in paths:
         check_format(target, _mode_of_result(options.command, image))
     recipe = {
         "command": options.command,
         "image": describe_file(path),
         **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
-        **{name: getattr(options, name) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
+        **{name: _as_flag(getattr(options, name)) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
     }
     pipe = load_pipe()
-    options = argparse.Namespace(**{**vars(options), **_size(pipe, options, image)})
-    references = values_of(arguments.references)
+    if getattr(options, "size", None) is not None:
+        options = painted_size(pipe, options, None, image.width / image.height)
     if options.command == "edit":
         pictures = {"image": image, "mask_image": mask, "reference_image": references}
         make = functools.partial(
@@ -105,10 +122,32 @@ def edit_one(
     else:
         added = [getattr(options, side, 0) for side in edits.SIDES]
         hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
-        make = functools.partial(edits.named_edit, options.command, pipe, path, mask, references or {}, added, **hint)
+        make = functools.partial(edits.named_edit, options.command, pipe, given, mask, references or {}, added, **hint)
     made = run(pipe, options, arguments, recipe, paths, make)
     if mask is not None:
         _tell_what_differs(path, image, mask, made, paths)
+
+
+def check_before(
+    options: argparse.Namespace, arguments: ReferenceArguments, given: PIL.Image.Image | str, mask: Any
+) -> None:
+    """Raise a ValueError for what an edit refuses whatever the pipeline is, before one is loaded and torch imported."""
+    arguments.check()
+    try:
+        if options.command != "edit":
+            settings = native_settings(options) if options.command in edits.NATIVE else {}
+            scales = {"granularity_scale": dict(options.scale)} if options.scale else {}
+            hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
+            added, references = (
+                [getattr(options, side, 0) for side in edits.SIDES],
+                values_of(arguments.references) or {},
+            )
+            return edits.check_edit(options.command, given, mask, references, added, **settings, **scales, **hint)
+        image = read_picture(given, check_depth) if isinstance(given, str) else given
+        editable_rgb(image)
+        edits.read_mask(mask, image.size)
+    except UnreadForm as error:
+        raise (error.about(given) if isinstance(given, str) else error) from error
 
 
 def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
@@ -118,18 +157,9 @@ def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
     return "RGBA" if has_alpha(image) else "I;16" if image.mode.startswith("I;16") else "RGB"
 
 
-def _size(pipe: Any, options: argparse.Namespace, image: PIL.Image.Image) -> dict[str, int]:
-    """Height and width of what is painted, in the aspect of the picture, of the flag --size."""
-    side = getattr(options, "size", None)
-    if side is None:
-        return {}
-    if pipe.mg_detail is None:
-        raise ValueError(
-            f"--size leads octaves to a size, and the model {model_name(options.model)} has no detail network (mg_detail) "
-            f"that paints them. Leave --size out."
-        )
-    height, width = pipe.output_size(None, None, None, side, image.width / image.height)
-    return {"height": height, "width": width}
+def _as_flag(value: int | tuple[int, int]) -> int | str:
+    """A size as its flag has it, WIDTHxHEIGHT: in JSON it would be a list, as curves are."""
+    return "{}x{}".format(*value) if isinstance(value, tuple) else value
 
 
 def _in_own_colors(

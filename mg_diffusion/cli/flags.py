@@ -105,6 +105,15 @@ def add_output_flags(group: Any, of: str = "") -> None:
     purpose = f"where NAME.png goes of every picture{of}; what is there already is not made again"
     places.add_argument("--output-dir", metavar="DIR", help=purpose)
     add_force_flag(group)
+    add_convert_flag(group)
+
+
+def add_convert_flag(group: Any) -> None:
+    purpose = (
+        "read pictures of 16 bits, and of CMYK and the like without a color profile, in 8 bits as RGB or gray; refused otherwise "
+        "where something would be lost"
+    )
+    group.add_argument("--convert", action="store_true", help=purpose)
 
 
 def add_force_flag(group: Any) -> None:
@@ -196,14 +205,18 @@ def add_size_flags(parser: argparse.ArgumentParser) -> None:
     for side in ("width", "height"):
         purpose = "default: the model's own size, in the aspect of the shape reference, which a side alone keeps, too"
         parser.add_argument(f"--{side}", type=whole(1), metavar="PIXELS", help=purpose)
-    purpose = "both in one, or the side of a square"
-    parser.add_argument("--size", type=size, metavar="WIDTHxHEIGHT", help=purpose)
+    add_size_flag(parser, "the shape reference, or of a square without one")
+
+
+def add_size_flag(parser: argparse.ArgumentParser, like: str) -> None:
+    """A size of which one number says how much is painted, whatever command; `like`: whose aspect that has."""
+    purpose = f"N: as many pixels as a square of that side, in the aspect of {like}, rounded as needed; WIDTHxHEIGHT: exactly that"
+    parser.add_argument("--size", type=size, metavar="N|WIDTHxHEIGHT", help=purpose)
 
 
 def add_octave_flags(parser: argparse.ArgumentParser) -> None:
     """How large an edit that goes by octaves paints."""
-    purpose = "side of a square of the area that is painted, in the aspect of the picture"
-    parser.add_argument("--size", type=whole(1), metavar="PIXELS", help=purpose)
+    add_size_flag(parser, "the picture")
     add_detail_steps_flag(parser)
 
 
@@ -235,6 +248,10 @@ def add_palette_flags(parser: argparse.ArgumentParser) -> None:
 def add_encode_flags(parser: argparse.ArgumentParser) -> None:
     _add_masked_picture_flags(parser)
     parser.add_argument("-g", "--granularity", required=True, choices=GRANULARITIES)
+    purpose = (
+        "of the largest picture that the card serves, or the side of a square of its area; default: 256, at most 1024"
+    )
+    parser.add_argument("--size", type=size, metavar="N|WIDTHxHEIGHT", help=purpose)
     parser.add_argument("-o", "--output", required=True, metavar="FILE.safetensors", help="holds no picture")
     add_force_flag(parser)
     add_loading_flags(parser)
@@ -243,13 +260,17 @@ def add_encode_flags(parser: argparse.ArgumentParser) -> None:
 def _add_masked_picture_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", metavar="PICTURE")
     parser.add_argument("--mask", metavar="PICTURE", help="of the same size; only what is white is read")
+    add_convert_flag(parser)
 
 
 def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("picture", metavar="PICTURE", help="a file that mg-diffusion wrote")
     purpose = "make it again: where to; without it the recipe is printed"
     parser.add_argument("-o", "--output", metavar="FILE.png", help=purpose)
-    purpose = "where its references lie, by name or content; may be repeated; default: beside the picture, and here"
+    purpose = (
+        "where its references lie, by name or content, if not below the current folder as when it was made, nor beside the "
+        "picture, nor here; may be repeated"
+    )
     parser.add_argument("--files", action="append", metavar="FOLDER", help=purpose)
     for name in ("model", "adapter", "encoder"):
         purpose = f"its {name}, if that is no default and not of the Hub"

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..granularities import GRANULARITIES
 from ..picture_files import FORMATS
 from ..recipe import prepare_output
+from .refusals import sentence_of
 from .sheets import sheet_path
 
 
@@ -180,7 +181,7 @@ def work_through(
         except Exception as error:  # of this picture, whatever it is: the others are none the worse
             failed += 1
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-            tqdm.write(f"error: {job.source}: {kind}{error}", file=sys.stderr)
+            tqdm.write(f"error: {job.source}: {kind}{sentence_of(error)}", file=sys.stderr)
     print(f"{made} made, {there} already there, {failed} failed", file=sys.stderr)
     if state is not None:
         state.wait_for_everyone()  # the launcher stops all when one ends with an error

@@ -20,7 +20,7 @@ from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
 from .sheets import check_sheet, save_sheet
-from .sizes import check_generated_size, split_size
+from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
 
 
@@ -109,14 +109,16 @@ def generate(options: argparse.Namespace) -> int:
         return loaded
 
     def make(arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
-        given = {"reference_image": values_of(arguments.references)}
+        arguments.check()
+        references = values_of(arguments.references)
+        sized = painted_size(pipe(), options, references)
         run(
             pipe(),
-            options,
+            sized,
             arguments,
             {"command": "generate"},
             paths,
-            functools.partial(call, pipe(), options, paths, **given),
+            functools.partial(call, pipe(), options, paths, reference_image=references),
         )
 
     return make_for_each(options, make)
@@ -189,6 +191,7 @@ def run(
             name: model_name(place) for name in ("adapter", "encoder") if (place := getattr(options, name)) is not None
         },
         **({"many_steps": True} if options.many_steps else {}),
+        **({"convert": True} if options.convert else {}),
     }
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}

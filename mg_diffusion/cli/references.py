@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import PIL.Image
 
 from .. import edits
 from ..granularities import GRANULARITIES
-from ..pictures import UnreadablePicture, read_upright
+from ..hex_colors import read_palette
+from ..pictures import UnreadablePicture, UnreadForm, check_depth, converted, read_upright
 from ..recipe import describe_file, describe_reference
+from ..reference_pictures import read_reference_mask, read_shown
 from .values import number
 
 
@@ -28,6 +31,12 @@ class ReferenceArgument:
     files: list[str]
     recipe: dict[str, Any]
 
+    def check(self) -> None:
+        """As of `ReferenceArguments`."""
+        fields = self.value if isinstance(self.value, dict) else {"image": self.value}
+        if isinstance(fields["image"], str) and not is_card(fields["image"]):
+            check_picture(fields["image"], fields.get("mask"))
+
 
 @dataclass
 class ReferenceArguments:
@@ -40,6 +49,11 @@ class ReferenceArguments:
     def files(self) -> list[str]:
         rows = [*self.references.values(), *self.negative.values()]
         return [file for row in rows for entry in row for file in entry.files]
+
+    def check(self) -> None:
+        """Raise a ValueError for pictures and masks that cannot be read; torch is not imported."""
+        for entry in (one for rows in (self.references, self.negative) for row in rows.values() for one in row):
+            entry.check()
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -72,22 +86,30 @@ def parse_references(options: argparse.Namespace) -> ReferenceArguments:
                     f"--{name}, or leave this --{flag} out."
                 )
     references, avoided = (
-        {name: [parse_reference(name, text) for text in texts] for name, texts in entries.items() if texts}
+        {
+            name: [parse_reference(name, text, options.convert) for text in texts]
+            for name, texts in entries.items()
+            if texts
+        }
         for entries in (given, negative)
     )
     return ReferenceArguments(references, avoided)
 
 
-def parse_reference(name: str, text: str) -> ReferenceArgument:
+def parse_reference(name: str, text: str, converts: bool = False) -> ReferenceArgument:
     """What follows --color, --texture or --shape: a file, or, for color, hex colors between commas.
 
     Behind it ",mask=FILE", ",weight=X", ",scale=X" (of textures) and ",region=FILE" or ",region=LEFT:TOP:RIGHT:BOTTOM" may stand.
+
+    Args:
+        converts: whether a picture of an unusual form is converted.
     """
     text, written = split_reference(text)
     if text.startswith("#"):
         if name != "color":
             raise ValueError(f"Hex colors describe a palette: they serve as --color, not as --{name}. Got {text!r}.")
         image = [entry.strip() for entry in text.split(",")]
+        read_palette(image)
     elif Path(text).is_file():
         image = text
     elif mistyped := re.search(r",(\w+)=", text):
@@ -107,8 +129,34 @@ def parse_reference(name: str, text: str) -> ReferenceArgument:
         for key, value in written.items()
     }
     files = [entry for entry in (image, written.get("mask"), fields.get("region")) if isinstance(entry, str)]
-    value = {"image": image, **fields} if fields else image
+    shown = in_usual_form(image) if converts and isinstance(image, str) and not is_card(image) else image
+    value = {"image": shown, **fields} if fields else shown
     return ReferenceArgument(value, files, {**describe_reference(image), **kept})
+
+
+def is_card(file: str) -> bool:
+    """Whether a file is a granularity card and no picture, by its ending."""
+    return file.lower().endswith(".safetensors")
+
+
+def check_picture(file: str, mask: Any = None) -> None:
+    """Raise a ValueError for a reference picture, or a mask in it, that cannot be read."""
+    try:
+        picture, _ = read_shown(file)
+    except UnreadForm as error:
+        raise error.about(file) from error
+    if mask is not None:
+        read_reference_mask(mask, picture.height, picture.width)
+
+
+def in_usual_form(file: str) -> PIL.Image.Image | str:
+    """A picture in 8 bits, as RGB or gray, which is told; the file itself where it is in such a form."""
+    picture = read_picture(file)
+    usual = converted(picture)
+    if usual is picture and not is_deep(file):
+        return file
+    print(f"{file} is read in 8 bits as {usual.mode}, as --convert says", file=sys.stderr)
+    return usual
 
 
 def split_reference(text: str) -> tuple[str, dict[str, str]]:
@@ -134,10 +182,19 @@ def _region_of(text: str) -> str | tuple[float, ...]:
     return text
 
 
-def read_picture(path: str) -> PIL.Image.Image:
-    """The decoded picture of a file, upright."""
+def is_deep(path: str) -> bool:
+    """Whether a file has colors of 16 bits, of which 8 are read."""
     try:
-        return read_upright(path)
+        read_picture(path, check_depth)
+    except UnreadForm:
+        return True
+    return False
+
+
+def read_picture(path: str, check: Callable[[PIL.Image.Image], Any] | None = None) -> PIL.Image.Image:
+    """The decoded picture of a file, upright; `check` as of `read_upright`."""
+    try:
+        return read_upright(path, check)
     except UnreadablePicture as error:
         is_missing = error.reason == "missing"
         raise ValueError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..granularities import GRANULARITIES
 from ..loading import EMBEDDED_NAME, model_name
-from ..recipe import describe_file, read_recipe, versions
+from ..recipe import describe_file, read_recipe, told_path, versions
 
 
 PLACED = ("model", "adapter", "encoder")  # which a recipe names, if they are not of the Hub, without their folder
@@ -47,7 +47,7 @@ def recipe(options: argparse.Namespace) -> int:
         return 0
     parser = build_parser()
     flags = _flags_of(parser, str(found.get("command")))
-    folders = [Path(place) for place in options.files or [Path(options.picture).parent, Path(".")]]
+    folders = [Path(place) for place in (*(options.files or ()), Path(options.picture).parent, ".")]
     arguments = arguments_of(
         found, flags, lambda described: find(described, folders), {name: getattr(options, name) for name in PLACED}
     )
@@ -141,12 +141,13 @@ def _text(value: Any, between: str | None = None) -> str:
 
 
 def find(described: dict[str, Any], folders: Sequence[Path]) -> str:
-    """The place of a file in folders: of its name, or of any name, and with its content.
+    """The place of a file in folders: as it was given, of its name, or of any name, and with its content.
 
     Raises:
         ValueError: where none has it.
     """
-    named = [folder / described["file"] for folder in folders]
+    told = told_path(described["file"])  # again: a file may come from anywhere
+    named = [folder / path for path in (told, Path(told).name) for folder in folders]
     others = (path for folder in folders for path in sorted(folder.iterdir()))
     for path in (*named, *others):
         if path.is_file() and describe_file(path)["sha256"] == described["sha256"]:
@@ -154,6 +155,6 @@ def find(described: dict[str, Any], folders: Sequence[Path]) -> str:
     changed = next((path for path in named if path.is_file()), None)
     why = f"{str(changed)!r} is another picture by now" if changed else "there is none"
     raise ValueError(
-        f"The recipe needs the file {described['file']!r} as it was (SHA-256 {described['sha256'][:12]}...), and {why}. Name "
+        f"The recipe needs the file {told!r} as it was (SHA-256 {described['sha256'][:12]}...), and {why}. Name "
         f"the folder that it lies in: --files FOLDER."
     )

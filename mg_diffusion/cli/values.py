@@ -61,12 +61,12 @@ def composed_share(text: str) -> float | str:
     return share
 
 
-def size(text: str) -> tuple[int, int]:
-    """(width, height) in pixels, of 768x512 or of a number, which is a square."""
+def size(text: str) -> tuple[int, int] | int:
+    """(width, height) in pixels, of 768x512; or, of one number, the side of a square of that area."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
         raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT in pixels, such as 768x512, or one side, got {text!r}")
-    return int(sides[0]), int(sides[-1])
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def window(text: str) -> tuple[float, float]:

@@ -14,9 +14,10 @@ the mask differs: gray, 16 bits and an alpha come back as they were (`edits.sour
 """
 
 from ..sides import SIDES
+from .checks import check_edit
 from .filled import outpaint, remove
 from .masks import read_mask
-from .named import NATIVE, named_edit
+from .named import NATIVE, is_drawn, named_edit
 from .native import recolor, retexture
 from .painted import reshape, variation
 from .restored import denoise, enhance, enlarge
@@ -25,9 +26,11 @@ from .restored import denoise, enhance, enlarge
 __all__ = [
     "NATIVE",
     "SIDES",
+    "check_edit",
     "denoise",
     "enhance",
     "enlarge",
+    "is_drawn",
     "named_edit",
     "outpaint",
     "read_mask",

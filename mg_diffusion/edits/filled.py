@@ -41,21 +41,21 @@ def remove(
             which nothing is transparent.
     """
     image = opened(image)
-    check_side(image, "remove")
-    hole, alpha = _hole_of(image, mask_image)
-    if padding_mask_crop is not None:
-        check_pixels(padding_mask_crop, "padding_mask_crop")
+    hole, alpha = hole_of(image, mask_image, padding_mask_crop)
     return _filled(pipe, image, hole, alpha, padding_mask_crop, num_images_per_prompt, generator, callback)
 
 
-def _hole_of(image: Source, mask: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where to fill, (H, W) bool, and the alpha that the result has."""
+def hole_of(image: Source, mask: Any, padding_mask_crop: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Where to fill, (H, W) bool, and the alpha that the result has; or a ValueError for what `remove` refuses."""
+    check_side(image, "remove")
+    if padding_mask_crop is not None:
+        check_pixels(padding_mask_crop, "padding_mask_crop")
     if mask is not None:
         return image.area(mask) > 0, image.alpha
     if image.alpha is None or image.alpha.min() == image.most:
         what = "the picture has no alpha" if image.alpha is None else "nothing in the picture is transparent"
         raise ValueError(
-            f"`remove` needs a mask: {what}, so there is no saying what is to go. Pass `mask_image`. {POLARITY}"
+            f"`remove` needs a mask: {what}, so there is no saying what is to go. Pass `mask_image` (`--mask`). {POLARITY}"
         )
     return image.alpha < image.most, np.full_like(image.alpha, image.most)
 
@@ -84,20 +84,31 @@ def outpaint(
         ValueError: if nothing is to be added, or less than nothing, or more than the picture is large.
     """
     image = opened(image)
-    check_side(image, "outpaint")
-    added = (left, top, right, bottom)
-    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
-        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
-    width, height = image.size
-    if left + right > width or top + bottom > height:
-        raise ValueError(
-            f"`outpaint` adds at most as much as there is, {width} x {height}; got {added}. Go step by step."
-        )
+    added, (width, height) = (left, top, right, bottom), image.size
+    check_added(image, *added)
     larger = image.expanded(*added)
     hole = np.ones(larger.own.shape[:2], bool)
     hole[top : top + height, left : left + width] = False
     whole = max(larger.size)  # all that there is may go on
     return _filled(pipe, larger, hole, larger.alpha, whole, num_images_per_prompt, generator, callback, around=True)
+
+
+def check_added(image: Source, left: int, top: int, right: int, bottom: int) -> None:
+    """Raise a ValueError unless so many pixels can be added to a picture."""
+    check_side(image, "outpaint")
+    added = (left, top, right, bottom)
+    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
+        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
+    axes = (
+        ("left", left, "right", right, "wide", image.size[0]),
+        ("top", top, "bottom", bottom, "high", image.size[1]),
+    )
+    for one, first, other, second, extent, most in axes:
+        if first + second > most:
+            raise ValueError(
+                f"`outpaint` adds at most as much as there is: the picture is {most} pixels {extent}, and {one} and {other} "
+                f"together add {first} + {second} = {first + second}. Add less, then go on from the result."
+            )
 
 
 def _filled(

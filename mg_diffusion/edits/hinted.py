@@ -29,7 +29,7 @@ def recolored_by_hint(
     """
     from ..hints import recolored_by_strokes, stroke_areas, stroke_colors  # with it comes torch
 
-    pixels, painted = _strokes(image, hint)
+    pixels, painted = read_strokes(image, hint)
     colors, owners = zip(*stroke_colors(pixels[painted]), strict=True)
     strokes = [np.zeros(painted.shape, bool) for _ in colors]
     for stroke, owned in zip(strokes, owners, strict=True):
@@ -47,11 +47,11 @@ def recolored_by_hint(
     return image.finish(made, whole, is_colored=True)
 
 
-def _strokes(image: Source, hint: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels (H, W, 3) of a hint, of 8 bits, and where it is painted, (H, W) bool."""
+def read_strokes(image: Source, hint: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels (H, W, 3) of a hint, of 8 bits, and where it is painted, (H, W) bool; or a ValueError for what is no hint."""
     remedy = "Paint strokes on a transparent layer, or over the picture itself, and save them without losses (PNG)."
     try:
-        given = opened(hint, in_srgb=True)
+        given = opened(hint, in_srgb=True, is_filled=False)  # what is transparent is not painted
     except ValueError as error:
         raise ValueError(f"The `hint` cannot be read. {error} {remedy}") from error
     if given.size != image.size:

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ..masks import read_one_mask
+from ..pictures import upright
+
 
 POLARITY = "White is edited."  # said in every error about a mask
 
@@ -23,8 +26,6 @@ def read_mask(mask: Any, size: tuple[int, int] | None = None, use: str = "edited
     Raises:
         ValueError: for another type, shape, range or size, a damaged file, or if nothing is selected.
     """
-    from ..masks import read_one_mask  # here, as what is below it
-    from ..pipelines.pictures import upright  # with it comes most of diffusers
 
     try:
         if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):

@@ -24,6 +24,11 @@ NATIVE = tuple(MODULES)
 OF_MASKS = ("strength", "padding_mask_crop", "mask_feather", "context_scale")  # say nothing of a whole picture
 
 
+def is_drawn(name: str, assignment: str | None = None) -> bool:
+    """Whether pictures that this edit makes of several seeds differ: whether it draws anything at random."""
+    return name not in NATIVE or MODULES[name] is filled or assignment == "free"
+
+
 def named_edit(
     name: str,
     pipe: Any,

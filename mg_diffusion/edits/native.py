@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from ..hex_colors import check_selection
 from .hinted import recolored_by_hint
 from .inputs import Picture, Pictures, check_pixels, check_side, copies, generators_of, strength_of
 from .masks import POLARITY
 from .progress import progress
-from .sources import opened
+from .sources import Source, opened
 
 
 Callback = Callable[[float], None] | None
@@ -60,19 +61,10 @@ def recolor(
     from ..recoloring import recolored, select_color  # with it comes torch
 
     image = opened(image, in_srgb=True)
-    check_side(image, "recolor")
-    image.check_colors("recolor")
-    strength = strength_of("color", granularity_scale)
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance <= 100:
-        raise ValueError(f"`tolerance` is a Delta-E above 0 and at most 100, got {tolerance!r}.")
-    check_pixels(mask_feather, "mask_feather")
+    strength = check_recolor(image, color, hint, select, tolerance, assignment, granularity_scale, mask_feather)
     turns = _turns(assignment, num_images_per_prompt, generator)
     pixels, area = image.pixels, image.area(mask_image, mask_feather)
     if hint is not None:
-        if color is not None or select is not None or assignment != "light":
-            raise ValueError(
-                "A `hint` says which color goes where: leave `color`, `select` and `assignment` out, or the hint."
-            )
         made = recolored_by_hint(pipe, image, hint, area, tolerance, strength, callback)
         return copies(made, num_images_per_prompt)
     if select is not None:
@@ -90,6 +82,33 @@ def recolor(
     with progress(pipe, len(turns), callback) as step:
         made = [image.finish(recolored(pixels, palette, area, turn, strength, step), area, True) for turn in turns]
     return made if len(made) == num_images_per_prompt else copies(made[0], num_images_per_prompt)
+
+
+def check_recolor(
+    image: Source,
+    color: Any = None,
+    hint: Any = None,
+    select: str | None = None,
+    tolerance: float = 20.0,
+    assignment: str = "light",
+    granularity_scale: float | Mapping[str, float] = 1.0,
+    mask_feather: int = 0,
+) -> float:
+    """The strength of color, or a ValueError for what `recolor` refuses whatever the pipeline is."""
+    check_side(image, "recolor")
+    image.check_colors("recolor")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance <= 100:
+        raise ValueError(f"`tolerance` is a Delta-E above 0 and at most 100, got {tolerance!r}.")
+    check_pixels(mask_feather, "mask_feather")
+    if assignment not in ("light", "free"):
+        raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
+    if hint is not None and (color is not None or select is not None or assignment != "light"):
+        raise ValueError(
+            "A `hint` says which color goes where: leave `color`, `select` and `assignment` out, or the hint."
+        )
+    if select is not None:
+        check_selection(select)
+    return strength_of("color", granularity_scale)
 
 
 def retexture(
@@ -122,15 +141,22 @@ def retexture(
     from ..retexturing import retextured
 
     image = opened(image)
-    check_side(image, "retexture")
-    strength = strength_of("texture", granularity_scale)
-    check_pixels(mask_feather, "mask_feather")
+    strength = check_retexture(image, granularity_scale, mask_feather)
     generators_of(num_images_per_prompt, generator)
     area = image.area(mask_image, mask_feather)
     canvas = _canvas_of(pipe, texture, image.size, texture_scale)
     with progress(pipe, 1, callback) as step:
         made = image.finish(retextured(image.pixels, canvas, area, strength, step), area)
     return copies(made, num_images_per_prompt)
+
+
+def check_retexture(
+    image: Source, granularity_scale: float | Mapping[str, float] = 1.0, mask_feather: int = 0
+) -> float:
+    """The strength of texture, or a ValueError for what `retexture` refuses whatever the pipeline is."""
+    check_side(image, "retexture")
+    check_pixels(mask_feather, "mask_feather")
+    return strength_of("texture", granularity_scale)
 
 
 def _canvas_of(pipe: Any, texture: Any, size: tuple[int, int], scale: float) -> Any:
@@ -165,8 +191,6 @@ def _palette_of(pipe: Any, color: Any) -> Any:
 def _turns(assignment: str, count: int, generator: Any) -> list[Any]:
     """Which color goes where: by light, once for all pictures, or as the generator, or that of each picture, has it."""
     generators = generators_of(count, generator)
-    if assignment not in ("light", "free"):
-        raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
     if assignment == "light":
         return [None]
     import torch

@@ -38,17 +38,9 @@ def reshape(
         ValueError: if neither color nor texture is given, a shape has a region of its own, or there is neither a mask nor
             an alpha.
     """
-    if color is None and texture is None:
-        raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
     _check_whole(options)
     source = opened(image, in_srgb=True)
-    source.check_colors("reshape")
-    area = source.area(mask_image)
-    if area is None:
-        raise ValueError(
-            "`reshape` needs a mask, or a picture that is transparent around what is to be painted anew. Pass "
-            f"`mask_image`. {POLARITY}"
-        )
+    area = reshaped_area(source, mask_image, color, texture)
     mask = PIL.Image.fromarray(255 * (area > 0).astype(np.uint8))
     laid = mask.convert("RGB") if shape is None else _laid(shape, mask)
     references = {"color": color, "texture": texture, "shape": laid}
@@ -79,6 +71,20 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     generating = kind(**pipe.components)
     generating.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return generating(reference_image=dict.fromkeys(GRANULARITIES, reference), **options).images
+
+
+def reshaped_area(source: Source, mask_image: Any, color: Any = None, texture: Any = None) -> np.ndarray:
+    """Where `reshape` paints, or a ValueError for what it refuses whatever the pipeline is."""
+    if color is None and texture is None:
+        raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
+    source.check_colors("reshape")
+    area = source.area(mask_image)
+    if area is None:
+        raise ValueError(
+            "`reshape` needs a mask, or a picture that is transparent around what is to be painted anew. Pass "
+            f"`mask_image` (`--mask`). {POLARITY}"
+        )
+    return area
 
 
 def _laid(shape: Any, mask: PIL.Image.Image) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ..noise_level import MOST_NOISE
 from .inputs import Picture, Pictures, check_pixels, check_side, check_strength, copies, generators_of
 from .native import recolor, retexture
 from .progress import progress
@@ -82,9 +83,9 @@ def enhance(
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
     source, unet = _checked(pipe, "enhance", image, strength, noise_level, num_images_per_prompt, generator)
-    area = source.area(mask_image, check_pixels(mask_feather, "mask_feather"))
+    check_enhance(source, color, strength, noise_level, mask_feather)
+    area = source.area(mask_image, mask_feather)
     if color is not None:
-        source.check_colors("enhance")
         (toned,) = recolor(pipe, image, color, area, granularity_scale=TONE * strength)
         source = opened(toned)
     made = _restored(
@@ -122,14 +123,7 @@ def enlarge(
     from .. import restoring
 
     image, unet = _checked(pipe, "enlarge", image, strength, None, num_images_per_prompt, generator)
-    if isinstance(factor, bool) or factor not in FACTORS:
-        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
-    size = (factor * image.size[0], factor * image.size[1])
-    if size[0] * size[1] > MOST_ENLARGED:
-        raise ValueError(
-            f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
-            f"memory with what they need. Enlarge by less, or crop the picture."
-        )
+    size = check_enlarge(image, factor, strength)
     octaves, pixels = factor.bit_length() - 1, image.pixels
     with progress(pipe, octaves if strength else 1, callback) as step:
         for _ in range(octaves if strength else 0):
@@ -192,15 +186,52 @@ def _checked(
     pipe: Any, name: str, image: Picture, strength: float, noise_level: float | None, count: int, generator: Any
 ) -> tuple[Source, Any]:
     """The picture, opened, and the detail network, or a ValueError for what cannot be."""
-    from ..noise_level import MOST_NOISE
-
     image, unet = opened(image), _detail_of(pipe, name)
+    check_denoise(image, strength, noise_level, name=name)
+    generators_of(count, generator)
+    return image, unet
+
+
+def check_denoise(
+    image: Source,
+    strength: float = 1.0,
+    noise_level: float | None = None,
+    mask_feather: int = 0,
+    name: str = "denoise",
+) -> None:
+    """Raise a ValueError for what this edit refuses whatever the pipeline is."""
     check_side(image, name)
     check_strength(strength, "`strength`")
     if noise_level is not None:
         check_strength(noise_level, "`noise_level`", MOST_NOISE)
-    generators_of(count, generator)
-    return image, unet
+    check_pixels(mask_feather, "mask_feather")
+
+
+def check_enhance(
+    image: Source,
+    color: Any = None,
+    strength: float = 1.0,
+    noise_level: float | None = None,
+    mask_feather: int = 0,
+) -> None:
+    """The same."""
+    check_denoise(image, strength, noise_level, mask_feather, "enhance")
+    if color is not None:
+        image.check_colors("enhance")
+
+
+def check_enlarge(image: Source, factor: int = 2, strength: float = 1.0) -> tuple[int, int]:
+    """(width, height) of the result, or such a ValueError."""
+    check_denoise(image, strength, name="enlarge")
+    if isinstance(factor, bool) or factor not in FACTORS:
+        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
+    size = (factor * image.size[0], factor * image.size[1])
+    if size[0] * size[1] > MOST_ENLARGED:
+        raise ValueError(
+            f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
+            f"memory with what they need. Enlarge by less, or crop the picture."
+        )
+    return size
 
 
 def _detail_of(pipe: Any, name: str) -> Any:

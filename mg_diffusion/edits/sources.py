@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 
 from .. import color_profiles
+from ..pictures import UnreadForm, check_depth, editable_rgb, has_alpha, upright
 from .masks import POLARITY, read_mask
 
 
@@ -105,10 +106,10 @@ class Source:
     def check_colors(self, name: str) -> None:
         """Raise a ValueError where an edit makes colors and the form of the picture has none."""
         if self.rank is None and self.most > 255:
-            raise ValueError(
-                f"`{name}` makes colors, and PIL has no colors of 16 bits. Pass the picture as an array, "
-                f"`np.asarray(image)`: an array (height, width, 3) of 16 bits comes back. Or bring it to 8 bits first, "
-                f"for example {REMEDY_8_BIT}."
+            raise UnreadForm(
+                f"`{name}` makes colors, and neither PIL nor a file that it writes has colors of 16 bits.",
+                f"Pass the picture as an array, `np.asarray(image)`: an array (height, width, 3) of 16 bits comes back. Or "
+                f"bring it to 8 bits first, for example {REMEDY_8_BIT}.",
             )
 
     def expanded(self, left: int, top: int, right: int, bottom: int) -> "Source":
@@ -119,12 +120,13 @@ class Source:
         return replace(self, own=own, pixels=pixels, alpha=alpha)
 
 
-def opened(image: Any, in_srgb: bool = False) -> Source:
+def opened(image: Any, in_srgb: bool = False, is_filled: bool = True) -> Source:
     """A picture to edit.
 
     Args:
         in_srgb: whether the `pixels` of a picture with another color profile are in sRGB, as colors of references are. Its
             `own` are not: what is not edited stays as it is, and what is comes back in the profile. CMYK is always converted.
+        is_filled: whether its `pixels` go on in what is wholly transparent; a check has no need of that.
         image: PIL image or path, upright or with an EXIF orientation, of the modes RGB, L, 1, P, with or without
             alpha, and I;16; or numpy (H, W), (H, W, 1), (H, W, 3) or, with alpha, (H, W, 4) of 8 or 16 bits.
 
@@ -156,22 +158,17 @@ def opened(image: Any, in_srgb: bool = False) -> Source:
     pixels = (
         np.ascontiguousarray(np.broadcast_to(samples, (*samples.shape[:2], 3))) if converted is None else converted
     )
-    pixels = pixels if alpha is None or alpha.all() else grown_into(pixels, alpha == 0)
+    pixels = pixels if not is_filled or alpha is None or alpha.all() else grown_into(pixels, alpha == 0)
     return Source(samples, pixels, alpha, rank, profile, converted is not None)
 
 
 def _read(image: Any) -> PIL.Image.Image:
-    from ..pipelines.pictures import upright  # with it comes most of diffusers
-
-    image = upright(image, "image", _check_depth)
+    image = upright(image, "image", check_depth)
     # What keeps no form of its own is sRGB from here on.
     return color_profiles.in_srgb(image) if image.mode in ("CMYK", "P", "PA") else image
 
 
 def _picture_samples(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    from ..pictures import has_alpha
-    from ..pipelines.pictures import list_images
-
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None], None
     if has_alpha(image):
@@ -181,18 +178,7 @@ def _picture_samples(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | N
         return np.asarray(image.convert("L"))[..., None], None
     if image.mode == "RGB":
         return np.asarray(image), None  # in its own colors
-    return np.asarray(list_images(image)[0]), None  # which refuses what has no well-defined color
-
-
-def _check_depth(image: PIL.Image.Image) -> None:
-    """Pillow reads colors of 16 bits as colors of 8, without a word."""
-    stored = str([tile[3] for tile in getattr(image, "tile", ())])
-    if ";16" in stored and not image.mode.startswith("I;16"):
-        raise ValueError(
-            "The picture has colors of 16 bits, of which Pillow reads 8. Read it with another library and pass an array "
-            "of uint16, RGB, for example `cv2.imread(path, cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass "
-            "`PIL.Image.open(path).convert('RGB')`."
-        )
+    return np.asarray(editable_rgb(image)), None  # which refuses what has no well-defined color
 
 
 def _array_samples(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
@@ -234,11 +220,11 @@ def as_gray(made: np.ndarray) -> np.ndarray:
 
 def feathered(area: np.ndarray, width: int) -> np.ndarray:
     """A mask (H, W) of 8 bits with a soft edge of so many pixels, all of it inside the mask."""
+    if not width:
+        return area
     import torch
 
     from ..pipelines import pictures
 
-    if not width:
-        return area
     alpha = pictures.feathered(torch.from_numpy(area > 0)[None, None].float(), width)[0, 0].numpy()
     return (area * alpha).round().clip(area > 0, 255).astype(np.uint8)

@@ -1,6 +1,7 @@
 """Granularity cards: what one granularity of a reference is to an encoder, in a file without the picture."""
 
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ..hex_colors import is_palette
+from ..sizes import MOST_CARD_SIDE
 from .reading import read_cut_out
-from .references import is_palette
+from .texture import LAYOUT_SIDE, TILE
 
 
 CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
@@ -79,6 +82,32 @@ def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool =
             f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
         )
     return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
+
+
+def served_side(laid: dict[str, torch.Tensor]) -> int:
+    """Side of a square with the area of the largest picture that a card serves, by what it holds to be laid out."""
+    if "layout_tiles" in laid:
+        return (
+            LAYOUT_SIDE * laid["layout_tiles"].shape[3] // TILE
+        )  # as of `tile_size`, which has one for each side of a card
+    return laid["layout_structure"].shape[3]
+
+
+def refusal_of_size(path: str, name: str, served: int, size: tuple[int, int], scale: float) -> str:
+    """What to say where a card serves less than a picture of `size`, (height, width), needs at this scale of textures."""
+    needed = math.ceil(math.sqrt(size[0] * size[1]) * scale)
+    coarser = f", its texture {scale:g} times as coarse" if scale != 1 else ""
+    remedy = (
+        f"Make a card that does from its picture (`mg-diffusion encode PICTURE -g {name} --size {needed} -o FILE{CARD}`, or "
+        f"`save_card(..., side={needed})`), give"
+        if needed <= MOST_CARD_SIDE
+        else f"No card serves more than {MOST_CARD_SIDE} x {MOST_CARD_SIDE}: give"
+    )
+    return (
+        f"The {name} card {path!r} serves pictures of up to {served} x {served} pixels or of that area. This one is to have "
+        f"{size[1]} x {size[0]}{coarser}, which takes a card of {needed} x {needed}. {remedy} the picture itself, or ask for a "
+        f"smaller picture."
+    )
 
 
 def hash_of(reference: Any) -> str:

@@ -1,7 +1,6 @@
 """Pictures and masks of references as tensors; what has no well-defined reading is refused."""
 
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -9,42 +8,8 @@ import PIL.Image
 import torch
 
 from ..arrays import as_numbers
-from ..color_profiles import in_srgb
-from ..masks import read_one_mask
-from ..pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
+from ..reference_pictures import check_form, read_picture, read_reference_mask, read_shown, reference_rgb
 from .filling import grow_into
-
-
-MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
-MAX_ASPECT = 16.0
-
-
-def read_picture(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:
-    """A picture that is not too large, upright; messages name a file by its path, any other by `name`."""
-    is_path = isinstance(picture, (str, os.PathLike))
-    name = repr(os.fspath(picture)) if is_path else name
-
-    def check(image: PIL.Image.Image) -> None:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(
-                f"A reference has {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are accepted. "
-                f"Shrink it first, for example with `image.thumbnail((2048, 2048))`."
-            )
-
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns near its own limit; ours is below that and refused before anything is decoded.
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            return read_upright(picture, check)
-    except UnreadablePicture as error:
-        if error.reason == "missing":
-            hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
-            sentence = f"There is no reference picture at {name}.{hint}"
-        elif error.reason == "too large":
-            sentence = f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first."
-        else:
-            sentence = f"{name} cannot be read as a picture: {error}. It may be truncated or of another format."
-        raise ValueError(sentence) from error
 
 
 def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
@@ -52,15 +17,7 @@ def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
     if image.mode.startswith("I;16"):
         gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
         return gray.expand(3, -1, -1).clone()
-    rgb = opaque_rgb(
-        image,
-        f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it on a "
-        f"background, or pass its alpha as the mask: "
-        f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
-        f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
-        f"16-bit gray and opaque RGBA, LA. Convert it with its color profile first, for example with "
-        f"PIL.ImageCms, or `image.convert('RGB')` if that is what you want.",
-    )
+    rgb = reference_rgb(image)
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
 
 
@@ -115,7 +72,7 @@ def read_image(image: Any) -> torch.Tensor:
             f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
             f'only), or a dict {{"image", "mask", "weight", "region"}}; got {type(image).__name__}.'
         )
-    _check_form(*rgb.shape[1:])
+    check_form(*rgb.shape[1:])
     return rgb
 
 
@@ -129,27 +86,12 @@ def read_cut_out(image: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
     if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
         return read_image(image), None
-    picture = read_picture(image, "A reference")
-    if not is_transparent(picture):
-        return read_image(picture), None
-    _check_form(picture.height, picture.width)
-    channels = torch.from_numpy(np.array(in_srgb(picture).convert("RGBA"))).permute(2, 0, 1)[None].float()
-    visible = (channels[:, 3:] > 127).float()
-    if not visible.any():
-        raise ValueError(
-            "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
-            "`image.convert('RGB')`, if its colors are what you mean."
-        )
-    return grow_into(channels[:, :3] / 255, 1 - visible)[0], visible[0]
-
-
-def _check_form(height: int, width: int) -> None:
-    if height * width == 0:
-        raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ValueError(
-            f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
-        )
+    picture, visible = read_shown(image)
+    rgb = pil_to_rgb(picture)
+    if visible is None:
+        return rgb, None
+    seen = torch.from_numpy(visible)[None].float()
+    return grow_into(rgb[None], 1 - seen[None])[0], seen
 
 
 def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
@@ -157,20 +99,10 @@ def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
 
     Args:
         mask: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the same: bool, 0 and
-            1, 0 and 255, or white of 16 bits; true selects.
+            1, 0 and 255, or white of 16 bits; true selects. Of one with gray, as with soft edges, what is lighter than
+            middle gray does, and a warning says so.
 
     Raises:
-        ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
+        ValueError: if its size is not (height, width), if what is white in it is not known, or if it selects nothing.
     """
-    name = "A reference's mask"
-    if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
-        mask = read_picture(mask, name)
-    values = read_one_mask(mask, name, is_binary=True)
-    if values.shape != (height, width):
-        raise ValueError(
-            f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
-            f"it with nearest-neighbor interpolation."
-        )
-    if not values.any():
-        raise ValueError(f"{name} selects nothing (it is all zero). White is what is borrowed.")
-    return torch.from_numpy(values).unsqueeze(0)
+    return torch.from_numpy(read_reference_mask(mask, height, width)).unsqueeze(0)

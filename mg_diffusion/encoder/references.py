@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,23 +9,9 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
+from ..hex_colors import LEAST_WEIGHT, MOST_WEIGHT, is_palette, read_palette
 from ..masks import read_one_mask
 from .reading import read_cut_out, read_mask, read_picture
-
-
-HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
-
-
-LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
-
-
-def is_palette(reference: Any) -> bool:
-    """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
-    return (
-        isinstance(reference, (list, tuple))
-        and len(reference) > 0
-        and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
-    )
 
 
 def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,17 +20,7 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
     """
-    colors, weights = [], []
-    for entry in palette:
-        match = HEX_COLOR.match(entry)
-        weight = float(match.group(2) or 1.0) if match else 0.0
-        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise ValueError(
-                f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
-                f"{MOST_WEIGHT:g}, got {entry!r}."
-            )
-        colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-        weights.append(weight)
+    colors, weights = read_palette(palette)
     weights = torch.tensor(weights, dtype=torch.float32)
     return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 

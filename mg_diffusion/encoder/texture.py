@@ -52,6 +52,12 @@ def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) ->
     }
 
 
+def tile_size(side: float) -> int:
+    """Side of the tiles of a canvas with the area of a square of `side` pixels."""
+    coarse = min(max(1.0, side / LAYOUT_SIDE), LARGEST_TILE / TILE)
+    return 12 * round(coarse * TILE / 12)  # a fourth of them overlaps, a sixth is from one to the next
+
+
 def draw_tiles(
     detail: torch.Tensor,
     weight: torch.Tensor,
@@ -180,8 +186,7 @@ class TextureBranch(Branch):
         return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
 
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        coarse = min(max(1.0, math.sqrt(lab.shape[2] * lab.shape[3]) / LAYOUT_SIDE), LARGEST_TILE / TILE)
-        size = 12 * round(coarse * TILE / 12)  # a fourth of them overlaps, a sixth is from one to the next
+        size = tile_size(math.sqrt(lab.shape[2] * lab.shape[3]))
         weight = texture_view(lab, smooth, mask)["weight"]
         detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
         tiles = draw_tiles(detail * mask, weight, 2 * LAYOUT_TILES, mask=mask, size=size)

@@ -72,6 +72,54 @@ def test_the_aspect_of_the_shape_reference_is_kept(pipe):
     assert tuple(run(pipe, {"color": wide["shape"]}).shape[2:]) == (LARGE, LARGE)
 
 
+def shown(kind, folder):
+    """A picture of 80 x 40 as people have it: of another mode, turned, in a file, an array, with a mask, in a list."""
+    image = PIL.Image.fromarray(np.random.default_rng(3).integers(0, 255, (40, 80, 3), dtype=np.uint8))
+    if kind in ("RGBA", "LA"):
+        alpha = PIL.Image.new("L", image.size, 255)
+        alpha.paste(0, (0, 0, 20, 40))
+        image = image.convert(kind)
+        image.putalpha(alpha)
+        return image
+    if kind == "P with transparency":
+        image = image.convert("P")
+        image.info["transparency"] = 0
+        return image
+    if kind == "turned file":
+        exif = PIL.Image.Exif()
+        exif[0x0112] = 6
+        image.transpose(PIL.Image.Transpose.ROTATE_90).save(folder / "turned.png", exif=exif)
+        return folder / "turned.png"
+    forms = {
+        "I;16": PIL.Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257),
+        "array": np.asarray(image),
+        "gray array": np.asarray(image.convert("L")),
+        "with a mask": {"image": image.convert("RGBA"), "mask": np.ones((40, 80), bool)},
+        "list behind colors of a region": [{"image": image, "region": (0, 0, 0.5, 1)}, {"image": image, "weight": 2}],
+    }
+    return forms[kind]
+
+
+FORMS = ("RGBA", "LA", "P with transparency", "turned file", "I;16", "array", "gray array", "with a mask")
+
+
+@pytest.mark.parametrize("kind", [*FORMS, "list behind colors of a region"])
+def test_the_aspect_is_that_of_a_shape_reference_of_any_form(pipe, tmp_path, kind):
+    wide = shown(kind, tmp_path)
+    assert pipe.output_size(None, LARGE, {"shape": wide}) == (LARGE // 2, LARGE)
+    height, width = pipe.output_size(None, None, {"shape": wide})
+    assert width > 1.8 * height
+
+
+def test_a_number_is_a_square_of_that_area_in_an_aspect(pipe, small):
+    wide = {"shape": picture(3, (40, 80))}
+    for each in (pipe, small):
+        height, width = each.output_size(None, None, wide, LARGE)
+        assert width > 1.8 * height and 0.7 < height * width / LARGE**2 < 1.3
+        assert each.output_size(None, None, None, LARGE) == (LARGE, LARGE)
+        assert each.output_size(None, None, wide, LARGE, 1.0) == (LARGE, LARGE)
+
+
 def test_a_side_alone_keeps_the_aspect_of_the_shape_reference(pipe, small):
     wide = {**REFERENCES, "shape": picture(3, (40, 80))}
     for each in (pipe, small):
@@ -119,7 +167,7 @@ def test_the_command_line_refuses_the_sizes_that_the_pipeline_refuses(pipe, tmp_
         (2048, 2064),
         (4096, 64),
     ]:
-        options = SimpleNamespace(model=str(tmp_path), height=height, width=width, reference_image=None)
+        options = SimpleNamespace(size=None, model=str(tmp_path), height=height, width=width, reference_image=None)
         assert refused(check_generated_size, options) == refused(pipe.sizes, options), (height, width)
 
 
@@ -261,15 +309,45 @@ def test_cards_serve_up_to_256_pixels(pipe, tmp_path, name):
     assert own.keys() == kept.keys() and all(torch.equal(own[key], kept[key]) for key in own)
     assert run(pipe, {**REFERENCES, name: path}).shape[2:] == (LARGE, LARGE)
     if name != "color":
-        with pytest.raises(ValueError, match="serves pictures of up to 256 x 256.*this call needs 512"):
-            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(512, 512))
+        with pytest.raises(
+            ValueError, match="up to 256 x 256.*is to have 512 x 352, which takes a card of 425 x 425"
+        ) as told:
+            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(352, 512))
+        assert f"encode PICTURE -g {name} --size 425 -o" in str(told.value) and "side=425" in str(told.value)
+        with pytest.raises(ValueError, match="No card serves more than 1024 x 1024: give the picture itself"):
+            pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(1280, 1280))
+
+
+@pytest.mark.parametrize("name", ["texture", "shape"])
+def test_a_card_may_be_made_for_larger_pictures(pipe, tmp_path, name):
+    """As the message says; at its own size it is what the picture is, bit for bit, and it serves smaller ones."""
+    path = str(tmp_path / f"{name}.safetensors")
+    pipe.mg_encoder.save_card(path, name, REFERENCES[name], side=425)
+    (own,), (kept,) = (
+        pipe.mg_encoder.encode({name: one}, (SIZE, SIZE), layout_size=(512, 512))[name]
+        for one in (REFERENCES[name], path)
+    )
+    assert own.keys() == kept.keys() and all(torch.equal(own[key], kept[key]) for key in own)
+    for size in ((352, 512), (256, 256), (64, 96)):
+        (smaller,), (of_picture,) = (
+            pipe.mg_encoder.encode({name: one}, (SIZE, SIZE), layout_size=size)[name]
+            for one in (path, REFERENCES[name])
+        )
+        assert {key: one.shape for key, one in smaller.items()} == {key: one.shape for key, one in of_picture.items()}
+    with pytest.raises(ValueError, match="takes a card of 1024 x 1024.*--size 1024"):
+        pipe.mg_encoder.encode({name: path}, (SIZE, SIZE), layout_size=(1024, 1024))
+    for side in (1025, 0, 2.5):
+        with pytest.raises(ValueError, match="up to 1024 x 1024 pixels, or others of that area; got a side of"):
+            pipe.mg_encoder.save_card(path, name, REFERENCES[name], side=side)
 
 
 def test_a_texture_card_that_is_laid_coarser_serves_less(pipe, tmp_path):
     path = str(tmp_path / "texture.safetensors")
     pipe.mg_encoder.save_card(path, "texture", picture(2))
     pipe.mg_encoder.encode({"texture": {"image": path, "scale": 2.0}}, (SIZE, SIZE), layout_size=(128, 128))
-    with pytest.raises(ValueError, match="less if its texture is laid coarser"):
+    with pytest.raises(
+        ValueError, match="is to have 256 x 256, its texture 2 times as coarse, which takes a card of 512 x 512"
+    ):
         pipe.mg_encoder.encode({"texture": path}, (SIZE, SIZE), layout_size=(256, 256), texture_scale=2.0)
 
 

@@ -26,6 +26,7 @@ def _define():
     import importlib
     import inspect
     import io
+    import itertools
     import json
     import math
     import numpy as np
@@ -43,7 +44,7 @@ def _define():
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
     from itertools import product
-    from numbers import Real
+    from numbers import Integral, Real
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -1410,6 +1411,164 @@ def _define():
         return torch.where(hole > 0, grown, picture)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.hex_colors
+    # -----------------------------------------------------------------------------------------------------------------
+    HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
+    LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
+
+
+    def is_palette(reference: Any) -> bool:
+        """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
+        return (
+            isinstance(reference, (list, tuple))
+            and len(reference) > 0
+            and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
+        )
+
+
+    def read_palette(palette: Sequence[str]) -> tuple[list[list[float]], list[float]]:
+        """`["#ff8800:3", "#224466"]` -> RGB in [0, 1] and weights of its colors.
+
+    Raises:
+        ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
+    """
+        colors, weights = [], []
+        for entry in palette:
+            match = HEX_COLOR.match(entry)
+            weight = float(match.group(2) or 1.0) if match else 0.0
+            if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+                raise ValueError(
+                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
+                f"{MOST_WEIGHT:g}, got {entry!r}."
+                )
+            colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
+            weights.append(weight)
+        return colors, weights
+
+
+    def check_selection(select: Any) -> None:
+        """Raise a ValueError unless this is one color to select by."""
+        match = HEX_COLOR.match(select) if isinstance(select, str) else None
+        if match is None or match.group(2) is not None:
+            raise ValueError(
+                f'A selection (`select`, `--select`) is the one color in the picture that is to become another, "#rrggbb" without '
+            f"a weight, got {select!r}. `mg-diffusion palette PICTURE` prints the colors of a picture."
+            )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.sizes
+    # -----------------------------------------------------------------------------------------------------------------
+    MOST_PIXELS = 2048**2
+    COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
+
+    CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
+
+
+    def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
+        """How many octaves lead to a size in pixels, and what its sides must be multiples of.
+
+    Args:
+        native: (height, width) that the UNet paints; factor: its pixels a latent cell.
+        halvings: by how much the detail network halves a side.
+    """
+        side = math.sqrt(math.prod(native))
+        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        return octaves, _unit(octaves, factor, halvings)
+
+
+    def _unit(octaves: int, factor: int, halvings: int) -> int:
+        return max(factor, halvings if octaves else 1) << octaves
+
+
+    def nearest_painted_size(
+        wanted: tuple[float, float],
+        native: tuple[int, int],
+        factor: int,
+        halvings: int,
+        given: tuple[int | None, int | None] = (None, None),
+    ) -> tuple[int, int] | None:
+        """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
+
+    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
+    """
+        octaves, unit = octaves_to(*wanted, native, factor, halvings)
+        found = []
+        for number in (octaves, max(0, octaves - 1), octaves + 1):
+            step = _unit(number, factor, halvings)
+            sides = [
+                [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
+                for side, own in zip(wanted, given, strict=True)
+            ]
+            for size in itertools.product(*sides):
+                needed = octaves_to(*size, native, factor, halvings)[1]
+                found += [] if size[0] % needed or size[1] % needed else [size]
+
+        def distance(size: tuple[int, int]) -> float:
+            return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
+
+        nearest = min(found, key=distance, default=None)
+        is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
+        return nearest if is_near or given == (None, None) else None
+
+
+    def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
+        """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+        _, unit = octaves_to(height, width, native, factor, halvings)
+        if height <= 0 or width <= 0 or height % unit or width % unit:
+            near = nearest_painted_size((height, width), native, factor, halvings)
+            raise ValueError(
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
+            f"Near by are {near[0]} and {near[1]}."
+            )
+        check_area(height, width)
+
+
+    def check_area(height: int, width: int) -> None:
+        """Raise a ValueError for more pixels than are painted or laid at once."""
+        if height * width > MOST_PIXELS:
+            raise ValueError(
+                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
+            )
+
+
+    def check_composed_size(height: Any = None, width: Any = None) -> None:
+        """Raise a ValueError for sides, of those that are given, that no composition has."""
+        for name, side in (("height", height), ("width", width)):
+            if side is not None and (not is_side(side) or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT):
+                raise ValueError(
+                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {side!r}."
+                )
+        if height is not None and width is not None:
+            check_area(height, width)
+
+
+    def check_composed_side(side: int) -> None:
+        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+        if side < LEAST_COMPOSED_SIDE:
+            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+        check_area(side, side)
+
+
+    def card_side(side: Any) -> int:
+        """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
+
+    Raises:
+        ValueError: for more than any card serves, and for what is no side.
+    """
+        if not is_side(side) or side > MOST_CARD_SIDE:
+            raise ValueError(
+                f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
+            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
+            )
+        return max(CARD_SIDE, CARD_UNIT * math.ceil(side / CARD_UNIT))
+
+
+    def is_side(side: Any) -> bool:
+        """Whether this is a positive whole number."""
+        return isinstance(side, Integral) and not isinstance(side, bool) and side > 0
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.arrays
     # -----------------------------------------------------------------------------------------------------------------
     def is_tensor(given: Any) -> bool:
@@ -1555,6 +1714,23 @@ def _define():
             self.reason = reason
 
 
+    class UnreadForm(ValueError):
+        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
+
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        can_convert: whether `converted` knows how.
+    """
+
+        def __init__(self, form: str, remedy: str, can_convert: bool = True):
+            super().__init__(f"{form} {remedy}")
+            self.form, self.remedy, self.can_convert = form, remedy, can_convert
+
+        def about(self, file: str) -> "UnreadForm":
+            """The same, said of a file."""
+            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
+
+
     def read_upright(
         picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
         check: Callable[[PIL.Image.Image], Any] | None = None,
@@ -1623,12 +1799,73 @@ def _define():
         return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
 
 
-    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
+    def upright(
+        picture: PIL.Image.Image | str | os.PathLike, name: str, check: Callable[[PIL.Image.Image], Any] | None = None
+    ) -> PIL.Image.Image:
+        """A PIL image or that of a file, decoded and turned as its EXIF orientation says; `name` is the argument's.
+
+    Args:
+        check: called when the header is read and nothing is decoded yet.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+        try:
+            return read_upright(picture, check)
+        except UnreadablePicture as error:
+            place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+            raise ValueError(
+                f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
+            ) from error
+
+
+    def check_depth(image: PIL.Image.Image) -> None:
+        """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
+        stored = str([tile[3] for tile in getattr(image, "tile", ())])
+        if ";16" in stored and not image.mode.startswith("I;16"):
+            raise UnreadForm(
+                "The picture has colors of 16 bits, of which Pillow reads 8.",
+                "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
+            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
+            )
+
+
+    def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture to edit in RGB.
+
+    Raises:
+        ValueError: for transparent pixels, and modes without a well-defined color.
+    """
+        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
+        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+        remedy = remedy if is_deep else "`image.convert('RGB')`"
+        return opaque_rgb(
+            image,
+            "`image` has transparent pixels, whose color is not defined. Composite it first.",
+            f"`image` has the mode {image.mode}",
+            f"Convert it first, for example {remedy}.",
+        )
+
+
+    def converted(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture of any form that has a known range in 8 bits a channel, of colors in RGB, with its alpha if it has one.
+
+    CMYK and the like are taken as Pillow takes them where no color profile says more.
+    """
+        if image.mode.startswith("I;16"):
+            return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        image = in_srgb(image) if image.mode == "CMYK" else image
+        is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+        return image if is_plain else image.convert("RGB")
+
+
+    def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str, remedy: str) -> PIL.Image.Image:
         """A picture in sRGB, by its color profile if it has one; what has no well-defined color is refused rather than given one.
 
     Args:
         transparent, other_mode: the sentences that refuse what has transparent pixels, and other modes than RGB, gray
             of 8 bit or 1, palettes, and these with an opaque alpha channel.
+        remedy: for other modes, in Python.
 
     Raises:
         ValueError: with one of them.
@@ -1638,11 +1875,10 @@ def _define():
         if is_transparent(image):
             raise ValueError(transparent)
         if image.mode == "CMYK":
-            raise ValueError(
-                f"{other_mode} CMYK is converted by its color profile, and this one has none that can be read."
-            )
+            lacking = "CMYK is converted by its color profile, and this one has none that can be read."
+            raise UnreadForm(f"{other_mode}. {lacking}", remedy)
         if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-            raise ValueError(other_mode)
+            raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
         return image.convert("RGB")
 
 
@@ -1808,12 +2044,17 @@ def _define():
             )
 
 
-    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False, is_binary: bool = False) -> np.ndarray:
+    def split_at_middle_gray(levels: np.ndarray, name: str) -> np.ndarray:
+        """Levels in [0, 1] as zeros and ones of float32; a warning says so where some are neither."""
+        if not ((levels == 0) | (levels == 1)).all():
+            warnings.warn(f"{name} is not only black and white: what is lighter than middle gray is read.", stacklevel=2)
+        return ((255 * levels).round() > 127).astype(np.float32)
+
+
+    def read_one_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray:
         """A mask that is decoded as (H, W) in [0, 1], float32; arguments and errors as of the parts above."""
         values = values_of_mask(mask, name, is_cut_out)
         levels = levels_of_mask(values, name)
-        if is_binary:
-            check_binary(levels, values, name)
         return one_channel(levels, name, is_channels_first=is_tensor(mask))
 
 
@@ -1844,7 +2085,7 @@ def _define():
         return [one.copy() for one in levels]
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.reading
+    # mg_diffusion.reference_pictures
     # -----------------------------------------------------------------------------------------------------------------
     MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
     MAX_ASPECT = 16.0
@@ -1878,20 +2119,75 @@ def _define():
             raise ValueError(sentence) from error
 
 
-    def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
-        """A PIL image to (3, H, W) in [0, 1]; only modes with a well-defined conversion."""
-        if image.mode.startswith("I;16"):
-            gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
-            return gray.expand(3, -1, -1).clone()
-        rgb = opaque_rgb(
+    def reference_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A reference in RGB; only modes with a well-defined conversion."""
+        return opaque_rgb(
             image,
             f"A reference of mode {image.mode} has transparent pixels, whose color is not defined. Composite it on a "
         f"background, or pass its alpha as the mask: "
         f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
             f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
-        f"16-bit gray and opaque RGBA, LA. Convert it with its color profile first, for example with "
-        f"PIL.ImageCms, or `image.convert('RGB')` if that is what you want.",
+        f"16-bit gray and opaque RGBA, LA",
+            "Convert it with its color profile first, for example with PIL.ImageCms, or `image.convert('RGB')` if that is what you "
+        "want.",
         )
+
+
+    def read_shown(image: PIL.Image.Image | str | os.PathLike) -> tuple[PIL.Image.Image, np.ndarray | None]:
+        """The picture of a reference, in RGB or gray of 16 bits, and what of it can be seen, (H, W) bool; none if that is all.
+
+    Raises:
+        ValueError: for what cannot be read, and for a picture in which nothing can be seen.
+    """
+        picture = read_picture(image, "A reference")
+        check_form(picture.height, picture.width)
+        if not is_transparent(picture):
+            return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
+        shown = in_srgb(picture).convert("RGBA")
+        visible = np.asarray(shown.getchannel("A")) > 127
+        if not visible.any():
+            raise ValueError(
+                "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
+            "`image.convert('RGB')`, if its colors are what you mean."
+            )
+        return shown.convert("RGB"), visible
+
+
+    def check_form(height: int, width: int) -> None:
+        """Raise a ValueError for a reference without pixels, or one that is too long and narrow."""
+        if height * width == 0:
+            raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            raise ValueError(
+                f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
+            )
+
+
+    def read_reference_mask(mask: Any, height: int, width: int) -> np.ndarray:
+        """A mask inside a reference, (H, W) of zeros and ones; arguments and errors as of `encoder.reading.read_mask`."""
+        name = "A reference's mask"
+        if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
+            mask = read_picture(mask, name)
+        values = read_one_mask(mask, name)
+        if values.shape != (height, width):
+            raise ValueError(
+                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
+            f"it with nearest-neighbor interpolation."
+            )
+        white = split_at_middle_gray(values, name)
+        if not white.any():
+            raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
+        return white
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.reading
+    # -----------------------------------------------------------------------------------------------------------------
+    def pil_to_rgb(image: PIL.Image.Image) -> torch.Tensor:
+        """A PIL image to (3, H, W) in [0, 1]; only modes with a well-defined conversion."""
+        if image.mode.startswith("I;16"):
+            gray = torch.from_numpy(np.asarray(image).astype(np.float32) / 65535)
+            return gray.expand(3, -1, -1).clone()
+        rgb = reference_rgb(image)
         return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
 
 
@@ -1946,7 +2242,7 @@ def _define():
                 f"A reference must be a PIL image, a path, a numpy array, a torch tensor, a list of hex colors (color "
             f'only), or a dict {{"image", "mask", "weight", "region"}}; got {type(image).__name__}.'
             )
-        _check_form(*rgb.shape[1:])
+        check_form(*rgb.shape[1:])
         return rgb
 
 
@@ -1960,27 +2256,12 @@ def _define():
     """
         if not isinstance(image, (str, os.PathLike, PIL.Image.Image)):
             return read_image(image), None
-        picture = read_picture(image, "A reference")
-        if not is_transparent(picture):
-            return read_image(picture), None
-        _check_form(picture.height, picture.width)
-        channels = torch.from_numpy(np.array(in_srgb(picture).convert("RGBA"))).permute(2, 0, 1)[None].float()
-        visible = (channels[:, 3:] > 127).float()
-        if not visible.any():
-            raise ValueError(
-                "A reference is transparent, so there is nothing to read. Pass it without its alpha, "
-            "`image.convert('RGB')`, if its colors are what you mean."
-            )
-        return grow_into(channels[:, :3] / 255, 1 - visible)[0], visible[0]
-
-
-    def _check_form(height: int, width: int) -> None:
-        if height * width == 0:
-            raise ValueError(f"A reference has no pixels: its size is {width} x {height}.")
-        if max(height, width) > MAX_ASPECT * min(height, width):
-            raise ValueError(
-                f"A reference of {width} x {height} pixels is too long and narrow (at most {MAX_ASPECT:.0f}:1). Crop it."
-            )
+        picture, visible = read_shown(image)
+        rgb = pil_to_rgb(picture)
+        if visible is None:
+            return rgb, None
+        seen = torch.from_numpy(visible)[None].float()
+        return grow_into(rgb[None], 1 - seen[None])[0], seen
 
 
     def read_mask(mask: Any, height: int, width: int) -> torch.Tensor:
@@ -1988,59 +2269,360 @@ def _define():
 
     Args:
         mask: PIL image, path, or array of numpy or torch, (H, W) or with 1, 3 or 4 channels that are the same: bool, 0 and
-            1, 0 and 255, or white of 16 bits; true selects.
+            1, 0 and 255, or white of 16 bits; true selects. Of one with gray, as with soft edges, what is lighter than
+            middle gray does, and a warning says so.
 
     Raises:
-        ValueError: if its size is not (height, width), if it holds other values, or selects nothing.
+        ValueError: if its size is not (height, width), if what is white in it is not known, or if it selects nothing.
     """
-        name = "A reference's mask"
-        if isinstance(mask, (str, os.PathLike, PIL.Image.Image)):
-            mask = read_picture(mask, name)
-        values = read_one_mask(mask, name, is_binary=True)
-        if values.shape != (height, width):
-            raise ValueError(
-                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
-            f"it with nearest-neighbor interpolation."
+        return torch.from_numpy(read_reference_mask(mask, height, width)).unsqueeze(0)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.texture
+    # -----------------------------------------------------------------------------------------------------------------
+    LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
+    DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
+    DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
+    TILE = 24
+    LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
+    LAYOUT_SIDE = 256  # pixels; of coarser textures, and for larger pictures, tiles are as much larger
+    LARGEST_TILE = 4 * TILE
+    THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
+    UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
+    GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
+
+
+    def limited_detail(lightness: torch.Tensor, sigma: float = DETAIL_SIGMA) -> torch.Tensor:
+        """Lightness (B, 1, H, W) without what varies more slowly than `sigma`, over 10, large steps softly limited."""
+        detail = lightness - gaussian_blur(lightness, sigma)
+        return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / DETAIL_UNIT
+
+
+    def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Luminance without local mean and contrast.
+
+    Returns:
+        `normalized` (B, 1, H, W), of about unit deviation where there is texture;
+        `weight` (B, 1, H, W) in [0, 1], low at borders between regions and outside the mask;
+        `contrast` (B, 1), the deviation that was divided out, in units of lightness;
+        `detail` (B, 1, H, W), the detail before its contrast is divided out, over 10, softly limited.
+    """
+        lightness = lab[:, :1]
+        mean = gaussian_blur(lightness, LOCAL_SIGMA)
+        variance = gaussian_blur((lightness - mean).square(), LOCAL_SIGMA)
+        weight = mask * torch.exp(-gaussian_blur(di_zenzo_gradient(smooth), 2.0) / 1.5) + 1e-6
+        contrast = ((variance * weight).sum((2, 3)) / weight.sum((2, 3)) + 4.0).sqrt()
+        return {
+            "normalized": (lightness - mean) / torch.sqrt(variance + 4.0),
+            "weight": weight,
+            "contrast": contrast,
+            "detail": limited_detail(lightness),
+        }
+
+
+    def tile_size(side: float) -> int:
+        """Side of the tiles of a canvas with the area of a square of `side` pixels."""
+        coarse = min(max(1.0, side / LAYOUT_SIDE), LARGEST_TILE / TILE)
+        return 12 * round(coarse * TILE / 12)  # a fourth of them overlaps, a sixth is from one to the next
+
+
+    def draw_tiles(
+        detail: torch.Tensor,
+        weight: torch.Tensor,
+        num_tiles: int,
+        generator: torch.Generator | None = None,
+        mask: torch.Tensor | None = None,
+        size: int = TILE,
+    ) -> torch.Tensor:
+        """Tiles of the detail in random order, (B, num_tiles, size, size): all that is left of the layout is inside a tile.
+
+    Positions are drawn without replacement, and again from the start when there are too few. Those where `weight` is
+    low, at borders between regions, come late: a border is shape, not texture. And they are spread over the picture:
+    each further one in the same sixteenth of it is less likely. With a mask only those that lie in it as well as a tile
+    can are drawn at all. Without a generator the draw is the same in every call. (Texture from shuffled exemplar
+    patches: Efros and Freeman, "Image quilting", SIGGRAPH 2001.)
+    """
+        stride = size // 6
+        tiles = F.unfold(detail, size, stride=stride)
+        calm = F.unfold(weight, size, stride=stride).mean(1)
+        generator = generator or torch.Generator().manual_seed(0)
+        uniform = torch.rand(calm.shape[1], generator=generator, dtype=torch.float32).to(calm).clamp(1e-6, 1 - 1e-6)
+        priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
+        rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
+        priority = priority - 2 * rank_in_cell(priority, rows, columns)
+        inside = torch.ones_like(calm) if mask is None else F.unfold(mask, size, stride=stride).mean(1)
+        allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
+        order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
+        # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
+        ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
+        order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
+        tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, size * size, -1))
+        return tiles.transpose(1, 2).unflatten(2, (size, size))
+
+
+    def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
+        """How many entries of (B, rows * columns) are larger and in the same cell of a grid of `cells` by `cells`."""
+        down, across = (torch.arange(count, device=priority.device) * cells // count for count in (rows, columns))
+        cell = (down[:, None] * cells + across).flatten()
+        size = torch.bincount(cell, minlength=cells * cells)
+        first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
+        order = (1e3 * cell.float() - priority.float()).argsort(dim=1)
+        return order.argsort(dim=1) - first
+
+
+    def gabor_bank(size: int = 11) -> torch.Tensor:
+        """18 Gabor filters (3 wavelengths, 6 orientations) of zero mean, (18, 1, size, size)."""
+        axis = torch.linspace(-1, 1, size, dtype=torch.float32)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        filters = []
+        for wavelength in (3, 5, 9):
+            for orientation in range(6):
+                angle = orientation * math.pi / 6
+                across, along = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
+                envelope = torch.exp(-(across**2 + along**2) / (2 * 0.35**2))
+                kernel = envelope * torch.cos(2 * math.pi * across * 5 / wavelength)
+                kernel = kernel - kernel.mean()
+                filters.append(kernel / kernel.abs().sum())
+        return torch.stack(filters).unsqueeze(1)
+
+
+    def patch_filters() -> torch.Tensor:
+        """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
+        filters = torch.randn(
+            64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+        )
+        filters = filters - filters.mean((2, 3), keepdim=True)
+        return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+    def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        """Detail (B, 1, H, W) of any contrast to projections of its patches, (B, 64, N)."""
+        even = detail / torch.sqrt(gaussian_blur(detail.square(), LOCAL_SIGMA) + 0.04)
+        return F.conv2d(even, patch_filters().to(detail), stride=stride).flatten(2)
+
+
+    class TextureBranch(Branch):
+        """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
+
+        shared_out = ("tiles", "layout_tiles")
+
+        def __init__(self, channels: int, num_tiles: int = 64):
+            super().__init__()
+            self.num_tiles = num_tiles
+            self.bank = nn.Conv2d(1, 18, 11, padding=5, bias=False)
+            self.bank.weight.data.copy_(gabor_bank())
+            self.net = nn.Sequential(
+                nn.Conv2d(1, channels // 2, 5, padding=2),
+                nn.GELU(),
+                nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
+                nn.GELU(),
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.GELU(),
             )
-        if not values.any():
-            raise ValueError(f"{name} selects nothing (it is all zero). White is what is borrowed.")
-        return torch.from_numpy(values).unsqueeze(0)
+            rows, columns = torch.triu_indices(18, 18)
+            self.register_buffer("upper", rows * 18 + columns, persistent=False)
+            self.out_features = 2 * 171 + 2 * channels + 1
+
+        def gram(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+            """Weighted Gram matrix of magnitudes (Gatys et al. 2015 on our view), normalised by energy: (B, 171)."""
+            magnitude = self.bank(normalized).abs().flatten(2)
+            weight = weight.flatten(2)
+            gram = torch.einsum("bcn,bdn->bcd", magnitude * weight, magnitude) / weight.sum(2, keepdim=True)
+            energy = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-10).sqrt().mean(1).clamp(min=1e-4)
+            power = energy.square().clamp(min=torch.finfo(energy.dtype).tiny)  # 1e-8 is zero in half precision
+            return (gram / power.view(-1, 1, 1)).flatten(1)[:, self.upper]
+
+        def forward(self, normalized: torch.Tensor, weight: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
+            coarse, coarse_weight = F.avg_pool2d(normalized, 2), F.avg_pool2d(weight, 2)
+            maps = self.net(normalized)
+            area = F.interpolate(weight, size=maps.shape[2:], mode="area")
+            area = area / area.sum((2, 3), keepdim=True)
+            mean = (maps * area).sum((2, 3))
+            deviation = ((maps - mean[..., None, None]).square() * area).sum((2, 3)).clamp(min=1e-8).sqrt()
+            statistics = [self.gram(normalized, weight), self.gram(coarse, coarse_weight), mean, deviation]
+            return torch.cat([*statistics, torch.log(contrast)], 1)
+
+        @classmethod
+        def from_encoder_config(cls, config: Any) -> "TextureBranch":
+            return cls(config.texture_channels, config.num_tiles)
+
+        def view(
+            self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
+        ) -> dict[str, torch.Tensor]:
+            view = texture_view(lab, smooth, mask)
+            detail = view.pop("detail") * mask
+            return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
+
+        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+            size = tile_size(math.sqrt(lab.shape[2] * lab.shape[3]))
+            weight = texture_view(lab, smooth, mask)["weight"]
+            detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
+            tiles = draw_tiles(detail * mask, weight, 2 * LAYOUT_TILES, mask=mask, size=size)
+            if self.unevenness(tiles).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
+                return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
+            return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
+
+        def flattest(self, tiles: torch.Tensor, count: int) -> torch.Tensor:
+            """The `count` of tiles (B, K, p, p), in their order, in which no filter responds far more in one place than in all.
+
+        What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
+        less, the canvas of a photograph has no scratches (docs/detail.md).
+        """
+            response = self._responses(tiles)
+            peak = (response.amax((3, 4)) / (response.mean((3, 4)) + 0.02)).mean(2)
+            kept = peak.argsort(dim=1)[:, :count].sort(1).values
+            return tiles.gather(1, kept[..., None, None].expand(-1, -1, *tiles.shape[2:]))
+
+        def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
+            """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
+        over its mean, averaged over the filters (B,)."""
+            response = self._responses(tiles).mean((3, 4))
+            return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
+
+        def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
+            """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, 24, 24)."""
+            even = F.adaptive_avg_pool2d(tiles.float().flatten(0, 1).unsqueeze(1), TILE)
+            even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
+            return F.conv2d(even, self.bank.weight.float(), padding=5).abs().unflatten(0, tiles.shape[:2])
+
+        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
+            if self.unevenness(features["tiles"]).max() < UNEVEN:
+                return None
+            return (
+                "looks like objects rather than like one texture: parts of them will lie about in the picture. Crop it to a "
+            "part that is the same everywhere, or give it a mask of such a part"
+            )
+
+        def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            read = {key: value for key, value in view.items() if key != "tiles"}
+            return {"vector": self(**read), "tiles": view["tiles"]}
+
+        def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+            tiles = features["tiles"]
+            responses = patch_responses(tiles.flatten(0, 1).unsqueeze(1))
+            return quantiles(responses.unflatten(0, tiles.shape[:2]).transpose(1, 2).flatten(2))
+
+        def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            """As of color, of small patches of detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862)."""
+            inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
+            return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.granularity_cards
+    # -----------------------------------------------------------------------------------------------------------------
+    CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
+    CARD_FORMAT = "mg_diffusion granularity card 1"
+
+
+    def is_card(image: Any) -> bool:
+        """Whether a reference is the path of a granularity card, by its ending."""
+        return isinstance(image, (str, os.PathLike)) and os.fspath(image).lower().endswith(CARD)
+
+
+    def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+        """Metadata ("granularity", "encoder", "source") and tensors of a granularity card.
+
+    Raises:
+        ValueError: if there is no such file, or it is no card.
+    """
+        name = repr(os.fspath(path))
+        try:
+            with safe_open(path, "pt") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"There is no readable granularity card at {name}: {error}.") from error
+        if metadata.get("format") != CARD_FORMAT:
+            raise ValueError(f"{name} is no granularity card. `MGEncoder.save_card` or `mg-diffusion encode` writes them.")
+        return metadata, tensors
+
+
+    def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, encoder: str, source: str) -> None:
+        """Write what `read_card` returns, in one step.
+
+    Args:
+        encoder: fingerprint of the branch; source: SHA-256 of the reference.
+    """
+        metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
+        part = path.with_name(f".{path.name}.part")
+        try:
+            save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+    def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+        """The tensors of the card that a reference names: those of the base, or those that a larger picture is laid of.
+
+    Raises:
+        ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
+    """
+        path = os.fspath(fields["image"])
+        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
+        if extra:
+            raise ValueError(
+                f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
+            )
+        metadata, tensors = read_card(path)
+        if metadata["granularity"] != name:
+            raise ValueError(
+                f"{path!r} is a {metadata['granularity']} card; it cannot lend its {name}. Give it as "
+            f"{metadata['granularity']}, or make a {name} card of its picture."
+            )
+        if metadata["encoder"] != encoder:
+            raise ValueError(
+                f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
+            f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
+            )
+        return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
+
+
+    def served_side(laid: dict[str, torch.Tensor]) -> int:
+        """Side of a square with the area of the largest picture that a card serves, by what it holds to be laid out."""
+        if "layout_tiles" in laid:
+            return (
+                LAYOUT_SIDE * laid["layout_tiles"].shape[3] // TILE
+            )  # as of `tile_size`, which has one for each side of a card
+        return laid["layout_structure"].shape[3]
+
+
+    def refusal_of_size(path: str, name: str, served: int, size: tuple[int, int], scale: float) -> str:
+        """What to say where a card serves less than a picture of `size`, (height, width), needs at this scale of textures."""
+        needed = math.ceil(math.sqrt(size[0] * size[1]) * scale)
+        coarser = f", its texture {scale:g} times as coarse" if scale != 1 else ""
+        remedy = (
+            f"Make a card that does from its picture (`mg-diffusion encode PICTURE -g {name} --size {needed} -o FILE{CARD}`, or "
+        f"`save_card(..., side={needed})`), give"
+            if needed <= MOST_CARD_SIDE
+            else f"No card serves more than {MOST_CARD_SIDE} x {MOST_CARD_SIDE}: give"
+        )
+        return (
+            f"The {name} card {path!r} serves pictures of up to {served} x {served} pixels or of that area. This one is to have "
+        f"{size[1]} x {size[0]}{coarser}, which takes a card of {needed} x {needed}. {remedy} the picture itself, or ask for a "
+        f"smaller picture."
+        )
+
+
+    def hash_of(reference: Any) -> str:
+        """SHA-256 of a reference: of a file its bytes, of anything else its pixels or colors."""
+        image = reference["image"] if isinstance(reference, dict) else reference
+        if isinstance(image, (str, os.PathLike)):
+            content = Path(image).read_bytes()
+        else:
+            content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
+        return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.references
     # -----------------------------------------------------------------------------------------------------------------
-    HEX_COLOR = re.compile(r"^#([0-9a-fA-F]{6})(?::([0-9]*\.?[0-9]+))?$")
-
-
-    LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
-
-
-    def is_palette(reference: Any) -> bool:
-        """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
-        return (
-            isinstance(reference, (list, tuple))
-            and len(reference) > 0
-            and all(isinstance(entry, str) and entry.startswith("#") for entry in reference)
-        )
-
-
     def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
 
     Raises:
         ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
     """
-        colors, weights = [], []
-        for entry in palette:
-            match = HEX_COLOR.match(entry)
-            weight = float(match.group(2) or 1.0) if match else 0.0
-            if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-                raise ValueError(
-                    f'A palette entry must be "#rrggbb" or "#rrggbb:weight" with a positive weight, {LEAST_WEIGHT:g} to '
-                f"{MOST_WEIGHT:g}, got {entry!r}."
-                )
-            colors.append([int(match.group(1)[i : i + 2], 16) / 255 for i in (0, 2, 4)])
-            weights.append(weight)
+        colors, weights = read_palette(palette)
         weights = torch.tensor(weights, dtype=torch.float32)
         return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
@@ -2241,86 +2823,6 @@ def _define():
         reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
         owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
         return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.granularity_cards
-    # -----------------------------------------------------------------------------------------------------------------
-    CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
-    CARD_FORMAT = "mg_diffusion granularity card 1"
-
-
-    def is_card(image: Any) -> bool:
-        """Whether a reference is the path of a granularity card, by its ending."""
-        return isinstance(image, (str, os.PathLike)) and os.fspath(image).lower().endswith(CARD)
-
-
-    def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
-        """Metadata ("granularity", "encoder", "source") and tensors of a granularity card.
-
-    Raises:
-        ValueError: if there is no such file, or it is no card.
-    """
-        name = repr(os.fspath(path))
-        try:
-            with safe_open(path, "pt") as opened:
-                metadata = opened.metadata() or {}
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"There is no readable granularity card at {name}: {error}.") from error
-        if metadata.get("format") != CARD_FORMAT:
-            raise ValueError(f"{name} is no granularity card. `MGEncoder.save_card` or `mg-diffusion encode` writes them.")
-        return metadata, tensors
-
-
-    def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, encoder: str, source: str) -> None:
-        """Write what `read_card` returns, in one step.
-
-    Args:
-        encoder: fingerprint of the branch; source: SHA-256 of the reference.
-    """
-        metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
-        part = path.with_name(f".{path.name}.part")
-        try:
-            save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
-
-
-    def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
-        """The tensors of the card that a reference names: those of the base, or those that a larger picture is laid of.
-
-    Raises:
-        ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
-    """
-        path = os.fspath(fields["image"])
-        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
-        if extra:
-            raise ValueError(
-                f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
-            )
-        metadata, tensors = read_card(path)
-        if metadata["granularity"] != name:
-            raise ValueError(
-                f"{path!r} is a {metadata['granularity']} card; it cannot lend its {name}. Give it as "
-            f"{metadata['granularity']}, or make a {name} card of its picture."
-            )
-        if metadata["encoder"] != encoder:
-            raise ValueError(
-                f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
-            f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
-            )
-        return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
-
-
-    def hash_of(reference: Any) -> str:
-        """SHA-256 of a reference: of a file its bytes, of anything else its pixels or colors."""
-        image = reference["image"] if isinstance(reference, dict) else reference
-        if isinstance(image, (str, os.PathLike)):
-            content = Path(image).read_bytes()
-        else:
-            content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
-        return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
@@ -2583,231 +3085,6 @@ def _define():
             return unexplained_share(lab, target, as_shares(mask))
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.texture
-    # -----------------------------------------------------------------------------------------------------------------
-    LOCAL_SIGMA = 4.0  # window of the local mean and contrast of the texture view
-    DETAIL_SIGMA = 6.0  # what varies more slowly than this is not texture
-    DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
-    TILE = 24
-    LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
-    LAYOUT_SIDE = 256  # pixels; of coarser textures, and for larger pictures, tiles are as much larger
-    LARGEST_TILE = 4 * TILE
-    THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
-    UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
-    GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
-
-
-    def limited_detail(lightness: torch.Tensor, sigma: float = DETAIL_SIGMA) -> torch.Tensor:
-        """Lightness (B, 1, H, W) without what varies more slowly than `sigma`, over 10, large steps softly limited."""
-        detail = lightness - gaussian_blur(lightness, sigma)
-        return DETAIL_LIMIT * torch.tanh(detail / DETAIL_LIMIT) / DETAIL_UNIT
-
-
-    def texture_view(lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Luminance without local mean and contrast.
-
-    Returns:
-        `normalized` (B, 1, H, W), of about unit deviation where there is texture;
-        `weight` (B, 1, H, W) in [0, 1], low at borders between regions and outside the mask;
-        `contrast` (B, 1), the deviation that was divided out, in units of lightness;
-        `detail` (B, 1, H, W), the detail before its contrast is divided out, over 10, softly limited.
-    """
-        lightness = lab[:, :1]
-        mean = gaussian_blur(lightness, LOCAL_SIGMA)
-        variance = gaussian_blur((lightness - mean).square(), LOCAL_SIGMA)
-        weight = mask * torch.exp(-gaussian_blur(di_zenzo_gradient(smooth), 2.0) / 1.5) + 1e-6
-        contrast = ((variance * weight).sum((2, 3)) / weight.sum((2, 3)) + 4.0).sqrt()
-        return {
-            "normalized": (lightness - mean) / torch.sqrt(variance + 4.0),
-            "weight": weight,
-            "contrast": contrast,
-            "detail": limited_detail(lightness),
-        }
-
-
-    def draw_tiles(
-        detail: torch.Tensor,
-        weight: torch.Tensor,
-        num_tiles: int,
-        generator: torch.Generator | None = None,
-        mask: torch.Tensor | None = None,
-        size: int = TILE,
-    ) -> torch.Tensor:
-        """Tiles of the detail in random order, (B, num_tiles, size, size): all that is left of the layout is inside a tile.
-
-    Positions are drawn without replacement, and again from the start when there are too few. Those where `weight` is
-    low, at borders between regions, come late: a border is shape, not texture. And they are spread over the picture:
-    each further one in the same sixteenth of it is less likely. With a mask only those that lie in it as well as a tile
-    can are drawn at all. Without a generator the draw is the same in every call. (Texture from shuffled exemplar
-    patches: Efros and Freeman, "Image quilting", SIGGRAPH 2001.)
-    """
-        stride = size // 6
-        tiles = F.unfold(detail, size, stride=stride)
-        calm = F.unfold(weight, size, stride=stride).mean(1)
-        generator = generator or torch.Generator().manual_seed(0)
-        uniform = torch.rand(calm.shape[1], generator=generator, dtype=torch.float32).to(calm).clamp(1e-6, 1 - 1e-6)
-        priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
-        rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
-        priority = priority - 2 * rank_in_cell(priority, rows, columns)
-        inside = torch.ones_like(calm) if mask is None else F.unfold(mask, size, stride=stride).mean(1)
-        allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
-        order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
-        # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
-        ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
-        order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
-        tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, size * size, -1))
-        return tiles.transpose(1, 2).unflatten(2, (size, size))
-
-
-    def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
-        """How many entries of (B, rows * columns) are larger and in the same cell of a grid of `cells` by `cells`."""
-        down, across = (torch.arange(count, device=priority.device) * cells // count for count in (rows, columns))
-        cell = (down[:, None] * cells + across).flatten()
-        size = torch.bincount(cell, minlength=cells * cells)
-        first = (size.cumsum(0) - size)[cell]  # the place of a cell's best entry when entries are sorted by cell
-        order = (1e3 * cell.float() - priority.float()).argsort(dim=1)
-        return order.argsort(dim=1) - first
-
-
-    def gabor_bank(size: int = 11) -> torch.Tensor:
-        """18 Gabor filters (3 wavelengths, 6 orientations) of zero mean, (18, 1, size, size)."""
-        axis = torch.linspace(-1, 1, size, dtype=torch.float32)
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        filters = []
-        for wavelength in (3, 5, 9):
-            for orientation in range(6):
-                angle = orientation * math.pi / 6
-                across, along = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
-                envelope = torch.exp(-(across**2 + along**2) / (2 * 0.35**2))
-                kernel = envelope * torch.cos(2 * math.pi * across * 5 / wavelength)
-                kernel = kernel - kernel.mean()
-                filters.append(kernel / kernel.abs().sum())
-        return torch.stack(filters).unsqueeze(1)
-
-
-    def patch_filters() -> torch.Tensor:
-        """64 random projections of patches, of zero mean and unit norm: (64, 1, GUIDE_PATCH, GUIDE_PATCH)."""
-        filters = torch.randn(
-            64, 1, GUIDE_PATCH, GUIDE_PATCH, generator=torch.Generator().manual_seed(0), dtype=torch.float32
-        )
-        filters = filters - filters.mean((2, 3), keepdim=True)
-        return filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-
-
-    def patch_responses(detail: torch.Tensor, stride: int = 1) -> torch.Tensor:
-        """Detail (B, 1, H, W) of any contrast to projections of its patches, (B, 64, N)."""
-        even = detail / torch.sqrt(gaussian_blur(detail.square(), LOCAL_SIGMA) + 0.04)
-        return F.conv2d(even, patch_filters().to(detail), stride=stride).flatten(2)
-
-
-    class TextureBranch(Branch):
-        """Second-order statistics of filter magnitudes at two scales, learned means and deviations, and the contrast."""
-
-        shared_out = ("tiles", "layout_tiles")
-
-        def __init__(self, channels: int, num_tiles: int = 64):
-            super().__init__()
-            self.num_tiles = num_tiles
-            self.bank = nn.Conv2d(1, 18, 11, padding=5, bias=False)
-            self.bank.weight.data.copy_(gabor_bank())
-            self.net = nn.Sequential(
-                nn.Conv2d(1, channels // 2, 5, padding=2),
-                nn.GELU(),
-                nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1),
-                nn.GELU(),
-                nn.Conv2d(channels, channels, 3, padding=1),
-                nn.GELU(),
-            )
-            rows, columns = torch.triu_indices(18, 18)
-            self.register_buffer("upper", rows * 18 + columns, persistent=False)
-            self.out_features = 2 * 171 + 2 * channels + 1
-
-        def gram(self, normalized: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-            """Weighted Gram matrix of magnitudes (Gatys et al. 2015 on our view), normalised by energy: (B, 171)."""
-            magnitude = self.bank(normalized).abs().flatten(2)
-            weight = weight.flatten(2)
-            gram = torch.einsum("bcn,bdn->bcd", magnitude * weight, magnitude) / weight.sum(2, keepdim=True)
-            energy = gram.diagonal(dim1=1, dim2=2).clamp(min=1e-10).sqrt().mean(1).clamp(min=1e-4)
-            power = energy.square().clamp(min=torch.finfo(energy.dtype).tiny)  # 1e-8 is zero in half precision
-            return (gram / power.view(-1, 1, 1)).flatten(1)[:, self.upper]
-
-        def forward(self, normalized: torch.Tensor, weight: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
-            coarse, coarse_weight = F.avg_pool2d(normalized, 2), F.avg_pool2d(weight, 2)
-            maps = self.net(normalized)
-            area = F.interpolate(weight, size=maps.shape[2:], mode="area")
-            area = area / area.sum((2, 3), keepdim=True)
-            mean = (maps * area).sum((2, 3))
-            deviation = ((maps - mean[..., None, None]).square() * area).sum((2, 3)).clamp(min=1e-8).sqrt()
-            statistics = [self.gram(normalized, weight), self.gram(coarse, coarse_weight), mean, deviation]
-            return torch.cat([*statistics, torch.log(contrast)], 1)
-
-        @classmethod
-        def from_encoder_config(cls, config: Any) -> "TextureBranch":
-            return cls(config.texture_channels, config.num_tiles)
-
-        def view(
-            self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor, generator: torch.Generator | None = None
-        ) -> dict[str, torch.Tensor]:
-            view = texture_view(lab, smooth, mask)
-            detail = view.pop("detail") * mask
-            return {**view, "tiles": draw_tiles(detail, view["weight"], self.num_tiles, generator, mask)}
-
-        def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-            coarse = min(max(1.0, math.sqrt(lab.shape[2] * lab.shape[3]) / LAYOUT_SIDE), LARGEST_TILE / TILE)
-            size = 12 * round(coarse * TILE / 12)  # a fourth of them overlaps, a sixth is from one to the next
-            weight = texture_view(lab, smooth, mask)["weight"]
-            detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
-            tiles = draw_tiles(detail * mask, weight, 2 * LAYOUT_TILES, mask=mask, size=size)
-            if self.unevenness(tiles).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
-                return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
-            return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
-
-        def flattest(self, tiles: torch.Tensor, count: int) -> torch.Tensor:
-            """The `count` of tiles (B, K, p, p), in their order, in which no filter responds far more in one place than in all.
-
-        What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
-        less, the canvas of a photograph has no scratches (docs/detail.md).
-        """
-            response = self._responses(tiles)
-            peak = (response.amax((3, 4)) / (response.mean((3, 4)) + 0.02)).mean(2)
-            kept = peak.argsort(dim=1)[:, :count].sort(1).values
-            return tiles.gather(1, kept[..., None, None].expand(-1, -1, *tiles.shape[2:]))
-
-        def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
-            """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
-        over its mean, averaged over the filters (B,)."""
-            response = self._responses(tiles).mean((3, 4))
-            return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
-
-        def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
-            """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, 24, 24)."""
-            even = F.adaptive_avg_pool2d(tiles.float().flatten(0, 1).unsqueeze(1), TILE)
-            even = even / (even.square().mean((1, 2, 3), keepdim=True) + 0.05**2).sqrt()
-            return F.conv2d(even, self.bank.weight.float(), padding=5).abs().unflatten(0, tiles.shape[:2])
-
-        def doubt(self, features: dict[str, torch.Tensor]) -> str | None:
-            if self.unevenness(features["tiles"]).max() < UNEVEN:
-                return None
-            return (
-                "looks like objects rather than like one texture: parts of them will lie about in the picture. Crop it to a "
-            "part that is the same everywhere, or give it a mask of such a part"
-            )
-
-        def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            read = {key: value for key, value in view.items() if key != "tiles"}
-            return {"vector": self(**read), "tiles": view["tiles"]}
-
-        def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
-            tiles = features["tiles"]
-            responses = patch_responses(tiles.flatten(0, 1).unsqueeze(1))
-            return quantiles(responses.unflatten(0, tiles.shape[:2]).transpose(1, 2).flatten(2))
-
-        def distance(self, lab: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            """As of color, of small patches of detail at equal contrast (as GPDM, Elnekave and Weiss, arXiv 2203.11862)."""
-            inside = F.avg_pool2d(mask, GUIDE_PATCH, stride=2)
-            return transport_cost(patch_responses(limited_detail(lab[:, :1]), 2), target, as_shares(inside))
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.shipping
     # -----------------------------------------------------------------------------------------------------------------
     def bundler_of(module: str) -> ModuleType | None:
@@ -2881,7 +3158,6 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.modeling_mg_encoder
     # -----------------------------------------------------------------------------------------------------------------
-    CARD_SIDE = 256  # of a square with the area of the largest picture that a card serves
     BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
 
 
@@ -3091,7 +3367,8 @@ def _define():
             where references have regions, one for each, with its `region` (B, 1, *(layout_size or size));
             those of a place sum to at most 1.
 
-        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`).
+        Warns of references that may serve badly, such as a texture that is not the same everywhere (`Branch.doubt`), unless
+        the very same object is the shape reference.
 
         Raises:
             ValueError: for an unknown granularity, an unreadable reference, or a wrong number of lists or regions.
@@ -3119,8 +3396,11 @@ def _define():
             for name, reference in references.items():
                 if reference is None:
                     continue
+                is_whole = reference is references.get(
+                    "shape"
+                )  # a picture that is varied, and lends no texture to another
                 rows = [
-                    self._encode_row(name, row, size, layout_size, texture_scale, warns)
+                    self._encode_row(name, row, size, layout_size, texture_scale, warns and not is_whole)
                     for row in sort_by_sample(name, reference, batch_size)
                 ]
                 kinds = {tuple("region" in parts for parts in row) for row in rows}
@@ -3289,7 +3569,7 @@ def _define():
                 return {}
             side = math.sqrt(size[0] * size[1]) * scale
             if is_card(fields["image"]):
-                laid = self._layout_of_card(name, fields, side)
+                laid = self._layout_of_card(name, fields, size, scale)
             else:
                 laid = self._read_layout(name, fields, side)
             if branch.is_laid_out:
@@ -3312,27 +3592,28 @@ def _define():
                 laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
             return laid
 
-        def _layout_of_card(self, name: str, fields: dict[str, Any], side: float) -> dict[str, torch.Tensor]:
+        def _layout_of_card(
+            self, name: str, fields: dict[str, Any], size: tuple[int, int], scale: float
+        ) -> dict[str, torch.Tensor]:
             """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
-            kept = open_card(fields, name, self.fingerprint(name), is_layout=True)
-            most = CARD_SIDE if kept else self.config.sample_size
+            kept, side = (
+                open_card(fields, name, self.fingerprint(name), is_layout=True),
+                math.sqrt(math.prod(size)) * scale,
+            )
+            most = served_side(kept) if kept else self.config.sample_size
             if not kept or side > 1.05 * most:
-                raise ValueError(
-                    f"The {name} card {os.fspath(fields['image'])!r} serves pictures of up to {most} x {most} pixels (less if its "
-                f"texture is laid coarser), this call needs {side:.0f}. Make it anew with `mg-diffusion encode`, give the "
-                f"picture itself, or ask for a smaller picture."
-                )
+                raise ValueError(refusal_of_size(os.fspath(fields["image"]), name, most, size, scale))
             laid = {key: value.to(self.device).float() for key, value in kept.items()}
-            if name == "texture" and side < CARD_SIDE / 1.05:
-                canvas = lay_tiles(laid["layout_tiles"], CARD_SIDE, CARD_SIDE)
+            if name == "texture" and side < most / 1.05:
+                canvas = lay_tiles(laid["layout_tiles"], most, most)
                 canvas = F.interpolate(canvas, 2 * (max(TILE, round(side)),), mode="area")
-                laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES)
+                laid["layout_tiles"] = draw_tiles(canvas, torch.ones_like(canvas), LAYOUT_TILES, size=tile_size(side))
             return laid
 
         # -- granularity cards --------------------------------------------------------------------------------------------
         @torch.no_grad()
         @without_autocast
-        def save_card(self, path: str | os.PathLike, granularity: str, reference: Any) -> None:
+        def save_card(self, path: str | os.PathLike, granularity: str, reference: Any, side: int = CARD_SIDE) -> None:
             """Write a granularity card: what one granularity of a reference is to this encoder, without the picture.
 
         The path of a card serves wherever that of a picture does, and gives the same output (bit for bit where the
@@ -3343,11 +3624,13 @@ def _define():
         to a few hundred KB.
 
         Args:
-            path: ends in .safetensors. It is replaced in one step. It serves pictures of up to 256 x 256 pixels.
+            path: ends in .safetensors. It is replaced in one step.
             reference: a picture, a dict {"image", "mask"} or, for color, a palette, as in `encode`; not a list of them.
+            side: the card serves pictures of up to `side` x `side` pixels, or of that area, rounded up to a multiple of 128;
+                at most 1024. A color card serves all sizes.
 
         Raises:
-            ValueError: for another ending, an unknown granularity, or a reference that cannot be read.
+            ValueError: for another ending, an unknown granularity, a reference that cannot be read, or a larger side.
         """
             if not is_card(path):
                 raise ValueError(f"A granularity card is a {CARD} file, got {os.fspath(path)!r}.")
@@ -3358,15 +3641,15 @@ def _define():
                 raise ValueError(f"{os.fspath(image)!r} is a card already; copy the file.")
             if isinstance(reference, dict) and not {"weight", "region"}.isdisjoint(reference):
                 raise ValueError("A card has no weight or region of its own. Give them where the card is used.")
-            target = Path(os.path.realpath(path))
+            side, target = card_side(side), Path(os.path.realpath(path))
             if not target.parent.is_dir():
                 raise ValueError(f"There is no folder {str(target.parent)!r} to write the card to.")
             fields = reference if isinstance(reference, dict) else {"image": reference}
             kept, _ = self._kept(granularity, fields)
             if type(self.branches[granularity]).layout is not Branch.layout:
-                layout = self._read_layout(granularity, fields, CARD_SIDE)
+                layout = self._read_layout(granularity, fields, side)
                 if self.branches[granularity].is_laid_out:
-                    whole = torch.ones(1, 1, CARD_SIDE, CARD_SIDE, dtype=torch.float32)
+                    whole = torch.ones(1, 1, side, side, dtype=torch.float32)
                     layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
                 kept |= {key: value.half() for key, value in layout.items()}
             write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))

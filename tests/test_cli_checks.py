@@ -1,0 +1,166 @@
+"""What can be told before a model is loaded is told before torch is imported; forms of pictures have a remedy that works."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from tiny_repository import draw
+
+from mg_diffusion.cli import main
+from mg_diffusion.edits import check_edit
+from mg_diffusion.recipe import read_recipe
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "photo.png", 0)
+    photo = PIL.Image.open("photo.png")
+    photo.convert("CMYK").save("press.jpg")
+    gray = np.asarray(photo.convert("L")).astype(np.uint16) * 257
+    PIL.Image.fromarray(gray).save("gray16.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "photo.png").read_bytes()[:600])
+    for name, size in (("mask", (48, 40)), ("small", (20, 20))):
+        mask = PIL.Image.new("L", size)
+        mask.paste(255, (4, 4, 12, 12))
+        mask.save(f"{name}.png")
+    return tmp_path
+
+
+@pytest.fixture
+def deep(files):
+    """A file with colors of 16 bits."""
+    cv2 = pytest.importorskip("cv2")
+    pixels = np.random.default_rng(0).integers(0, 65536, (40, 48, 3)).astype(np.uint16)
+    cv2.imwrite("deep.png", pixels)
+    return "deep.png"
+
+
+COLOR = ["--color", "#0a9396,#e9d8a6"]
+REFUSED = [
+    (["generate", "--color", "#12"], "A palette entry must be"),
+    (["generate", "--shape", "torn.png"], "'torn.png' cannot be read as a picture"),
+    (["generate", "--shape", "press.jpg"], "'press.jpg': A reference of mode CMYK .* --convert reads such pictures"),
+    (["generate", "--texture", "photo.png,mask=small.png"], "mask must have the size of the reference"),
+    (["compose", "--shape", "torn.png"], "'torn.png' cannot be read"),
+    (["edit", "photo.png", "--mask", "small.png"], "mask must have the size of the picture, .48, 40., got .20, 20."),
+    (["edit", "press.jpg", "--mask", "mask.png"], "'press.jpg': `image` has the mode CMYK.*--convert"),
+    (["recolor", "photo.png", *COLOR, "--mask", "small.png"], "The mask must have the size of the picture"),
+    (["recolor", "photo.png", *COLOR, "--select", "orange"], "A selection .`select`, `--select`. is .*got 'orange'"),
+    (["recolor", "photo.png", *COLOR, "--select", "#aabbcc:2"], "without a weight, got '#aabbcc:2'"),
+    (["recolor", "photo.png", *COLOR, "--select", "#aabbcc", "--tolerance", "200"], "`tolerance` is a Delta-E"),
+    (["recolor", "photo.png", "--hint", "photo.png"], "Nothing is painted in the hint"),
+    (["recolor", "gray16.png", *COLOR], "'gray16.png': `recolor` makes colors.*--convert"),
+    (["recolor", "press.jpg", *COLOR], "'press.jpg': .*CMYK.*--convert"),
+    (["retexture", "photo.png", "--texture", "torn.png"], "'torn.png' cannot be read"),
+    (["remove", "photo.png"], "`remove` needs a mask: the picture has no alpha.*--mask"),
+    (["outpaint", "photo.png", "--left", "30", "--right", "30"], "left and right together add 30 . 30 = 60"),
+    (["outpaint", "photo.png"], "at least 1 on some side"),
+    (["denoise", "photo.png", "--noise-level", "99"], "`noise_level` must be a number from 0"),
+    (["enhance", "photo.png", "--strength", "2"], "`strength` must be a number from 0"),
+    (["enlarge", "photo.png", "--strength", "2"], "`strength` must be a number from 0"),
+    (["reshape", "photo.png", *COLOR], "`reshape` needs a mask.*--mask"),
+    (["reshape", "photo.png", "--mask", "mask.png"], "`reshape` needs a color or a texture reference"),
+    (["variation", "press.jpg"], "CMYK.*--convert"),
+    (["palette", "torn.png"], "'torn.png' cannot be read"),
+    (["encode", "press.jpg", "-g", "color"], "'press.jpg': A reference of mode CMYK.*--convert"),
+]
+OUTPUT = {"palette": [], "encode": ["-o", "never.safetensors"]}
+
+
+def command_of(flags):
+    return [*flags, *OUTPUT.get(flags[0], ["-o", "never.png"])]
+
+
+@pytest.mark.parametrize(("flags", "message"), REFUSED, ids=[" ".join(flags) for flags, _ in REFUSED])
+def test_what_is_wrong_is_told_without_advice_for_python(files, capsys, monkeypatch, flags, message):
+    monkeypatch.setattr("mg_diffusion.cli.generation.load_pipeline", None)
+    before = sorted(files.iterdir())
+    assert main(command_of(flags)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and re.search(message, told), told
+    assert not any(word in told for word in ("convert('RGB')", "np.asarray", "cv2", "PIL.")), told
+    assert sorted(files.iterdir()) == before
+
+
+def test_torch_is_not_imported_for_it(files):
+    code = (
+        f"import sys; from mg_diffusion.cli import main; codes = [main(row) for row in "
+        f"{[command_of(flags) for flags, _ in REFUSED]!r}]; assert set(codes) == {{2}}, codes; "
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_check_reads_transparent_pictures_without_torch(files):
+    code = """
+import sys
+import numpy as np, PIL.Image
+from mg_diffusion.edits import check_edit
+image = PIL.Image.open("photo.png").convert("RGBA")
+image.putalpha(PIL.Image.fromarray((np.indices((40, 48)).sum(0) % 3 * 127).astype(np.uint8)))
+check_edit("recolor", image, None, {"color": ["#112233"]})
+check_edit("remove", image, None, {})
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_check_passes_what_an_edit_takes(files):
+    image, mask = PIL.Image.open("photo.png"), PIL.Image.open("mask.png")
+    for name in ("recolor", "retexture", "remove", "denoise", "enhance", "reshape"):
+        check_edit(name, image, mask, {"color": ["#112233"], "texture": image})
+    check_edit("outpaint", image, None, {}, (1, 2, 3, 4))
+    check_edit("enlarge", image, None, {}, factor=4)
+    check_edit("variation", image, None, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        (["recolor", "press.jpg", *COLOR], "RGB"),
+        (["recolor", "gray16.png", *COLOR], "RGB"),
+        (["outpaint", "gray16.png", "--left", "8"], "L"),
+        (["edit", "press.jpg", "--mask", "mask.png", *COLOR, "--steps", "1"], "RGB"),
+        (["generate", "--shape", "press.jpg,weight=2", "--steps", "1"], "RGB"),
+        (["compose", "--shape", "press.jpg", "--size", "64"], "RGB"),
+    ],
+    ids=lambda one: " ".join(one[:2]) if isinstance(one, list) else one,
+)
+def test_converting_is_the_remedy_and_is_told_and_repeated(files, model, capsys, flags, mode):
+    named = [] if flags[0] == "compose" else ["--model", str(model)]
+    assert main([*flags, "--convert", *named, "-o", "out.png"]) == 0
+    assert "is read in 8 bits as" in capsys.readouterr().err
+    made, recipe = PIL.Image.open("out.png"), read_recipe("out.png")
+    assert made.mode == mode and recipe["convert"] is True
+    assert main(["recipe", "out.png", "-o", "again.png", *named]) == 0
+    assert np.array_equal(*(np.asarray(PIL.Image.open(name)) for name in ("out.png", "again.png")))
+    assert read_recipe("again.png") == recipe
+
+
+def test_converting_leaves_alone_what_needs_none(files, model, capsys):
+    for name, more in (("a.png", []), ("b.png", ["--convert"])):
+        assert main(["recolor", "photo.png", *COLOR, *more, "--model", str(model), "-o", name]) == 0
+        assert "8 bits" not in capsys.readouterr().err
+    assert np.array_equal(*(np.asarray(PIL.Image.open(name)) for name in ("a.png", "b.png")))
+
+
+def test_colors_of_16_bits_are_refused_by_edits_and_read_in_8_when_told_to(deep, model, capsys):
+    for command, *flags in (["recolor", *COLOR], ["denoise"], ["edit", "--mask", "mask.png", *COLOR], ["variation"]):
+        assert main([command, deep, *flags, "-o", "out.png"]) == 2
+        told = capsys.readouterr().err
+        assert "'deep.png': The picture has colors of 16 bits, of which Pillow reads 8. --convert reads" in told
+    assert main(["recolor", deep, *COLOR, "--convert", "--model", str(model), "-o", "out.png"]) == 0
+    assert PIL.Image.open("out.png").mode == "RGB" and "is read in 8 bits as RGB" in capsys.readouterr().err
+    assert main(["compose", "--shape", deep, "--size", "64", "-o", "composed.png"]) == 0  # as docs/references.md says
+
+
+def test_a_folder_goes_on_behind_a_form_that_is_refused(files, model, capsys):
+    assert main(["recolor", "press.jpg", "photo.png", *COLOR, "--model", str(model), "--output-dir", "out"]) == 1
+    assert "error: press.jpg: 'press.jpg': `image` has the mode CMYK" in capsys.readouterr().err
+    assert [path.name for path in (files / "out").iterdir()] == ["photo.png"]
