@@ -24,7 +24,7 @@ ROUNDS = (12, 3)  # of search and vote, in the smallest picture and in the large
 NEAR = 8  # pixels around what a smaller picture found that are searched
 TEXTURE = 4.0  # how much the amount of texture counts beside Lab
 LEAST_MARGIN = 64  # pixels around the hole that are read
-NEARNESS, RARITY = 1.0, 0.0  # in a hole: there what is rare may be needed, it costs detail not to have it
+NEARNESS, RARITY = 8.0, 0.0  # in a hole, the first times the picture's variance; what is rare there may be needed
 NEARNESS_AROUND, RARITY_AROUND = 16.0, 0.1  # around a picture: its ground near the edge goes on, not a second moon
 
 
@@ -80,10 +80,11 @@ def _completed(
 ) -> torch.Tensor:
     """(1, 3, H, W) Lab over 100, its hole (H, W) filled."""
     levels = _pyramid(lab, hole)
+    nearness = NEARNESS_AROUND if around else NEARNESS * float(lab[0, :, ~hole].var(1).sum())
     size, level = sum(hole.numel() for _, hole in levels), None
     done = 0
     for number, (picture, hole) in enumerate(levels):
-        smaller, level = level, _level_of(picture, hole, NEARNESS_AROUND if around else NEARNESS)
+        smaller, level = level, _level_of(picture, hole, nearness)
         if smaller is None:
             level.peel(RARITY_AROUND if around else RARITY)
         else:
