@@ -21,7 +21,8 @@ from .recoloring import STRIP, LocalModel, small_lab, to_pixels, to_rgb
 
 SIDE = 384  # of a square with the area of what is smoothed
 PASSES = 3  # each smooths what the one before left
-SMOOTHING = {"sigma": 1.5, "steps": 3, "color_sigma": 12.0}
+SMOOTHING = {"sigma": 1.5, "steps": 3}
+COLOR_SIGMA, CONTRAST = 5.0, 20.0  # of a picture with this deviation of lightness; what varies less is smoothed less
 
 TILES = 8  # across a canvas: what is smaller than one, such as a brick, stays whole
 NUM_TILES = 96
@@ -91,8 +92,9 @@ def retextured(
         return image.copy()
     small = small_lab(image, SIDE)
     smooth = small
+    color_sigma = COLOR_SIGMA * float((small[:, 0].std() / CONTRAST).clamp(0.2, 1))
     for _ in range(PASSES):
-        smooth = edge_preserving_smooth(smooth, **SMOOTHING)
+        smooth = edge_preserving_smooth(smooth, color_sigma=color_sigma, **SMOOTHING)
     model = LocalModel(small / 100, smooth / 100)
     height, width = image.shape[:2]
     result = image.copy()
