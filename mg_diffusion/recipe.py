@@ -69,8 +69,11 @@ def read_recipe(path: Place) -> dict[str, Any]:
         is_png = image.format == "PNG"
         text = image.text.get(KEY) if is_png else image.getexif().get(DESCRIPTION)
     try:
-        return json.loads(text) if is_png else json.loads(text)[KEY]
-    except (TypeError, ValueError, KeyError) as error:
+        found = json.loads(text) if is_png else json.loads(text)[KEY]
+        if not isinstance(found, dict):
+            raise TypeError(f"a recipe is an object, got {type(found).__name__}")
+        return found
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} holds no recipe. Recipes are in the files that mg-diffusion writes, until "
             f"another program saves them without their metadata."
