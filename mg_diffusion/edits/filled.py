@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .inputs import Picture, Pictures, check_pixels, check_side, seeds_of
+from ..arrays import whole_number
+from ..sizes import check_pixels
+from .inputs import Picture, Pictures, check_side, named, seeds_of
 from .masks import POLARITY
 from .progress import progress
 from .sources import Source, opened
@@ -19,6 +21,7 @@ Callback = Callable[[float], None] | None
 RARITY = 0.05  # of `outpaint`: a crater near the edge is not to lie on the other side once more
 
 
+@named
 def remove(
     pipe: Any,
     image: Picture,
@@ -45,7 +48,7 @@ def remove(
     check_side(image, "remove")
     hole, alpha = _hole_of(image, mask_image)
     if padding_mask_crop is not None:
-        check_pixels(padding_mask_crop, "padding_mask_crop")
+        padding_mask_crop = check_pixels(padding_mask_crop, "padding_mask_crop")
     return _filled(pipe, image, hole, alpha, padding_mask_crop, num_images_per_prompt, generator, callback)
 
 
@@ -61,6 +64,7 @@ def _hole_of(image: Source, mask: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return image.alpha < image.most, np.full_like(image.alpha, image.most)
 
 
+@named
 def outpaint(
     pipe: Any,
     image: Picture,
@@ -86,9 +90,11 @@ def outpaint(
     """
     image = opened(image)
     check_side(image, "outpaint")
-    added = (left, top, right, bottom)
-    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
-        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
+    given = (left, top, right, bottom)
+    added = tuple(map(whole_number, given))
+    if any(side is None or side < 0 for side in added) or not any(added):
+        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {given}.")
+    left, top, right, bottom = added
     width, height = image.size
     if left + right > width or top + bottom > height:
         raise ValueError(
@@ -117,5 +123,5 @@ def _filled(
 
     seeds, hidden = seeds_of(count, generator), None if image.visible is None else ~image.visible
     image, area = replace(image, alpha=alpha), 255 * hole.astype(np.uint8)
-    with progress(pipe, count, callback) as step:
+    with progress(pipe, len(seeds), callback) as step:
         return [image.finish(fill(image.pixels, hole, margin, seed, step, hidden, rarity), area) for seed in seeds]

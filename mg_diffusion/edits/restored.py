@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from .inputs import Picture, Pictures, check_pixels, check_side, check_strength, copies, generators_of
-from .native import recolor, retexture
+from ..arrays import whole_number
+from ..sizes import check_pixels
+from .inputs import Picture, Pictures, check_side, check_strength, copies, generators_of, named, strength_of
+from .native import canvas_of, recolor
 from .progress import progress
-from .sources import Source, as_gray, opened
+from .sources import Edited, Source, as_gray, opened
 
 
 Callback = Callable[[float], None] | None
@@ -22,6 +24,7 @@ SHARPER = 0.8  # deviation in pixels of the blur that `enhance` takes away at fu
 TONE = 0.6  # how far `enhance` goes toward the colors of a reference
 
 
+@named
 def denoise(
     pipe: Any,
     image: Picture,
@@ -47,12 +50,14 @@ def denoise(
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    image, unet = _checked(pipe, "denoise", image, strength, noise_level, num_images_per_prompt, generator)
+    image, unet, strength = _checked(pipe, "denoise", image, strength, num_images_per_prompt, generator)
+    noise_level = _noise_of(noise_level)
     area = image.area(mask_image, check_pixels(mask_feather, "mask_feather"))
     made = _restored(pipe, unet, image, area, noise_level, 0.0, strength, callback)
     return copies(image.finish(made, area), num_images_per_prompt)
 
 
+@named
 def enhance(
     pipe: Any,
     image: Picture,
@@ -79,7 +84,8 @@ def enhance(
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    source, unet = _checked(pipe, "enhance", image, strength, noise_level, num_images_per_prompt, generator)
+    source, unet, strength = _checked(pipe, "enhance", image, strength, num_images_per_prompt, generator)
+    noise_level = _noise_of(noise_level)
     area = source.area(mask_image, check_pixels(mask_feather, "mask_feather"))
     if color is not None:
         source.check_colors("enhance")
@@ -89,6 +95,7 @@ def enhance(
     return copies(source.finish(made, area), num_images_per_prompt)
 
 
+@named
 def enlarge(
     pipe: Any,
     image: Picture,
@@ -117,16 +124,19 @@ def enlarge(
     """
     from .. import restoring
 
-    image, unet = _checked(pipe, "enlarge", image, strength, None, num_images_per_prompt, generator)
-    if isinstance(factor, bool) or factor not in FACTORS:
-        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
-    size = (factor * image.size[0], factor * image.size[1])
+    image, unet, strength = _checked(pipe, "enlarge", image, strength, num_images_per_prompt, generator)
+    times = whole_number(factor)
+    if times not in FACTORS:
+        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, a whole number; got {factor!r}.")
+    size = (times * image.size[0], times * image.size[1])
     if size[0] * size[1] > MOST_ENLARGED:
         raise ValueError(
-            f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
+            f"{times} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
             f"memory with what they need. Enlarge by less, or crop the picture."
         )
-    octaves, pixels = factor.bit_length() - 1, image.pixels
+    weight = strength_of("texture", granularity_scale)
+    canvas = None if texture is None else canvas_of(pipe, texture, size, texture_scale, "enlarge")
+    octaves, pixels = times.bit_length() - 1, image.pixels
     with progress(pipe, octaves if strength else 1, callback) as step:
         for _ in range(octaves if strength else 0):
             pixels = restoring.enlarge(unet, pixels, step)
@@ -135,10 +145,17 @@ def enlarge(
         pixels = _between(plain, pixels, strength) if strength else plain
     alpha = None if image.alpha is None else _bicubic(image.alpha[..., None], size)[..., 0]
     enlarged = image.packed(as_gray(pixels) if image.own.shape[2] == 1 else pixels, alpha)
-    if texture is not None:
-        options = {"texture_scale": texture_scale, "granularity_scale": granularity_scale}
-        (enlarged,) = retexture(pipe, enlarged, texture, **options)
+    if canvas is not None:
+        enlarged = _retextured(opened(enlarged), canvas, weight)
     return copies(enlarged, num_images_per_prompt)
+
+
+def _retextured(image: Source, canvas: Any, strength: float) -> Edited:
+    """As `retexture`, all that can be seen of a picture."""
+    from ..retexturing import retextured
+
+    area = image.area(None)
+    return image.finish(retextured(image.pixels, canvas, area, strength), area)
 
 
 def _restored(
@@ -182,18 +199,21 @@ def _bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _checked(
-    pipe: Any, name: str, image: Picture, strength: float, noise_level: float | None, count: int, generator: Any
-) -> tuple[Source, Any]:
-    """The picture, opened, and the detail network, or a ValueError for what cannot be."""
-    from ..noise_level import MOST_NOISE
-
+    pipe: Any, name: str, image: Picture, strength: float, count: int, generator: Any
+) -> tuple[Source, Any, float]:
+    """The picture, opened, the detail network and the strength, or a ValueError for what cannot be."""
     image, unet = opened(image), _detail_of(pipe, name)
     check_side(image, name)
-    check_strength(strength, "`strength`")
-    if noise_level is not None:
-        check_strength(noise_level, "`noise_level`", MOST_NOISE)
+    strength = check_strength(strength, "`strength`")
     generators_of(count, generator)
-    return image, unet
+    return image, unet, strength
+
+
+def _noise_of(level: Any) -> float | None:
+    """The level of noise as a number; `None` is to be estimated."""
+    from ..noise_level import MOST_NOISE
+
+    return None if level is None else check_strength(level, "`noise_level`", MOST_NOISE)
 
 
 def _detail_of(pipe: Any, name: str) -> Any:

@@ -39,11 +39,12 @@ def _define():
     from collections import OrderedDict
     from collections.abc import Callable, Collection, Sequence
     from dataclasses import dataclass, replace
+    from decimal import Decimal
     from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DModel
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
     from itertools import product
-    from numbers import Real
+    from numbers import Integral, Real
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
@@ -771,6 +772,7 @@ def _define():
         columns = []
         for name in granularities:
             try:
+                _refuse_booleans(per_name.get(name, 1.0))
                 value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
             except (TypeError, ValueError, RuntimeError, OverflowError) as error:
                 raise ValueError(
@@ -788,6 +790,13 @@ def _define():
                 )
             columns.append(value.expand(batch_size))
         return torch.stack(columns, 1)
+
+
+    def _refuse_booleans(scale: Any) -> None:
+        """Raise a TypeError for true and false, of Python, numpy or torch: torch takes them for 1 and 0."""
+        entries = scale if isinstance(scale, (list, tuple)) else [scale]
+        if any(isinstance(one, bool) or str(getattr(one, "dtype", "")).endswith("bool") for one in entries):
+            raise TypeError("true and false are no numbers")
 
 
     def _of_blocks(blocks: Any) -> float:
@@ -1421,6 +1430,27 @@ def _define():
         return isinstance(given, np.ndarray) or is_tensor(given)
 
 
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
     def as_numbers(array: Any, name: str) -> np.ndarray:
         """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
 
@@ -2047,15 +2077,12 @@ def _define():
 
     def read_weight(fields: dict[str, Any]) -> float:
         """The weight of a reference given as a dict; 1 where none is named."""
-        try:
-            weight = float(fields.get("weight", 1.0))
-        except (TypeError, ValueError, OverflowError):
-            weight = math.nan
-        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        weight = plain_number(fields.get("weight", 1.0))
+        if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
             raise ValueError(
                 f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
             )
-        return weight
+        return float(weight)
 
 
     def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
@@ -2069,11 +2096,9 @@ def _define():
             if given is not None:
                 raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
             return 1.0
-        try:
-            scale = float(1.0 if given is None else given) * float(texture_scale)
-        except (TypeError, ValueError, OverflowError):
-            scale = math.nan
-        if not 1 / 8 <= scale <= 8:
+        factors = [plain_number(1.0 if given is None else given), plain_number(texture_scale)]
+        scale = None if None in factors else float(math.prod(factors))
+        if scale is None or not 1 / 8 <= scale <= 8:
             raise ValueError(
                 f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
             f"{given!r} and {texture_scale!r}."
@@ -2131,10 +2156,10 @@ def _define():
 
     def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
         """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-        try:
-            left, top, right, bottom = (float(value) for value in box)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
+        sides = [plain_number(value) for value in box]
+        if len(sides) != 4 or None in sides:
+            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.")
+        left, top, right, bottom = map(float, sides)
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise ValueError(
                 f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
