@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
@@ -91,13 +92,26 @@ def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
 
 def has_alpha(image: PIL.Image.Image) -> bool:
     """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
-    has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
-    return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+    has_key = "transparency" in image.info and (image.mode in ("RGB", "L", "1", "P") or image.mode.startswith("I;16"))
+    return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def as_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
+    """In RGBA of 8 bits; Pillow knows no way there from some modes, and cuts gray of 16 bits off."""
+    if image.mode == "La":
+        return image.convert("LA").convert("RGBA")
+    if not image.mode.startswith("I;16"):
+        return image.convert("RGBA")
+    levels, key = np.asarray(image), image.info.get("transparency")
+    made = PIL.Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGBA")
+    if key is not None:
+        made.putalpha(PIL.Image.fromarray(255 * (levels != key).astype(np.uint8)))
+    return made
 
 
 def is_transparent(image: PIL.Image.Image) -> bool:
     """Whether any pixel of a picture is."""
-    return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return has_alpha(image) and 0 not in image.size and as_rgba(image).getchannel("A").getextrema()[0] < 255
 
 
 def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
@@ -111,7 +125,7 @@ def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL
         ValueError: with one of them.
     """
     image = in_srgb(image)
-    image = image.convert("RGBA") if has_alpha(image) else image
+    image = as_rgba(image) if has_alpha(image) else image
     if is_transparent(image):
         raise ValueError(transparent)
     if image.mode == "CMYK":

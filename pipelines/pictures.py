@@ -50,9 +50,7 @@ def list_images(image: Any) -> list[PIL.Image.Image | torch.Tensor]:
         image = upright(image, "image")
         transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
         is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-        remedy = (
-            "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
-        )
+        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
         remedy = remedy if is_deep else "`image.convert('RGB')`"
         other_mode = f"`image` has the mode {image.mode}; convert it first, for example {remedy}."
         return [opaque_rgb(image, transparent, other_mode)]

@@ -1216,13 +1216,26 @@ def _define():
 
     def has_alpha(image: PIL.Image.Image) -> bool:
         """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
-        has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
-        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+        has_key = "transparency" in image.info and (image.mode in ("RGB", "L", "1", "P") or image.mode.startswith("I;16"))
+        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+    def as_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
+        """In RGBA of 8 bits; Pillow knows no way there from some modes, and cuts gray of 16 bits off."""
+        if image.mode == "La":
+            return image.convert("LA").convert("RGBA")
+        if not image.mode.startswith("I;16"):
+            return image.convert("RGBA")
+        levels, key = np.asarray(image), image.info.get("transparency")
+        made = PIL.Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGBA")
+        if key is not None:
+            made.putalpha(PIL.Image.fromarray(255 * (levels != key).astype(np.uint8)))
+        return made
 
 
     def is_transparent(image: PIL.Image.Image) -> bool:
         """Whether any pixel of a picture is."""
-        return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        return has_alpha(image) and 0 not in image.size and as_rgba(image).getchannel("A").getextrema()[0] < 255
 
 
     def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str) -> PIL.Image.Image:
@@ -1236,7 +1249,7 @@ def _define():
         ValueError: with one of them.
     """
         image = in_srgb(image)
-        image = image.convert("RGBA") if has_alpha(image) else image
+        image = as_rgba(image) if has_alpha(image) else image
         if is_transparent(image):
             raise ValueError(transparent)
         if image.mode == "CMYK":
@@ -1284,7 +1297,7 @@ def _define():
 
     def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
         if has_alpha(mask) and is_transparent(mask):
-            alpha = mask.convert("RGBA").getchannel("A")
+            alpha = as_rgba(mask).getchannel("A")
             if not is_cut_out:
                 raise ValueError(
                     f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
@@ -1293,17 +1306,17 @@ def _define():
             return np.array(alpha)
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
             return as_numbers(np.asarray(mask), name)
-        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
             check_gray(mask, name)
-            return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
+            return np.array(as_rgba(mask).convert("RGB").convert("L"))
         raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
 
 
     def check_gray(mask: PIL.Image.Image, name: str) -> None:
         """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
-        if mask.mode in ("1", "L", "LA"):
+        if mask.mode in ("1", "L", "LA", "La"):
             return
-        picture = mask.convert("RGBA").convert("RGB")
+        picture = as_rgba(mask).convert("RGB")
         channels = np.asarray(picture)
         if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
             return
@@ -1484,9 +1497,7 @@ def _define():
             image = upright(image, "image")
             transparent = "`image` has transparent pixels, whose color is not defined. Composite it first."
             is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-            remedy = (
-                "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
-            )
+            remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
             remedy = remedy if is_deep else "`image.convert('RGB')`"
             other_mode = f"`image` has the mode {image.mode}; convert it first, for example {remedy}."
             return [opaque_rgb(image, transparent, other_mode)]

@@ -13,11 +13,12 @@ import numpy as np
 import PIL.Image
 
 from .. import color_profiles
+from .depths import check_depth
 from .masks import POLARITY, read_mask
 
 
 Edited = PIL.Image.Image | np.ndarray
-GRAY = ("1", "L", "LA")
+GRAY = ("1", "L", "LA", "La")
 PROFILED = ("RGB", "RGBA", "L", "LA")  # whose color profile is that of what comes back, too
 REMEDY_8_BIT = "`PIL.Image.fromarray((np.asarray(image) / 257).round().astype('uint8'))`"
 
@@ -163,36 +164,31 @@ def opened(image: Any, in_srgb: bool = False) -> Source:
 def _read(image: Any) -> PIL.Image.Image:
     from ..pipelines.pictures import upright  # with it comes most of diffusers
 
-    image = upright(image, "image", _check_depth)
+    image = upright(image, "image", check_depth)
     # What keeps no form of its own is sRGB from here on.
     return color_profiles.in_srgb(image) if image.mode in ("CMYK", "P", "PA") else image
 
 
 def _picture_samples(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    from ..pictures import has_alpha
+    from ..pictures import as_rgba, has_alpha, is_transparent
     from ..pipelines.pictures import list_images
 
+    if image.mode.startswith("I;16") and is_transparent(image):
+        raise ValueError(
+            "The picture is gray of 16 bits with one level that stands for transparent, and PIL has no alpha of 16 bits. Pass "
+            "it as an array, RGB and alpha: `np.dstack([x, x, x, 65535 * (x != image.info['transparency'])]).astype(np.uint16)` "
+            "with `x = np.asarray(image)`; or, if nothing is meant to be transparent, `PIL.Image.fromarray(np.asarray(image))`."
+        )
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None], None
     if has_alpha(image):
-        channels = np.asarray(image.convert("RGBA"))
+        channels = np.asarray(as_rgba(image))
         return channels[..., : 1 if image.mode in GRAY else 3], channels[..., 3]
     if image.mode in GRAY:
         return np.asarray(image.convert("L"))[..., None], None
     if image.mode == "RGB":
         return np.asarray(image), None  # in its own colors
     return np.asarray(list_images(image)[0]), None  # which refuses what has no well-defined color
-
-
-def _check_depth(image: PIL.Image.Image) -> None:
-    """Pillow reads colors of 16 bits as colors of 8, without a word."""
-    stored = str([tile[3] for tile in getattr(image, "tile", ())])
-    if ";16" in stored and not image.mode.startswith("I;16"):
-        raise ValueError(
-            "The picture has colors of 16 bits, of which Pillow reads 8. Read it with another library and pass an array "
-            "of uint16, RGB, for example `cv2.imread(path, cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass "
-            "`PIL.Image.open(path).convert('RGB')`."
-        )
 
 
 def _array_samples(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

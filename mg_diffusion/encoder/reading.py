@@ -11,7 +11,7 @@ import torch
 from ..arrays import as_numbers
 from ..color_profiles import in_srgb
 from ..masks import read_one_mask
-from ..pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
+from ..pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright
 from .filling import grow_into
 
 
@@ -133,7 +133,7 @@ def read_cut_out(image: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     if not is_transparent(picture):
         return read_image(picture), None
     _check_form(picture.height, picture.width)
-    channels = torch.from_numpy(np.array(in_srgb(picture).convert("RGBA"))).permute(2, 0, 1)[None].float()
+    channels = torch.from_numpy(np.array(as_rgba(in_srgb(picture)))).permute(2, 0, 1)[None].float()
     visible = (channels[:, 3:] > 127).float()
     if not visible.any():
         raise ValueError(
