@@ -17,6 +17,7 @@ from . import __version__
 
 KEY = "mg_diffusion"  # of the text chunk of a PNG file
 DESCRIPTION = 0x010E  # EXIF's ImageDescription, in which files of other formats hold it
+LONG_NAME = 200  # bytes; most systems have names of up to 255
 
 Place = str | os.PathLike
 
@@ -80,12 +81,18 @@ def read_recipe(path: Place) -> dict[str, Any]:
         ) from error
 
 
+def part_name(target: Path) -> str:
+    """What temporary names of a file begin with: its own, unless what stands around that would make it too long."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= LONG_NAME else hashlib.sha256(name).hexdigest()
+
+
 @contextlib.contextmanager
 def replacing(path: Place) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` if the block succeeds and vanishes otherwise."""
     # Not `tempfile`: its files are readable by their owner only, and would stay so under their final name.
     target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    part = target.with_name(f".{part_name(target)}.{uuid.uuid4().hex}.part")
     try:
         yield part
         os.replace(part, target)

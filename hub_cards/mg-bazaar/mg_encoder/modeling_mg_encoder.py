@@ -35,6 +35,7 @@ def _define():
     import threading
     import torch
     import torch.nn.functional as F
+    import uuid
     import warnings
     from collections import OrderedDict
     from collections.abc import Callable, Collection, Sequence
@@ -2317,7 +2318,7 @@ def _define():
         encoder: fingerprint of the branch; source: SHA-256 of the reference.
     """
         metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
-        part = path.with_name(f".{path.name}.part")
+        part = path.with_name(f".{uuid.uuid4().hex}.part")  # a name as long as its own might be too long
         try:
             save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
             os.replace(part, path)
