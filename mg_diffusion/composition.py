@@ -10,6 +10,7 @@ import torch
 from .adapter.composition import has_any
 from .arrays import whole_number
 from .default_device import on_cpu
+from .edits.progress import check_callback
 from .encoder.granularity_cards import is_card
 from .encoder.references import read_reference
 from .features import Features
@@ -66,6 +67,7 @@ def compose(
     Raises:
         ValueError: for references that cannot be read or have no strength, and for numbers out of range.
     """
+    check_callback(callback)
     num_images = _checked_count(num_images, assignment, output_type, generator, encoder)
     encoder = _embedded_encoder() if encoder is None else encoder
     tell = callback or (lambda share: None)

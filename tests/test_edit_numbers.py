@@ -76,7 +76,9 @@ WRONG = [
     *(("outpaint", {"left": one}, "adds whole pixels") for one in (8.0, True, "8", None)),
     *(("remove", {"num_images_per_prompt": one}, "an integer of at least 1") for one in (0, 2.0, True, "2")),
     ("denoise", {"noise_level": "10"}, "`noise_level` must be a number"),
-    *((name, {"callback": 5}, "`callback` is a function") for name in CALLS),
+    *((name, {"callback": 5}, "`callback` is a function") for name in edits.NATIVE),
+    *((name, {"callback": print}, "takes `callback_on_step_end`") for name in ("reshape", "variation")),
+    *((name, {"callback_on_step_end": 5}, "is a function of pipeline") for name in ("reshape", "variation")),
     *((name, {"return_dict": False}, "return a list.*leave it out") for name in ("reshape", "variation")),
 ]
 
@@ -120,6 +122,8 @@ def test_numbers_of_pictures_of_a_composition(shipped):
     for count in (2.0, "2", True, 0):
         with pytest.raises(ValueError, match="`num_images` must be a positive integer"):
             compose(*given, num_images=count, encoder=shipped.mg_encoder)
+    with pytest.raises(ValueError, match="`callback` is a function"):
+        compose(*given, callback=5, encoder=shipped.mg_encoder)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -120,6 +120,10 @@ def split_reference(text: str) -> tuple[str, dict[str, str]]:
     written = {}
     # A file may have a name that looks like it.
     while (found := OPTION.search(text)) and (text.startswith("#") or not Path(text).is_file()):
+        if found["key"] in written:
+            raise ValueError(
+                f"Behind a reference {found['key']} stands once, it is given twice. Leave one of them out."
+            )
         written[found["key"]] = found["value"]
         text = text[: found.start()]
     return text, written

@@ -1,11 +1,13 @@
 """What named edits take beside a picture and a mask: strengths, and how many results."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..arrays import plain_number, whole_number
 from ..granularities import GRANULARITIES
+from .progress import check_callback
 from .sources import Edited, Source
 
 
@@ -21,17 +23,19 @@ def named(edit: Edit) -> Edit:
     Whatever is torch's default device by then: what an edit makes for itself lies on the CPU.
     """
 
+    known = inspect.signature(edit).parameters
+
     @functools.wraps(edit)
     def checked(pipe: Any, *given: Any, **options: Any) -> Pictures:
         if not callable(getattr(pipe, "progress_bar", None)):
             raise ValueError(
                 f"`{edit.__name__}` takes a pipeline first, such as an `MGInpaintPipeline`, got {type(pipe).__name__}."
             )
-        callback = options.get("callback")
-        if callback is not None and not callable(callback):
+        if "callback" in options and "callback" not in known:
             raise ValueError(
-                f"`callback` is a function that is told the share that is done, or `None`; got {callback!r}."
+                f"`{edit.__name__}` takes `callback_on_step_end`, as pipelines do, in place of `callback`."
             )
+        check_callback(options.get("callback"))
         from ..default_device import on_cpu  # with it comes torch
 
         with on_cpu():
