@@ -2654,9 +2654,18 @@ def _define():
         def call_back(self, call: Call, i: int, t: torch.Tensor) -> None:
             """Hand the tensors that were asked for to the callback, and take those that it returns."""
             tensors = {name: getattr(call, name) for name in call.given.callback_on_step_end_tensor_inputs}
-            changed = call.given.callback_on_step_end(self, i, t, tensors)
+            shape, changed = call.latents.shape, call.given.callback_on_step_end(self, i, t, tensors)
+            if not isinstance(changed, dict):
+                raise ValueError(
+                    f"`callback_on_step_end` returns a dict of the tensors that it changes, `{{}}` if none; got {changed!r:.80}."
+                )
             for name in self._callback_tensor_inputs:
                 setattr(call, name, changed.pop(name, getattr(call, name)))
+            if getattr(call.latents, "shape", None) != shape:
+                raise ValueError(
+                    f"`callback_on_step_end` may replace `latents` by a tensor of the same shape, {tuple(shape)}; got "
+                f"{tuple(call.latents.shape) if hasattr(call.latents, 'shape') else type(call.latents).__name__}."
+                )
 
         def predict_noise(self, latents: torch.Tensor, call: Call, i: int, t: torch.Tensor) -> torch.Tensor:
             """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.

@@ -100,6 +100,21 @@ def test_prompts_that_cannot_be_are_refused(pipes, prompt, said):
     assert len(pipes[0](None, num_inference_steps=1).images) == 1  # as the sentence says
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "returns a dict.*got None"),
+        (5, "returns a dict.*got 5"),
+        ({"latents": torch.zeros(1, 2, 8, 8)}, r"same shape, \(1, .*; got \(1, 2, 8, 8\)"),
+        ({"latents": None}, "same shape.*got NoneType"),
+    ],
+)
+def test_what_a_callback_must_not_return_is_told(pipes, returned, said):
+    with pytest.raises(ValueError, match=f"`callback_on_step_end` .*{said}"):
+        pipes[0](num_inference_steps=2, callback_on_step_end=lambda *given: returned)
+    assert len(pipes[0](num_inference_steps=2, callback_on_step_end=lambda *given: {}).images) == 1
+
+
 NARROW = {
     "height": np.uint8(64),
     "width": np.uint16(64),
