@@ -98,9 +98,8 @@ def check_pixels(value: Any, name: str) -> int:
     """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
     pixels = whole_number(value)
     if pixels is None or not 0 <= pixels <= MOST_WIDTH:
-        raise ValueError(
-            f"`{name}` is a number of pixels, an integer of at least 0 and at most {MOST_WIDTH}; got {value!r}."
-        )
+        bound = "at least 0" if pixels is None or pixels < 0 else f"at most {MOST_WIDTH}"
+        raise ValueError(f"`{name}` is a number of pixels, an integer of {bound}; got {value!r}.")
     return pixels
 
 

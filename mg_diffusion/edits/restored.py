@@ -127,7 +127,7 @@ def enlarge(
     image, unet, strength = _checked(pipe, "enlarge", image, strength, num_images_per_prompt, generator)
     times = whole_number(factor)
     if times not in FACTORS:
-        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, a whole number; got {factor!r}.")
+        raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
     size = (times * image.size[0], times * image.size[1])
     if size[0] * size[1] > MOST_ENLARGED:
         raise ValueError(
