@@ -1,5 +1,7 @@
 """Recoloring at a photograph's own resolution: the palette moves, all else stays."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -220,7 +222,7 @@ def test_a_feather_wider_than_the_mask_ends(pipe):
 
 def test_a_pipeline_without_an_encoder_is_refused():
     with pytest.raises(ValueError, match="has no `mg_encoder`"):
-        edits.recolor(object(), PIL.Image.fromarray(PHOTOS["cat"]), TEAL)
+        edits.recolor(SimpleNamespace(progress_bar=print), PIL.Image.fromarray(PHOTOS["cat"]), TEAL)
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------
