@@ -1,5 +1,8 @@
-"""Arrays as people have them, of numpy or torch, as plain numbers."""
+"""Arrays and numbers as people have them, of numpy or torch, as plain ones."""
 
+import math
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,27 @@ def is_tensor(given: Any) -> bool:
 
 def is_array(given: Any) -> bool:
     return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+def plain_number(value: Any) -> float | None:
+    """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+    try:
+        value = value.item() if is_array(value) and value.ndim == 0 else value
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+            return None
+        number = int(value) if isinstance(value, Integral) else float(value)
+        return number if math.isfinite(number) else None
+    except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+        return None
+
+
+def whole_number(value: Any) -> int | None:
+    """As `plain_number`, of whole numbers alone: no 2.0."""
+    number = plain_number(value)
+    return number if isinstance(number, int) else None
 
 
 def as_numbers(array: Any, name: str) -> np.ndarray:

@@ -8,6 +8,9 @@ import PIL.Image
 import torch
 
 from .adapter.composition import has_any
+from .arrays import whole_number
+from .default_device import on_cpu
+from .edits.progress import check_callback
 from .encoder.granularity_cards import is_card
 from .encoder.references import read_reference
 from .features import Features
@@ -64,10 +67,11 @@ def compose(
     Raises:
         ValueError: for references that cannot be read or have no strength, and for numbers out of range.
     """
-    _check(num_images, assignment, output_type, generator, encoder)
+    check_callback(callback)
+    num_images = _checked_count(num_images, assignment, output_type, generator, encoder)
     encoder = _embedded_encoder() if encoder is None else encoder
     tell = callback or (lambda share: None)
-    with torch.device("cpu"):  # whatever is the default: what is read goes to the device of the encoder
+    with on_cpu():  # what is read goes to the device of the encoder
         size = composed_size(height, width, reference_image)
         strengths = encoder.strengths(granularity_scale, num_images)
         # What is no dict, and names that are none, are refused before anything is read.
@@ -105,23 +109,26 @@ def _read(
     return features
 
 
-def _check(num_images: int, assignment: str, output_type: str, generator: Any, encoder: Any) -> None:
+def _checked_count(num_images: Any, assignment: Any, output_type: Any, generator: Any, encoder: Any) -> int:
+    """How many pictures, or a ValueError for what cannot be."""
     if encoder is not None and not callable(getattr(encoder, "compose", None)):
         raise ValueError(f"`encoder` must be an `MGEncoder`, such as `pipe.mg_encoder`, got {encoder!r}.")
-    if isinstance(num_images, bool) or not isinstance(num_images, int) or num_images < 1:
+    count = whole_number(num_images)
+    if count is None or count < 1:
         raise ValueError(f"`num_images` must be a positive integer, got {num_images!r}.")
-    drawn_of = generator if isinstance(generator, list) else [generator] * num_images
+    drawn_of = generator if isinstance(generator, list) else [generator] * count
     if generator is not None and not all(isinstance(one, torch.Generator) for one in drawn_of):
         raise ValueError(
             f"`generator` must be a `torch.Generator` or a list of them, got {generator!r}. A seed becomes one by "
             f"`torch.Generator().manual_seed(seed)`."
         )
-    if len(drawn_of) != num_images:
-        raise ValueError(f"A list of generators needs one for each of the {num_images} pictures, got {len(drawn_of)}.")
-    if assignment not in ("light", "free"):
+    if len(drawn_of) != count:
+        raise ValueError(f"A list of generators needs one for each of the {count} pictures, got {len(drawn_of)}.")
+    if not isinstance(assignment, str) or assignment not in ("light", "free"):
         raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
-    if output_type not in ("pil", "pt"):
+    if not isinstance(output_type, str) or output_type not in ("pil", "pt"):
         raise ValueError(f'`output_type` must be "pil" or "pt", got {output_type!r}.')
+    return count
 
 
 def composed_size(
@@ -139,13 +146,12 @@ def composed_size(
         aspect = _aspect(reference_image.get("shape") if isinstance(reference_image, dict) else None) or 1.0
         wanted = (side / aspect**0.5, side * aspect**0.5)
         if is_side(height):
-            wanted = (height, height * aspect)
+            wanted = (int(height), int(height) * aspect)
         elif is_side(width):
-            wanted = (width / aspect, width)
+            wanted = (int(width) / aspect, int(width))
         chosen = (max(LEAST_COMPOSED_SIDE, COMPOSED_UNIT * round(side / COMPOSED_UNIT)) for side in wanted)
         height, width = (other if side is None else side for side, other in zip((height, width), chosen, strict=True))
-    check_composed_size(height, width)
-    return height, width
+    return check_composed_size(height, width)
 
 
 def _aspect(reference: Any) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 
 from .arrays import as_numbers, is_array, is_tensor
-from .pictures import has_alpha, is_transparent
+from .pictures import as_rgba, has_alpha, is_transparent
 
 
 CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
@@ -41,7 +41,7 @@ def values_of_mask(mask: Any, name: str, is_cut_out: bool = False) -> np.ndarray
 
 def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
     if has_alpha(mask) and is_transparent(mask):
-        alpha = mask.convert("RGBA").getchannel("A")
+        alpha = as_rgba(mask).getchannel("A")
         if not is_cut_out:
             raise ValueError(
                 f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
@@ -50,17 +50,17 @@ def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np
         return np.array(alpha)
     if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
         return as_numbers(np.asarray(mask), name)
-    if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+    if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
         check_gray(mask, name)
-        return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
+        return np.array(as_rgba(mask).convert("RGB").convert("L"))
     raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
 
 
 def check_gray(mask: PIL.Image.Image, name: str) -> None:
     """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
-    if mask.mode in ("1", "L", "LA"):
+    if mask.mode in ("1", "L", "LA", "La"):
         return
-    picture = mask.convert("RGBA").convert("RGB")
+    picture = as_rgba(mask).convert("RGB")
     channels = np.asarray(picture)
     if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
         return

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
+from .arrays import whole_number
+
 
 if TYPE_CHECKING:
     from . import MGEncoder
@@ -22,13 +24,14 @@ def extract_palette(encoder: "MGEncoder", reference: Any, count: int = 5) -> lis
     Raises:
         ValueError: for another count, or a reference that cannot be read.
     """
-    if not 1 <= count <= 256:
-        raise ValueError(f"A palette has 1 to 256 colors, got count={count}.")
+    most = whole_number(count)
+    if most is None or not 1 <= most <= 256:
+        raise ValueError(f"A palette has 1 to 256 colors, a whole number of them; got count={count!r}.")
     loaded = encoder.load(reference)
     mask = loaded["mask"][0, 0]
     chosen = mask >= 0.5 * mask.max()  # of its most: a thin mask fills no pixel of the working size
     pixels = loaded["rgb"][0].permute(1, 2, 0)[chosen]
-    return reduced_palette((pixels.cpu().numpy() * 255).round().astype(np.uint8), count)
+    return reduced_palette((pixels.cpu().numpy() * 255).round().astype(np.uint8), most)
 
 
 def reduced_palette(pixels: np.ndarray, count: int) -> list[str]:

@@ -19,6 +19,7 @@ from .color_profiles import in_srgb
 
 ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
 HEIC = (".heic", ".heif", ".hif")
+WHITE_UNKNOWN = "Nobody knows what white is there"
 
 
 class UnreadablePicture(Exception):
@@ -38,16 +39,16 @@ class UnreadForm(ValueError):
 
     Attributes:
         form: what is wrong, without what to do in Python.
-        can_convert: whether `converted` knows how.
+        obstacle: why `converted` does not know how; `None` where it does.
     """
 
-    def __init__(self, form: str, remedy: str, can_convert: bool = True):
+    def __init__(self, form: str, remedy: str, obstacle: str | None = None):
         super().__init__(f"{form} {remedy}")
-        self.form, self.remedy, self.can_convert = form, remedy, can_convert
+        self.form, self.remedy, self.obstacle = form, remedy, obstacle
 
     def about(self, file: str) -> "UnreadForm":
         """The same, said of a file."""
-        return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
+        return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.obstacle)
 
 
 def read_upright(
@@ -109,13 +110,26 @@ def upright_size(image: PIL.Image.Image) -> tuple[int, int]:
 
 def has_alpha(image: PIL.Image.Image) -> bool:
     """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
-    has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
-    return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+    has_key = "transparency" in image.info and (image.mode in ("RGB", "L", "1", "P") or image.mode.startswith("I;16"))
+    return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def as_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
+    """In RGBA of 8 bits; Pillow knows no way there from some modes, and cuts gray of 16 bits off."""
+    if image.mode == "La":
+        return image.convert("LA").convert("RGBA")
+    if not image.mode.startswith("I;16"):
+        return image.convert("RGBA")
+    levels, key = np.asarray(image), image.info.get("transparency")
+    made = PIL.Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGBA")
+    if key is not None:
+        made.putalpha(PIL.Image.fromarray(255 * (levels != key).astype(np.uint8)))
+    return made
 
 
 def is_transparent(image: PIL.Image.Image) -> bool:
     """Whether any pixel of a picture is."""
-    return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return has_alpha(image) and 0 not in image.size and as_rgba(image).getchannel("A").getextrema()[0] < 255
 
 
 def upright(
@@ -138,17 +152,6 @@ def upright(
         ) from error
 
 
-def check_depth(image: PIL.Image.Image) -> None:
-    """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
-    stored = str([tile[3] for tile in getattr(image, "tile", ())])
-    if ";16" in stored and not image.mode.startswith("I;16"):
-        raise UnreadForm(
-            "The picture has colors of 16 bits, of which Pillow reads 8.",
-            "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
-            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
-        )
-
-
 def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """A picture to edit in RGB.
 
@@ -156,7 +159,7 @@ def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         ValueError: for transparent pixels, and modes without a well-defined color.
     """
     is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-    remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+    remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
     remedy = remedy if is_deep else "`image.convert('RGB')`"
     return opaque_rgb(
         image,
@@ -172,9 +175,9 @@ def converted(image: PIL.Image.Image) -> PIL.Image.Image:
     CMYK and the like are taken as Pillow takes them where no color profile says more.
     """
     if image.mode.startswith("I;16"):
-        return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+        return as_rgba(image).convert("LA" if has_alpha(image) else "L")
     image = in_srgb(image) if image.mode == "CMYK" else image
-    is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+    is_plain = has_alpha(image) or image.mode in ("1", "L", "P", "RGB", "I", "F")
     return image if is_plain else image.convert("RGB")
 
 
@@ -190,14 +193,14 @@ def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str, remedy
         ValueError: with one of them.
     """
     image = in_srgb(image)
-    image = image.convert("RGBA") if has_alpha(image) else image
+    image = as_rgba(image) if has_alpha(image) else image
     if is_transparent(image):
         raise ValueError(transparent)
     if image.mode == "CMYK":
         lacking = "CMYK is converted by its color profile, and this one has none that can be read."
         raise UnreadForm(f"{other_mode}. {lacking}", remedy)
     if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-        raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
+        raise UnreadForm(f"{other_mode}.", remedy, WHITE_UNKNOWN if image.mode in ("I", "F") else None)
     return image.convert("RGB")
 
 

@@ -17,6 +17,7 @@ from . import __version__
 
 KEY = "mg_diffusion"  # of the text chunk of a PNG file
 DESCRIPTION = 0x010E  # EXIF's ImageDescription, in which files of other formats hold it
+LONG_NAME = 200  # bytes; most systems have names of up to 255
 
 Place = str | os.PathLike
 
@@ -75,12 +76,21 @@ def read_recipe(path: Place) -> dict[str, Any]:
         is_png = image.format == "PNG"
         text = image.text.get(KEY) if is_png else image.getexif().get(DESCRIPTION)
     try:
-        return json.loads(text) if is_png else json.loads(text)[KEY]
-    except (TypeError, ValueError, KeyError) as error:
+        found = json.loads(text) if is_png else json.loads(text)[KEY]
+        if not isinstance(found, dict):
+            raise TypeError(f"a recipe is an object, got {type(found).__name__}")
+        return found
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} holds no recipe. Recipes are in the files that mg-diffusion writes, until "
             f"another program saves them without their metadata."
         ) from error
+
+
+def part_name(target: Path) -> str:
+    """What temporary names of a file begin with: its own, unless what stands around that would make it too long."""
+    name = os.fsencode(target.name)
+    return target.name if len(name) <= LONG_NAME else hashlib.sha256(name).hexdigest()
 
 
 @contextlib.contextmanager
@@ -88,7 +98,7 @@ def replacing(path: Place) -> Iterator[Path]:
     """A temporary name beside `path` to write to; it becomes `path` if the block succeeds and vanishes otherwise."""
     # Not `tempfile`: its files are readable by their owner only, and would stay so under their final name.
     target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    part = target.with_name(f".{part_name(target)}.{uuid.uuid4().hex}.part")
     try:
         yield part
         os.replace(part, target)

@@ -9,7 +9,7 @@ import PIL.Image
 
 from .color_profiles import in_srgb
 from .masks import read_one_mask, split_at_middle_gray
-from .pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
+from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright
 
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
@@ -68,7 +68,7 @@ def read_shown(image: PIL.Image.Image | str | os.PathLike) -> tuple[PIL.Image.Im
     check_form(picture.height, picture.width)
     if not is_transparent(picture):
         return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
-    shown = in_srgb(picture).convert("RGBA")
+    shown = as_rgba(in_srgb(picture))
     visible = np.asarray(shown.getchannel("A")) > 127
     if not visible.any():
         raise ValueError(

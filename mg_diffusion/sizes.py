@@ -2,12 +2,14 @@
 
 import itertools
 import math
-from numbers import Integral
 from typing import Any
+
+from .arrays import whole_number
 
 
 MOST_PIXELS = 2048**2
 COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
+MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
 
 CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
 
@@ -80,15 +82,27 @@ def check_area(height: int, width: int) -> None:
         )
 
 
-def check_composed_size(height: Any = None, width: Any = None) -> None:
-    """Raise a ValueError for sides, of those that are given, that no composition has."""
-    for name, side in (("height", height), ("width", width)):
-        if side is not None and (not is_side(side) or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT):
+def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | None, int | None]:
+    """Both sides, those that are given as whole numbers, or a ValueError for sides that no composition has."""
+    given = {"height": height, "width": width}
+    sides = {name: whole_number(side) for name, side in given.items() if side is not None}
+    for name, side in sides.items():
+        if side is None or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT:
             raise ValueError(
-                f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {side!r}."
+                f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {given[name]!r}."
             )
-    if height is not None and width is not None:
-        check_area(height, width)
+    if len(sides) == 2:
+        check_area(**sides)
+    return sides.get("height"), sides.get("width")
+
+
+def check_pixels(value: Any, name: str) -> int:
+    """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
+    pixels = whole_number(value)
+    if pixels is None or not 0 <= pixels <= MOST_WIDTH:
+        bound = "at least 0" if pixels is None or pixels < 0 else f"at most {MOST_WIDTH}"
+        raise ValueError(f"`{name}` is a number of pixels, an integer of {bound}; got {value!r}.")
+    return pixels
 
 
 def check_composed_side(side: int) -> None:
@@ -104,14 +118,15 @@ def card_side(side: Any) -> int:
     Raises:
         ValueError: for more than any card serves, and for what is no side.
     """
-    if not is_side(side) or side > MOST_CARD_SIDE:
+    pixels = whole_number(side)
+    if pixels is None or not 0 < pixels <= MOST_CARD_SIDE:
         raise ValueError(
             f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
             f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
         )
-    return max(CARD_SIDE, CARD_UNIT * math.ceil(side / CARD_UNIT))
+    return max(CARD_SIDE, CARD_UNIT * math.ceil(pixels / CARD_UNIT))
 
 
 def is_side(side: Any) -> bool:
     """Whether this is a positive whole number."""
-    return isinstance(side, Integral) and not isinstance(side, bool) and side > 0
+    return (whole_number(side) or 0) > 0

@@ -16,6 +16,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
+from ..default_device import on_cpu
 from ..features import Features, as_lists
 from .claims import claimed
 from .components import (
@@ -24,6 +25,7 @@ from .components import (
     bare,
     check_components,
     check_counts,
+    check_latents,
     check_numbers,
     default_size,
     guidance_embedding,
@@ -146,7 +148,7 @@ class Sampling:
         given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
         if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
-        with claimed(self.scheduler):
+        with claimed(self.scheduler), on_cpu():
             return self.sample(given)
 
     def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
@@ -243,14 +245,24 @@ class Sampling:
         check_counts(given, batch_size)
         count = batch_size * num_images_per_prompt
         shape = (count, self.vae.config.latent_channels, height // factor, width // factor)
-        if latents is not None and tuple(latents.shape) != shape:
-            raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
-        asked = given.callback_on_step_end_tensor_inputs
-        unknown = [name for name in asked if name not in self._callback_tensor_inputs]
-        if unknown:
+        if latents is not None:
+            check_latents(latents, shape)
+        self.check_callback(given.callback_on_step_end, given.callback_on_step_end_tensor_inputs)
+        if not (given.cross_attention_kwargs is None or isinstance(given.cross_attention_kwargs, dict)):
             raise ValueError(
-                f"`callback_on_step_end_tensor_inputs` must be some of {self._callback_tensor_inputs}, got {unknown}."
+                f'`cross_attention_kwargs` is a dict such as {{"scale": 0.5}}, or `None`; got {given.cross_attention_kwargs!r}.'
             )
+
+    def check_callback(self, callback: Any, asked: Any) -> None:
+        """Raise a ValueError for a callback that cannot be called, or that asks for tensors that are none."""
+        if callback is not None and not callable(callback):
+            raise ValueError(
+                f"`callback_on_step_end` is a function of pipeline, step, timestep and tensors, or `None`; got {callback!r}."
+            )
+        known = self._callback_tensor_inputs
+        unknown = [name for name in asked if name not in known] if isinstance(asked, (list, tuple)) else asked
+        if not isinstance(asked, (list, tuple)) or unknown:
+            raise ValueError(f"`callback_on_step_end_tensor_inputs` must be some of {known}, got {unknown!r}.")
 
     def default_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width in pixels; a missing one is the UNet's native size."""
@@ -347,9 +359,18 @@ class Sampling:
     def call_back(self, call: Call, i: int, t: torch.Tensor) -> None:
         """Hand the tensors that were asked for to the callback, and take those that it returns."""
         tensors = {name: getattr(call, name) for name in call.given.callback_on_step_end_tensor_inputs}
-        changed = call.given.callback_on_step_end(self, i, t, tensors)
+        shape, changed = call.latents.shape, call.given.callback_on_step_end(self, i, t, tensors)
+        if not isinstance(changed, dict):
+            raise ValueError(
+                f"`callback_on_step_end` returns a dict of the tensors that it changes, `{{}}` if none; got {changed!r:.80}."
+            )
         for name in self._callback_tensor_inputs:
             setattr(call, name, changed.pop(name, getattr(call, name)))
+        if getattr(call.latents, "shape", None) != shape:
+            raise ValueError(
+                f"`callback_on_step_end` may replace `latents` by a tensor of the same shape, {tuple(shape)}; got "
+                f"{tuple(call.latents.shape) if hasattr(call.latents, 'shape') else type(call.latents).__name__}."
+            )
 
     def predict_noise(self, latents: torch.Tensor, call: Call, i: int, t: torch.Tensor) -> torch.Tensor:
         """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.

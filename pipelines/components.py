@@ -1,14 +1,14 @@
 """What pipelines and modular blocks ask of components and of a call alike."""
 
-import math
-from numbers import Integral
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
 
+from ..arrays import is_array, plain_number, whole_number
 from ..granularities import MOST_STRENGTH
 from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
+from ..sizes import check_pixels
 
 
 AUTO = "auto"  # as many steps as the UNet wants
@@ -77,16 +77,23 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_d
 def check_numbers(given: Any) -> None:
     """Raise a ValueError for numbers and generators of another type or range than they are documented to have.
 
-    What is not among `given` is not looked at: blocks take a part of what pipelines do.
+    Whole numbers become those of Python, as numpy's wrap around. What is not among `given` is not looked at: blocks take a
+    part of what pipelines do.
     """
     steps = getattr(given, "num_inference_steps", AUTO)
-    is_count = isinstance(steps, Integral) and not isinstance(steps, bool) and steps >= 1
-    if not is_count and not (isinstance(steps, str) and steps == AUTO):
-        raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
+    if not (isinstance(steps, str) and steps == AUTO):
+        given.num_inference_steps = whole_number(steps) or 0
+        if given.num_inference_steps < 1:
+            raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
     for name in ("height", "width"):
         value = getattr(given, name, None)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+        if value is not None and (side := whole_number(value)) is None:
             raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
+        if value is not None:
+            setattr(given, name, side)
+    for name in ("padding_mask_crop", "mask_feather"):
+        if getattr(given, name, None) is not None:
+            setattr(given, name, check_pixels(getattr(given, name), name))
     for name, off, most in (("guidance_scale", 1, MOST_STRENGTH), ("fusion_scale", 0, MOST_STRENGTH), ("eta", 0, 1)):
         if hasattr(given, name):
             check_scale(name, getattr(given, name), off, most)
@@ -116,24 +123,30 @@ def check_scale(name: str, value: Any, off: int = 0, most: float = MOST_STRENGTH
 
 def is_finite(value: Any) -> bool:
     """Whether a value is a number (of Python, numpy or torch), and neither infinite nor NaN."""
-    if isinstance(value, (bool, str)) or value is None:
-        return False
-    try:
-        return math.isfinite(float(value))
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return False
+    return plain_number(value) is not None
 
 
 def check_counts(given: Any, batch_size: int) -> None:
     """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
-    per_prompt = given.num_images_per_prompt
-    if isinstance(per_prompt, bool) or not isinstance(per_prompt, Integral) or per_prompt < 1:
-        raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
-    count = batch_size * per_prompt
+    per_prompt = whole_number(given.num_images_per_prompt)
+    if per_prompt is None or per_prompt < 1:
+        raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}.")
+    given.num_images_per_prompt, count = per_prompt, batch_size * per_prompt
     if isinstance(given.generator, list) and len(given.generator) != count:
         raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
-    if given.output_type not in ("pil", "np", "pt", "latent"):
+    if not isinstance(given.output_type, str) or given.output_type not in ("pil", "np", "pt", "latent"):
         raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
+
+
+def check_latents(latents: Any, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError unless `latents` are a tensor of this shape, of finite numbers."""
+    if not isinstance(latents, torch.Tensor):
+        remedy = " Pass `torch.from_numpy(latents)`." if is_array(latents) else ""
+        raise ValueError(f"`latents` must be a tensor of the shape {shape}, got {type(latents).__name__}.{remedy}")
+    if tuple(latents.shape) != shape:
+        raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
+    if latents.device.type == "meta" or latents.is_complex() or not torch.isfinite(latents).all():
+        raise ValueError("`latents` must be finite numbers, got some that are none. Draw them by `torch.randn`.")
 
 
 def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..arrays import whole_number
 from ..features import has_layout
 from ..octaves import STEPS, build_scheduler, paint_octaves
 from ..sizes import check_painted_size, is_side, nearest_painted_size, octaves_to
@@ -95,10 +96,12 @@ class Detailed:
 
         Warns of a size that takes minutes.
         """
-        if getattr(given, "num_detail_steps", 1) == AUTO:
-            given.num_detail_steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
-        steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+        steps = getattr(given, "num_detail_steps", 1)
+        if isinstance(steps, str) and steps == AUTO:
+            steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
+        most = build_scheduler().config.num_train_timesteps
+        given.num_detail_steps = whole_number(steps) or 0
+        if not 1 <= given.num_detail_steps <= most:
             raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
         if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
             warnings.warn(
@@ -106,7 +109,7 @@ class Detailed:
                 f"of pixels.",
                 stacklevel=2,
             )
-        if given.assignment not in ("light", "free"):
+        if not isinstance(given.assignment, str) or given.assignment not in ("light", "free"):
             raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
         for name, parts in (given.reference_embeds or {}).items():
             if output_size is not None and not all(has_layout(name, part, output_size) for part in parts):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from .components import check_scale
+from .components import check_scale, is_finite
 from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor
 from .schedulers import check_noising
@@ -108,15 +108,11 @@ class Editing:
             raise ValueError(
                 f"Pictures of one call must have one size, got {sizes}. Pass `height` and `width`, or call one by one."
             )
-        if not 0 < strength <= 1:
-            raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
+        if not is_finite(strength) or not 0 < strength <= 1:
+            raise ValueError(f"`strength` must be above 0 and at most 1, got {strength!r}.")
         check_scale("context_scale", given.context_scale)
         if strength < 1 or self.unet.config.in_channels == self.vae.config.latent_channels:
             check_noising(self.scheduler, "This edit")
-        for name in ("padding_mask_crop", "mask_feather"):
-            value = getattr(given, name)
-            if value is not None and (not isinstance(value, int) or value < 0):
-                raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
 
     def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
         """The granularities that the surroundings can stand in for."""

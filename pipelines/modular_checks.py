@@ -41,8 +41,12 @@ from .schedulers import check_noising, check_scheduler
 
 def check_given_numbers(given: Any) -> None:
     """As `check_numbers`, of what a block is given; without a number of steps they are as many as the UNet wants."""
-    steps = given["num_inference_steps"]
-    check_numbers(SimpleNamespace(**{**given.as_dict(), "num_inference_steps": AUTO if steps is None else steps}))
+    steps, found = given["num_inference_steps"], given.as_dict()
+    checked = SimpleNamespace(**{**found, "num_inference_steps": AUTO if steps is None else steps})
+    check_numbers(checked)
+    for name in ("height", "width", "num_inference_steps"):  # whole numbers of Python by now
+        if found.get(name) is not None:
+            setattr(given, name, getattr(checked, name))
 
 
 class MGInputStep(ModularPipelineBlocks):

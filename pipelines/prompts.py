@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import torch
 
+from ..arrays import whole_number
+
 
 def listed(prompt: str | list[str] | None, batch_size: int) -> list[str] | None:
     """A prompt for all samples as a list of one for each."""
@@ -15,11 +17,14 @@ class Prompts:
 
     def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
         """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
+        self.check_clip_skip(given)
         for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
             embeds_name = f"{name.removesuffix('_2')}_embeds"
             text, embeds = getattr(given, name, None), getattr(given, embeds_name)
             if text is not None and embeds is not None:
                 raise ValueError(f"Pass `{name}` or `{embeds_name}`, not both.")
+            if isinstance(text, list) and not all(isinstance(one, str) for one in text):
+                raise ValueError(f"`{name}` must be a string or a list of strings, got {text!r}.")
             if text is not None and self.text_encoder is None:
                 raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
             if not (text is None or isinstance(text, (str, list))):
@@ -27,6 +32,21 @@ class Prompts:
             count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
             if count is not None and (count != batch_size or count == 0):
                 raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+
+    def check_clip_skip(self, given: SimpleNamespace) -> None:
+        """Raise a ValueError for a `clip_skip` that leaves no layer of the text encoders."""
+        if given.clip_skip is None:
+            return
+        encoders = [getattr(self, name, None) for name in ("text_encoder", "text_encoder_2")]
+        layers = [one.config.num_hidden_layers for one in encoders if one is not None]
+        most = min(layers, default=0) - int(hasattr(self, "text_encoder_2"))  # SDXL always skips one
+        skipped = whole_number(given.clip_skip)
+        if skipped is None or not 0 <= skipped or (layers and skipped > most):
+            raise ValueError(
+                f"`clip_skip` is how many layers of the text encoder are skipped, an integer from 0 to {most} here; got "
+                f"{given.clip_skip!r}. Leave it out to skip none."
+            )
+        given.clip_skip = skipped
 
     def check_embeds(
         self, prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None, needs_negative: bool

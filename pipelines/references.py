@@ -9,8 +9,10 @@ import numpy as np
 import PIL.Image
 import torch
 
+from ..default_device import on_cpu
 from ..features import Features
 from ..pictures import upright
+from .components import check_numbers
 
 
 def count_samples(reference: Any) -> int:
@@ -79,7 +81,7 @@ class References:
     ) -> None:
         """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
         for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
-            if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3)):
+            if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3 and len(embeds))):
                 raise ValueError(
                     f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
                     f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
@@ -154,6 +156,8 @@ class References:
         reference_embeds: Features | None,
     ) -> int:
         """Samples of a call: the number of prompts or, without any, of references given per sample; 1 without both."""
+        if isinstance(prompt, list) and not prompt:
+            raise ValueError("`prompt` is an empty list, so there is nothing to make. Name one, or leave it out.")
         if prompt is not None:
             return len(prompt) if isinstance(prompt, list) else 1
         if prompt_embeds is not None:
@@ -185,10 +189,12 @@ class References:
             {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
         """
         call = SimpleNamespace(height=height, width=width, reference_image=reference_image)
+        check_numbers(call)
         (height, width), output_size = self.sizes(call)
         latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
         size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
         is_composed = self.mg_adapter is None if is_composed is None else is_composed
         layout_size = None if output_size == (height, width) else output_size
         layout_size = (output_size or (height, width)) if is_composed else layout_size
-        return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
+        with on_cpu():
+            return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)

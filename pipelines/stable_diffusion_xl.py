@@ -30,6 +30,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from ..arrays import whole_number
 from .components import part_or_none, scale_factor
 from .prompts import Prompts, listed
 
@@ -165,9 +166,11 @@ class OfStableDiffusionXL(
         names = ("original_size", "crops_coords_top_left", "target_size")
         for name in (*names, *(f"negative_{name}" for name in names)):
             pair = getattr(given, name)
-            is_pair = isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(n, int) for n in pair)
+            sides = tuple(map(whole_number, pair)) if isinstance(pair, (tuple, list)) else ()
+            is_pair = len(sides) == 2 and None not in sides
             if not is_pair and not (pair is None and name.endswith("size")):
                 raise ValueError(f"`{name}` is a pair of integers, (height, width) or (top, left); got {pair!r}.")
+            setattr(given, name, sides if is_pair else None)
         is_negative = [one is not None for one in (given.negative_original_size, given.negative_target_size)]
         is_cropped = tuple(given.negative_crops_coords_top_left) != (0, 0)
         if any(is_negative) != all(is_negative) or (is_cropped and not any(is_negative)):

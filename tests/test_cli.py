@@ -441,3 +441,13 @@ def test_version_as_a_module():
 def test_the_last_seed_and_an_empty_prompt_are_taken(run, tmp_path):
     run("generate", "--prompt", "", "--seed", str(2**64 - 1), "-o", str(tmp_path / "a.png"))
     assert read_recipe(tmp_path / "a.png")["seed"] == 2**64 - 1
+
+
+@pytest.mark.parametrize("behind", ["weight=2,weight=3", "region=0:0:1:1,region=mask.png", "scale=1,weight=2,scale=2"])
+def test_what_is_said_twice_behind_a_reference_is_refused(behind):
+    from mg_diffusion.cli.references import split_reference
+
+    name = behind.partition("=")[0]
+    with pytest.raises(ValueError, match=f"Behind a reference {name} stands once, it is given twice"):
+        split_reference(f"a.png,{behind}")
+    assert split_reference(f"a.png,{behind.rpartition(',')[0]}")[1]  # as the message says

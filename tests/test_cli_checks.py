@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from fractions import Fraction
 
 import numpy as np
 import PIL.Image
@@ -118,6 +119,31 @@ def test_a_check_passes_what_an_edit_takes(files):
     check_edit("outpaint", image, None, {}, (1, 2, 3, 4))
     check_edit("enlarge", image, None, {}, factor=4)
     check_edit("variation", image, None, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("recolor", {"tolerance": True}, "a Delta-E"),
+        ("recolor", {"mask_feather": 10**30}, "at most"),
+        ("recolor", {"granularity_scale": {"texture": "x"}}, "strength of texture"),
+        ("remove", {"padding_mask_crop": 2.0}, "number of pixels"),
+        ("denoise", {"noise_level": "10"}, "`noise_level` must be a number"),
+        ("enhance", {"strength": True}, "`strength` must be a number"),
+        ("enlarge", {"factor": 2.0}, "`factor` must be 2 or 4"),
+        ("enlarge", {"granularity_scale": 99}, "strength of texture"),
+    ],
+)
+def test_a_check_reads_numbers_as_the_edit_does(files, name, given, message):
+    """Those of the edits are in `test_edit_numbers.py`."""
+    image, mask = PIL.Image.open("photo.png"), PIL.Image.open("mask.png")
+    with pytest.raises(ValueError, match=message):
+        check_edit(name, image, mask, {"color": ["#112233"]}, **given)
+    narrow = {"tolerance": np.uint8(20), "mask_feather": np.uint8(255), "padding_mask_crop": np.int8(100)}
+    check_edit(name, image, mask, {"color": ["#112233"]}, factor=np.int64(4), strength=Fraction(1, 2), **narrow)
+    check_edit("outpaint", image, None, {}, (np.uint8(4), 0, np.int64(44), 0))
+    with pytest.raises(ValueError, match="together add 40 . 40 = 80"):
+        check_edit("outpaint", image, None, {}, (np.uint8(40), 0, np.uint8(40), 0))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Many pictures by one command: what is done is kept, what fails is told, what is killed goes on; and files in general."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from tiny_repository import draw
 
 from mg_diffusion.cli import main
 from mg_diffusion.cli.folders import plan, work_through
-from mg_diffusion.recipe import read_recipe
+from mg_diffusion.recipe import part_name, read_recipe
 
 
 RECOLOR = ["--color", "#0a9396,#e9d8a6,#001219"]
@@ -409,3 +410,68 @@ def test_a_killed_folder_of_references_goes_on(folder, model):
             PIL.Image.open(path).load()
     assert process.returncode == 0 and names("out") == ["0.png", "1.png", "two.png"]
     assert all(Path("out", name).stat().st_mtime_ns == when for name, when in made.items())
+
+
+# -- what stands in the place of a result, and what is read of a folder ----------------------------------------------------
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("folder", "is a folder, or no file. Rename it"),
+        ("empty", "There is an empty file at 'out/1.png'"),
+        ("link", "There is a link that leads nowhere at 'out/1.png'"),
+    ],
+)
+def test_what_is_no_result_is_not_taken_for_one(run, folder, place, message):
+    out = Path("out/1.png")
+    out.mkdir(parents=True) if place == "folder" else out.parent.mkdir()
+    if place == "empty":
+        out.touch()
+    if place == "link":
+        out.symlink_to(folder / "elsewhere.png")
+    for command in (["recolor", "in", *RECOLOR], ["generate", "--shape", "in", *FEW]):
+        status, printed, err = run(*command, "--output-dir", "out")
+        assert status == 2 and message in err and printed == "" and names("out") == ["1.png"]
+        assert not Path("elsewhere.png").exists()
+    status, printed, err = run("recolor", "in", *RECOLOR, "--output-dir", "out", "--force")
+    assert status == (
+        2 if place == "folder" else 0
+    )  # as the message says; a folder is told before anything is computed
+    assert names("out") == (["1.png"] if place == "folder" else ["0.png", "1.png", "two.png"])
+    if place == "empty":
+        out.unlink()
+        assert run("recolor", "in", *RECOLOR, "--output-dir", "out")[0] == 0 and out.stat().st_size
+
+
+def test_gifs_of_a_folder_are_read_and_other_pictures_told(run):
+    PIL.Image.open("in/0.png").save("in/moving.gif")
+    PIL.Image.open("in/0.png").save("in/old.ppm")
+    status, _, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 0 and "1 pictures in 'in' are left out, such as 'old.ppm'" in err and "notes.txt" not in err
+    assert "moving.png" in names("out") and "old.png" not in names("out")
+    assert run("recolor", "in/old.ppm", *RECOLOR, "--output-dir", "out")[0] == 0 and "old.png" in names("out")
+
+
+def test_pictures_of_phones_in_a_folder(run, monkeypatch):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(PIL.Image.open("in/0.png")).save("in/phone.HEIC")
+    find = importlib.util.find_spec
+    with monkeypatch.context() as without:
+        without.setattr(importlib.util, "find_spec", lambda name, *more: None if "heif" in name else find(name, *more))
+        status, _, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 0 and "such as 'phone.HEIC'" in err and "pip install pillow-heif" in err
+    status, _, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 0 and "left out" not in err and "phone.png" in names("out")
+
+
+def test_a_name_as_long_as_names_may_be(run):
+    long = "n" * 251
+    assert run("recolor", "in/0.png", *RECOLOR, "-o", f"{long}.png")[0] == 0
+    Path("long").mkdir()
+    Path("in/0.png").rename(f"long/{long}.png")
+    assert run("recolor", "long", *RECOLOR, "--output-dir", "out")[0] == 0 and names("out") == [f"{long}.png"]
+    assert run("encode", "in/1.png", "-g", "color", "-o", f"{long[:243]}.safetensors")[0] == 0
+    Path("out", f"{long}.png").unlink()
+    (job,) = plan(["long"], "out")
+    left = Path("out", f".{part_name(job.targets[0])}.abc.part")
+    left.write_text("half")
+    assert work_through([job], lambda job: job.targets[0].write_text("done")) == 0 and not left.exists()

@@ -27,6 +27,16 @@ def test_flat_colors_come_back_with_their_shares(encoder):
     assert extract_palette(encoder, picture, 1)[0].endswith(":100")
 
 
+@pytest.mark.parametrize("count", [0, 257, 2.5, "3", None, True, np.float32(3), [3]], ids=repr)
+def test_what_counts_no_colors_is_refused(encoder, count):
+    with pytest.raises(ValueError, match="1 to 256 colors, a whole number"):
+        extract_palette(encoder, flat((200, 30, 30), (20, 40, 90)), count)
+
+
+def test_a_count_of_numpy_is_one(encoder):
+    assert len(extract_palette(encoder, flat((200, 30, 30), (20, 40, 90)), np.uint8(2))) == 2
+
+
 def test_a_mask_leaves_out_the_rest(encoder):
     mask = np.zeros((64, 64), np.uint8)
     mask[:, 32:] = 255

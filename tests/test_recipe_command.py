@@ -5,10 +5,12 @@ import shutil
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 
 from mg_diffusion.cli import main
-from mg_diffusion.recipe import read_recipe
+from mg_diffusion.loading import embedded_model
+from mg_diffusion.recipe import KEY, describe_file, read_recipe
 from tests.pipelines.tiny import picture
 
 
@@ -112,3 +114,135 @@ def test_what_cannot_be_repeated_is_told(files, capsys):
     save_png(PIL.Image.open("a.png"), "own.png", {"command": "generate", "model": "my-model", "seed": 1})
     assert main(["recipe", "own.png", "-o", "out.png"]) == 2
     assert "made by the model 'my-model'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stranger(files):
+    """stranger(recipe) -> a picture that holds it, whatever it is."""
+
+    def made(found) -> str:
+        text = PIL.PngImagePlugin.PngInfo()
+        text.add_text(KEY, found if isinstance(found, str) else json.dumps(found))
+        PIL.Image.open("a.png").save("stranger.png", pnginfo=text)
+        return "stranger.png"
+
+    return made
+
+
+@pytest.fixture
+def recipe_of_a(files):
+    palette = {"color": [{"palette": ["#0a9396"]}]}
+    return {"command": "recolor", "image": describe_file("a.png"), "references": palette, "versions": {}}
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"force": True, "output": "precious.png"},
+        {"output_dir": "elsewhere"},
+        {"help": True},
+        {"device": "cuda:9"},
+        {"num_images": 3, "sheet": True},
+        {"trust_remote_code": True},
+    ],
+    ids=lambda added: next(iter(added)),
+)
+def test_a_stranger_says_nothing_that_only_flags_say(files, stranger, recipe_of_a, added, capsys):
+    picture(9, 64, 64).save("precious.png")
+    before = (files / "precious.png").read_bytes()
+    assert main(["recipe", stranger({**recipe_of_a, **added}), "-o", "out.png"]) == 0
+    err = capsys.readouterr().err
+    assert all(f"{name} of the recipe is no flag here" in err for name in added)
+    assert (files / "precious.png").read_bytes() == before and not (files / "elsewhere").exists()
+    (files / "out.png").write_bytes(b"mine")
+    assert main(["recipe", stranger({**recipe_of_a, **added, "force": True}), "-o", "out.png"]) == 2
+    assert (files / "out.png").read_bytes() == b"mine"
+
+
+def test_the_code_of_a_strangers_model_does_not_run(files, stranger, monkeypatch, capsys):
+    """Neither that of a folder, which no picture names, nor of a model of the Hub."""
+    evil = files / "evil"
+    shutil.copytree(embedded_model(), evil)
+    index = json.loads((evil / "model_index.json").read_text())
+    (evil / "model_index.json").write_text(json.dumps({**index, "unet": ["evil_unet", "EvilUNet"]}))
+    (evil / "unet" / "evil_unet.py").write_text(
+        "open('ran', 'w').close()\nfrom diffusers import UNet2DConditionModel\nclass EvilUNet(UNet2DConditionModel): pass\n"
+    )
+    found = {"command": "generate", "references": {"color": [{"palette": ["#0a9396"]}]}, "num_inference_steps": 1}
+    for place in ("./evil", str(evil), "evil"):
+        path = stranger({**found, "model": place, "trust_remote_code": True})
+        assert main(["recipe", path, "-o", "out.png"]) == 2
+        assert "whose place a recipe does not tell. Give it: --model" in capsys.readouterr().err
+        assert main(["recipe", path, "-o", "out.png", "--trust-remote-code"]) == 2
+        assert "Add --model, if you know" in capsys.readouterr().err
+        assert main(["recipe", path, "-o", "out.png", "--model", "evil"]) == 2
+        assert "Here: --trust-remote-code" in capsys.readouterr().err
+        assert not (files / "ran").exists()
+    seen = {}
+
+    def loaded(kind, model, **options):
+        seen.update(options, model=model)
+        raise ValueError("not of this world")
+
+    monkeypatch.setattr("mg_diffusion.cli.generation.load_pipeline", loaded)
+    monkeypatch.setattr("mg_diffusion.pipelines.pipeline_class", lambda model: None)
+    assert main(["recipe", stranger({**found, "model": "some/body", "trust_remote_code": True}), "-o", "o.png"]) == 2
+    assert "the model 'some/body' of the Hub is what the picture names: no code" in capsys.readouterr().err
+    assert seen["model"] == "some/body" and seen["trust_remote_code"] is False
+    assert main(["recipe", "stranger.png", "-o", "o.png", "--model", "evil", "--trust-remote-code"]) == 2
+    assert seen["model"] == "evil" and seen["trust_remote_code"] is True  # as the user says
+
+
+DAMAGED = {
+    "image of another form": {"image": "a.png"},
+    "image without a hash": {"image": {"file": "a.png"}},
+    "image elsewhere": {"image": {"file": "../a.png", "sha256": "0" * 64}},
+    "image at the root": {"image": {"file": "/a.png", "sha256": "0" * 64}},
+    "image that leads out": {"image": {"file": "in/../../a.png", "sha256": "0" * 64}},
+    "image on a drive of Windows": {"image": {"file": "C:\\a.png", "sha256": "0" * 64}},
+    "image of Windows elsewhere": {"image": {"file": "..\\a.png", "sha256": "0" * 64}},
+    "a list of references": {"references": [1]},
+    "a reference of another form": {"references": {"color": ["#0a9396"]}},
+    "references of another kind": {"references": {"sound": [{"palette": ["#0a9396"]}]}},
+    "a palette of numbers": {"references": {"color": [{"palette": [1]}]}},
+    "a palette with a file": {"references": {"color": [{"palette": ["#0a9396,mask=/etc/passwd"]}]}},
+    "a palette that is a flag": {"references": {"color": [{"palette": ["--force"]}]}},
+    "a mask by its path": {"references": {"color": [{**{"palette": ["#0a9396"]}, "mask": "/etc/passwd"}]}},
+    "versions in a list": {"versions": [1]},
+    "versions of numbers": {"versions": {"torch": 2}},
+    "one strength": {"granularity_scale": 5},
+    "strengths of text": {"granularity_scale": {"color": "x"}},
+    "a schedule of objects": {"granularity_schedule": {"color": {}}},
+    "a model by number": {"model": 5},
+    "a command in a list": {"command": ["recolor"]},
+    "a setting that is an object": {"seed": {"y": [1]}},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_recipe_of_another_form_is_refused_in_words(files, stranger, recipe_of_a, name, capsys):
+    (key,) = DAMAGED[name]
+    path = stranger({**recipe_of_a, **DAMAGED[name]})
+    assert main(["recipe", path, "-o", "out.png"]) == 2
+    assert f"the recipe is damaged, or none of mg-diffusion: {key!r} must be" in capsys.readouterr().err.lower()
+    assert main(["recipe", path]) == 0  # which is the way that the message names
+
+
+@pytest.mark.parametrize("text", ["[]", '"x"', "null", "5", "{", "[" * 100_000], ids=len)
+def test_what_is_no_object_is_no_recipe(files, stranger, text, capsys):
+    assert main(["recipe", stranger(text), "-o", "out.png"]) == 2
+    assert "holds no recipe" in capsys.readouterr().err
+
+
+def test_files_are_looked_for_in_folders(files, stranger, recipe_of_a, capsys):
+    for place in ("nofolder", "a.png"):
+        assert main(["recipe", stranger(recipe_of_a), "-o", "out.png", "--files", place]) == 2
+        assert f"--files names folders in which files of the recipe lie; {place!r} is none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["-x.png", "#1.png"])
+def test_files_named_like_flags_and_colors_are_repeated(files, stranger, recipe_of_a, name):
+    shutil.move("a.png", name)
+    shutil.copy("b.png", "a.png")  # what `stranger` draws on
+    found = {**recipe_of_a, "image": describe_file(name), "references": {"color": [describe_file(name)]}}
+    assert main(["recipe", stranger(found), "-o", "out.png"]) == 0

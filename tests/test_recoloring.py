@@ -1,5 +1,7 @@
 """Recoloring at a photograph's own resolution: the palette moves, all else stays."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -180,13 +182,13 @@ def test_a_local_model_carries_edges_up():
         ({"generator": 42}, "must be a `torch.Generator"),
         ({"generator": [], "assignment": "free"}, "one for each of the 1 pictures; got 0"),
         ({"granularity_scale": 1e39}, "must be a number from 0 .off. to 4"),
-        ({"select": 5}, 'one "#rrggbb", got 5'),
-        ({"select": "#ff0000:2"}, 'one "#rrggbb", got'),
+        ({"select": 5}, '"#rrggbb" without a weight, got 5'),
+        ({"select": "#ff0000:2"}, '"#rrggbb" without a weight, got'),
         ({"color": None}, "needs a color reference"),
         ({"image": PHOTOS["coffee"] / 255}, "of uint8 or uint16, got float64.*astype.np.uint16"),
         ({"image": [PIL.Image.fromarray(PHOTOS["coffee"])] * 2}, "Several pictures: one by one"),
         ({"image": PIL.Image.fromarray(np.zeros((64, 64), np.uint16))}, "makes colors.*Pass the picture as an array"),
-        ({"select": "red"}, 'must be "#rrggbb"'),
+        ({"select": "red"}, '"#rrggbb" without a weight, got'),
         ({"assignment": "dark"}, 'must be "light" or "free"'),
         ({"mask_feather": 0.5}, "an integer of at least 0; got 0.5"),
         ({"color": {"image": PIL.Image.fromarray(PHOTOS["cat"]), "region": (0, 0, 0.5, 1)}}, "leave the region out"),
@@ -220,7 +222,7 @@ def test_a_feather_wider_than_the_mask_ends(pipe):
 
 def test_a_pipeline_without_an_encoder_is_refused():
     with pytest.raises(ValueError, match="has no `mg_encoder`"):
-        edits.recolor(object(), PIL.Image.fromarray(PHOTOS["cat"]), TEAL)
+        edits.recolor(SimpleNamespace(progress_bar=print), PIL.Image.fromarray(PHOTOS["cat"]), TEAL)
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

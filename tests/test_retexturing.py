@@ -98,7 +98,7 @@ def test_what_cannot_be_is_refused(shipped, options, message):
 
 def test_it_needs_an_encoder():
     class Pipe:
-        mg_encoder = None
+        mg_encoder, progress_bar = None, print
 
     with pytest.raises(ValueError, match="this pipeline has no `mg_encoder`"):
         edits.retexture(Pipe(), photo("cat"), photo("brick"))

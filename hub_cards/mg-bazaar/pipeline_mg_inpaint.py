@@ -32,6 +32,7 @@ def _define():
     import warnings
     from collections.abc import Callable, Collection, Iterator, Sequence
     from dataclasses import dataclass, field
+    from decimal import Decimal
     from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, ModelMixin, MultiAdapter, SchedulerMixin, StableDiffusionInpaintPipeline, StableDiffusionPipeline, T2IAdapter, UNet2DConditionModel, UNet2DModel
     from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
     from diffusers.image_processor import VaeImageProcessor
@@ -43,7 +44,7 @@ def _define():
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
     from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
     from diffusers.utils.torch_utils import randn_tensor
-    from numbers import Integral
+    from numbers import Integral, Real
     from pathlib import Path
     from torch.func import functional_call
     from transformers import CLIPImageProcessor, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
@@ -173,6 +174,16 @@ def _define():
         return fill
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.default_device
+    # -----------------------------------------------------------------------------------------------------------------
+    def on_cpu() -> contextlib.AbstractContextManager:
+        """A block in which tensors that name no device lie on the CPU, whatever is the default.
+
+    Where that is the default nothing is entered: it would cost each call of torch some time.
+    """
+        return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.features
     # -----------------------------------------------------------------------------------------------------------------
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
@@ -256,6 +267,71 @@ def _define():
             if not claim.depth:  # a callback may have made another picture meanwhile
                 scheduler.__dict__.pop(PLACE_OF_CLAIM, None)
             claim.lock.release()
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.granularities
@@ -646,6 +722,133 @@ def _define():
         return maps.view(-1, 1, 1, 1) if maps.ndim < 4 else F.interpolate(maps, size, mode="area")
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.sizes
+    # -----------------------------------------------------------------------------------------------------------------
+    MOST_PIXELS = 2048**2
+    COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
+    MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
+
+    CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
+
+
+    def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
+        """How many octaves lead to a size in pixels, and what its sides must be multiples of.
+
+    Args:
+        native: (height, width) that the UNet paints; factor: its pixels a latent cell.
+        halvings: by how much the detail network halves a side.
+    """
+        side = math.sqrt(math.prod(native))
+        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        return octaves, _unit(octaves, factor, halvings)
+
+
+    def _unit(octaves: int, factor: int, halvings: int) -> int:
+        return max(factor, halvings if octaves else 1) << octaves
+
+
+    def nearest_painted_size(
+        wanted: tuple[float, float],
+        native: tuple[int, int],
+        factor: int,
+        halvings: int,
+        given: tuple[int | None, int | None] = (None, None),
+    ) -> tuple[int, int] | None:
+        """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
+
+    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
+    """
+        octaves, unit = octaves_to(*wanted, native, factor, halvings)
+        found = []
+        for number in (octaves, max(0, octaves - 1), octaves + 1):
+            step = _unit(number, factor, halvings)
+            sides = [
+                [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
+                for side, own in zip(wanted, given, strict=True)
+            ]
+            for size in itertools.product(*sides):
+                needed = octaves_to(*size, native, factor, halvings)[1]
+                found += [] if size[0] % needed or size[1] % needed else [size]
+
+        def distance(size: tuple[int, int]) -> float:
+            return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
+
+        nearest = min(found, key=distance, default=None)
+        is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
+        return nearest if is_near or given == (None, None) else None
+
+
+    def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
+        """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+        _, unit = octaves_to(height, width, native, factor, halvings)
+        if height <= 0 or width <= 0 or height % unit or width % unit:
+            near = nearest_painted_size((height, width), native, factor, halvings)
+            raise ValueError(
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
+            f"Near by are {near[0]} and {near[1]}."
+            )
+        check_area(height, width)
+
+
+    def check_area(height: int, width: int) -> None:
+        """Raise a ValueError for more pixels than are painted or laid at once."""
+        if height * width > MOST_PIXELS:
+            raise ValueError(
+                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
+            )
+
+
+    def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | None, int | None]:
+        """Both sides, those that are given as whole numbers, or a ValueError for sides that no composition has."""
+        given = {"height": height, "width": width}
+        sides = {name: whole_number(side) for name, side in given.items() if side is not None}
+        for name, side in sides.items():
+            if side is None or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT:
+                raise ValueError(
+                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {given[name]!r}."
+                )
+        if len(sides) == 2:
+            check_area(**sides)
+        return sides.get("height"), sides.get("width")
+
+
+    def check_pixels(value: Any, name: str) -> int:
+        """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
+        pixels = whole_number(value)
+        if pixels is None or not 0 <= pixels <= MOST_WIDTH:
+            bound = "at least 0" if pixels is None or pixels < 0 else f"at most {MOST_WIDTH}"
+            raise ValueError(f"`{name}` is a number of pixels, an integer of {bound}; got {value!r}.")
+        return pixels
+
+
+    def check_composed_side(side: int) -> None:
+        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+        if side < LEAST_COMPOSED_SIDE:
+            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+        check_area(side, side)
+
+
+    def card_side(side: Any) -> int:
+        """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
+
+    Raises:
+        ValueError: for more than any card serves, and for what is no side.
+    """
+        pixels = whole_number(side)
+        if pixels is None or not 0 < pixels <= MOST_CARD_SIDE:
+            raise ValueError(
+                f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
+            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
+            )
+        return max(CARD_SIDE, CARD_UNIT * math.ceil(pixels / CARD_UNIT))
+
+
+    def is_side(side: Any) -> bool:
+        """Whether this is a positive whole number."""
+        return (whole_number(side) or 0) > 0
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.components
     # -----------------------------------------------------------------------------------------------------------------
     AUTO = "auto"  # as many steps as the UNet wants
@@ -714,16 +917,23 @@ def _define():
     def check_numbers(given: Any) -> None:
         """Raise a ValueError for numbers and generators of another type or range than they are documented to have.
 
-    What is not among `given` is not looked at: blocks take a part of what pipelines do.
+    Whole numbers become those of Python, as numpy's wrap around. What is not among `given` is not looked at: blocks take a
+    part of what pipelines do.
     """
         steps = getattr(given, "num_inference_steps", AUTO)
-        is_count = isinstance(steps, Integral) and not isinstance(steps, bool) and steps >= 1
-        if not is_count and not (isinstance(steps, str) and steps == AUTO):
-            raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
+        if not (isinstance(steps, str) and steps == AUTO):
+            given.num_inference_steps = whole_number(steps) or 0
+            if given.num_inference_steps < 1:
+                raise ValueError(f'`num_inference_steps` must be a positive integer, or "{AUTO}"; got {steps!r}.')
         for name in ("height", "width"):
             value = getattr(given, name, None)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+            if value is not None and (side := whole_number(value)) is None:
                 raise ValueError(f"`{name}` must be an integer, in pixels; got {value!r}. Round it: `{name}=int({name})`.")
+            if value is not None:
+                setattr(given, name, side)
+        for name in ("padding_mask_crop", "mask_feather"):
+            if getattr(given, name, None) is not None:
+                setattr(given, name, check_pixels(getattr(given, name), name))
         for name, off, most in (("guidance_scale", 1, MOST_STRENGTH), ("fusion_scale", 0, MOST_STRENGTH), ("eta", 0, 1)):
             if hasattr(given, name):
                 check_scale(name, getattr(given, name), off, most)
@@ -753,24 +963,30 @@ def _define():
 
     def is_finite(value: Any) -> bool:
         """Whether a value is a number (of Python, numpy or torch), and neither infinite nor NaN."""
-        if isinstance(value, (bool, str)) or value is None:
-            return False
-        try:
-            return math.isfinite(float(value))
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            return False
+        return plain_number(value) is not None
 
 
     def check_counts(given: Any, batch_size: int) -> None:
         """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
-        per_prompt = given.num_images_per_prompt
-        if isinstance(per_prompt, bool) or not isinstance(per_prompt, Integral) or per_prompt < 1:
-            raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {per_prompt!r}.")
-        count = batch_size * per_prompt
+        per_prompt = whole_number(given.num_images_per_prompt)
+        if per_prompt is None or per_prompt < 1:
+            raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}.")
+        given.num_images_per_prompt, count = per_prompt, batch_size * per_prompt
         if isinstance(given.generator, list) and len(given.generator) != count:
             raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
-        if given.output_type not in ("pil", "np", "pt", "latent"):
+        if not isinstance(given.output_type, str) or given.output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
+
+
+    def check_latents(latents: Any, shape: tuple[int, ...]) -> None:
+        """Raise a ValueError unless `latents` are a tensor of this shape, of finite numbers."""
+        if not isinstance(latents, torch.Tensor):
+            remedy = " Pass `torch.from_numpy(latents)`." if is_array(latents) else ""
+            raise ValueError(f"`latents` must be a tensor of the shape {shape}, got {type(latents).__name__}.{remedy}")
+        if tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
+        if latents.device.type == "meta" or latents.is_complex() or not torch.isfinite(latents).all():
+            raise ValueError("`latents` must be finite numbers, got some that are none. Draw them by `torch.randn`.")
 
 
     def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
@@ -954,6 +1170,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
     HEIC = (".heic", ".heif", ".hif")
+    WHITE_UNKNOWN = "Nobody knows what white is there"
 
 
     class UnreadablePicture(Exception):
@@ -973,16 +1190,16 @@ def _define():
 
     Attributes:
         form: what is wrong, without what to do in Python.
-        can_convert: whether `converted` knows how.
+        obstacle: why `converted` does not know how; `None` where it does.
     """
 
-        def __init__(self, form: str, remedy: str, can_convert: bool = True):
+        def __init__(self, form: str, remedy: str, obstacle: str | None = None):
             super().__init__(f"{form} {remedy}")
-            self.form, self.remedy, self.can_convert = form, remedy, can_convert
+            self.form, self.remedy, self.obstacle = form, remedy, obstacle
 
         def about(self, file: str) -> "UnreadForm":
             """The same, said of a file."""
-            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
+            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.obstacle)
 
 
     def read_upright(
@@ -1044,13 +1261,26 @@ def _define():
 
     def has_alpha(image: PIL.Image.Image) -> bool:
         """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
-        has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
-        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+        has_key = "transparency" in image.info and (image.mode in ("RGB", "L", "1", "P") or image.mode.startswith("I;16"))
+        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+    def as_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
+        """In RGBA of 8 bits; Pillow knows no way there from some modes, and cuts gray of 16 bits off."""
+        if image.mode == "La":
+            return image.convert("LA").convert("RGBA")
+        if not image.mode.startswith("I;16"):
+            return image.convert("RGBA")
+        levels, key = np.asarray(image), image.info.get("transparency")
+        made = PIL.Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGBA")
+        if key is not None:
+            made.putalpha(PIL.Image.fromarray(255 * (levels != key).astype(np.uint8)))
+        return made
 
 
     def is_transparent(image: PIL.Image.Image) -> bool:
         """Whether any pixel of a picture is."""
-        return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        return has_alpha(image) and 0 not in image.size and as_rgba(image).getchannel("A").getextrema()[0] < 255
 
 
     def upright(
@@ -1073,17 +1303,6 @@ def _define():
             ) from error
 
 
-    def check_depth(image: PIL.Image.Image) -> None:
-        """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
-        stored = str([tile[3] for tile in getattr(image, "tile", ())])
-        if ";16" in stored and not image.mode.startswith("I;16"):
-            raise UnreadForm(
-                "The picture has colors of 16 bits, of which Pillow reads 8.",
-                "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
-            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
-            )
-
-
     def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         """A picture to edit in RGB.
 
@@ -1091,7 +1310,7 @@ def _define():
         ValueError: for transparent pixels, and modes without a well-defined color.
     """
         is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
         remedy = remedy if is_deep else "`image.convert('RGB')`"
         return opaque_rgb(
             image,
@@ -1107,9 +1326,9 @@ def _define():
     CMYK and the like are taken as Pillow takes them where no color profile says more.
     """
         if image.mode.startswith("I;16"):
-            return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+            return as_rgba(image).convert("LA" if has_alpha(image) else "L")
         image = in_srgb(image) if image.mode == "CMYK" else image
-        is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+        is_plain = has_alpha(image) or image.mode in ("1", "L", "P", "RGB", "I", "F")
         return image if is_plain else image.convert("RGB")
 
 
@@ -1125,14 +1344,14 @@ def _define():
         ValueError: with one of them.
     """
         image = in_srgb(image)
-        image = image.convert("RGBA") if has_alpha(image) else image
+        image = as_rgba(image) if has_alpha(image) else image
         if is_transparent(image):
             raise ValueError(transparent)
         if image.mode == "CMYK":
             lacking = "CMYK is converted by its color profile, and this one has none that can be read."
             raise UnreadForm(f"{other_mode}. {lacking}", remedy)
         if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-            raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
+            raise UnreadForm(f"{other_mode}.", remedy, WHITE_UNKNOWN if image.mode in ("I", "F") else None)
         return image.convert("RGB")
 
 
@@ -1211,7 +1430,7 @@ def _define():
         ) -> None:
             """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
             for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
-                if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3)):
+                if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3 and len(embeds))):
                     raise ValueError(
                         f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
                     f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
@@ -1286,6 +1505,8 @@ def _define():
             reference_embeds: Features | None,
         ) -> int:
             """Samples of a call: the number of prompts or, without any, of references given per sample; 1 without both."""
+            if isinstance(prompt, list) and not prompt:
+                raise ValueError("`prompt` is an empty list, so there is nothing to make. Name one, or leave it out.")
             if prompt is not None:
                 return len(prompt) if isinstance(prompt, list) else 1
             if prompt_embeds is not None:
@@ -1317,13 +1538,15 @@ def _define():
             {granularity: [{name: tensor of batch 1 or `batch_size`}]}; with regions, such a dict for each.
         """
             call = SimpleNamespace(height=height, width=width, reference_image=reference_image)
+            check_numbers(call)
             (height, width), output_size = self.sizes(call)
             latent_size = (height // self.vae_scale_factor, width // self.vae_scale_factor)
             size = (height, width) if self.mg_adapter is None else self.mg_adapter.map_size(*latent_size)
             is_composed = self.mg_adapter is None if is_composed is None else is_composed
             layout_size = None if output_size == (height, width) else output_size
             layout_size = (output_size or (height, width)) if is_composed else layout_size
-            return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
+            with on_cpu():
+                return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.composed_start
@@ -1977,7 +2200,7 @@ def _define():
             given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
             if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
                 given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
-            with claimed(self.scheduler):
+            with claimed(self.scheduler), on_cpu():
                 return self.sample(given)
 
         def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
@@ -2074,14 +2297,24 @@ def _define():
             check_counts(given, batch_size)
             count = batch_size * num_images_per_prompt
             shape = (count, self.vae.config.latent_channels, height // factor, width // factor)
-            if latents is not None and tuple(latents.shape) != shape:
-                raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
-            asked = given.callback_on_step_end_tensor_inputs
-            unknown = [name for name in asked if name not in self._callback_tensor_inputs]
-            if unknown:
+            if latents is not None:
+                check_latents(latents, shape)
+            self.check_callback(given.callback_on_step_end, given.callback_on_step_end_tensor_inputs)
+            if not (given.cross_attention_kwargs is None or isinstance(given.cross_attention_kwargs, dict)):
                 raise ValueError(
-                    f"`callback_on_step_end_tensor_inputs` must be some of {self._callback_tensor_inputs}, got {unknown}."
+                    f'`cross_attention_kwargs` is a dict such as {{"scale": 0.5}}, or `None`; got {given.cross_attention_kwargs!r}.'
                 )
+
+        def check_callback(self, callback: Any, asked: Any) -> None:
+            """Raise a ValueError for a callback that cannot be called, or that asks for tensors that are none."""
+            if callback is not None and not callable(callback):
+                raise ValueError(
+                    f"`callback_on_step_end` is a function of pipeline, step, timestep and tensors, or `None`; got {callback!r}."
+                )
+            known = self._callback_tensor_inputs
+            unknown = [name for name in asked if name not in known] if isinstance(asked, (list, tuple)) else asked
+            if not isinstance(asked, (list, tuple)) or unknown:
+                raise ValueError(f"`callback_on_step_end_tensor_inputs` must be some of {known}, got {unknown!r}.")
 
         def default_size(self, height: int | None, width: int | None) -> tuple[int, int]:
             """Height and width in pixels; a missing one is the UNet's native size."""
@@ -2178,9 +2411,18 @@ def _define():
         def call_back(self, call: Call, i: int, t: torch.Tensor) -> None:
             """Hand the tensors that were asked for to the callback, and take those that it returns."""
             tensors = {name: getattr(call, name) for name in call.given.callback_on_step_end_tensor_inputs}
-            changed = call.given.callback_on_step_end(self, i, t, tensors)
+            shape, changed = call.latents.shape, call.given.callback_on_step_end(self, i, t, tensors)
+            if not isinstance(changed, dict):
+                raise ValueError(
+                    f"`callback_on_step_end` returns a dict of the tensors that it changes, `{{}}` if none; got {changed!r:.80}."
+                )
             for name in self._callback_tensor_inputs:
                 setattr(call, name, changed.pop(name, getattr(call, name)))
+            if getattr(call.latents, "shape", None) != shape:
+                raise ValueError(
+                    f"`callback_on_step_end` may replace `latents` by a tensor of the same shape, {tuple(shape)}; got "
+                f"{tuple(call.latents.shape) if hasattr(call.latents, 'shape') else type(call.latents).__name__}."
+                )
 
         def predict_noise(self, latents: torch.Tensor, call: Call, i: int, t: torch.Tensor) -> torch.Tensor:
             """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.
@@ -2263,50 +2505,6 @@ def _define():
             return MultiGranularityPipelineOutput(images=image, nsfw_content_detected=None, attribution=attribution)
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
-    # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
-
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
-
-    Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
-    """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.masks
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
@@ -2336,7 +2534,7 @@ def _define():
 
     def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
         if has_alpha(mask) and is_transparent(mask):
-            alpha = mask.convert("RGBA").getchannel("A")
+            alpha = as_rgba(mask).getchannel("A")
             if not is_cut_out:
                 raise ValueError(
                     f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
@@ -2345,17 +2543,17 @@ def _define():
             return np.array(alpha)
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
             return as_numbers(np.asarray(mask), name)
-        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
             check_gray(mask, name)
-            return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
+            return np.array(as_rgba(mask).convert("RGB").convert("L"))
         raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
 
 
     def check_gray(mask: PIL.Image.Image, name: str) -> None:
         """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
-        if mask.mode in ("1", "L", "LA"):
+        if mask.mode in ("1", "L", "LA", "La"):
             return
-        picture = mask.convert("RGBA").convert("RGB")
+        picture = as_rgba(mask).convert("RGB")
         channels = np.asarray(picture)
         if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
             return
@@ -2716,15 +2914,11 @@ def _define():
                 raise ValueError(
                     f"Pictures of one call must have one size, got {sizes}. Pass `height` and `width`, or call one by one."
                 )
-            if not 0 < strength <= 1:
-                raise ValueError(f"`strength` must be above 0 and at most 1, got {strength}.")
+            if not is_finite(strength) or not 0 < strength <= 1:
+                raise ValueError(f"`strength` must be above 0 and at most 1, got {strength!r}.")
             check_scale("context_scale", given.context_scale)
             if strength < 1 or self.unet.config.in_channels == self.vae.config.latent_channels:
                 check_noising(self.scheduler, "This edit")
-            for name in ("padding_mask_crop", "mask_feather"):
-                value = getattr(given, name)
-                if value is not None and (not isinstance(value, int) or value < 0):
-                    raise ValueError(f"`{name}` is a number of pixels, an integer of at least 0; got {value!r}.")
 
         def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
             """The granularities that the surroundings can stand in for."""
@@ -3082,11 +3276,14 @@ def _define():
 
         def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
             """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
+            self.check_clip_skip(given)
             for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
                 embeds_name = f"{name.removesuffix('_2')}_embeds"
                 text, embeds = getattr(given, name, None), getattr(given, embeds_name)
                 if text is not None and embeds is not None:
                     raise ValueError(f"Pass `{name}` or `{embeds_name}`, not both.")
+                if isinstance(text, list) and not all(isinstance(one, str) for one in text):
+                    raise ValueError(f"`{name}` must be a string or a list of strings, got {text!r}.")
                 if text is not None and self.text_encoder is None:
                     raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
                 if not (text is None or isinstance(text, (str, list))):
@@ -3094,6 +3291,21 @@ def _define():
                 count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
                 if count is not None and (count != batch_size or count == 0):
                     raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+
+        def check_clip_skip(self, given: SimpleNamespace) -> None:
+            """Raise a ValueError for a `clip_skip` that leaves no layer of the text encoders."""
+            if given.clip_skip is None:
+                return
+            encoders = [getattr(self, name, None) for name in ("text_encoder", "text_encoder_2")]
+            layers = [one.config.num_hidden_layers for one in encoders if one is not None]
+            most = min(layers, default=0) - int(hasattr(self, "text_encoder_2"))  # SDXL always skips one
+            skipped = whole_number(given.clip_skip)
+            if skipped is None or not 0 <= skipped or (layers and skipped > most):
+                raise ValueError(
+                    f"`clip_skip` is how many layers of the text encoder are skipped, an integer from 0 to {most} here; got "
+                f"{given.clip_skip!r}. Leave it out to skip none."
+                )
+            given.clip_skip = skipped
 
         def check_embeds(
             self, prompt_embeds: torch.Tensor | None, negative_prompt_embeds: torch.Tensor | None, needs_negative: bool
@@ -3360,119 +3572,6 @@ def _define():
                         )
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.sizes
-    # -----------------------------------------------------------------------------------------------------------------
-    MOST_PIXELS = 2048**2
-    COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
-
-    CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
-
-
-    def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
-        """How many octaves lead to a size in pixels, and what its sides must be multiples of.
-
-    Args:
-        native: (height, width) that the UNet paints; factor: its pixels a latent cell.
-        halvings: by how much the detail network halves a side.
-    """
-        side = math.sqrt(math.prod(native))
-        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
-        return octaves, _unit(octaves, factor, halvings)
-
-
-    def _unit(octaves: int, factor: int, halvings: int) -> int:
-        return max(factor, halvings if octaves else 1) << octaves
-
-
-    def nearest_painted_size(
-        wanted: tuple[float, float],
-        native: tuple[int, int],
-        factor: int,
-        halvings: int,
-        given: tuple[int | None, int | None] = (None, None),
-    ) -> tuple[int, int] | None:
-        """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
-
-    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
-    """
-        octaves, unit = octaves_to(*wanted, native, factor, halvings)
-        found = []
-        for number in (octaves, max(0, octaves - 1), octaves + 1):
-            step = _unit(number, factor, halvings)
-            sides = [
-                [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
-                for side, own in zip(wanted, given, strict=True)
-            ]
-            for size in itertools.product(*sides):
-                needed = octaves_to(*size, native, factor, halvings)[1]
-                found += [] if size[0] % needed or size[1] % needed else [size]
-
-        def distance(size: tuple[int, int]) -> float:
-            return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
-
-        nearest = min(found, key=distance, default=None)
-        is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
-        return nearest if is_near or given == (None, None) else None
-
-
-    def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
-        """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
-        _, unit = octaves_to(height, width, native, factor, halvings)
-        if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = nearest_painted_size((height, width), native, factor, halvings)
-            raise ValueError(
-                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-            f"Near by are {near[0]} and {near[1]}."
-            )
-        check_area(height, width)
-
-
-    def check_area(height: int, width: int) -> None:
-        """Raise a ValueError for more pixels than are painted or laid at once."""
-        if height * width > MOST_PIXELS:
-            raise ValueError(
-                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
-            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
-            )
-
-
-    def check_composed_size(height: Any = None, width: Any = None) -> None:
-        """Raise a ValueError for sides, of those that are given, that no composition has."""
-        for name, side in (("height", height), ("width", width)):
-            if side is not None and (not is_side(side) or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT):
-                raise ValueError(
-                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {side!r}."
-                )
-        if height is not None and width is not None:
-            check_area(height, width)
-
-
-    def check_composed_side(side: int) -> None:
-        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
-        if side < LEAST_COMPOSED_SIDE:
-            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
-        check_area(side, side)
-
-
-    def card_side(side: Any) -> int:
-        """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
-
-    Raises:
-        ValueError: for more than any card serves, and for what is no side.
-    """
-        if not is_side(side) or side > MOST_CARD_SIDE:
-            raise ValueError(
-                f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
-            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
-            )
-        return max(CARD_SIDE, CARD_UNIT * math.ceil(side / CARD_UNIT))
-
-
-    def is_side(side: Any) -> bool:
-        """Whether this is a positive whole number."""
-        return isinstance(side, Integral) and not isinstance(side, bool) and side > 0
-
-    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
     FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
@@ -3556,10 +3655,12 @@ def _define():
 
         Warns of a size that takes minutes.
         """
-            if getattr(given, "num_detail_steps", 1) == AUTO:
-                given.num_detail_steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
-            steps, most = getattr(given, "num_detail_steps", 1), build_scheduler().config.num_train_timesteps
-            if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= most:
+            steps = getattr(given, "num_detail_steps", 1)
+            if isinstance(steps, str) and steps == AUTO:
+                steps = FEW_DETAIL_STEPS if reads_guidance(self.unet) else STEPS
+            most = build_scheduler().config.num_train_timesteps
+            given.num_detail_steps = whole_number(steps) or 0
+            if not 1 <= given.num_detail_steps <= most:
                 raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
             if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
                 warnings.warn(
@@ -3567,7 +3668,7 @@ def _define():
                 f"of pixels.",
                     stacklevel=2,
                 )
-            if given.assignment not in ("light", "free"):
+            if not isinstance(given.assignment, str) or given.assignment not in ("light", "free"):
                 raise ValueError(f'`assignment` must be "light" or "free", got {given.assignment!r}.')
             for name, parts in (given.reference_embeds or {}).items():
                 if output_size is not None and not all(has_layout(name, part, output_size) for part in parts):

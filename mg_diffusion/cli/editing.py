@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from .. import edits
 from ..color_profiles import in_srgb
+from ..edits.depths import check_depth
 from ..edits.sources import opened
 from ..picture_files import check_format, is_lossy
-from ..pictures import UnreadForm, check_depth, editable_rgb, has_alpha
+from ..pictures import UnreadForm, editable_rgb, has_alpha
 from ..recipe import describe_file
 from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, native_settings, run

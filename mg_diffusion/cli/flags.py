@@ -275,6 +275,8 @@ def add_recipe_flags(parser: argparse.ArgumentParser) -> None:
     for name in ("model", "adapter", "encoder"):
         purpose = f"its {name}, if that is no default and not of the Hub"
         parser.add_argument(f"--{name}", metavar="FOLDER_OR_HUB_ID", help=purpose)
+    purpose = "let code that --model brings along run; a model that the picture names never brings any"
+    parser.add_argument("--trust-remote-code", action="store_true", help=purpose)
     add_force_flag(parser)
 
 

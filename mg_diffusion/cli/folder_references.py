@@ -65,7 +65,7 @@ def make_for_each(options: argparse.Namespace, make: Callable[[ReferenceArgument
 def _make_all(
     options: argparse.Namespace, place: Place, make: Callable[[ReferenceArguments, Sequence[Path]], Any]
 ) -> int:
-    (first, *_) = plan([place.folder], options.output_dir, options.num_images)
+    (first, *_) = plan([place.folder], options.output_dir, options.num_images, force=options.force)
     others = parse_references(place.filled(options, first.source)).files  # so that all flags are checked, too
     jobs = plan_of(options, [place.folder], others)
     return work_through(

@@ -10,6 +10,7 @@ What is there already is not made again, and files appear whole: a run that was 
 import argparse
 import functools
 import glob
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -18,16 +19,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 from tqdm import tqdm
 
 from ..granularities import GRANULARITIES
 from ..picture_files import FORMATS
-from ..recipe import prepare_output
+from ..pictures import HEIC
+from ..recipe import part_name, prepare_output
 from .refusals import sentence_of
 from .sheets import sheet_path
 
 
-READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")  # of a folder; a file that is named may be any
+# Of a folder; a file that is named may be any.
+READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+INSTALL_HEIC = "pip install pillow-heif"
 PATIENCE = timedelta(days=30)  # for which a process waits for the others
 
 
@@ -40,7 +45,7 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        return all(target.exists() for target in self.targets)
+        return all(target.is_file() for target in self.targets)
 
 
 def numbered(path: Path, count: int) -> tuple[Path, ...]:
@@ -104,7 +109,13 @@ def plan(
     read, makers = {Path(file).resolve() for file in (*files, *inputs)}, {}
     for job in jobs:
         more = beside(job.targets)
+        for target in job.targets:
+            _check_target(target, force)
         for target in (*job.targets, *more):
+            if target.exists() and not target.is_file():
+                raise ValueError(
+                    f"The output {str(target)!r} is a folder, or no file. Rename it, or name another folder."
+                )
             if target.resolve() in read:
                 raise ValueError(f"The output {str(target)!r} is an input of the same run. Name another folder.")
             if (other := makers.setdefault(target, job.source)) != job.source:
@@ -121,6 +132,18 @@ def plan(
     return jobs
 
 
+def _check_target(target: Path, force: bool) -> None:
+    """Raise a ValueError for what is in the place of a result and cannot be one, unless it may be overwritten."""
+    if force or not os.path.lexists(target):
+        return
+    is_lost = not target.exists()
+    if is_lost or (target.is_file() and target.stat().st_size == 0):
+        what = "a link that leads nowhere" if is_lost else "an empty file"
+        raise ValueError(
+            f"There is {what} at {str(target)!r}, which is no picture that was made. Remove it, or make all anew by --force."
+        )
+
+
 def plan_of(options: argparse.Namespace, given: Sequence[str], inputs: Iterable[str] = ()) -> list[Job]:
     """As `plan`, by the flags; tells where there will be no attribution, which is drawn while a picture is made."""
     jobs = plan(
@@ -131,6 +154,7 @@ def plan_of(options: argparse.Namespace, given: Sequence[str], inputs: Iterable[
         functools.partial(beside, options),
         options.force,
     )
+    _tell_what_is_left_out(given)
     drawn = [attributions(options, job.targets) for job in jobs if job.is_done]
     lacking = sum(bool(files) and not any(map(os.path.lexists, files)) for files in drawn)
     if lacking and not options.force:
@@ -143,13 +167,41 @@ def plan_of(options: argparse.Namespace, given: Sequence[str], inputs: Iterable[
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    found = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in READ and file.is_file()]
-    found = [file for file in found if not file.name.startswith(".")]
+    read = _suffixes()
+    found = [file for file in _files_in(folder) if file.suffix.lower() in read]
     if not found:
+        lacking = "" if HEIC[0] in read else f" HEIC takes the package pillow-heif: {INSTALL_HEIC}."
         raise ValueError(
-            f"There is no picture in the folder {str(folder)!r}. Expected are files of {', '.join(READ)}."
+            f"There is no picture in the folder {str(folder)!r}. Expected are files of {', '.join(read)}.{lacking}"
         )
     return found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.iterdir()) if not file.name.startswith(".") and file.is_file()]
+
+
+def _suffixes() -> tuple[str, ...]:
+    """Of the pictures that are read of a folder; those of phones only where there is what reads them."""
+    return READ if importlib.util.find_spec("pillow_heif") is None else (*READ, *HEIC)
+
+
+def _tell_what_is_left_out(given: Sequence[str]) -> None:
+    """Print how many pictures of folders are not read, and what to do about it."""
+    read, known = _suffixes(), PIL.Image.registered_extensions()
+    shown = {suffix for suffix, kind in known.items() if kind in PIL.Image.OPEN} | set(HEIC)
+    for folder in filter(Path.is_dir, map(Path, given)):
+        left = [file for file in _files_in(folder) if file.suffix.lower() in shown.difference(read)]
+        if left:
+            is_heic = any(file.suffix.lower() in HEIC for file in left)
+            remedy = (
+                f"HEIC takes the package pillow-heif: {INSTALL_HEIC}" if is_heic else "name them to have them read"
+            )
+            print(
+                f"{len(left)} pictures in {str(folder)!r} are left out, such as {left[0].name!r}: of a folder {', '.join(read)} "
+                f"are read; {remedy}",
+                file=sys.stderr,
+            )
 
 
 def work_through(
@@ -191,7 +243,7 @@ def work_through(
 def _sweep(job: Job) -> None:
     """What a run that was killed left of a file."""
     for target in job.targets:
-        for part in glob.glob(f".{glob.escape(target.name)}.*.part", root_dir=target.parent):
+        for part in glob.glob(f".{glob.escape(part_name(target))}.*.part", root_dir=target.parent):
             (target.parent / part).unlink(missing_ok=True)
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import PIL.Image
 
 from .. import edits
+from ..edits.depths import check_depth, without_depth
 from ..granularities import GRANULARITIES
 from ..hex_colors import read_palette
-from ..pictures import UnreadablePicture, UnreadForm, check_depth, converted, read_upright
+from ..pictures import UnreadablePicture, UnreadForm, converted, read_upright
 from ..recipe import describe_file, describe_reference
 from ..reference_pictures import read_reference_mask, read_shown
 from .values import number
@@ -151,9 +152,14 @@ def check_picture(file: str, mask: Any = None) -> None:
 
 def in_usual_form(file: str) -> PIL.Image.Image | str:
     """A picture in 8 bits, as RGB or gray, which is told; the file itself where it is in such a form."""
-    picture = read_picture(file)
+    try:
+        is_deep, picture = False, read_picture(file, check_depth)
+    except UnreadForm as error:
+        if error.obstacle is not None:
+            raise error.about(file) from error
+        is_deep, picture = True, without_depth(read_picture(file))
     usual = converted(picture)
-    if usual is picture and not is_deep(file):
+    if usual is picture and not is_deep:
         return file
     print(f"{file} is read in 8 bits as {usual.mode}, as --convert says", file=sys.stderr)
     return usual
@@ -168,6 +174,10 @@ def split_reference(text: str) -> tuple[str, dict[str, str]]:
     written = {}
     # A file may have a name that looks like it.
     while (found := OPTION.search(text)) and (text.startswith("#") or not Path(text).is_file()):
+        if found["key"] in written:
+            raise ValueError(
+                f"Behind a reference {found['key']} stands once, it is given twice. Leave one of them out."
+            )
         written[found["key"]] = found["value"]
         text = text[: found.start()]
     return text, written
@@ -180,15 +190,6 @@ def _region_of(text: str) -> str | tuple[float, ...]:
     if not Path(text).is_file():
         raise ValueError(f"There is no mask at {text!r}. A region is a picture or LEFT:TOP:RIGHT:BOTTOM in fractions.")
     return text
-
-
-def is_deep(path: str) -> bool:
-    """Whether a file has colors of 16 bits, of which 8 are read."""
-    try:
-        read_picture(path, check_depth)
-    except UnreadForm:
-        return True
-    return False
 
 
 def read_picture(path: str, check: Callable[[PIL.Image.Image], Any] | None = None) -> PIL.Image.Image:

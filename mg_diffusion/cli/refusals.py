@@ -6,6 +6,6 @@ def sentence_of(error: BaseException) -> str:
     form = getattr(error, "form", None)
     if form is None:
         return str(error)
-    if error.can_convert:
+    if error.obstacle is None:
         return f"{form} --convert reads such pictures in 8 bits, as RGB or gray."
-    return f"{form} Nobody knows what white is there: save it as PNG of 8 bits with a program that knows."
+    return f"{form} {error.obstacle}: save it as PNG of 8 bits with a program that knows."

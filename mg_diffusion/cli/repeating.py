@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,9 +12,9 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..loading import EMBEDDED_NAME, model_name
 from ..recipe import describe_file, read_recipe, told_path, versions
+from .recorded import HUB_ID, PLACED, SETTINGS, check_recipe
 
 
-PLACED = ("model", "adapter", "encoder")  # which a recipe names, if they are not of the Hub, without their folder
 PER_GRANULARITY = {  # by their names in recipes
     "granularity_scale": "--scale",
     "granularity_schedule": "--schedule",
@@ -45,13 +46,25 @@ def recipe(options: argparse.Namespace) -> int:
     if options.output is None:
         print(json.dumps(found, indent=2, sort_keys=True))
         return 0
+    if options.trust_remote_code and options.model is None:
+        raise ValueError(
+            "--trust-remote-code is for a model that you name, not for one that a picture names. Add --model, if you know "
+            "whose code it is."
+        )
+    check_recipe(found)
     parser = build_parser()
     flags = _flags_of(parser, str(found.get("command")))
+    if missing := [place for place in options.files or () if not Path(place).is_dir()]:
+        raise ValueError(f"--files names folders in which files of the recipe lie; {missing[0]!r} is none.")
     folders = [Path(place) for place in (*(options.files or ()), Path(options.picture).parent, ".")]
     arguments = arguments_of(
-        found, flags, lambda described: find(described, folders), {name: getattr(options, name) for name in PLACED}
+        found,
+        flags,
+        lambda described: _no_flag(find(described, folders)),
+        {name: getattr(options, name) for name in PLACED},
     )
     arguments += ["-o", options.output, *(["--force"] if options.force else [])]
+    arguments += ["--trust-remote-code"] if options.trust_remote_code else []
     print(f"mg-diffusion {shlex.join(arguments)}", file=sys.stderr)
     here = versions()
     differing = [
@@ -102,9 +115,9 @@ def arguments_of(
     for key, value in found.items():
         if key in ELSEWHERE or value is None or value is False or (value == "auto" and "prompt" not in key):
             continue
-        if key in flags:
+        if key in flags and key in SETTINGS:
             flag = flags[key].option_strings[-1]
-            arguments += [flag] if value is True else [f"{flag}={_text(value)}"]
+            arguments += [flag] if value is True and flags[key].nargs == 0 else [f"{flag}={_text(value)}"]
         elif key not in SIZES:
             print(f"{key} of the recipe is no flag here, and is left out", file=sys.stderr)
     return arguments
@@ -114,12 +127,18 @@ def _place_of(name: str, found: dict[str, Any], place: str | None) -> list[str]:
     """The flag of a model, adapter or encoder that is not the default's."""
     named = str(found.get(name, ""))
     if place is None and named not in ("", model_name(None), EMBEDDED_NAME):
-        if "/" not in named:
+        if not HUB_ID.fullmatch(named) or Path(named).exists():  # no picture says which folder is loaded
             raise ValueError(
                 f"The picture was made by the {name} {named!r}, whose place a recipe does not tell. Give it: --{name}."
             )
+        print(f"the {name} {named!r} of the Hub is what the picture names: no code of its runs", file=sys.stderr)
         place = named
     return [] if place is None else [f"--{name}", place]
+
+
+def _no_flag(path: str) -> str:
+    """A path that is not taken for a flag or a palette, whatever the name of the file."""
+    return os.path.join(".", path) if path.startswith(("-", "#")) else path
 
 
 def _reference_text(entry: dict[str, Any], find: Find) -> str:

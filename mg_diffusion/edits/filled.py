@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .inputs import Picture, Pictures, check_pixels, check_side, seeds_of
+from ..arrays import whole_number
+from ..sizes import check_pixels
+from .inputs import Picture, Pictures, check_side, named, seeds_of
 from .masks import POLARITY
 from .progress import progress
 from .sources import Source, opened
@@ -18,6 +20,7 @@ from .sources import Source, opened
 Callback = Callable[[float], None] | None
 
 
+@named
 def remove(
     pipe: Any,
     image: Picture,
@@ -41,25 +44,31 @@ def remove(
             which nothing is transparent.
     """
     image = opened(image)
-    hole, alpha = hole_of(image, mask_image, padding_mask_crop)
-    return _filled(pipe, image, hole, alpha, padding_mask_crop, num_images_per_prompt, generator, callback)
+    hole, alpha, margin = hole_of(image, mask_image, padding_mask_crop)
+    return _filled(pipe, image, hole, alpha, margin, num_images_per_prompt, generator, callback)
 
 
-def hole_of(image: Source, mask: Any, padding_mask_crop: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where to fill, (H, W) bool, and the alpha that the result has; or a ValueError for what `remove` refuses."""
+def hole_of(
+    image: Source, mask: Any, padding_mask_crop: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None, int | None]:
+    """Where to fill, (H, W) bool, the alpha that the result has, and the pixels around that lend, if they are given.
+
+    Raises:
+        ValueError: for what `remove` refuses whatever the pipeline is.
+    """
     check_side(image, "remove")
-    if padding_mask_crop is not None:
-        check_pixels(padding_mask_crop, "padding_mask_crop")
+    margin = None if padding_mask_crop is None else check_pixels(padding_mask_crop, "padding_mask_crop")
     if mask is not None:
-        return image.area(mask) > 0, image.alpha
+        return image.area(mask) > 0, image.alpha, margin
     if image.alpha is None or image.alpha.min() == image.most:
         what = "the picture has no alpha" if image.alpha is None else "nothing in the picture is transparent"
         raise ValueError(
             f"`remove` needs a mask: {what}, so there is no saying what is to go. Pass `mask_image` (`--mask`). {POLARITY}"
         )
-    return image.alpha < image.most, np.full_like(image.alpha, image.most)
+    return image.alpha < image.most, np.full_like(image.alpha, image.most), margin
 
 
+@named
 def outpaint(
     pipe: Any,
     image: Picture,
@@ -84,8 +93,8 @@ def outpaint(
         ValueError: if nothing is to be added, or less than nothing, or more than the picture is large.
     """
     image = opened(image)
-    added, (width, height) = (left, top, right, bottom), image.size
-    check_added(image, *added)
+    left, top, right, bottom = added = check_added(image, left, top, right, bottom)
+    width, height = image.size
     larger = image.expanded(*added)
     hole = np.ones(larger.own.shape[:2], bool)
     hole[top : top + height, left : left + width] = False
@@ -93,12 +102,14 @@ def outpaint(
     return _filled(pipe, larger, hole, larger.alpha, whole, num_images_per_prompt, generator, callback, around=True)
 
 
-def check_added(image: Source, left: int, top: int, right: int, bottom: int) -> None:
-    """Raise a ValueError unless so many pixels can be added to a picture."""
+def check_added(image: Source, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
+    """The pixels to add, as plain numbers, or a ValueError unless so many can be added to a picture."""
     check_side(image, "outpaint")
-    added = (left, top, right, bottom)
-    if any(isinstance(side, bool) or not isinstance(side, int) or side < 0 for side in added) or not any(added):
-        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {added}.")
+    given = (left, top, right, bottom)
+    added = tuple(map(whole_number, given))
+    if any(side is None or side < 0 for side in added) or not any(added):
+        raise ValueError(f"`outpaint` adds whole pixels, at least 1 on some side; got {given}.")
+    left, top, right, bottom = added
     axes = (
         ("left", left, "right", right, "wide", image.size[0]),
         ("top", top, "bottom", bottom, "high", image.size[1]),
@@ -109,6 +120,7 @@ def check_added(image: Source, left: int, top: int, right: int, bottom: int) -> 
                 f"`outpaint` adds at most as much as there is: the picture is {most} pixels {extent}, and {one} and {other} "
                 f"together add {first} + {second} = {first + second}. Add less, then go on from the result."
             )
+    return added
 
 
 def _filled(
@@ -127,5 +139,5 @@ def _filled(
 
     seeds, hidden = seeds_of(count, generator), None if image.visible is None else ~image.visible
     image, area = replace(image, alpha=alpha), 255 * hole.astype(np.uint8)
-    with progress(pipe, count, callback) as step:
+    with progress(pipe, len(seeds), callback) as step:
         return [image.finish(fill(image.pixels, hole, margin, seed, step, hidden, around), area) for seed in seeds]

@@ -1,38 +1,72 @@
 """What named edits take beside a picture and a mask: strengths, and how many results."""
 
-from collections.abc import Mapping
-from numbers import Integral, Real
-from typing import Any
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from ..arrays import plain_number, whole_number
 from ..granularities import GRANULARITIES
+from .progress import check_callback
 from .sources import Edited, Source
 
 
 Picture = Any  # a PIL image, a path, or an array; see `sources.opened`
 Pictures = list[Edited]
+Edit = TypeVar("Edit", bound=Callable[..., Pictures])
 MOST_STRENGTH = 4  # of a granularity; beyond it, little but the corners of the gamut is left
 
 
+def named(edit: Edit) -> Edit:
+    """An edit whose pipeline and callback are checked before anything is read, and which computes as its parts lie.
+
+    Whatever is torch's default device by then: what an edit makes for itself lies on the CPU.
+    """
+
+    known = inspect.signature(edit).parameters
+
+    @functools.wraps(edit)
+    def checked(pipe: Any, *given: Any, **options: Any) -> Pictures:
+        if not callable(getattr(pipe, "progress_bar", None)):
+            raise ValueError(
+                f"`{edit.__name__}` takes a pipeline first, such as an `MGInpaintPipeline`, got {type(pipe).__name__}."
+            )
+        if "callback" in options and "callback" not in known:
+            raise ValueError(
+                f"`{edit.__name__}` takes `callback_on_step_end`, as pipelines do, in place of `callback`."
+            )
+        check_callback(options.get("callback"))
+        from ..default_device import on_cpu  # with it comes torch
+
+        with on_cpu():
+            return edit(pipe, *given, **options)
+
+    return checked
+
+
 def strength_of(granularity: str, scale: float | Mapping[str, float]) -> float:
-    """How much a granularity counts, of a number or of strengths by granularity."""
+    """How much a granularity counts, of a number or of strengths by granularity, which are all looked at."""
     if isinstance(scale, Mapping) and not set(scale) <= set(GRANULARITIES):
         raise ValueError(f"Strengths are those of {', '.join(GRANULARITIES)}, got {list(scale)}.")
-    strength = scale.get(granularity, 1.0) if isinstance(scale, Mapping) else scale
-    return check_strength(strength, f"The strength of {granularity}", MOST_STRENGTH)
+    given = {granularity: 1.0, **scale} if isinstance(scale, Mapping) else {granularity: scale}
+    checked = {name: check_strength(one, f"The strength of {name}", MOST_STRENGTH) for name, one in given.items()}
+    return checked[granularity]
 
 
 def check_strength(value: Any, what: str, most: float = 1) -> float:
-    """The value, or a ValueError unless it is a number from 0 to `most`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= most:
+    """The value as a number of Python, or a ValueError unless it is one from 0 to `most`."""
+    number = plain_number(value)
+    if number is None or not 0 <= number <= most:
         raise ValueError(f"{what} must be a number from 0 (off) to {most:g}, got {value!r}.")
-    return value
+    return number
 
 
-def check_pixels(value: Any, what: str) -> int:
-    """The value, or a ValueError unless it is a number of pixels."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
-        raise ValueError(f"`{what}` is a number of pixels, an integer of at least 0; got {value!r}.")
-    return value
+def check_count(count: Any) -> int:
+    """How many pictures, or a ValueError for what is no number of them."""
+    number = whole_number(count)
+    if number is None or number < 1:
+        raise ValueError(f"`num_images_per_prompt` must be an integer of at least 1, got {count!r}.")
+    return number
 
 
 def check_side(image: Source, name: str) -> None:
@@ -48,9 +82,7 @@ def generators_of(count: int, generator: Any) -> list[Any]:
     """
     import torch
 
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"`num_images_per_prompt` must be an integer of at least 1, got {count!r}.")
-    is_list = isinstance(generator, (list, tuple))
+    count, is_list = check_count(count), isinstance(generator, (list, tuple))
     generators = list(generator) if is_list else [generator]
     if is_list and len(generators) != count:
         raise ValueError(f"Pass one generator, or one for each of the {count} pictures; got {len(generators)}.")
@@ -64,10 +96,10 @@ def seeds_of(count: int, generator: Any) -> list[int]:
     import torch
 
     generators = generators_of(count, generator)
-    drawn = generators if isinstance(generator, (list, tuple)) else generators * count
+    drawn = generators if isinstance(generator, (list, tuple)) else generators * check_count(count)
     return [int(torch.randint(2**31, (), generator=one, device="cpu" if one is None else one.device)) for one in drawn]
 
 
 def copies(picture: Edited, count: int) -> Pictures:
     """One result for all, where nothing is drawn."""
-    return [picture.copy() for _ in range(count)]
+    return [picture.copy() for _ in range(check_count(count))]

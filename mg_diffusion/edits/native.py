@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import plain_number
 from ..hex_colors import check_selection
+from ..sizes import check_pixels
 from .hinted import recolored_by_hint
-from .inputs import Picture, Pictures, check_pixels, check_side, copies, generators_of, strength_of
+from .inputs import Picture, Pictures, check_count, check_side, copies, generators_of, named, strength_of
 from .masks import POLARITY
 from .progress import progress
 from .sources import Source, opened
@@ -20,6 +22,7 @@ Callback = Callable[[float], None] | None
 TEXTURE_SIDE = 1024  # of a square with the area of the largest canvas; it is enlarged to more
 
 
+@named
 def recolor(
     pipe: Any,
     image: Picture,
@@ -61,14 +64,17 @@ def recolor(
     from ..recoloring import recolored, select_color  # with it comes torch
 
     image = opened(image, in_srgb=True)
-    strength = check_recolor(image, color, hint, select, tolerance, assignment, granularity_scale, mask_feather)
+    strength, distance, feather = check_recolor(
+        image, color, hint, select, tolerance, assignment, granularity_scale, mask_feather
+    )
+    num_images_per_prompt = check_count(num_images_per_prompt)
     turns = _turns(assignment, num_images_per_prompt, generator)
-    pixels, area = image.pixels, image.area(mask_image, mask_feather)
+    pixels, area = image.pixels, image.area(mask_image, feather)
     if hint is not None:
-        made = recolored_by_hint(pipe, image, hint, area, tolerance, strength, callback)
+        made = recolored_by_hint(pipe, image, hint, area, distance, strength, callback)
         return copies(made, num_images_per_prompt)
     if select is not None:
-        selected = select_color(pixels, select, tolerance)
+        selected = select_color(pixels, select, distance)
         area = selected if area is None else np.minimum(selected, area)
         if not area.any():
             if mask_image is None:
@@ -93,14 +99,14 @@ def check_recolor(
     assignment: str = "light",
     granularity_scale: float | Mapping[str, float] = 1.0,
     mask_feather: int = 0,
-) -> float:
-    """The strength of color, or a ValueError for what `recolor` refuses whatever the pipeline is."""
+) -> tuple[float, float, int]:
+    """The strength of color, tolerance and feather, or a ValueError for what `recolor` refuses whatever the pipeline is."""
     check_side(image, "recolor")
     image.check_colors("recolor")
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance <= 100:
+    distance = plain_number(tolerance)
+    if distance is None or not 0 < distance <= 100:
         raise ValueError(f"`tolerance` is a Delta-E above 0 and at most 100, got {tolerance!r}.")
-    check_pixels(mask_feather, "mask_feather")
-    if assignment not in ("light", "free"):
+    if not isinstance(assignment, str) or assignment not in ("light", "free"):
         raise ValueError(f'`assignment` must be "light" or "free", got {assignment!r}.')
     if hint is not None and (color is not None or select is not None or assignment != "light"):
         raise ValueError(
@@ -108,9 +114,10 @@ def check_recolor(
         )
     if select is not None:
         check_selection(select)
-    return strength_of("color", granularity_scale)
+    return strength_of("color", granularity_scale), distance, check_pixels(mask_feather, "mask_feather")
 
 
+@named
 def retexture(
     pipe: Any,
     image: Picture,
@@ -141,10 +148,10 @@ def retexture(
     from ..retexturing import retextured
 
     image = opened(image)
-    strength = check_retexture(image, granularity_scale, mask_feather)
+    strength, feather = check_retexture(image, granularity_scale, mask_feather)
     generators_of(num_images_per_prompt, generator)
-    area = image.area(mask_image, mask_feather)
-    canvas = _canvas_of(pipe, texture, image.size, texture_scale)
+    area = image.area(mask_image, feather)
+    canvas = canvas_of(pipe, texture, image.size, texture_scale)
     with progress(pipe, 1, callback) as step:
         made = image.finish(retextured(image.pixels, canvas, area, strength, step), area)
     return copies(made, num_images_per_prompt)
@@ -152,24 +159,23 @@ def retexture(
 
 def check_retexture(
     image: Source, granularity_scale: float | Mapping[str, float] = 1.0, mask_feather: int = 0
-) -> float:
-    """The strength of texture, or a ValueError for what `retexture` refuses whatever the pipeline is."""
+) -> tuple[float, int]:
+    """The strength of texture and the feather, or a ValueError for what `retexture` refuses whatever the pipeline is."""
     check_side(image, "retexture")
-    check_pixels(mask_feather, "mask_feather")
-    return strength_of("texture", granularity_scale)
+    return strength_of("texture", granularity_scale), check_pixels(mask_feather, "mask_feather")
 
 
-def _canvas_of(pipe: Any, texture: Any, size: tuple[int, int], scale: float) -> Any:
-    """A texture canvas (1, 1, h, w) in the aspect of a picture of `size`, (width, height)."""
+def canvas_of(pipe: Any, texture: Any, size: tuple[int, int], scale: float, name: str = "retexture") -> Any:
+    """A texture canvas (1, 1, h, w) in the aspect of a picture of `size`, (width, height), for the edit of this name."""
     from ..retexturing import texture_canvas
 
     if getattr(pipe, "mg_encoder", None) is None:
-        raise ValueError("`retexture` reads the texture reference with an encoder; this pipeline has no `mg_encoder`.")
+        raise ValueError(f"`{name}` reads the texture reference with an encoder; this pipeline has no `mg_encoder`.")
     if texture is None:
-        raise ValueError("`retexture` needs a texture reference: a picture or a card.")
+        raise ValueError(f"`{name}` needs a texture reference: a picture or a card.")
     encoded = pipe.mg_encoder.encode({"texture": texture}, (8, 8), texture_scale=scale)["texture"]  # checks it, warns
     if len(encoded) > 1 or "region" in encoded[0]:
-        raise ValueError("`retexture` lays its texture over all that is white in the mask; leave the region out.")
+        raise ValueError(f"`{name}` lays its texture over all that is edited; leave the region out.")
     factor = min(1.0, TEXTURE_SIDE / (size[0] * size[1]) ** 0.5)
     return texture_canvas(pipe.mg_encoder, texture, tuple(max(16, round(factor * side)) for side in size[::-1]), scale)
 

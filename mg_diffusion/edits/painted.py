@@ -1,12 +1,13 @@
 """Edits that a pipeline paints."""
 
+import inspect
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from ..granularities import GRANULARITIES
-from .inputs import Picture, Pictures
+from .inputs import Picture, Pictures, named
 from .masks import POLARITY
 from .sources import Edited, Source, grown_into, opened
 
@@ -14,6 +15,7 @@ from .sources import Edited, Source, grown_into, opened
 GRAY = 128  # where nothing of a picture is known
 
 
+@named
 def reshape(
     pipe: Any,
     image: Picture,
@@ -38,7 +40,14 @@ def reshape(
         ValueError: if neither color nor texture is given, a shape has a region of its own, or there is neither a mask nor
             an alpha.
     """
+    _check_listed(options)
     _check_whole(options)
+    wanted = _generating(pipe, "reshape").__name__.replace("Pipeline", "InpaintPipeline")
+    if "mask_image" not in inspect.signature(pipe.__call__).parameters:
+        raise ValueError(
+            f"`reshape` paints in a mask, which {type(pipe).__name__} does not. Pass `{wanted}(**pipe.components)`, which "
+            f"has the same parts."
+        )
     source = opened(image, in_srgb=True)
     area = reshaped_area(source, mask_image, color, texture)
     mask = PIL.Image.fromarray(255 * (area > 0).astype(np.uint8))
@@ -52,6 +61,7 @@ def reshape(
     return [_kept(source, one, area) for one in made]
 
 
+@named
 def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """Another picture of the same colors, texture and shape, at the model's own size in the aspect of the picture.
 
@@ -61,13 +71,12 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
         granularity_scale: how near each of them stays, a number or {"color": ..., "texture": ..., "shape": ...}.
         height, width: of the new picture, in pixels.
     """
-    from .. import pipelines
-
+    _check_listed(options)
+    kind = _generating(pipe, "variation")
     source = opened(image, in_srgb=True)
     reference = PIL.Image.fromarray(source.in_8_bits)
     if source.visible is not None:
         reference = {"image": reference, "mask": source.visible}
-    kind = getattr(pipelines, type(pipe).__name__.replace("Inpaint", ""))
     generating = kind(**pipe.components)
     generating.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return generating(reference_image=dict.fromkeys(GRANULARITIES, reference), **options).images
@@ -87,6 +96,30 @@ def reshaped_area(source: Source, mask_image: Any, color: Any = None, texture: A
     return area
 
 
+def _generating(pipe: Any, name: str) -> type:
+    """The class of ours that generates with the parts of a pipeline, also where that has a class of the user's.
+
+    Args:
+        name: of the edit, for messages.
+    """
+    from .. import pipelines
+
+    generating = {
+        pipelines.MGPipeline: pipelines.MGPipeline,
+        pipelines.MGInpaintPipeline: pipelines.MGPipeline,
+        pipelines.MGXLPipeline: pipelines.MGXLPipeline,
+        pipelines.MGXLInpaintPipeline: pipelines.MGXLPipeline,
+    }
+    # By name: code that came with weights has classes of its own.
+    names = {one.__name__: made for one, made in generating.items()}
+    found = next((names[one.__name__] for one in type(pipe).__mro__ if one.__name__ in names), None)
+    if found is None:
+        raise ValueError(
+            f"`{name}` takes a pipeline of {', '.join(names)}, or of a class made of them; got {type(pipe).__name__}."
+        )
+    return found
+
+
 def _laid(shape: Any, mask: PIL.Image.Image) -> list[dict[str, Any]]:
     """Shape references, over the box around a mask."""
     left, top, right, bottom = mask.getbbox()
@@ -96,6 +129,11 @@ def _laid(shape: Any, mask: PIL.Image.Image) -> list[dict[str, Any]]:
     if any(entry.get("region") is not None for entry in entries):
         raise ValueError("`reshape` lays its shape over the box around the mask; leave the region out.")
     return [{**entry, "region": box} for entry in entries]
+
+
+def _check_listed(options: dict[str, Any]) -> None:
+    if not options.get("return_dict", True):
+        raise ValueError("Named edits return a list of pictures, whatever `return_dict` is: leave it out.")
 
 
 def _check_whole(options: dict[str, Any]) -> None:

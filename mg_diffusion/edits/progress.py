@@ -8,6 +8,12 @@ from typing import Any
 PARTS = 100  # of a picture
 
 
+def check_callback(callback: Any) -> None:
+    """Raise a ValueError for what cannot be told the share that is done."""
+    if callback is not None and not callable(callback):
+        raise ValueError(f"`callback` is a function that is told the share that is done, or `None`; got {callback!r}.")
+
+
 @contextmanager
 def progress(
     pipe: Any, count: int = 1, callback: Callable[[float], None] | None = None

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from ..arrays import whole_number
 from ..noise_level import MOST_NOISE
-from .inputs import Picture, Pictures, check_pixels, check_side, check_strength, copies, generators_of
-from .native import recolor, retexture
+from ..sizes import check_pixels
+from .inputs import Picture, Pictures, check_side, check_strength, copies, generators_of, named, strength_of
+from .native import canvas_of, recolor
 from .progress import progress
-from .sources import Source, as_gray, opened
+from .sources import Edited, Source, as_gray, opened
 
 
 Callback = Callable[[float], None] | None
@@ -25,6 +27,7 @@ NOISE_BESIDE_BLUR = (1.5, 1.0)  # times what is estimated, and more: less is sha
 TONE = 0.6  # how far `enhance` goes toward the colors of a reference
 
 
+@named
 def denoise(
     pipe: Any,
     image: Picture,
@@ -50,12 +53,14 @@ def denoise(
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    image, unet = _checked(pipe, "denoise", image, strength, noise_level, num_images_per_prompt, generator)
-    area = image.area(mask_image, check_pixels(mask_feather, "mask_feather"))
+    image, unet = _checked(pipe, "denoise", image, num_images_per_prompt, generator)
+    strength, noise_level, feather = check_denoise(image, strength, noise_level, mask_feather)
+    area = image.area(mask_image, feather)
     made = _restored(pipe, unet, image, area, noise_level, 0.0, strength, callback)
     return copies(image.finish(made, area), num_images_per_prompt)
 
 
+@named
 def enhance(
     pipe: Any,
     image: Picture,
@@ -82,9 +87,9 @@ def enhance(
     Raises:
         ValueError: for anything out of range, or a pipeline without a detail network.
     """
-    source, unet = _checked(pipe, "enhance", image, strength, noise_level, num_images_per_prompt, generator)
-    check_enhance(source, color, strength, noise_level, mask_feather)
-    area = source.area(mask_image, mask_feather)
+    source, unet = _checked(pipe, "enhance", image, num_images_per_prompt, generator)
+    strength, noise_level, feather = check_enhance(source, color, strength, noise_level, mask_feather)
+    area = source.area(mask_image, feather)
     if color is not None:
         (toned,) = recolor(pipe, image, color, area, granularity_scale=TONE * strength)
         source = opened(toned)
@@ -94,6 +99,7 @@ def enhance(
     return copies(source.finish(made, area), num_images_per_prompt)
 
 
+@named
 def enlarge(
     pipe: Any,
     image: Picture,
@@ -122,9 +128,10 @@ def enlarge(
     """
     from .. import restoring
 
-    image, unet = _checked(pipe, "enlarge", image, strength, None, num_images_per_prompt, generator)
-    size = check_enlarge(image, factor, strength)
-    octaves, pixels = factor.bit_length() - 1, image.pixels
+    image, unet = _checked(pipe, "enlarge", image, num_images_per_prompt, generator)
+    size, strength, weight = check_enlarge(image, factor, strength, granularity_scale)
+    canvas = None if texture is None else canvas_of(pipe, texture, size, texture_scale, "enlarge")
+    octaves, pixels = (size[0] // image.size[0]).bit_length() - 1, image.pixels
     with progress(pipe, octaves if strength else 1, callback) as step:
         for _ in range(octaves if strength else 0):
             pixels = restoring.enlarge(unet, pixels, step)
@@ -133,10 +140,17 @@ def enlarge(
         pixels = _between(plain, pixels, strength) if strength else plain
     alpha = None if image.alpha is None else _bicubic(image.alpha[..., None], size)[..., 0]
     enlarged = image.packed(as_gray(pixels) if image.own.shape[2] == 1 else pixels, alpha)
-    if texture is not None:
-        options = {"texture_scale": texture_scale, "granularity_scale": granularity_scale}
-        (enlarged,) = retexture(pipe, enlarged, texture, **options)
+    if canvas is not None:
+        enlarged = _retextured(opened(enlarged), canvas, weight)
     return copies(enlarged, num_images_per_prompt)
+
+
+def _retextured(image: Source, canvas: Any, strength: float) -> Edited:
+    """As `retexture`, all that can be seen of a picture."""
+    from ..retexturing import retextured
+
+    area = image.area(None)
+    return image.finish(retextured(image.pixels, canvas, area, strength), area)
 
 
 def _restored(
@@ -151,7 +165,7 @@ def _restored(
     overshoot: float = 1.0,
 ) -> np.ndarray:
     """The pixels (H, W, 3) of a picture restored, by `strength` and, where it is given, by the area (H, W)."""
-    from ..noise_level import MOST_NOISE, estimate_noise
+    from ..noise_level import estimate_noise
     from ..restoring import restore
 
     if strength == 0:
@@ -182,12 +196,9 @@ def _bicubic(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return made.round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
 
 
-def _checked(
-    pipe: Any, name: str, image: Picture, strength: float, noise_level: float | None, count: int, generator: Any
-) -> tuple[Source, Any]:
+def _checked(pipe: Any, name: str, image: Picture, count: int, generator: Any) -> tuple[Source, Any]:
     """The picture, opened, and the detail network, or a ValueError for what cannot be."""
     image, unet = opened(image), _detail_of(pipe, name)
-    check_denoise(image, strength, noise_level, name=name)
     generators_of(count, generator)
     return image, unet
 
@@ -198,13 +209,14 @@ def check_denoise(
     noise_level: float | None = None,
     mask_feather: int = 0,
     name: str = "denoise",
-) -> None:
-    """Raise a ValueError for what this edit refuses whatever the pipeline is."""
+) -> tuple[float, float | None, int]:
+    """Strength, level of noise (none: it is to be estimated) and feather, or a ValueError for what this edit refuses.
+
+    Whatever the pipeline is.
+    """
     check_side(image, name)
-    check_strength(strength, "`strength`")
-    if noise_level is not None:
-        check_strength(noise_level, "`noise_level`", MOST_NOISE)
-    check_pixels(mask_feather, "mask_feather")
+    level = None if noise_level is None else check_strength(noise_level, "`noise_level`", MOST_NOISE)
+    return check_strength(strength, "`strength`"), level, check_pixels(mask_feather, "mask_feather")
 
 
 def check_enhance(
@@ -213,25 +225,28 @@ def check_enhance(
     strength: float = 1.0,
     noise_level: float | None = None,
     mask_feather: int = 0,
-) -> None:
+) -> tuple[float, float | None, int]:
     """The same."""
-    check_denoise(image, strength, noise_level, mask_feather, "enhance")
     if color is not None:
         image.check_colors("enhance")
+    return check_denoise(image, strength, noise_level, mask_feather, "enhance")
 
 
-def check_enlarge(image: Source, factor: int = 2, strength: float = 1.0) -> tuple[int, int]:
-    """(width, height) of the result, or such a ValueError."""
-    check_denoise(image, strength, name="enlarge")
-    if isinstance(factor, bool) or factor not in FACTORS:
+def check_enlarge(
+    image: Source, factor: int = 2, strength: float = 1.0, granularity_scale: Any = 0.5
+) -> tuple[tuple[int, int], float, float]:
+    """(width, height) of the result, strength, and that of texture; or such a ValueError."""
+    strength, _, _ = check_denoise(image, strength, name="enlarge")
+    times = whole_number(factor)
+    if times not in FACTORS:
         raise ValueError(f"`factor` must be {' or '.join(map(str, FACTORS))}, got {factor!r}.")
-    size = (factor * image.size[0], factor * image.size[1])
+    size = (times * image.size[0], times * image.size[1])
     if size[0] * size[1] > MOST_ENLARGED:
         raise ValueError(
-            f"{factor} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
+            f"{times} times the size is {size[0]} x {size[1]}, and more than {MOST_ENLARGED:,} pixels do not fit into "
             f"memory with what they need. Enlarge by less, or crop the picture."
         )
-    return size
+    return size, strength, strength_of("texture", granularity_scale)
 
 
 def _detail_of(pipe: Any, name: str) -> Any:

@@ -13,12 +13,13 @@ import numpy as np
 import PIL.Image
 
 from .. import color_profiles
-from ..pictures import UnreadForm, check_depth, editable_rgb, has_alpha, upright
+from ..pictures import UnreadForm, as_rgba, editable_rgb, has_alpha, is_transparent, upright
+from .depths import check_depth
 from .masks import POLARITY, read_mask
 
 
 Edited = PIL.Image.Image | np.ndarray
-GRAY = ("1", "L", "LA")
+GRAY = ("1", "L", "LA", "La")
 PROFILED = ("RGB", "RGBA", "L", "LA")  # whose color profile is that of what comes back, too
 REMEDY_8_BIT = "`PIL.Image.fromarray((np.asarray(image) / 257).round().astype('uint8'))`"
 
@@ -169,10 +170,17 @@ def _read(image: Any) -> PIL.Image.Image:
 
 
 def _picture_samples(image: PIL.Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
+    if image.mode.startswith("I;16") and is_transparent(image):
+        raise UnreadForm(
+            "The picture is gray of 16 bits with one level that stands for transparent, and PIL has no alpha of 16 bits.",
+            "Pass it as an array, RGB and alpha: `np.dstack([x, x, x, 65535 * (x != image.info['transparency'])])"
+            ".astype(np.uint16)` with `x = np.asarray(image)`; or, if nothing is meant to be transparent, "
+            "`PIL.Image.fromarray(np.asarray(image))`.",
+        )
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)[..., None], None
     if has_alpha(image):
-        channels = np.asarray(image.convert("RGBA"))
+        channels = np.asarray(as_rgba(image))
         return channels[..., : 1 if image.mode in GRAY else 3], channels[..., 3]
     if image.mode in GRAY:
         return np.asarray(image.convert("L"))[..., None], None

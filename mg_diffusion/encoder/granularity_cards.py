@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, enco
         encoder: fingerprint of the branch; source: SHA-256 of the reference.
     """
     metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{uuid.uuid4().hex}.part")  # a name as long as its own might be too long
     try:
         save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
         os.replace(part, path)

@@ -9,6 +9,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
+from ..arrays import plain_number
 from ..hex_colors import LEAST_WEIGHT, MOST_WEIGHT, is_palette, read_palette
 from ..masks import read_one_mask
 from .reading import read_cut_out, read_mask, read_picture
@@ -27,15 +28,12 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def read_weight(fields: dict[str, Any]) -> float:
     """The weight of a reference given as a dict; 1 where none is named."""
-    try:
-        weight = float(fields.get("weight", 1.0))
-    except (TypeError, ValueError, OverflowError):
-        weight = math.nan
-    if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+    weight = plain_number(fields.get("weight", 1.0))
+    if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
         raise ValueError(
             f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
         )
-    return weight
+    return float(weight)
 
 
 def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
@@ -49,11 +47,9 @@ def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) ->
         if given is not None:
             raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
         return 1.0
-    try:
-        scale = float(1.0 if given is None else given) * float(texture_scale)
-    except (TypeError, ValueError, OverflowError):
-        scale = math.nan
-    if not 1 / 8 <= scale <= 8:
+    factors = [plain_number(1.0 if given is None else given), plain_number(texture_scale)]
+    scale = None if None in factors else float(math.prod(factors))
+    if scale is None or not 1 / 8 <= scale <= 8:
         raise ValueError(
             f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
             f"{given!r} and {texture_scale!r}."
@@ -111,10 +107,10 @@ def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
 
 def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
     """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-    try:
-        left, top, right, bottom = (float(value) for value in box)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
+    sides = [plain_number(value) for value in box]
+    if len(sides) != 4 or None in sides:
+        raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.")
+    left, top, right, bottom = map(float, sides)
     if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
         raise ValueError(
             f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "

@@ -10,6 +10,7 @@ import torch
 from mg_diffusion import MGInpaintPipeline, MGPipeline
 from mg_diffusion.encoder.references import read_region
 from mg_diffusion.pipelines.pictures import list_masks
+from mg_diffusion.sizes import check_composed_size
 from pipelines.tiny import tiny_components
 
 
@@ -36,6 +37,29 @@ WRONG = [
     ("generator", 42, "manual_seed"),
     ("generator", (torch.Generator(),), "manual_seed"),
     ("generator", [1], "manual_seed"),
+    ("guidance_scale", b"2", "finite number"),
+    ("granularity_scale", True, None),
+    ("num_detail_steps", True, "integer from 1"),
+    ("num_detail_steps", 1.5, "integer from 1"),
+    ("clip_skip", 99, "integer from 0 to 2"),
+    ("clip_skip", -5, "integer from 0"),
+    ("clip_skip", 1.5, "integer from 0"),
+    ("cross_attention_kwargs", 5, "is a dict"),
+    ("callback_on_step_end", 5, "is a function"),
+    ("callback_on_step_end_tensor_inputs", "latents", "must be some of"),
+    ("callback_on_step_end_tensor_inputs", None, "must be some of"),
+    ("latents", np.zeros((1, 4, 8, 8), np.float32), "torch.from_numpy"),
+    ("latents", torch.full((1, 4, 8, 8), NAN), "finite numbers"),
+    ("output_type", None, "must be .pil."),
+]
+OF_EDITS = [
+    ("mask_feather", 10**30, "number of pixels"),
+    ("mask_feather", True, "number of pixels"),
+    ("mask_feather", -1, "number of pixels"),
+    ("padding_mask_crop", 2.0, "number of pixels"),
+    ("strength", "1", "above 0"),
+    ("strength", None, "above 0"),
+    ("context_scale", True, "finite number"),
 ]
 
 
@@ -57,8 +81,83 @@ def test_a_number_that_cannot_be_is_refused_before_anything_is_computed(pipes, m
     pipe = pipes[place]
     monkeypatch.setattr(pipe.text_encoder, "forward", None)
     given = {"image": torch.rand(3, 64, 64), "mask_image": torch.ones(64, 64)} if place else {}
-    with pytest.raises(ValueError, match=f"`{name}`.*{said}"):
+    with pytest.raises(ValueError, match=f"`{name}`.*{said}" if said else name):
         pipe("a leaf", **{"num_inference_steps": 1, **given, name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "said"), OF_EDITS)
+def test_a_number_of_an_edit_that_cannot_be_is_refused(pipes, monkeypatch, name, value, said):
+    monkeypatch.setattr(pipes[1].text_encoder, "forward", None)
+    given = {"image": torch.rand(3, 64, 64), "mask_image": torch.ones(64, 64), name: value}
+    with pytest.raises(ValueError, match=f"`{name}`.*{said}"):
+        pipes[1]("a leaf", num_inference_steps=1, **given)
+
+
+@pytest.mark.parametrize(("prompt", "said"), [([], "empty list.*leave it out"), (["a", 5], "list of strings")])
+def test_prompts_that_cannot_be_are_refused(pipes, prompt, said):
+    with pytest.raises(ValueError, match=f"`prompt`.*{said}"):
+        pipes[0](prompt, num_inference_steps=1)
+    assert len(pipes[0](None, num_inference_steps=1).images) == 1  # as the sentence says
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (None, "returns a dict.*got None"),
+        (5, "returns a dict.*got 5"),
+        ({"latents": torch.zeros(1, 2, 8, 8)}, r"same shape, \(1, .*; got \(1, 2, 8, 8\)"),
+        ({"latents": None}, "same shape.*got NoneType"),
+    ],
+)
+def test_what_a_callback_must_not_return_is_told(pipes, returned, said):
+    with pytest.raises(ValueError, match=f"`callback_on_step_end` .*{said}"):
+        pipes[0](num_inference_steps=2, callback_on_step_end=lambda *given: returned)
+    assert len(pipes[0](num_inference_steps=2, callback_on_step_end=lambda *given: {}).images) == 1
+
+
+NARROW = {
+    "height": np.uint8(64),
+    "width": np.uint16(64),
+    "num_images_per_prompt": np.int8(1),
+    "num_detail_steps": np.int64(1),
+    "mask_feather": np.uint8(255),
+    "padding_mask_crop": np.int8(100),
+    "clip_skip": np.uint8(0),
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_numbers_of_numpy_do_not_wrap_around(pipes, name):
+    mask = torch.zeros(64, 64)
+    mask[20:44, 20:44] = 1
+    made = []
+    for value in (NARROW[name], int(NARROW[name])):
+        given = {"image": torch.full((3, 64, 64), 0.5), "mask_image": mask, name: value, "output_type": "pt"}
+        made.append(pipes[1](num_inference_steps=1, generator=torch.Generator().manual_seed(0), **given).images)
+    assert torch.equal(*made)
+
+
+def test_areas_do_not_wrap_around():
+    for side in (np.uint16(2304), np.int16(2304), 2304):
+        with pytest.raises(ValueError, match="at most 4,194,304 pixels, got 2304 x 2304"):
+            check_composed_size(side, side)
+    assert [type(side) for side in check_composed_size(np.uint8(64), None)] == [int, type(None)]
+
+
+def test_the_default_device_is_nothing_to_a_call(pipes):
+    made = []
+    for place in ("cpu", "meta"):
+        generator, given = (
+            torch.Generator().manual_seed(0),
+            {"color": ["#c11210"], "shape": PIL.Image.new("L", (64, 64))},
+        )
+        with torch.device(place):
+            made.append(
+                np.asarray(pipes[0](reference_image=given, num_inference_steps=1, generator=generator).images[0])
+            )
+            pipes[0].encode_reference(given)
+            assert torch.get_default_device().type == place
+    assert np.array_equal(*made)
 
 
 def test_numbers_of_numpy_and_torch_are_numbers(pipes):

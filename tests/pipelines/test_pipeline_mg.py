@@ -589,7 +589,7 @@ EMBEDS = torch.zeros(1, 12, 32)
         ({"negative_prompt_embeds": "ugly"}, "`negative_prompt_embeds` must be a tensor .* got str"),
         ({"negative_prompt": "a", "negative_prompt_embeds": EMBEDS}, "not both"),
         ({"prompt": 3}, "string or a list"),
-        ({"prompt": []}, "0 samples"),
+        ({"prompt": []}, "empty list"),
         ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "3 samples"),
         ({"prompt": None, "prompt_embeds": EMBEDS, "negative_prompt_embeds": EMBEDS[:, :5]}, "same shape"),
         ({"timesteps": [1], "sigmas": [1.0]}, "Only one of `timesteps` or `sigmas`"),

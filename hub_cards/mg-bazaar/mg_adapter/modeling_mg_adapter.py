@@ -1229,6 +1229,7 @@ def _define():
         columns = []
         for name in granularities:
             try:
+                _refuse_booleans(per_name.get(name, 1.0))
                 value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
             except (TypeError, ValueError, RuntimeError, OverflowError) as error:
                 raise ValueError(
@@ -1246,6 +1247,13 @@ def _define():
                 )
             columns.append(value.expand(batch_size))
         return torch.stack(columns, 1)
+
+
+    def _refuse_booleans(scale: Any) -> None:
+        """Raise a TypeError for true and false, of Python, numpy or torch: torch takes them for 1 and 0."""
+        entries = scale if isinstance(scale, (list, tuple)) else [scale]
+        if any(isinstance(one, bool) or str(getattr(one, "dtype", "")).endswith("bool") for one in entries):
+            raise TypeError("true and false are no numbers")
 
 
     def _of_blocks(blocks: Any) -> float:

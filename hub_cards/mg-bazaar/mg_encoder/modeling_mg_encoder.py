@@ -36,10 +36,12 @@ def _define():
     import threading
     import torch
     import torch.nn.functional as F
+    import uuid
     import warnings
     from collections import OrderedDict
     from collections.abc import Callable, Collection, Sequence
     from dataclasses import dataclass, replace
+    from decimal import Decimal
     from diffusers import ConfigMixin, DDIMScheduler, ModelMixin, UNet2DModel
     from diffusers.configuration_utils import register_to_config
     from diffusers.utils.torch_utils import randn_tensor
@@ -772,6 +774,7 @@ def _define():
         columns = []
         for name in granularities:
             try:
+                _refuse_booleans(per_name.get(name, 1.0))
                 value = torch.as_tensor(per_name.get(name, 1.0), dtype=torch.float32).reshape(-1)
             except (TypeError, ValueError, RuntimeError, OverflowError) as error:
                 raise ValueError(
@@ -789,6 +792,13 @@ def _define():
                 )
             columns.append(value.expand(batch_size))
         return torch.stack(columns, 1)
+
+
+    def _refuse_booleans(scale: Any) -> None:
+        """Raise a TypeError for true and false, of Python, numpy or torch: torch takes them for 1 and 0."""
+        entries = scale if isinstance(scale, (list, tuple)) else [scale]
+        if any(isinstance(one, bool) or str(getattr(one, "dtype", "")).endswith("bool") for one in entries):
+            raise TypeError("true and false are no numbers")
 
 
     def _of_blocks(blocks: Any) -> float:
@@ -1456,10 +1466,76 @@ def _define():
             )
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.sizes
     # -----------------------------------------------------------------------------------------------------------------
     MOST_PIXELS = 2048**2
     COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
+    MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
 
     CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
 
@@ -1532,15 +1608,27 @@ def _define():
             )
 
 
-    def check_composed_size(height: Any = None, width: Any = None) -> None:
-        """Raise a ValueError for sides, of those that are given, that no composition has."""
-        for name, side in (("height", height), ("width", width)):
-            if side is not None and (not is_side(side) or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT):
+    def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | None, int | None]:
+        """Both sides, those that are given as whole numbers, or a ValueError for sides that no composition has."""
+        given = {"height": height, "width": width}
+        sides = {name: whole_number(side) for name, side in given.items() if side is not None}
+        for name, side in sides.items():
+            if side is None or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT:
                 raise ValueError(
-                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {side!r}."
+                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {given[name]!r}."
                 )
-        if height is not None and width is not None:
-            check_area(height, width)
+        if len(sides) == 2:
+            check_area(**sides)
+        return sides.get("height"), sides.get("width")
+
+
+    def check_pixels(value: Any, name: str) -> int:
+        """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
+        pixels = whole_number(value)
+        if pixels is None or not 0 <= pixels <= MOST_WIDTH:
+            bound = "at least 0" if pixels is None or pixels < 0 else f"at most {MOST_WIDTH}"
+            raise ValueError(f"`{name}` is a number of pixels, an integer of {bound}; got {value!r}.")
+        return pixels
 
 
     def check_composed_side(side: int) -> None:
@@ -1556,61 +1644,18 @@ def _define():
     Raises:
         ValueError: for more than any card serves, and for what is no side.
     """
-        if not is_side(side) or side > MOST_CARD_SIDE:
+        pixels = whole_number(side)
+        if pixels is None or not 0 < pixels <= MOST_CARD_SIDE:
             raise ValueError(
                 f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
             f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
             )
-        return max(CARD_SIDE, CARD_UNIT * math.ceil(side / CARD_UNIT))
+        return max(CARD_SIDE, CARD_UNIT * math.ceil(pixels / CARD_UNIT))
 
 
     def is_side(side: Any) -> bool:
         """Whether this is a positive whole number."""
-        return isinstance(side, Integral) and not isinstance(side, bool) and side > 0
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
-    # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
-
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
-
-    Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
-    """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
+        return (whole_number(side) or 0) > 0
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.color_profiles
@@ -1700,6 +1745,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
     HEIC = (".heic", ".heif", ".hif")
+    WHITE_UNKNOWN = "Nobody knows what white is there"
 
 
     class UnreadablePicture(Exception):
@@ -1719,16 +1765,16 @@ def _define():
 
     Attributes:
         form: what is wrong, without what to do in Python.
-        can_convert: whether `converted` knows how.
+        obstacle: why `converted` does not know how; `None` where it does.
     """
 
-        def __init__(self, form: str, remedy: str, can_convert: bool = True):
+        def __init__(self, form: str, remedy: str, obstacle: str | None = None):
             super().__init__(f"{form} {remedy}")
-            self.form, self.remedy, self.can_convert = form, remedy, can_convert
+            self.form, self.remedy, self.obstacle = form, remedy, obstacle
 
         def about(self, file: str) -> "UnreadForm":
             """The same, said of a file."""
-            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.can_convert)
+            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.obstacle)
 
 
     def read_upright(
@@ -1790,13 +1836,26 @@ def _define():
 
     def has_alpha(image: PIL.Image.Image) -> bool:
         """Whether a picture may be transparent: by a channel, or by a color that stands for it."""
-        has_key = "transparency" in image.info and image.mode in ("RGB", "L", "1", "P")
-        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa")
+        has_key = "transparency" in image.info and (image.mode in ("RGB", "L", "1", "P") or image.mode.startswith("I;16"))
+        return has_key or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+    def as_rgba(image: PIL.Image.Image) -> PIL.Image.Image:
+        """In RGBA of 8 bits; Pillow knows no way there from some modes, and cuts gray of 16 bits off."""
+        if image.mode == "La":
+            return image.convert("LA").convert("RGBA")
+        if not image.mode.startswith("I;16"):
+            return image.convert("RGBA")
+        levels, key = np.asarray(image), image.info.get("transparency")
+        made = PIL.Image.fromarray((levels / 257).round().astype(np.uint8)).convert("RGBA")
+        if key is not None:
+            made.putalpha(PIL.Image.fromarray(255 * (levels != key).astype(np.uint8)))
+        return made
 
 
     def is_transparent(image: PIL.Image.Image) -> bool:
         """Whether any pixel of a picture is."""
-        return has_alpha(image) and 0 not in image.size and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        return has_alpha(image) and 0 not in image.size and as_rgba(image).getchannel("A").getextrema()[0] < 255
 
 
     def upright(
@@ -1819,17 +1878,6 @@ def _define():
             ) from error
 
 
-    def check_depth(image: PIL.Image.Image) -> None:
-        """Raise a ValueError for colors of 16 bits, which Pillow reads as colors of 8, without a word."""
-        stored = str([tile[3] for tile in getattr(image, "tile", ())])
-        if ";16" in stored and not image.mode.startswith("I;16"):
-            raise UnreadForm(
-                "The picture has colors of 16 bits, of which Pillow reads 8.",
-                "Read it with another library and pass an array of uint16, RGB, for example `cv2.imread(path, "
-            "cv2.IMREAD_UNCHANGED)[..., ::-1]`; or, if 8 bits will do, pass `PIL.Image.open(path).convert('RGB')`.",
-            )
-
-
     def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         """A picture to edit in RGB.
 
@@ -1837,7 +1885,7 @@ def _define():
         ValueError: for transparent pixels, and modes without a well-defined color.
     """
         is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image)`"
+        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
         remedy = remedy if is_deep else "`image.convert('RGB')`"
         return opaque_rgb(
             image,
@@ -1853,9 +1901,9 @@ def _define():
     CMYK and the like are taken as Pillow takes them where no color profile says more.
     """
         if image.mode.startswith("I;16"):
-            return PIL.Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+            return as_rgba(image).convert("LA" if has_alpha(image) else "L")
         image = in_srgb(image) if image.mode == "CMYK" else image
-        is_plain = image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA") or image.mode in ("I", "F")
+        is_plain = has_alpha(image) or image.mode in ("1", "L", "P", "RGB", "I", "F")
         return image if is_plain else image.convert("RGB")
 
 
@@ -1871,14 +1919,14 @@ def _define():
         ValueError: with one of them.
     """
         image = in_srgb(image)
-        image = image.convert("RGBA") if has_alpha(image) else image
+        image = as_rgba(image) if has_alpha(image) else image
         if is_transparent(image):
             raise ValueError(transparent)
         if image.mode == "CMYK":
             lacking = "CMYK is converted by its color profile, and this one has none that can be read."
             raise UnreadForm(f"{other_mode}. {lacking}", remedy)
         if image.mode not in ("RGB", "RGBA", "L", "1", "P"):
-            raise UnreadForm(f"{other_mode}.", remedy, can_convert=image.mode not in ("I", "F"))
+            raise UnreadForm(f"{other_mode}.", remedy, WHITE_UNKNOWN if image.mode in ("I", "F") else None)
         return image.convert("RGB")
 
 
@@ -1918,7 +1966,7 @@ def _define():
 
     def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np.ndarray:
         if has_alpha(mask) and is_transparent(mask):
-            alpha = mask.convert("RGBA").getchannel("A")
+            alpha = as_rgba(mask).getchannel("A")
             if not is_cut_out:
                 raise ValueError(
                     f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
@@ -1927,17 +1975,17 @@ def _define():
             return np.array(alpha)
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
             return as_numbers(np.asarray(mask), name)
-        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa"):
+        if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
             check_gray(mask, name)
-            return np.array(mask.convert("RGBA").convert("RGB").convert("L"))
+            return np.array(as_rgba(mask).convert("RGB").convert("L"))
         raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
 
 
     def check_gray(mask: PIL.Image.Image, name: str) -> None:
         """Raise a ValueError for a colored mask: by its luma a red one would be darker than middle gray, a green one lighter."""
-        if mask.mode in ("1", "L", "LA"):
+        if mask.mode in ("1", "L", "LA", "La"):
             return
-        picture = mask.convert("RGBA").convert("RGB")
+        picture = as_rgba(mask).convert("RGB")
         channels = np.asarray(picture)
         if not channels.size or (spread := channels.max(2) - channels.min(2)).max() <= NEARLY_GRAY:
             return
@@ -2143,7 +2191,7 @@ def _define():
         check_form(picture.height, picture.width)
         if not is_transparent(picture):
             return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
-        shown = in_srgb(picture).convert("RGBA")
+        shown = as_rgba(in_srgb(picture))
         visible = np.asarray(shown.getchannel("A")) > 127
         if not visible.any():
             raise ValueError(
@@ -2544,7 +2592,7 @@ def _define():
         encoder: fingerprint of the branch; source: SHA-256 of the reference.
     """
         metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
-        part = path.with_name(f".{path.name}.part")
+        part = path.with_name(f".{uuid.uuid4().hex}.part")  # a name as long as its own might be too long
         try:
             save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
             os.replace(part, path)
@@ -2629,15 +2677,12 @@ def _define():
 
     def read_weight(fields: dict[str, Any]) -> float:
         """The weight of a reference given as a dict; 1 where none is named."""
-        try:
-            weight = float(fields.get("weight", 1.0))
-        except (TypeError, ValueError, OverflowError):
-            weight = math.nan
-        if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+        weight = plain_number(fields.get("weight", 1.0))
+        if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
             raise ValueError(
                 f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
             )
-        return weight
+        return float(weight)
 
 
     def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
@@ -2651,11 +2696,9 @@ def _define():
             if given is not None:
                 raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
             return 1.0
-        try:
-            scale = float(1.0 if given is None else given) * float(texture_scale)
-        except (TypeError, ValueError, OverflowError):
-            scale = math.nan
-        if not 1 / 8 <= scale <= 8:
+        factors = [plain_number(1.0 if given is None else given), plain_number(texture_scale)]
+        scale = None if None in factors else float(math.prod(factors))
+        if scale is None or not 1 / 8 <= scale <= 8:
             raise ValueError(
                 f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
             f"{given!r} and {texture_scale!r}."
@@ -2713,10 +2756,10 @@ def _define():
 
     def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
         """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-        try:
-            left, top, right, bottom = (float(value) for value in box)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.") from error
+        sides = [plain_number(value) for value in box]
+        if len(sides) != 4 or None in sides:
+            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.")
+        left, top, right, bottom = map(float, sides)
         if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
             raise ValueError(
                 f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
