@@ -1,6 +1,7 @@
 """`mg-diffusion recipe`: a picture tells how it was made, and is made again, pixel by pixel."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -246,3 +247,30 @@ def test_files_named_like_flags_and_colors_are_repeated(files, stranger, recipe_
     shutil.copy("b.png", "a.png")  # what `stranger` draws on
     found = {**recipe_of_a, "image": describe_file(name), "references": {"color": [describe_file(name)]}}
     assert main(["recipe", stranger(found), "-o", "out.png"]) == 0
+
+
+def test_a_comma_in_a_path_names_no_other_file(files, stranger, recipe_of_a, capsys):
+    """What follows it would be read as a mask that the stranger chooses."""
+    place = files / "x,mask=" / "elsewhere.png"
+    place.parent.mkdir()
+    shutil.copy("b.png", place)
+    described = {**describe_file(place), "file": "x,mask=/elsewhere.png"}
+    found = {**recipe_of_a, "references": {"color": [described]}}
+    assert main(["recipe", stranger(found), "-o", "out.png"]) == 2
+    assert "has a comma in its path" in capsys.readouterr().err and not (files / "out.png").exists()
+
+
+def test_a_stranger_does_not_speak_to_the_terminal(files, stranger, recipe_of_a, capsys):
+    found = {**recipe_of_a, "versions": {"torch\x1b[2J": "1\x07"}, "evil\x1b]0;title\x07": 1}
+    assert main(["recipe", stranger(found), "-o", "out.png"]) == 0
+    err = capsys.readouterr().err
+    assert "\x1b" not in err and "\x07" not in err and "\\x1b[2J" in err
+
+
+def test_what_cannot_be_read_beside_the_picture_is_passed_over(files, stranger, recipe_of_a, monkeypatch):
+    shutil.move("a.png", "renamed.png")
+    shutil.copy("b.png", "a.png")
+    (files / "locked.png").write_bytes(b"private")
+    accessible = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path) and accessible(path, mode))
+    assert main(["recipe", stranger(recipe_of_a), "-o", "out.png"]) == 0

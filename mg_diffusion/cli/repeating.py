@@ -65,7 +65,7 @@ def recipe(options: argparse.Namespace) -> int:
     )
     arguments += ["-o", options.output, *(["--force"] if options.force else [])]
     arguments += ["--trust-remote-code"] if options.trust_remote_code else []
-    print(f"mg-diffusion {shlex.join(arguments)}", file=sys.stderr)
+    print(_printable(f"mg-diffusion {shlex.join(arguments)}"), file=sys.stderr)
     here = versions()
     differing = [
         f"{name} {one} (here {here.get(name)})"
@@ -73,7 +73,7 @@ def recipe(options: argparse.Namespace) -> int:
         if one != here.get(name)
     ]
     if differing:
-        print(f"made with {', '.join(differing)}: pixels may differ", file=sys.stderr)
+        print(_printable(f"made with {', '.join(differing)}: pixels may differ"), file=sys.stderr)
     again = parser.parse_args(arguments)
     again.is_alone = options.is_alone
     return again.run(again) or 0
@@ -119,7 +119,7 @@ def arguments_of(
             flag = flags[key].option_strings[-1]
             arguments += [flag] if value is True and flags[key].nargs == 0 else [f"{flag}={_text(value)}"]
         elif key not in SIZES:
-            print(f"{key} of the recipe is no flag here, and is left out", file=sys.stderr)
+            print(_printable(f"{key} of the recipe is no flag here, and is left out"), file=sys.stderr)
     return arguments
 
 
@@ -136,18 +136,37 @@ def _place_of(name: str, found: dict[str, Any], place: str | None) -> list[str]:
     return [] if place is None else [f"--{name}", place]
 
 
+def _printable(text: str) -> str:
+    """A text that may be a stranger's, without what terminals obey."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def _no_flag(path: str) -> str:
     """A path that is not taken for a flag or a palette, whatever the name of the file."""
     return os.path.join(".", path) if path.startswith(("-", "#")) else path
 
 
 def _reference_text(entry: dict[str, Any], find: Find) -> str:
-    """A reference as its flag takes it."""
-    text = ",".join(entry["palette"]) if "palette" in entry else find(entry)
+    """A reference as its flag takes it.
+
+    Raises:
+        ValueError: for a file with a comma in its path: flags would take what follows for a file of its own.
+    """
+
+    def found(described: dict[str, Any]) -> str:
+        path = find(described)
+        if "," in path:
+            raise ValueError(
+                f"The recipe's file {path!r} has a comma in its path, at which references of the command line end. Copy it to "
+                f"another name, and name its folder: --files FOLDER."
+            )
+        return path
+
+    text = ",".join(entry["palette"]) if "palette" in entry else found(entry)
     for key in ("mask", "weight", "scale", "region"):
         if key in entry:
             value = entry[key]
-            text += f",{key}={find(value) if isinstance(value, dict) else _text(value, ':')}"
+            text += f",{key}={found(value) if isinstance(value, dict) else _text(value, ':')}"
     return text
 
 
@@ -169,7 +188,7 @@ def find(described: dict[str, Any], folders: Sequence[Path]) -> str:
     named = [folder / path for path in (told, Path(told).name) for folder in folders]
     others = (path for folder in folders for path in sorted(folder.iterdir()))
     for path in (*named, *others):
-        if path.is_file() and describe_file(path)["sha256"] == described["sha256"]:
+        if os.access(path, os.R_OK) and path.is_file() and describe_file(path)["sha256"] == described["sha256"]:
             return str(path)
     changed = next((path for path in named if path.is_file()), None)
     why = f"{str(changed)!r} is another picture by now" if changed else "there is none"
