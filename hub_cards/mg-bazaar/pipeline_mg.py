@@ -1324,8 +1324,11 @@ def _define():
         if image.mode.startswith("I;16"):
             return as_rgba(image).convert("LA" if has_alpha(image) else "L")
         image = in_srgb(image) if image.mode == "CMYK" else image
-        is_plain = has_alpha(image) or image.mode in ("1", "L", "P", "RGB", "I", "F")
-        return image if is_plain else image.convert("RGB")
+        if has_alpha(image) or image.mode in ("1", "L", "P", "RGB", "I", "F"):
+            return image
+        made = image.convert("RGB")
+        made.info.pop("icc_profile", None)  # that of other colors
+        return made
 
 
     def opaque_rgb(image: PIL.Image.Image, transparent: str, other_mode: str, remedy: str) -> PIL.Image.Image:
