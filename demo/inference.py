@@ -144,8 +144,9 @@ class Studio:
 
     @staticmethod
     def size_of(loaded: Loaded, references: dict[str, list[Any]], settings: Settings) -> tuple[int, int]:
-        """(height, width) in pixels, in the size and aspect that are asked for."""
-        return loaded.pipe.output_size(None, None, references, settings.size, ASPECTS[settings.aspect])
+        """(height, width) in pixels, in the size and aspect that are asked for; without a detail network the model's own."""
+        side = None if loaded.pipe.mg_detail is None else settings.size
+        return loaded.pipe.output_size(None, None, references, side, ASPECTS[settings.aspect])
 
     def save(
         self,

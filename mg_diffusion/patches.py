@@ -164,7 +164,7 @@ class PatchLevel:
     def _far(self, which: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         """What it costs that sources lie far from where targets, by number, have their anchors."""
         places = sources // self.width, sources % self.width
-        apart = (anchor[which] - place for anchor, place in zip(self.anchors, places, strict=True))
+        apart = ((anchor[which] - place).float() for anchor, place in zip(self.anchors, places, strict=True))
         return self.nearness * sum((one.abs() - self.room).clamp(min=0).square() for one in apart)
 
     def _patches(self, places: torch.Tensor) -> torch.Tensor:
