@@ -12,7 +12,7 @@ PLACE_OF_CLAIM = "_mg_claim"  # in the `__dict__` of a scheduler, during a call
 class Claim:
     """A thread's claim on a scheduler; a copy of the scheduler is claimed by nobody."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.lock, self.depth = threading.RLock(), 0
 
     def __reduce__(self) -> tuple[Any, ...]:

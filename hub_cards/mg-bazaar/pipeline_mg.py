@@ -230,7 +230,7 @@ def _define():
     class Claim:
         """A thread's claim on a scheduler; a copy of the scheduler is claimed by nobody."""
 
-        def __init__(self):
+        def __init__(self) -> None:
             self.lock, self.depth = threading.RLock(), 0
 
         def __reduce__(self) -> tuple[Any, ...]:

@@ -159,7 +159,7 @@ def _define():
     begins with one of its own, that nobody uses.
     """
 
-        def __init__(self):
+        def __init__(self) -> None:
             self.lock = threading.RLock()
             self.calls = 0
             self.is_over = False
