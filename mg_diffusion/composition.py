@@ -11,11 +11,11 @@ from .adapter.composition import has_any
 from .arrays import whole_number
 from .default_device import on_cpu
 from .edits.progress import check_callback
-from .encoder.granularity_cards import is_card
 from .encoder.references import read_reference
 from .features import Features
 from .loading import embedded_model
 from .modeling_mg_encoder import MGEncoder
+from .reference_pictures import is_card
 from .sizes import COMPOSED_UNIT, LEAST_COMPOSED_SIDE, check_composed_size, is_side
 
 

@@ -7,11 +7,16 @@ EDGE = 4.0  # Delta-E between neighboring cells that nothing leads across, light
 GAP = 2  # cells beyond what is connected: the grain of wood is no edge of a thing
 
 
+def half_light(lab: torch.Tensor) -> torch.Tensor:
+    """Lab (..., 3, h, w), lightness halved: a color in the shade is that color."""
+    return lab * torch.tensor([0.5, 1, 1], dtype=torch.float32).view(3, 1, 1)
+
+
 def connected(smooth: torch.Tensor, start: torch.Tensor, within: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The cells (h, w) `within` others that `start` leads to without an edge; and those, too, that lie `GAP` cells beyond.
 
     Args:
-        smooth: (1, 3, h, w) Lab, its edges kept, lightness halved.
+        smooth: (1, 3, h, w) Lab, its edges kept, in `half_light`.
     """
     steps = tuple((smooth.diff(dim=axis).square().sum(1)[0].sqrt() < EDGE) for axis in (3, 2))
     found = flooded(start & within, within, steps)
@@ -31,7 +36,7 @@ def flooded(
     Args:
         steps: between which neighbors, across (h, w - 1) and along (h - 1, w); between all if not given.
     """
-    across, along = (within[:, 1:] | True, within[1:] | True) if steps is None else steps
+    across, along = steps or (True, True)
     count, turn = -1, 0
     while turn != rounds and (turn % 8 or (now := int(start.sum())) > count):  # a look now and then
         count, turn = (now if turn % 8 == 0 else count), turn + 1

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .connected import connected, flooded
+from .connected import connected, flooded, half_light
 from .encoder.views import edge_preserving_smooth, rgb_to_lab
 from .recoloring import STRIP, LocalModel, recolored, small_lab, to_rgb
 
@@ -54,7 +54,7 @@ def stroke_areas(image: np.ndarray, strokes: list[np.ndarray], tolerance: float)
         tolerance: Delta-E to a color under the stroke, as of `select_color`.
     """
     small = small_lab(image)
-    smooth = edge_preserving_smooth(small) * torch.tensor([0.5, 1, 1], dtype=torch.float32).view(1, 3, 1, 1)
+    smooth = half_light(edge_preserving_smooth(small))
     distances, reached = zip(*(_reached(smooth, _cells(stroke, small), tolerance) for stroke in strokes), strict=True)
     distances = torch.stack(distances).where(torch.stack(reached), torch.inf)
     shares = (3 - 2 * distances / tolerance).clamp(0, 1) * (distances == distances.amin(0))

@@ -33,7 +33,7 @@ from .adapter.strengths import parse_strengths
 from .encoder.branch import Branch
 from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
-from .encoder.granularity_cards import CARD, hash_of, is_card, open_card, refusal_of_size, served_side, write_card
+from .encoder.granularity_cards import hash_of, open_card, refusal_of_size, served_side, write_card
 from .encoder.references import (
     cropped_alike,
     lay_into,
@@ -54,6 +54,7 @@ from .features import Features, has_layout
 from .granularities import GRANULARITIES
 from .hex_colors import is_palette
 from .model_files import SavedWithCode, registered
+from .reference_pictures import CARD, is_card
 from .sizes import CARD_SIDE, card_side
 
 

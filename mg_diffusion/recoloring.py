@@ -17,10 +17,11 @@ import torch.nn.functional as F
 
 from .adapter.sketch import lay_palette, turn_colors
 from .color_groups import one_color_each
-from .connected import connected
+from .connected import connected, half_light
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
 from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
+from .hex_colors import check_selection
 from .neutrals import as_neutral, counted, keeps_neutrals, share_of_color
 
 
@@ -100,13 +101,11 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     Raises:
         ValueError: if there is nothing, with what is nearest; for another color than one in hex.
     """
-    if not isinstance(color, str) or ":" in color:
-        raise ValueError(f'A color to select is one "#rrggbb", got {color!r}.')
+    check_selection(color)
     small = small_lab(image)
-    half_light = torch.tensor([0.5, 1, 1], dtype=torch.float32).view(1, 3, 1, 1)
     smooth = edge_preserving_smooth(small)
     wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
-    distance = ((smooth - wanted) * half_light).square().sum(1, keepdim=True).sqrt()
+    distance = half_light(smooth - wanted).square().sum(1, keepdim=True).sqrt()
     share = (3 - 2 * distance / tolerance).clamp(0, 1)
     if share.max() < 1:
         nearest = smooth.flatten(2)[..., distance.flatten().argmin()]
@@ -116,7 +115,7 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
             f"{distance.min():.0f} away (Delta-E, lightness counted half). Select that, or raise the tolerance."
         )
     clearly = distance <= torch.clamp(distance.min(), max=tolerance / 2) + tolerance / 2
-    share = share * connected(smooth * half_light, clearly[0, 0], share[0, 0] > 0)[0]
+    share = share * connected(half_light(smooth), clearly[0, 0], share[0, 0] > 0)[0]
     model = LocalModel(small / 100, share)
     mask = np.zeros(image.shape[:2], np.uint8)
     for top in range(0, len(image), STRIP):

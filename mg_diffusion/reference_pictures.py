@@ -14,6 +14,12 @@ from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, re
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
 MAX_ASPECT = 16.0
+CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
+
+
+def is_card(image: Any) -> bool:
+    """Whether a reference is the path of a granularity card, by its ending."""
+    return isinstance(image, (str, os.PathLike)) and os.fspath(image).lower().endswith(CARD)
 
 
 def read_picture(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL.Image.Image:

@@ -121,8 +121,7 @@ def edit_one(
             _in_own_colors, image, mask, functools.partial(call, pipe, options, paths, **pictures)
         )
     else:
-        added = [getattr(options, side, 0) for side in edits.SIDES]
-        hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
+        added, hint = _added_and_hint(options)
         make = functools.partial(edits.named_edit, options.command, pipe, given, mask, references or {}, added, **hint)
     made = run(pipe, options, arguments, recipe, paths, make)
     if mask is not None:
@@ -138,17 +137,20 @@ def check_before(
         if options.command != "edit":
             settings = native_settings(options) if options.command in edits.NATIVE else {}
             scales = {"granularity_scale": dict(options.scale)} if options.scale else {}
-            hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
-            added, references = (
-                [getattr(options, side, 0) for side in edits.SIDES],
-                values_of(arguments.references) or {},
-            )
+            added, hint = _added_and_hint(options)
+            references = values_of(arguments.references) or {}
             return edits.check_edit(options.command, given, mask, references, added, **settings, **scales, **hint)
         image = read_picture(given, check_depth) if isinstance(given, str) else given
         editable_rgb(image)
         edits.read_mask(mask, image.size)
     except UnreadForm as error:
         raise (error.about(given) if isinstance(given, str) else error) from error
+
+
+def _added_and_hint(options: argparse.Namespace) -> tuple[list[int], dict[str, str]]:
+    """The pixels that are added on each side, and the strokes, where a command has such flags."""
+    hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
+    return [getattr(options, side, 0) for side in edits.SIDES], hint
 
 
 def _mode_of_result(command: str, image: PIL.Image.Image) -> str:

@@ -17,7 +17,7 @@ from ..granularities import GRANULARITIES
 from ..hex_colors import read_palette
 from ..pictures import UnreadablePicture, UnreadForm, converted, read_upright
 from ..recipe import describe_file, describe_reference
-from ..reference_pictures import read_reference_mask, read_shown
+from ..reference_pictures import is_card, read_reference_mask, read_shown
 from .values import number
 
 
@@ -133,11 +133,6 @@ def parse_reference(name: str, text: str, converts: bool = False) -> ReferenceAr
     shown = in_usual_form(image) if converts and isinstance(image, str) and not is_card(image) else image
     value = {"image": shown, **fields} if fields else shown
     return ReferenceArgument(value, files, {**describe_reference(image), **kept})
-
-
-def is_card(file: str) -> bool:
-    """Whether a file is a granularity card and no picture, by its ending."""
-    return file.lower().endswith(".safetensors")
 
 
 def check_picture(file: str, mask: Any = None) -> None:

@@ -1,7 +1,5 @@
 """Pictures of more bits than Pillow reads of them, which it does not say: told by the file, with the way to read it."""
 
-import struct
-
 import numpy as np
 import PIL.Image
 
@@ -71,7 +69,7 @@ def _bits_of_jpeg_2000(image: PIL.Image.Image) -> int:
     file.seek(place)
     found = head.find(b"\xff\x4f\xff\x51")
     sizes = head[found + 42 : found + 43]  # behind two markers, two lengths and eight sides, and the number of colors
-    return 8 if found < 0 or not sizes else (struct.unpack("B", sizes)[0] & 0x7F) + 1
+    return 8 if found < 0 or not sizes else (sizes[0] & 0x7F) + 1
 
 
 def _has_planes(image: PIL.Image.Image) -> bool:

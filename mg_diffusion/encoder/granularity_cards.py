@@ -12,18 +12,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..hex_colors import is_palette
+from ..reference_pictures import CARD
 from ..sizes import MOST_CARD_SIDE
 from .reading import read_cut_out
 from .texture import LAYOUT_SIDE, TILE
 
 
-CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
 CARD_FORMAT = "mg_diffusion granularity card 1"
-
-
-def is_card(image: Any) -> bool:
-    """Whether a reference is the path of a granularity card, by its ending."""
-    return isinstance(image, (str, os.PathLike)) and os.fspath(image).lower().endswith(CARD)
 
 
 def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
