@@ -7,7 +7,8 @@ convolutional and knows nothing of the size it works at, so that the same weight
 Where there is a sketch, an octave begins late, with the composition of canvas and sketch under the noise of that step (SDEdit,
 Meng et al., arXiv 2108.01073; by place as Differential Diffusion, Levin and Fried, arXiv 2306.00950).
 
-There, what varies slowly keeps the colors of the composition: the network need not find again what is known.
+There, the composition keeps all but the finest grain, in which its pixels are stairs and a weave: the network need not find
+again what is known.
 
 Each of canvas and sketch comes with a map of strengths; where that is 0 its pixels are 0, and so it is exactly absent.
 """
@@ -39,7 +40,7 @@ STEPS = 6  # of an octave
 LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
 SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
 COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
-PINNED_SIGMA = 4.0  # pixels; what varies more slowly has the colors of the composition
+PINNED_SIGMA = 0.7  # pixels; what varies more slowly is the composition's, and the finest grain the network's
 CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 

@@ -466,7 +466,7 @@ def _define():
     LEVELS = (0.1, 0.05)  # how much there is to mend in what the base painted, and in what this network did
     SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
     COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
-    PINNED_SIGMA = 4.0  # pixels; what varies more slowly has the colors of the composition
+    PINNED_SIGMA = 0.7  # pixels; what varies more slowly is the composition's, and the finest grain the network's
     CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 
