@@ -980,7 +980,9 @@ def _define():
             believed = pairs[3].clamp(0, 1)
             composed = compose(smaller, *pairs) if (believed > 0).any() else None
             start = None if composed is None else (composed, COMPOSED * believed)
-            pairs[1] = CANVAS_GAIN * pairs[1]
+            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * believed) * pairs[
+                1
+            ]  # the composition lays it as strong as it is told
             around: tuple[torch.Tensor, ...] = ()
             if known is not None:
                 picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)

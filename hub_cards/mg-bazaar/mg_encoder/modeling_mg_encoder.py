@@ -519,7 +519,9 @@ def _define():
             believed = pairs[3].clamp(0, 1)
             composed = compose(smaller, *pairs) if (believed > 0).any() else None
             start = None if composed is None else (composed, COMPOSED * believed)
-            pairs[1] = CANVAS_GAIN * pairs[1]
+            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * believed) * pairs[
+                1
+            ]  # the composition lays it as strong as it is told
             around: tuple[torch.Tensor, ...] = ()
             if known is not None:
                 picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
@@ -2342,10 +2344,15 @@ def _define():
     DETAIL_LIMIT = 20.0  # Lab lightness; larger steps are borders rather than texture
     TILE = 24
     LAYOUT_TILES = 96  # of a canvas that is larger than those of the base
+    DRAWN_TILES = 4 * LAYOUT_TILES  # to choose them from
     LAYOUT_SIDE = 256  # pixels; of coarser textures, and for larger pictures, tiles are as much larger
     LARGEST_TILE = 4 * TILE
     THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
     UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
+    TWO_CONTRASTS = (
+        3.0  # a knitted sleeve and the wall behind it are two textures: the stronger has this much more contrast
+    )
+    SMALLEST_SHARE = 0.15  # of the tiles, for that one to be the texture
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
@@ -2415,6 +2422,48 @@ def _define():
         order = order.gather(1, ranks % allowed.sum(1, keepdim=True))
         tiles = tiles.gather(2, order.unsqueeze(1).expand(-1, size * size, -1))
         return tiles.transpose(1, 2).unflatten(2, (size, size))
+
+
+    def stronger_texture(tiles: torch.Tensor) -> torch.Tensor:
+        """Which of tiles (B, K, p, p) have the stronger of two contrasts, where there are two, and all where not: (B, K).
+
+    A canvas of two textures is a flat one with scraps, or a rough one with holes. Whoever shows a knitted sweater on a
+    sheet means the sweater. (The split: Otsu, "A threshold selection method from gray-level histograms", 1979.)
+    """
+        contrast = torch.log(tiles.float().var((2, 3)).sqrt() + 0.02)
+        ordered, places = contrast.sort(1).values, torch.arange(1, contrast.shape[1], device=tiles.device)
+        sums, rest = ordered.cumsum(1), contrast.shape[1] - places
+        apart = (sums[:, -1:] - sums[:, :-1]) / rest - sums[:, :-1] / places
+        split = (places * rest * apart.square()).argmax(1, keepdim=True)
+        are_two = (apart.gather(1, split) >= math.log(TWO_CONTRASTS)) & (rest[split] >= SMALLEST_SHARE * contrast.shape[1])
+        return (contrast > ordered.gather(1, split)) | ~are_two
+
+
+    def flattest(peak: torch.Tensor, among: torch.Tensor, count: int) -> torch.Tensor:
+        """Places (B, count) of those tiles, in their order, in which no filter responds far more in one place than in all.
+
+    What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
+    less, the canvas of a photograph has no scratches (docs/detail.md).
+
+    Args:
+        peak: how much the strongest response of a tile exceeds its mean, (B, K).
+        among: which tiles count, (B, K) of bool. At most half of them are kept, and then taken again from the first on.
+    """
+        rank = peak.where(among, torch.inf).argsort(dim=1).argsort(dim=1)
+        kept = rank < (among.sum(1, keepdim=True) // 2).clamp(1, count)
+        order = (~kept).int().argsort(dim=1, stable=True)  # those that are kept first, as they were drawn
+        return order.gather(1, torch.arange(count, device=peak.device) % kept.sum(1, keepdim=True))
+
+
+    def picked(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Entries (B, N, ...) of (B, K, ...) at places (B, N)."""
+        return torch.stack([row[place] for row, place in zip(values, places, strict=True)])
+
+
+    def unlike(mean: torch.Tensor) -> torch.Tensor:
+        """How much tiles differ (B,): the deviation of each filter's mean response to them, (B, K, 18) at equal contrast, over
+    its mean, averaged over the filters."""
+        return (mean.std(1) / (mean.mean(1) + 1e-3)).mean(1)
 
 
     def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
@@ -2514,27 +2563,21 @@ def _define():
             size = tile_size(math.sqrt(lab.shape[2] * lab.shape[3]))
             weight = texture_view(lab, smooth, mask)["weight"]
             detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
-            tiles = draw_tiles(detail * mask, weight, 2 * LAYOUT_TILES, mask=mask, size=size)
-            if self.unevenness(tiles).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
-                return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
-            return {"layout_tiles": self.flattest(tiles, LAYOUT_TILES)}
-
-        def flattest(self, tiles: torch.Tensor, count: int) -> torch.Tensor:
-            """The `count` of tiles (B, K, p, p), in their order, in which no filter responds far more in one place than in all.
-
-        What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
-        less, the canvas of a photograph has no scratches (docs/detail.md).
-        """
+            tiles = draw_tiles(detail * mask, weight, DRAWN_TILES, mask=mask, size=size)
             response = self._responses(tiles)
-            peak = (response.amax((3, 4)) / (response.mean((3, 4)) + 0.02)).mean(2)
-            kept = peak.argsort(dim=1)[:, :count].sort(1).values
-            return tiles.gather(1, kept[..., None, None].expand(-1, -1, *tiles.shape[2:]))
+            mean = response.mean((3, 4))
+            if unlike(mean).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
+                return {"layout_tiles": tiles[:, :LAYOUT_TILES]}
+            peak = (response.amax((3, 4)) / (mean + 0.02)).mean(2)
+            strong = stronger_texture(tiles)
+            whole, part = (flattest(peak, among, LAYOUT_TILES) for among in (torch.ones_like(strong), strong))
+            # What is stronger is the texture if it is more the same everywhere: a sweater is, the rims of a cup are not.
+            is_one = unlike(picked(mean, part)) < unlike(picked(mean, whole))
+            return {"layout_tiles": picked(tiles, torch.where(is_one[:, None], part, whole))}
 
         def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
-            """How much tiles (B, K, p, p) differ: the deviation of each filter's mean response to them, at equal contrast,
-        over its mean, averaged over the filters (B,)."""
-            response = self._responses(tiles).mean((3, 4))
-            return (response.std(1) / (response.mean(1) + 1e-3)).mean(1)
+            """How much tiles (B, K, p, p) differ, (B,)."""
+            return unlike(self._responses(tiles).mean((3, 4)))
 
         def _responses(self, tiles: torch.Tensor) -> torch.Tensor:
             """How strongly the filters respond at equal contrast: tiles (B, K, p, p) to (B, K, 18, 24, 24)."""
