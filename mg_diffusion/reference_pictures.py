@@ -9,7 +9,8 @@ import PIL.Image
 
 from .color_profiles import in_srgb
 from .masks import read_one_mask, split_at_middle_gray
-from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright
+from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright, way_to_rgb
+from .unread_form import UnreadForm
 
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
@@ -39,6 +40,8 @@ def read_picture(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL
             # Pillow warns near its own limit; ours is below that and refused before anything is decoded.
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             return read_upright(picture, check)
+    except UnreadForm as error:
+        raise error.about(name) from error
     except UnreadablePicture as error:
         if error.reason == "missing":
             hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
@@ -59,8 +62,8 @@ def reference_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
         f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
         f"16-bit gray and opaque RGBA, LA",
-        "Convert it with its color profile first, for example with PIL.ImageCms, or `image.convert('RGB')` if that is what you "
-        "want.",
+        f"Convert it with its color profile first, for example with PIL.ImageCms, or {way_to_rgb(image)} if that is what you "
+        f"want.",
     )
 
 

@@ -14,6 +14,7 @@ from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
 from ..arrays import as_numbers, is_array, is_tensor
+from ..depths import check_read, with_known_white
 from ..granularities import MOST_STRENGTH
 
 
@@ -336,7 +337,7 @@ def readable(image: Any, name: str) -> Any:
     """What diffusers reads as it is meant: arrays in float32, pictures of 16 bits, such as depth maps, in 8.
 
     Raises:
-        ValueError: for another type, for what holds no numbers or no pixels.
+        ValueError: for another type, for what holds no numbers or no pixels, for a file that Pillow reads wrong.
     """
     if isinstance(image, (list, tuple)) and image:
         return [readable(one, name) for one in image]
@@ -352,7 +353,8 @@ def readable(image: Any, name: str) -> Any:
         raise ValueError(
             f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
         )
-    return in_8_bits(image)
+    check_read(image)
+    return in_8_bits(with_known_white(image, image))
 
 
 def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:

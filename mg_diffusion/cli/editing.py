@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from .. import edits
 from ..color_profiles import in_srgb
-from ..edits.depths import check_depth
+from ..depths import check_depth
 from ..edits.sources import opened
 from ..picture_files import check_format, is_lossy
-from ..pictures import UnreadForm, editable_rgb, has_alpha
+from ..pictures import editable_rgb, has_alpha
 from ..recipe import describe_file
+from ..unread_form import UnreadForm
 from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, native_settings, run
 from .references import ReferenceArguments, in_usual_form, parse_references, read_mask, read_picture, values_of
@@ -144,7 +145,7 @@ def check_before(
         editable_rgb(image)
         edits.read_mask(mask, image.size)
     except UnreadForm as error:
-        raise (error.about(given) if isinstance(given, str) else error) from error
+        raise (error.about(repr(given)) if isinstance(given, str) else error) from error
 
 
 def _added_and_hint(options: argparse.Namespace) -> tuple[list[int], dict[str, str]]:

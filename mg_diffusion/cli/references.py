@@ -12,12 +12,13 @@ import numpy as np
 import PIL.Image
 
 from .. import edits
-from ..edits.depths import check_depth, without_depth
+from ..depths import check_depth
 from ..granularities import GRANULARITIES
 from ..hex_colors import read_palette
-from ..pictures import UnreadablePicture, UnreadForm, converted, read_upright
+from ..pictures import UnreadablePicture, converted, read_upright
 from ..recipe import describe_file, describe_reference
 from ..reference_pictures import is_card, read_reference_mask, read_shown
+from ..unread_form import UnreadForm
 from .values import number
 
 
@@ -140,7 +141,7 @@ def check_picture(file: str, mask: Any = None) -> None:
     try:
         picture, _ = read_shown(file)
     except UnreadForm as error:
-        raise error.about(file) from error
+        raise error.about(repr(file)) from error
     if mask is not None:
         read_reference_mask(mask, picture.height, picture.width)
 
@@ -151,8 +152,8 @@ def in_usual_form(file: str) -> PIL.Image.Image | str:
         is_deep, picture = False, read_picture(file, check_depth)
     except UnreadForm as error:
         if error.obstacle is not None:
-            raise error.about(file) from error
-        is_deep, picture = True, without_depth(read_picture(file))
+            raise
+        is_deep, picture = True, read_picture(file)
     usual = converted(picture)
     if usual is picture and not is_deep:
         return file
@@ -191,6 +192,8 @@ def read_picture(path: str, check: Callable[[PIL.Image.Image], Any] | None = Non
     """The decoded picture of a file, upright; `check` as of `read_upright`."""
     try:
         return read_upright(path, check)
+    except UnreadForm as error:
+        raise error.about(repr(path)) from error
     except UnreadablePicture as error:
         is_missing = error.reason == "missing"
         raise ValueError(

@@ -13,8 +13,9 @@ import numpy as np
 import PIL.Image
 
 from .. import color_profiles
-from ..pictures import UnreadForm, as_rgba, editable_rgb, has_alpha, is_transparent, upright
-from .depths import check_depth
+from ..depths import check_depth
+from ..pictures import as_rgba, editable_rgb, has_alpha, is_transparent, upright
+from ..unread_form import UnreadForm
 from .masks import POLARITY, read_mask
 
 
