@@ -19,11 +19,11 @@ from mg_diffusion.edits.hinted import read_strokes
 from mg_diffusion.edits.sources import opened
 from mg_diffusion.encoder.reading import read_cut_out, read_image
 from mg_diffusion.encoder.reading import read_mask as read_mask_in_reference
-from mg_diffusion.encoder.references import gray_mask
 from mg_diffusion.masks import read_one_mask
 from mg_diffusion.pictures import has_alpha, is_transparent, read_upright
 from mg_diffusion.pipelines.other_adapters import readable
 from mg_diffusion.pipelines.pictures import list_images, list_masks
+from mg_diffusion.reference_pictures import read_place
 
 
 cv2 = pytest.importorskip("cv2")
@@ -157,7 +157,7 @@ def test_gray_that_pillow_gives_with_another_white_is_read_as_it_is_meant(name, 
         source = opened(given)
         assert np.abs(source.own[..., 0] - held).max() <= 1 and source.most == 65535
     assert np.abs(255 * read_cut_out(tmp_path / name)[0][0].numpy() - held / 257).max() < 0.1
-    assert np.abs(255 * gray_mask(tmp_path / name).numpy() - held / 257).max() < 0.1
+    assert np.abs(255 * read_place(tmp_path / name) - held / 257).max() < 0.1
     assert np.abs(read_mask(tmp_path / name) - held / 257).max() < 1
     usual = np.asarray(in_usual_form(str(tmp_path / name)))
     assert usual.ndim == 2 and np.abs(usual - held / 257).max() < 1
@@ -171,7 +171,7 @@ PICTURE = PIL.Image.fromarray((RGB >> 9).astype(np.uint8))
 DOORS = {
     "a reference": read_image,
     "a cut-out": read_cut_out,
-    "a region": gray_mask,
+    "a region": read_place,
     "a mask in a reference": lambda given: read_mask_in_reference(given, HEIGHT, WIDTH),
     "a mask of an edit": read_mask,
     "a hint": lambda given: read_strokes(opened(PICTURE), given),

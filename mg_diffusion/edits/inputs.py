@@ -74,6 +74,15 @@ def check_side(image: Source, name: str) -> None:
         raise ValueError(f"`{name}` reads pictures of at least 16 x 16 pixels, got {image.size}; enlarge it first.")
 
 
+def check_unplaced(reference: Any, laid: str) -> None:
+    """Raise a ValueError for a reference with a region; `laid` says where the edit lays it."""
+    if isinstance(reference, (list, tuple)):
+        for one in reference:
+            check_unplaced(one, laid)
+    elif isinstance(reference, dict) and reference.get("region") is not None:
+        raise ValueError(f"{laid}; leave the region out.")
+
+
 def generators_of(count: int, generator: Any) -> list[Any]:
     """The generators of `count` pictures, one for each or a single one for all.
 

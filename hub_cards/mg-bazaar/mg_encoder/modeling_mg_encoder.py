@@ -1466,6 +1466,71 @@ def _define():
             )
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.color_profiles
     # -----------------------------------------------------------------------------------------------------------------
     SPACES = {
@@ -1547,71 +1612,6 @@ def _define():
 
     def _srgb() -> PIL.ImageCms.ImageCmsProfile:
         return PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
-    # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
-
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def plain_number(value: Any) -> float | None:
-        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
-
-    Those of numpy are not for computing: of narrow types they wrap around without a word.
-    """
-        try:
-            value = value.item() if is_array(value) and value.ndim == 0 else value
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
-                return None
-            number = int(value) if isinstance(value, Integral) else float(value)
-            return number if math.isfinite(number) else None
-        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
-            return None
-
-
-    def whole_number(value: Any) -> int | None:
-        """As `plain_number`, of whole numbers alone: no 2.0."""
-        number = plain_number(value)
-        return number if isinstance(number, int) else None
-
-
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
-
-    Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
-    """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.unread_form
@@ -2156,6 +2156,8 @@ def _define():
     MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
     MAX_ASPECT = 16.0
     CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
+    KEYS = ("image", "mask", "weight", "region", "scale")  # of a reference with more than a picture
+    Box = tuple[float, float, float, float]
 
 
     def is_card(image: Any) -> bool:
@@ -2216,7 +2218,10 @@ def _define():
         picture = read_picture(image, "A reference")
         check_form(picture.height, picture.width)
         if not is_transparent(picture):
-            return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
+            try:
+                return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
+            except UnreadForm as error:
+                raise (error if isinstance(image, PIL.Image.Image) else error.about(repr(os.fspath(image)))) from error
         shown = as_rgba(in_srgb(picture))
         visible = np.asarray(shown.getchannel("A")) > 127
         if not visible.any():
@@ -2252,6 +2257,116 @@ def _define():
         if not white.any():
             raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
         return white
+
+
+    def check_reference(name: str, reference: Any, texture_scale: float = 1.0) -> None:
+        """Raise the ValueError that `MGEncoder.encode` would, whatever the encoder is; of cards only for what stands beside them.
+
+    Args:
+        name: of the granularity that it lends.
+        reference: a picture or a path, a palette, or a dict with one of them.
+        texture_scale: that of the call.
+    """
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        check_fields(fields)
+        read_weight(fields)
+        read_scale(name, fields, texture_scale)
+        if fields.get("region") is not None:
+            read_place(fields["region"])
+        if is_palette(fields["image"]):
+            check_palette(name, fields["image"])
+        elif not is_card(fields["image"]):
+            picture, visible = read_shown(fields["image"])
+            if fields.get("mask") is not None:
+                mask = read_reference_mask(fields["mask"], picture.height, picture.width)
+                check_seen(mask if visible is None else mask * visible)
+
+
+    def check_fields(fields: dict[str, Any]) -> None:
+        """Raise a ValueError for keys that no reference has, and for the mask of one that is no picture."""
+        if not {"image"} <= set(fields) <= set(KEYS):
+            raise ValueError(
+                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
+            f"{list(fields)}."
+            )
+        image = fields["image"]
+        if fields.get("mask") is not None and (is_palette(image) or is_card(image)):
+            kind = f"The card {os.fspath(image)!r}" if is_card(image) else "A palette"
+            raise ValueError(f"{kind} takes a weight and a region, but no mask: it holds no picture to mask.")
+
+
+    def check_palette(name: str, palette: Any) -> None:
+        """Raise a ValueError for hex colors that are none, or are to lend anything but color."""
+        if name != "color":
+            raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
+        read_palette(palette)
+
+
+    def check_seen(mask: Any) -> None:
+        """Raise a ValueError where nothing is left of a mask inside a reference, in what can be seen of it."""
+        if not mask.any():
+            raise ValueError("A reference's mask selects only what is transparent. White is what is borrowed; move it.")
+
+
+    def read_weight(fields: dict[str, Any]) -> float:
+        """The weight of a reference given as a dict; 1 where none is named."""
+        weight = plain_number(fields.get("weight", 1.0))
+        if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise ValueError(
+                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+            )
+        return float(weight)
+
+
+    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
+        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
+
+    Raises:
+        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
+    """
+        given = fields.get("scale")
+        if name != "texture":
+            if given is not None:
+                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
+            return 1.0
+        given = 1.0 if given is None else given
+        factors = [plain_number(given), plain_number(texture_scale)]
+        scale = None if None in factors else float(math.prod(factors))
+        if scale is None or not 1 / 8 <= scale <= 8:
+            raise ValueError(
+                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
+            f"{given!r} and {texture_scale!r}."
+            )
+        return scale
+
+
+    def read_place(region: Any) -> np.ndarray | Box:
+        """Where in the output a reference counts: a mask, (H, W) in [0, 1], or the sides of a box in fractions of the output.
+
+    Raises:
+        ValueError: for another type, other values, or a region without any area.
+    """
+        if isinstance(region, (tuple, list)):
+            return _box(region)
+        if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
+            region = read_picture(region, "A region")
+        mask = read_one_mask(region, "A region")
+        if not mask.any():
+            raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+        return mask
+
+
+    def _box(region: Any) -> Box:
+        sides = [plain_number(value) for value in region]
+        if len(sides) != 4 or None in sides:
+            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {region!r}.")
+        left, top, right, bottom = map(float, sides)
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise ValueError(
+                f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1; got {tuple(region)}."
+            )
+        return left, top, right, bottom
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.sizes
@@ -2753,12 +2868,8 @@ def _define():
     Raises:
         ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
     """
+        check_fields(fields)
         path = os.fspath(fields["image"])
-        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
-        if extra:
-            raise ValueError(
-                f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
-            )
         metadata, tensors = read_card(path)
         if metadata["granularity"] != name:
             raise ValueError(
@@ -2822,37 +2933,6 @@ def _define():
         return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
 
-    def read_weight(fields: dict[str, Any]) -> float:
-        """The weight of a reference given as a dict; 1 where none is named."""
-        weight = plain_number(fields.get("weight", 1.0))
-        if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise ValueError(
-                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
-            )
-        return float(weight)
-
-
-    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
-        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
-
-    Raises:
-        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
-    """
-        given = fields.get("scale")
-        if name != "texture":
-            if given is not None:
-                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
-            return 1.0
-        factors = [plain_number(1.0 if given is None else given), plain_number(texture_scale)]
-        scale = None if None in factors else float(math.prod(factors))
-        if scale is None or not 1 / 8 <= scale <= 8:
-            raise ValueError(
-                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
-            f"{given!r} and {texture_scale!r}."
-            )
-        return scale
-
-
     def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
 
@@ -2861,22 +2941,14 @@ def _define():
             Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
     """
         fields = reference if isinstance(reference, dict) else {"image": reference}
-        extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
-        if extra or "image" not in fields:
-            raise ValueError(
-                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
-            f"{list(fields)}."
-            )
+        check_fields(fields)
         weight = read_weight(fields)
         rgb, visible = read_cut_out(fields["image"])
         mask = fields.get("mask")
         mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
         if visible is not None:
             mask = mask * visible
-            if not mask.any():
-                raise ValueError(
-                    "A reference's mask selects only what is transparent. White is what is borrowed; move it."
-                )
+            check_seen(mask)
         return rgb[None], mask[None], weight
 
 
@@ -2892,39 +2964,20 @@ def _define():
     Raises:
         ValueError: for another type, other values, or a region without any area.
     """
-        if isinstance(region, (tuple, list)):
-            mask = box_mask(region, size)
-        else:
-            mask = gray_mask(region)
-        if not mask.any():
-            raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+        place = read_place(region)
+        mask = box_mask(place, size) if isinstance(place, tuple) else torch.from_numpy(place)
         return F.interpolate(mask[None, None], size=size, mode="area")
 
 
-    def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+    def box_mask(box: Box, size: tuple[int, int]) -> torch.Tensor:
         """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-        sides = [plain_number(value) for value in box]
-        if len(sides) != 4 or None in sides:
-            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.")
-        left, top, right, bottom = map(float, sides)
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ValueError(
-                f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
-            f"0 <= top < bottom <= 1; got {tuple(box)}."
-            )
+        left, top, right, bottom = box
         down, across = (
             (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
             - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
             for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
         )
         return down[:, None] * across
-
-
-    def gray_mask(region: Any) -> torch.Tensor:
-        """A mask with gray levels as (H, W) in [0, 1]."""
-        if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
-            region = read_picture(region, "A region")
-        return torch.from_numpy(read_one_mask(region, "A region"))
 
 
     def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
@@ -3736,11 +3789,9 @@ def _define():
 
         def _kept(self, name: str, fields: dict[str, Any], scale: float = 1.0) -> tuple[dict[str, torch.Tensor], float]:
             """What a card keeps of a reference, and its weight: features, or the view of what is laid out (`Branch`)."""
-            if is_palette(fields.get("image")):
-                if name != "color":
-                    raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
-                if fields.get("mask") is not None:
-                    raise ValueError("A palette takes a weight and a region, but no mask: it holds no picture to mask.")
+            check_fields(fields)
+            if is_palette(fields["image"]):
+                check_palette(name, fields["image"])
                 view, weight = palette_view(*parse_palette(fields["image"])), read_weight(fields)
             else:
                 loaded = self.load(fields, self.config.sample_size * scale)
