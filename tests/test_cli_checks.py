@@ -235,6 +235,18 @@ def test_converting_reads_strokes_too(files, model, capsys, form):
     assert np.array_equal(made, np.asarray(PIL.Image.open("again.png")))
 
 
+@pytest.mark.parametrize("converts", [[], ["--convert"]])
+@pytest.mark.parametrize("command", ["recolor", "edit"])
+def test_a_picture_and_its_mask_are_decoded_once(files, model, monkeypatch, command, converts):
+    opened, real = [], PIL.Image.open
+    monkeypatch.setattr(
+        PIL.Image, "open", lambda file, *rest, **more: opened.append(str(file)) or real(file, *rest, **more)
+    )
+    steps = ["--steps", "1"] if command == "edit" else []
+    assert main([command, "photo.png", *AREA, *COLOR, *steps, *converts, "--model", str(model), "-o", "out.png"]) == 0
+    assert sorted(opened) == ["mask.png", "photo.png"]
+
+
 def test_a_folder_goes_on_behind_a_form_that_is_refused(files, model, capsys):
     assert main(["recolor", "press.jpg", "photo.png", *COLOR, "--model", str(model), "--output-dir", "out"]) == 1
     assert "error: press.jpg: 'press.jpg': `image` has the mode CMYK" in capsys.readouterr().err

@@ -301,6 +301,14 @@ def _define():
         return number if isinstance(number, int) else None
 
 
+    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
+        """How many, as a whole number, or a ValueError for what is no number of them."""
+        count = whole_number(value)
+        if count is None or count < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        return count
+
+
     def as_numbers(array: Any, name: str) -> np.ndarray:
         """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
 
@@ -968,10 +976,8 @@ def _define():
 
     def check_counts(given: Any, batch_size: int) -> None:
         """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
-        per_prompt = whole_number(given.num_images_per_prompt)
-        if per_prompt is None or per_prompt < 1:
-            raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}.")
-        given.num_images_per_prompt, count = per_prompt, batch_size * per_prompt
+        given.num_images_per_prompt = check_count(given.num_images_per_prompt)
+        count = batch_size * given.num_images_per_prompt
         if isinstance(given.generator, list) and len(given.generator) != count:
             raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
         if not isinstance(given.output_type, str) or given.output_type not in ("pil", "np", "pt", "latent"):

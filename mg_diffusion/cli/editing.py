@@ -120,7 +120,11 @@ def edit_one(
         "command": options.command,
         "image": describe_file(path),
         **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
-        **{name: _as_flag(getattr(options, name)) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
+        **{
+            name: _size_as_flag(getattr(options, name))
+            for name in (*edits.SIDES, "size")
+            if getattr(options, name, None)
+        },
     }
     pipe = load_pipe()
     if getattr(options, "size", None) is not None:
@@ -171,7 +175,7 @@ def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
     return "RGBA" if has_alpha(image) else "I;16" if image.mode.startswith("I;16") else "RGB"
 
 
-def _as_flag(value: int | tuple[int, int]) -> int | str:
+def _size_as_flag(value: int | tuple[int, int]) -> int | str:
     """A size as its flag has it, WIDTHxHEIGHT: in JSON it would be a list, as curves are."""
     return "{}x{}".format(*value) if isinstance(value, tuple) else value
 
@@ -187,7 +191,7 @@ def _in_own_colors(
     made = make(**given)
     if image.info.get("icc_profile") is None or image.mode not in ("RGB", "RGBA"):
         return made
-    source, area = opened(image.convert("RGB"), in_srgb=True), np.asarray(mask)
+    source, area = opened(image.convert("RGB"), "edit"), np.asarray(mask)
     return [source.finish(np.asarray(one), area) for one in made]
 
 

@@ -53,7 +53,7 @@ def read_strokes(image: Source, hint: Any) -> tuple[np.ndarray, np.ndarray]:
     """The pixels (H, W, 3) of a hint, of 8 bits, and where it is painted, (H, W) bool; or a ValueError for what is no hint."""
     remedy = "Paint strokes on a transparent layer, or over the picture itself, and save them without losses (PNG)."
     try:
-        given = opened(hint, in_srgb=True, is_filled=False)  # what is transparent is not painted
+        given = opened(hint, "recolor", is_filled=False)  # what is transparent is not painted
     except UnreadForm as error:
         raise error.about(repr(os.fspath(hint)) if isinstance(hint, (str, os.PathLike)) else "`hint`") from error
     except ValueError as error:

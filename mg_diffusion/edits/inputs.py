@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ..arrays import plain_number, whole_number
+from ..arrays import check_count, plain_number
 from ..granularities import GRANULARITIES
 from .progress import check_callback
 from .sources import Edited, Source
@@ -58,14 +58,6 @@ def check_strength(value: Any, what: str, most: float = 1) -> float:
     number = plain_number(value)
     if number is None or not 0 <= number <= most:
         raise ValueError(f"{what} must be a number from 0 (off) to {most:g}, got {value!r}.")
-    return number
-
-
-def check_count(count: Any) -> int:
-    """How many pictures, or a ValueError for what is no number of them."""
-    number = whole_number(count)
-    if number is None or number < 1:
-        raise ValueError(f"`num_images_per_prompt` must be an integer of at least 1, got {count!r}.")
     return number
 
 

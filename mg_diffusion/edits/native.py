@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import plain_number
+from ..arrays import check_count, plain_number
 from ..hex_colors import check_selection
 from ..sizes import check_pixels
 from .hinted import recolored_by_hint
 from .inputs import (
     Picture,
     Pictures,
-    check_count,
     check_side,
     check_unplaced,
     copies,
@@ -73,7 +72,7 @@ def recolor(
     """
     from ..recoloring import recolored, select_color  # with it comes torch
 
-    image = opened(image, in_srgb=True)
+    image = opened(image, "recolor")
     strength, distance, feather = check_recolor(
         image, color, hint, select, tolerance, assignment, granularity_scale, mask_feather
     )

@@ -48,7 +48,7 @@ def reshape(
             f"`reshape` paints in a mask, which {type(pipe).__name__} does not. Pass `{wanted}(**pipe.components)`, which "
             f"has the same parts."
         )
-    source = opened(image, in_srgb=True)
+    source = opened(image, "reshape")
     area = reshaped_area(source, mask_image, color, texture, shape)
     mask = PIL.Image.fromarray(255 * (area > 0).astype(np.uint8))
     laid = mask.convert("RGB") if shape is None else _laid(shape, mask)
@@ -73,7 +73,7 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """
     _check_listed(options)
     kind = _generating(pipe, "variation")
-    source = opened(image, in_srgb=True)
+    source = opened(image, "variation")
     reference = PIL.Image.fromarray(source.in_8_bits)
     if source.visible is not None:
         reference = {"image": reference, "mask": source.visible}
