@@ -16,6 +16,7 @@ from diffusers.models import MultiControlNetModel
 from ..arrays import as_numbers, is_array, is_tensor
 from ..depths import check_read, with_known_white
 from ..granularities import MOST_STRENGTH
+from .lora_layers import remembered_loras
 
 
 BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
@@ -158,7 +159,8 @@ class OtherAdapters:
         parts = {name: getattr(self, name) for name in ("image_encoder", "feature_extractor")}
         processors, kind = dict(unet.attn_processors), unet.config.encoder_hid_dim_type
         kept = {name: getattr(unet, name, None) for name in ("encoder_hid_proj", "text_encoder_hid_proj")}
-        loras = set(getattr(unet, "peft_config", None) or {})
+        with_loras = [unet, *(getattr(self, name, None) for name in ("text_encoder", "text_encoder_2"))]
+        loras = [remembered_loras(model) for model in with_loras if isinstance(model, torch.nn.Module)]
         try:
             yield
         except BaseException:
@@ -168,8 +170,8 @@ class OtherAdapters:
             unet.config.encoder_hid_dim_type = kind
             if any(one is not processors[name] for name, one in unet.attn_processors.items()):
                 unet.set_attn_processor(processors)
-            if added := set(getattr(unet, "peft_config", None) or {}) - loras:
-                unet.delete_adapters(sorted(added))
+            for bring_back in loras:
+                bring_back()
             self.register_modules(**parts)
             raise
 

@@ -3865,6 +3865,38 @@ def _define():
             )
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.lora_layers
+    # -----------------------------------------------------------------------------------------------------------------
+    def remembered_loras(model: torch.nn.Module) -> Callable[[], None]:
+        """What brings back, of a model as it is now: its layers, its LoRAs, which are active, how strong, and what is trained."""
+        children = [(part, name, child) for part in model.modules() for name, child in part.named_children()]
+        layers = [part for part in model.modules() if hasattr(part, "active_adapters") and hasattr(part, "scaling")]
+        strengths = [(part, list(part.active_adapters), dict(part.scaling)) for part in layers]
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        said = {name: vars(model).get(name) for name in ("peft_config", "_hf_peft_config_loaded")}
+        known = set(said["peft_config"] or {})
+
+        def bring_back() -> None:
+            for part, name, child in children:
+                if getattr(part, name, None) is not child:  # a layer that a LoRA was wrapped around
+                    setattr(part, name, child)
+            if added := set(vars(model).get("peft_config") or {}) - known:
+                model.delete_adapters(sorted(added))
+            for part, active, scaling in strengths:
+                part.set_adapter(active)
+                part.scaling.clear()
+                part.scaling.update(scaling)
+            for parameter, is_trained in trained:
+                parameter.requires_grad_(is_trained)
+            for name, value in said.items():
+                if value is None:
+                    vars(model).pop(name, None)
+                else:
+                    setattr(model, name, value)
+
+        return bring_back
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.other_adapters
     # -----------------------------------------------------------------------------------------------------------------
     BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
@@ -4007,7 +4039,8 @@ def _define():
             parts = {name: getattr(self, name) for name in ("image_encoder", "feature_extractor")}
             processors, kind = dict(unet.attn_processors), unet.config.encoder_hid_dim_type
             kept = {name: getattr(unet, name, None) for name in ("encoder_hid_proj", "text_encoder_hid_proj")}
-            loras = set(getattr(unet, "peft_config", None) or {})
+            with_loras = [unet, *(getattr(self, name, None) for name in ("text_encoder", "text_encoder_2"))]
+            loras = [remembered_loras(model) for model in with_loras if isinstance(model, torch.nn.Module)]
             try:
                 yield
             except BaseException:
@@ -4017,8 +4050,8 @@ def _define():
                 unet.config.encoder_hid_dim_type = kind
                 if any(one is not processors[name] for name, one in unet.attn_processors.items()):
                     unet.set_attn_processor(processors)
-                if added := set(getattr(unet, "peft_config", None) or {}) - loras:
-                    unet.delete_adapters(sorted(added))
+                for bring_back in loras:
+                    bring_back()
                 self.register_modules(**parts)
                 raise
 
