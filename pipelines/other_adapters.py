@@ -14,7 +14,7 @@ from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
 from ..arrays import as_numbers, is_array, is_tensor
-from ..depths import check_read, with_known_white
+from ..depths import as_meant, check_read
 from ..granularities import MOST_STRENGTH
 from .lora_layers import remembered_loras
 
@@ -72,6 +72,9 @@ class OtherAdapters:
         entries = given[0] if isinstance(given[0], list) else [given[0]]
         if len(entries) != count:
             raise ValueError(f"There are {count} IP-Adapters, and something for {len(entries)} of them is given.")
+        for image in (one for entry in entries for one in (entry if isinstance(entry, list) else [entry])):
+            if isinstance(image, PIL.Image.Image):
+                check_read(image)
         if ip_adapter_image is not None and (self.image_encoder is None or self.feature_extractor is None):
             raise ValueError(
                 "`ip_adapter_image` needs the components `image_encoder` and `feature_extractor`, which this pipeline "
@@ -355,8 +358,7 @@ def readable(image: Any, name: str) -> Any:
         raise ValueError(
             f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
         )
-    check_read(image)
-    return in_8_bits(with_known_white(image, image))
+    return in_8_bits(as_meant(image))
 
 
 def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:

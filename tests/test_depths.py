@@ -22,7 +22,7 @@ from mg_diffusion.encoder.reading import read_mask as read_mask_in_reference
 from mg_diffusion.masks import read_one_mask
 from mg_diffusion.pictures import has_alpha, is_transparent, read_upright
 from mg_diffusion.pipelines.other_adapters import readable
-from mg_diffusion.pipelines.pictures import list_images, list_masks
+from mg_diffusion.pipelines.pictures import crop_alike, list_images, list_masks
 from mg_diffusion.reference_pictures import read_place
 
 
@@ -167,6 +167,11 @@ def test_gray_that_pillow_gives_with_another_white_is_read_as_it_is_meant(name, 
     assert np.abs(np.asarray(read_upright(turned)) - np.rot90(held, -1)).max() <= 1
 
 
+def as_image(given: str | PIL.Image.Image) -> PIL.Image.Image:
+    """Where no path is taken."""
+    return PIL.Image.open(given) if isinstance(given, str) else given
+
+
 PICTURE = PIL.Image.fromarray((RGB >> 9).astype(np.uint8))
 DOORS = {
     "a reference": read_image,
@@ -177,12 +182,9 @@ DOORS = {
     "a hint": lambda given: read_strokes(opened(PICTURE), given),
     "a picture to repaint": list_images,
     "a mask to repaint": list_masks,
-    "a control image": lambda given: readable(
-        PIL.Image.open(given) if isinstance(given, str) else given, "control_image"
-    ),
+    "a control image": lambda given: readable(as_image(given), "control_image"),
+    "a part of a control image": lambda given: crop_alike(as_image(given), (0, 0, 8, 8), (HEIGHT, WIDTH)),
 }
-
-
 OF_COLORS = ("a reference", "a cut-out", "a picture to repaint", "a control image")
 
 
@@ -197,7 +199,7 @@ def test_every_door_refuses_what_pillow_reads_wrong_and_takes_what_the_sentence_
             DOORS[door](given)
         said = str(caught.value)
         assert "The picture has colors of 16 bits, of which Pillow reads 8. Read it with another library" in said
-        assert (repr(given) in said) == (isinstance(given, str) and door != "a control image")
+        assert (repr(given) in said) == (isinstance(given, str) and "control image" not in door)
     if door in OF_COLORS:
         example, way = re.findall("`(.*?)`", said[said.index("Read it") :])
         array = follow(example, path)

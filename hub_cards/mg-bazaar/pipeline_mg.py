@@ -1226,6 +1226,12 @@ def _define():
         )
 
 
+    def as_meant(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture that somebody else opened, as its file means it, or the ValueError of `check_read`."""
+        check_read(image)
+        return with_known_white(image, image)
+
+
     def with_known_white(image: PIL.Image.Image, opened: PIL.Image.Image) -> PIL.Image.Image:
         """A decoded picture whose gray of 16 bits is that of its file; Pillow gives some as 32 bits, of 12 bits, or inverted.
 
@@ -3322,6 +3328,9 @@ def _define():
             entries = given[0] if isinstance(given[0], list) else [given[0]]
             if len(entries) != count:
                 raise ValueError(f"There are {count} IP-Adapters, and something for {len(entries)} of them is given.")
+            for image in (one for entry in entries for one in (entry if isinstance(entry, list) else [entry])):
+                if isinstance(image, PIL.Image.Image):
+                    check_read(image)
             if ip_adapter_image is not None and (self.image_encoder is None or self.feature_extractor is None):
                 raise ValueError(
                     "`ip_adapter_image` needs the components `image_encoder` and `feature_extractor`, which this pipeline "
@@ -3605,8 +3614,7 @@ def _define():
             raise ValueError(
                 f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
             )
-        check_read(image)
-        return in_8_bits(with_known_white(image, image))
+        return in_8_bits(as_meant(image))
 
 
     def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:

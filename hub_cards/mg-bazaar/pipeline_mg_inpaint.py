@@ -1230,6 +1230,12 @@ def _define():
         )
 
 
+    def as_meant(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture that somebody else opened, as its file means it, or the ValueError of `check_read`."""
+        check_read(image)
+        return with_known_white(image, image)
+
+
     def with_known_white(image: PIL.Image.Image, opened: PIL.Image.Image) -> PIL.Image.Image:
         """A decoded picture whose gray of 16 bits is that of its file; Pillow gives some as 32 bits, of 12 bits, or inverted.
 
@@ -2970,6 +2976,7 @@ def _define():
         if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
             return image  # none, or refused later
         if isinstance(image, PIL.Image.Image):
+            image = as_meant(image)  # a part of it does not tell any more
             height, width = image.size[::-1]
         else:
             height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
@@ -3977,6 +3984,9 @@ def _define():
             entries = given[0] if isinstance(given[0], list) else [given[0]]
             if len(entries) != count:
                 raise ValueError(f"There are {count} IP-Adapters, and something for {len(entries)} of them is given.")
+            for image in (one for entry in entries for one in (entry if isinstance(entry, list) else [entry])):
+                if isinstance(image, PIL.Image.Image):
+                    check_read(image)
             if ip_adapter_image is not None and (self.image_encoder is None or self.feature_extractor is None):
                 raise ValueError(
                     "`ip_adapter_image` needs the components `image_encoder` and `feature_extractor`, which this pipeline "
@@ -4260,8 +4270,7 @@ def _define():
             raise ValueError(
                 f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
             )
-        check_read(image)
-        return in_8_bits(with_known_white(image, image))
+        return in_8_bits(as_meant(image))
 
 
     def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -830,6 +830,16 @@ def test_a_file_that_is_no_ip_adapter_leaves_everything_as_it_was(make, tmp_path
     assert pipeline.feature_extractor is None and torch.isfinite(run(pipeline)).all()
 
 
+def test_an_image_for_an_ip_adapter_that_pillow_reads_wrong_is_refused(make, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    deep = np.full((96, 96, 3), 65535, np.uint16)
+    cv2.imwrite(str(tmp_path / "white.jp2"), deep)
+    pipeline = make()
+    with_ip_adapter(pipeline)
+    with pytest.raises(ValueError, match="colors of 16 bits, of which Pillow reads 8. Read it with another library"):
+        run(pipeline, ip_adapter_image=PIL.Image.open(tmp_path / "white.jp2"))
+
+
 def test_an_ip_adapter_is_not_saved_but_its_image_encoder_is(make, tmp_path):
     pipeline = make()
     pipeline.save_pretrained(tmp_path / "bare")

@@ -1680,6 +1680,12 @@ def _define():
         )
 
 
+    def as_meant(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture that somebody else opened, as its file means it, or the ValueError of `check_read`."""
+        check_read(image)
+        return with_known_white(image, image)
+
+
     def with_known_white(image: PIL.Image.Image, opened: PIL.Image.Image) -> PIL.Image.Image:
         """A decoded picture whose gray of 16 bits is that of its file; Pillow gives some as 32 bits, of 12 bits, or inverted.
 
