@@ -61,7 +61,7 @@ def _why(error: BaseException) -> Unusable:
     if isinstance(error, PIL.Image.DecompressionBombError):
         return Unusable("too many pixels", str(error))
     if isinstance(error, UnreadForm):
-        return Unusable("color mode", error.form)
+        return Unusable("color mode", f"{error.form} {error.obstacle}.")
     return Unusable("damaged", f"{type(error).__name__}: {error}")
 
 
