@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from demo.settings import shown
 from mg_diffusion.color_profiles import in_srgb
 from mg_diffusion.masks import check_gray
-from mg_diffusion.pictures import UnreadablePicture, is_transparent, opaque_rgb, read_upright
+from mg_diffusion.pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright
 
 
 MAX_BYTES = 20 * 2**20  # of an uploaded file
@@ -118,7 +118,7 @@ def read_mask(content: bytes, size: tuple[int, int]) -> PIL.Image.Image:
         raise ValueError(
             f"The mask has {mask.width} x {mask.height} pixels, the picture {size[0]} x {size[1]}. They must agree."
         )
-    return mask.convert("RGB").convert("L").point(lambda value: 255 * (value > 127))
+    return as_rgba(mask).convert("RGB").convert("L").point(lambda value: 255 * (value > 127))
 
 
 def read_strokes(content: bytes, size: tuple[int, int]) -> PIL.Image.Image:

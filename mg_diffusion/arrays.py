@@ -38,6 +38,14 @@ def whole_number(value: Any) -> int | None:
     return number if isinstance(number, int) else None
 
 
+def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
+    """How many, as a whole number, or a ValueError for what is no number of them."""
+    count = whole_number(value)
+    if count is None or count < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+    return count
+
+
 def as_numbers(array: Any, name: str) -> np.ndarray:
     """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
 

@@ -8,7 +8,7 @@ import PIL.Image
 import torch
 
 from .adapter.composition import has_any
-from .arrays import whole_number
+from .arrays import check_count
 from .default_device import on_cpu
 from .edits.progress import check_callback
 from .encoder.references import read_reference
@@ -113,9 +113,7 @@ def _checked_count(num_images: Any, assignment: Any, output_type: Any, generator
     """How many pictures, or a ValueError for what cannot be."""
     if encoder is not None and not callable(getattr(encoder, "compose", None)):
         raise ValueError(f"`encoder` must be an `MGEncoder`, such as `pipe.mg_encoder`, got {encoder!r}.")
-    count = whole_number(num_images)
-    if count is None or count < 1:
-        raise ValueError(f"`num_images` must be a positive integer, got {num_images!r}.")
+    count = check_count(num_images, "num_images")
     drawn_of = generator if isinstance(generator, list) else [generator] * count
     if generator is not None and not all(isinstance(one, torch.Generator) for one in drawn_of):
         raise ValueError(

@@ -6,6 +6,7 @@ from typing import BinaryIO
 import PIL.Image
 
 from .pictures import UnreadablePicture, read_upright
+from .unread_form import UnreadForm
 
 
 # EPS, WMF and the like are programs that draw, not pictures; nobody photographs in the rest.
@@ -59,6 +60,8 @@ def _why(error: BaseException) -> Unusable:
         return Unusable("not an image", f"none of {', '.join(FORMATS)}")
     if isinstance(error, PIL.Image.DecompressionBombError):
         return Unusable("too many pixels", str(error))
+    if isinstance(error, UnreadForm):
+        return Unusable("color mode", f"{error.form} {error.obstacle}.")
     return Unusable("damaged", f"{type(error).__name__}: {error}")
 
 

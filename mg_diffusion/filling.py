@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from .encoder.views import lab_to_rgb, rgb_to_lab
-from .patches import PatchLevel, grown
+from .patches import PatchLevel, extents, grown
 from .recoloring import to_pixels, to_rgb
 from .seams import joined
 
@@ -67,11 +67,9 @@ def fill(
 def _around(mask: np.ndarray, margin: int | None) -> tuple[slice, slice]:
     """The rows and columns that are read: those of the hole and a margin."""
     found = []
-    for axis in (1, 0):
-        (places,) = mask.any(axis).nonzero()
-        first, last = int(places[0]), int(places[-1]) + 1
-        wide = max(LEAST_MARGIN, last - first) if margin is None else margin
-        found.append(slice(max(0, first - wide), last + wide))
+    for first, end in extents(torch.from_numpy(mask)):
+        wide = max(LEAST_MARGIN, end - first) if margin is None else margin
+        found.append(slice(max(0, first - wide), end + wide))
     return tuple(found)
 
 

@@ -41,8 +41,6 @@ from .encoder.references import (
     parse_palette,
     read_reference,
     read_region,
-    read_scale,
-    read_weight,
     sort_by_sample,
 )
 from .encoder.remembered import Remembered
@@ -54,7 +52,7 @@ from .features import Features, has_layout
 from .granularities import GRANULARITIES
 from .hex_colors import is_palette
 from .model_files import SavedWithCode, registered
-from .reference_pictures import CARD, is_card
+from .reference_pictures import CARD, check_fields, check_palette, is_card, read_scale, read_weight
 from .sizes import CARD_SIDE, card_side
 
 
@@ -446,11 +444,9 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
 
     def _kept(self, name: str, fields: dict[str, Any], scale: float = 1.0) -> tuple[dict[str, torch.Tensor], float]:
         """What a card keeps of a reference, and its weight: features, or the view of what is laid out (`Branch`)."""
-        if is_palette(fields.get("image")):
-            if name != "color":
-                raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
-            if fields.get("mask") is not None:
-                raise ValueError("A palette takes a weight and a region, but no mask: it holds no picture to mask.")
+        check_fields(fields)
+        if is_palette(fields["image"]):
+            check_palette(name, fields["image"])
             view, weight = palette_view(*parse_palette(fields["image"])), read_weight(fields)
         else:
             loaded = self.load(fields, self.config.sample_size * scale)

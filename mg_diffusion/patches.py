@@ -65,9 +65,9 @@ class PatchLevel:
 
     def _anchor(self) -> None:
         """Where likenesses of each target are near, (N,) rows and columns: itself or, beyond what is known, the edge of that."""
-        known = [(~self.hole).any(axis).nonzero().flatten() for axis in (1, 0)]
         own = self.targets // self.width, self.targets % self.width
-        self.anchors = [place.clamp(int(some[0]), int(some[-1])) for place, some in zip(own, known, strict=True)]
+        known = extents(~self.hole)
+        self.anchors = [place.clamp(first, end - 1) for place, (first, end) in zip(own, known, strict=True)]
         beyond = max(int((place - edge).abs().max()) for place, edge in zip(own, self.anchors, strict=True))
         self.room = ROOM * beyond
 
@@ -212,6 +212,12 @@ def _rarity(patches: torch.Tensor) -> torch.Tensor:
     """How far the 20th nearest of some patches is from each of (N, D), squared: those of a texture are near to many."""
     some = patches[:: max(1, len(patches) // COMPARED)]
     return torch.cdist(patches, some).square().kthvalue(min(LIKENESSES, len(some)), 1).values
+
+
+def extents(area: torch.Tensor) -> list[tuple[int, int]]:
+    """Of the rows and of the columns of an area (H, W) bool the first, and the one behind the last."""
+    places = (area.any(axis).nonzero().flatten() for axis in (1, 0))
+    return [(int(found[0]), int(found[-1]) + 1) for found in places]
 
 
 def grown(area: torch.Tensor, radius: int) -> torch.Tensor:

@@ -15,6 +15,8 @@ import PIL.Image
 import PIL.ImageOps
 
 from .color_profiles import in_srgb
+from .depths import check_read, with_known_white
+from .unread_form import UnreadForm
 
 
 ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
@@ -34,29 +36,12 @@ class UnreadablePicture(Exception):
         self.reason = reason
 
 
-class UnreadForm(ValueError):
-    """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
-
-    Attributes:
-        form: what is wrong, without what to do in Python.
-        obstacle: why `converted` does not know how; `None` where it does.
-    """
-
-    def __init__(self, form: str, remedy: str, obstacle: str | None = None):
-        super().__init__(f"{form} {remedy}")
-        self.form, self.remedy, self.obstacle = form, remedy, obstacle
-
-    def about(self, file: str) -> "UnreadForm":
-        """The same, said of a file."""
-        return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.obstacle)
-
-
 def read_upright(
     picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
     check: Callable[[PIL.Image.Image], Any] | None = None,
     formats: Sequence[str] | None = None,
 ) -> PIL.Image.Image:
-    """A picture, decoded and turned as its EXIF orientation says, in its own mode.
+    """A picture, decoded and turned as its EXIF orientation says, in its own mode; of gray of 16 bits, in that.
 
     Args:
         picture: PIL image, path or open file.
@@ -65,6 +50,7 @@ def read_upright(
 
     Raises:
         UnreadablePicture: if it cannot be decoded.
+        UnreadForm: if it is a file that Pillow reads wrong.
     """
     is_decoded = isinstance(picture, PIL.Image.Image)
     try:
@@ -78,12 +64,13 @@ def read_upright(
     with contextlib.nullcontext() if is_decoded else image:
         if check is not None:
             check(image)
+        check_read(image)
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format in ANIMATED:
             warnings.warn(f"The picture has {frames} frames; the first one is taken.", stacklevel=2)
         try:
             image.load()
-            return PIL.ImageOps.exif_transpose(image)
+            return with_known_white(PIL.ImageOps.exif_transpose(image), image)
         except Exception as error:
             raise UnreadablePicture("damaged", error) from error
 
@@ -141,12 +128,15 @@ def upright(
         check: called when the header is read and nothing is decoded yet.
 
     Raises:
-        ValueError: if it cannot be decoded.
+        ValueError: if it cannot be decoded, or is a file that Pillow reads wrong.
     """
+    is_path = isinstance(picture, (str, os.PathLike))
     try:
         return read_upright(picture, check)
+    except UnreadForm as error:
+        raise error.about(repr(os.fspath(picture)) if is_path else f"`{name}`") from error
     except UnreadablePicture as error:
-        place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+        place = f" from {os.fspath(picture)!r}" if is_path else ""
         raise ValueError(
             f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
         ) from error
@@ -158,15 +148,19 @@ def editable_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     Raises:
         ValueError: for transparent pixels, and modes without a well-defined color.
     """
-    is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-    remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
-    remedy = remedy if is_deep else "`image.convert('RGB')`"
     return opaque_rgb(
         image,
         "`image` has transparent pixels, whose color is not defined. Composite it first.",
         f"`image` has the mode {image.mode}",
-        f"Convert it first, for example {remedy}.",
+        f"Convert it first, for example {way_to_rgb(image)}.",
     )
+
+
+def way_to_rgb(image: PIL.Image.Image) -> str:
+    """Code that brings a picture of an unusual mode to RGB."""
+    if image.mode[0] in "IF":  # which Pillow would cut off and not scale
+        return "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
+    return "`image.convert('RGB')`"
 
 
 def converted(image: PIL.Image.Image) -> PIL.Image.Image:

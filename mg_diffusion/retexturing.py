@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from .adapter.quilting import lay_tiles
-from .encoder.references import read_scale, sort_by_sample
+from .encoder.references import sort_by_sample
 from .encoder.texture import DETAIL_LIMIT, DETAIL_SIGMA, TILE, texture_view
 from .encoder.views import DETAIL_UNIT, edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
 from .recoloring import STRIP, LocalModel, small_lab, to_pixels, to_rgb
-from .reference_pictures import is_card
+from .reference_pictures import is_card, read_scale
 
 
 SIDE = 384  # of a square with the area of what is smoothed

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from .encoder.views import gaussian_blur
 from .membrane import corrected
-from .patches import PatchLevel, grown
+from .patches import PatchLevel, extents, grown
 
 
 RINGS = 6  # inwards, after which something is gone: as wide as this in pixels
@@ -36,10 +36,7 @@ def _steps(level: PatchLevel, picture: torch.Tensor) -> torch.Tensor:
     Two neighbors are to differ as the likeness of each does from its own neighbor. Steps of another thing than light stay.
     """
     steps = torch.zeros(level.height, level.width, 3, dtype=torch.float32)
-    rows, columns = (
-        slice(max(0, int(places[0]) - 1), int(places[-1]) + 2)
-        for places in (level.hole.any(axis).nonzero().flatten() for axis in (1, 0))
-    )
+    rows, columns = (slice(max(0, first - 1), end + 1) for first, end in extents(level.hole))
     source = torch.arange(level.hole.numel()).view_as(level.hole)
     source[level.hole] = level.nearest(level.hole.flatten().nonzero().flatten())
     source = source[rows, columns]

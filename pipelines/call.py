@@ -13,7 +13,6 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
 from ..default_device import on_cpu
@@ -34,7 +33,7 @@ from .components import (
 from .composed_start import skip_steps
 from .feature_guidance import FeatureGuidance
 from .references import given_references
-from .schedulers import check_noising, check_scheduler, check_some_steps
+from .schedulers import check_noising, check_scheduler, set_steps
 
 
 @dataclass
@@ -272,11 +271,9 @@ class Sampling:
         """Timesteps of the run, and how many steps it counts."""
         if given.num_inference_steps == AUTO:
             given.num_inference_steps = self.default_num_inference_steps
-        timesteps, steps = retrieve_timesteps(
+        return set_steps(
             self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
         )
-        check_some_steps(self.scheduler, timesteps, given.sigmas)
-        return timesteps, steps
 
     # -- 2. prepare ---------------------------------------------------------------------------------------------------
     def prepare(self, call: Call) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from ..arrays import is_array, plain_number, whole_number
+from ..arrays import check_count, is_array, plain_number, whole_number
 from ..granularities import MOST_STRENGTH
 from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
 from ..sizes import check_pixels
@@ -128,10 +128,8 @@ def is_finite(value: Any) -> bool:
 
 def check_counts(given: Any, batch_size: int) -> None:
     """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
-    per_prompt = whole_number(given.num_images_per_prompt)
-    if per_prompt is None or per_prompt < 1:
-        raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}.")
-    given.num_images_per_prompt, count = per_prompt, batch_size * per_prompt
+    given.num_images_per_prompt = check_count(given.num_images_per_prompt)
+    count = batch_size * given.num_images_per_prompt
     if isinstance(given.generator, list) and len(given.generator) != count:
         raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
     if not isinstance(given.output_type, str) or given.output_type not in ("pil", "np", "pt", "latent"):

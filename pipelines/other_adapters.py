@@ -14,7 +14,9 @@ from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
 from ..arrays import as_numbers, is_array, is_tensor
+from ..depths import as_meant, check_read
 from ..granularities import MOST_STRENGTH
+from .lora_layers import remembered_loras
 
 
 BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
@@ -70,6 +72,9 @@ class OtherAdapters:
         entries = given[0] if isinstance(given[0], list) else [given[0]]
         if len(entries) != count:
             raise ValueError(f"There are {count} IP-Adapters, and something for {len(entries)} of them is given.")
+        for image in (one for entry in entries for one in (entry if isinstance(entry, list) else [entry])):
+            if isinstance(image, PIL.Image.Image):
+                check_read(image)
         if ip_adapter_image is not None and (self.image_encoder is None or self.feature_extractor is None):
             raise ValueError(
                 "`ip_adapter_image` needs the components `image_encoder` and `feature_extractor`, which this pipeline "
@@ -157,7 +162,8 @@ class OtherAdapters:
         parts = {name: getattr(self, name) for name in ("image_encoder", "feature_extractor")}
         processors, kind = dict(unet.attn_processors), unet.config.encoder_hid_dim_type
         kept = {name: getattr(unet, name, None) for name in ("encoder_hid_proj", "text_encoder_hid_proj")}
-        loras = set(getattr(unet, "peft_config", None) or {})
+        with_loras = [unet, *(getattr(self, name, None) for name in ("text_encoder", "text_encoder_2"))]
+        loras = [remembered_loras(model) for model in with_loras if isinstance(model, torch.nn.Module)]
         try:
             yield
         except BaseException:
@@ -167,8 +173,8 @@ class OtherAdapters:
             unet.config.encoder_hid_dim_type = kind
             if any(one is not processors[name] for name, one in unet.attn_processors.items()):
                 unet.set_attn_processor(processors)
-            if added := set(getattr(unet, "peft_config", None) or {}) - loras:
-                unet.delete_adapters(sorted(added))
+            for bring_back in loras:
+                bring_back()
             self.register_modules(**parts)
             raise
 
@@ -336,7 +342,7 @@ def readable(image: Any, name: str) -> Any:
     """What diffusers reads as it is meant: arrays in float32, pictures of 16 bits, such as depth maps, in 8.
 
     Raises:
-        ValueError: for another type, for what holds no numbers or no pixels.
+        ValueError: for another type, for what holds no numbers or no pixels, for a file that Pillow reads wrong.
     """
     if isinstance(image, (list, tuple)) and image:
         return [readable(one, name) for one in image]
@@ -352,7 +358,7 @@ def readable(image: Any, name: str) -> Any:
         raise ValueError(
             f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
         )
-    return in_8_bits(image)
+    return in_8_bits(as_meant(image))
 
 
 def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:

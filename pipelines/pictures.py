@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ..arrays import as_numbers
+from ..depths import as_meant
 from ..masks import read_masks
 from ..pictures import editable_rgb, upright
 
@@ -104,6 +105,7 @@ def crop_alike(image: Any, region: tuple[int, int, int, int], size: tuple[int, i
     if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
         return image  # none, or refused later
     if isinstance(image, PIL.Image.Image):
+        image = as_meant(image)  # a part of it does not tell any more
         height, width = image.size[::-1]
     else:
         height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]

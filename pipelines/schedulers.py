@@ -5,12 +5,41 @@ import inspect
 from typing import Any
 
 import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 
 
 # A share of the picture in the last timestep above which "pure noise" is not, and below which schedulers of two evaluations a
 # step overshoot: the first step's difference of the two is weighed by a noise level of thousands.
 TERMINAL, OVERSHOOTING = 1e-4, 1e-6
 GOOD = "DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler"
+INSTEAD = f"Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`"
+NEEDED = ("set_timesteps", "step", "order")  # without the last, the step before is not known to a scheduler
+TRIED = (1, 4, 8, 8)  # latents
+
+
+def set_steps(
+    scheduler: Any, steps: int, device: torch.device | None = None, timesteps: Any = None, sigmas: Any = None
+) -> tuple[torch.Tensor, int]:
+    """Set a scheduler; its timesteps, and how many steps it counts.
+
+    Raises:
+        ValueError: for a scheduler of something else than such calls, for steps that it cannot be set to, and, in the words of
+            diffusers, for wrong `timesteps` and `sigmas`.
+    """
+    name = type(scheduler).__name__
+    if missing := [one for one in NEEDED if not hasattr(scheduler, one)]:
+        raise ValueError(f"{name} is not one for calls like this: it has no `{missing[0]}`. {INSTEAD}.")
+    try:
+        found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
+    except Exception as error:  # of any type: schedulers check little
+        if isinstance(error, ValueError) and not (timesteps is None and sigmas is None):
+            raise
+        raise ValueError(
+            f"{name} cannot be set to {steps} steps ({_words_of(error)}). Choose another number of them, or another scheduler. "
+            f"{INSTEAD}."
+        ) from error
+    check_some_steps(scheduler, found[0], sigmas)
+    return found
 
 
 def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
@@ -22,29 +51,25 @@ def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
     name, config = type(scheduler).__name__, scheduler.config
     kind = config.get("prediction_type")
     parameters = inspect.signature(type(scheduler).__init__).parameters
+    error = _error_in_step(scheduler, timesteps)
+    is_of_kind = isinstance(error, (NotImplementedError, ValueError)) and "prediction" in str(error).lower()
     # `from_config` keeps what a class does not know.
-    if (
-        kind not in (None, "flow_prediction")
-        and "prediction_type" not in parameters
-        or not _can_step(scheduler, timesteps)
-    ):
-        raise ValueError(
-            f"{name} does not know predictions of the type {kind!r}, which the UNet makes. Use for example {GOOD}, by "
-            f"`.from_config(pipe.scheduler.config)`."
-        )
+    if is_of_kind or kind not in (None, "flow_prediction") and "prediction_type" not in parameters:
+        raise ValueError(f"{name} does not know predictions of the type {kind!r}, which the UNet makes. {INSTEAD}.")
+    if error is not None:
+        raise ValueError(f"{name} cannot take the steps of calls like this ({_words_of(error)}). {INSTEAD}.")
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if not config.get("rescale_betas_zero_snr") or alphas is None:
         return
     if alphas[-1] > TERMINAL:
         raise ValueError(
             f"{name} does not know `rescale_betas_zero_snr`: its last timestep keeps {float(alphas[-1]) ** 0.5:.2g} of the "
-            f"picture, where the UNet was trained on pure noise. Use for example {GOOD}, by "
-            f"`.from_config(pipe.scheduler.config)`."
+            f"picture, where the UNet was trained on pure noise. {INSTEAD}."
         )
     if scheduler.order > 1 and alphas[-1] < OVERSHOOTING:
         raise ValueError(
             f"{name} evaluates the UNet {scheduler.order} times a step, which overshoots where runs begin in pure noise "
-            f"(`rescale_betas_zero_snr`). Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`."
+            f"(`rescale_betas_zero_snr`). {INSTEAD}."
         )
 
 
@@ -52,8 +77,7 @@ def check_noising(scheduler: Any, purpose: str, otherwise: str = "") -> None:
     """Raise a ValueError for a scheduler that cannot put a picture under noise, which `purpose` needs."""
     if not any(hasattr(scheduler, name) for name in ("add_noise", "scale_noise")):
         raise ValueError(
-            f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. Use for example {GOOD}, by "
-            f"`.from_config(pipe.scheduler.config)`{otherwise}."
+            f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. {INSTEAD}{otherwise}."
         )
 
 
@@ -66,9 +90,9 @@ def check_some_steps(scheduler: Any, timesteps: torch.Tensor, sigmas: Any) -> No
         )
 
 
-def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
-    """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
-    trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)
+def _error_in_step(scheduler: Any, timesteps: torch.Tensor) -> Exception | None:
+    """Why a scheduler cannot take a step with what its configuration says that the UNet predicts; tried on a copy."""
+    trial, latents = copy.deepcopy(scheduler), torch.zeros(TRIED, dtype=torch.float32, device=timesteps.device)
     accepted = inspect.signature(type(trial).step).parameters
     options = (
         {"generator": torch.Generator()} if "generator" in accepted else {}
@@ -78,10 +102,14 @@ def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
     try:
         with torch.random.fork_rng(devices=[]):  # some draw a seed of what everybody draws of
             if hasattr(kind, "scale_model_input"):
-                kind.scale_model_input(trial, tiny, first)
-            kind.step(trial, tiny, first, tiny, **options)
-    except (NotImplementedError, ValueError) as error:
-        return "prediction" not in str(error).lower()
-    except Exception:  # of what a call would not do
-        return True
-    return True
+                kind.scale_model_input(trial, latents, first)
+            kind.step(trial, latents, first, latents, **options)
+    except Exception as error:  # of any type: schedulers check little
+        return error
+    return None
+
+
+def _words_of(error: Exception) -> str:
+    """An error in a line."""
+    said = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

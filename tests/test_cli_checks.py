@@ -23,6 +23,10 @@ def files(tmp_path, monkeypatch):
     photo.convert("CMYK").save("press.jpg")
     gray = np.asarray(photo.convert("L")).astype(np.uint16) * 257
     PIL.Image.fromarray(gray).save("gray16.png")
+    strokes = photo.convert("RGB")
+    strokes.paste("#ff0000", (8, 8, 20, 14))
+    strokes.convert("CMYK").save("strokes.tif")
+    PIL.Image.new("L", photo.size).save("black.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "photo.png").read_bytes()[:600])
     for name, size in (("mask", (48, 40)), ("small", (20, 20))):
         mask = PIL.Image.new("L", size)
@@ -41,12 +45,26 @@ def deep(files):
 
 
 COLOR = ["--color", "#0a9396,#e9d8a6"]
+AREA = ["--mask", "mask.png"]
+SCALE = "A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 .*, got {} and {}"
 REFUSED = [
     (["generate", "--color", "#12"], "A palette entry must be"),
     (["generate", "--shape", "torn.png"], "'torn.png' cannot be read as a picture"),
     (["generate", "--shape", "press.jpg"], "'press.jpg': A reference of mode CMYK .* --convert reads such pictures"),
     (["generate", "--texture", "photo.png,mask=small.png"], "mask must have the size of the reference"),
+    (["generate", "--texture", "photo.png,weight=-1"], "weight must be a positive number.* got -1.0"),
+    (["generate", "--color", "#0a9396,weight=0"], "weight must be a positive number.* got 0.0"),
+    (["generate", "--negative-shape", "photo.png,weight=-1"], "weight must be a positive number"),
+    (["generate", "--texture", "photo.png,region=black.png"], "region is empty .all black.. White is where"),
+    (["generate", "--texture", "photo.png,region=torn.png"], "'torn.png' cannot be read as a picture"),
+    (["generate", "--texture", "photo.png,region=0.5:0:0.2:1"], "0 <= left < right <= 1 .*got .0.5, 0.0, 0.2, 1.0."),
+    (["generate", "--texture", "photo.png", "--texture-scale", "100"], SCALE.format("1.0", "100.0")),
+    (["generate", "--texture", "photo.png,scale=8", "--texture-scale", "2"], SCALE.format("8.0", "2.0")),
+    (["generate", "--shape", "photo.png,scale=2"], "a shape reference has none"),
+    (["generate", "--color", "#0a9396,mask=mask.png"], "A palette takes a weight and a region, but no mask"),
+    (["variation", "photo.png", "--texture-scale", "100"], SCALE.format("1.0", "100.0")),
     (["compose", "--shape", "torn.png"], "'torn.png' cannot be read"),
+    (["compose", "--texture", "photo.png,weight=-1"], "weight must be a positive number"),
     (["edit", "photo.png", "--mask", "small.png"], "mask must have the size of the picture, .48, 40., got .20, 20."),
     (["edit", "press.jpg", "--mask", "mask.png"], "'press.jpg': `image` has the mode CMYK.*--convert"),
     (["recolor", "photo.png", *COLOR, "--mask", "small.png"], "The mask must have the size of the picture"),
@@ -54,16 +72,27 @@ REFUSED = [
     (["recolor", "photo.png", *COLOR, "--select", "#aabbcc:2"], "without a weight, got '#aabbcc:2'"),
     (["recolor", "photo.png", *COLOR, "--select", "#aabbcc", "--tolerance", "200"], "`tolerance` is a Delta-E"),
     (["recolor", "photo.png", "--hint", "photo.png"], "Nothing is painted in the hint"),
+    (["recolor", "photo.png", "--hint", "strokes.tif"], "'strokes.tif': .*CMYK.*--convert"),
+    (["recolor", "photo.png", "--hint", "nosuch.png"], "There is no picture at 'nosuch.png'"),
+    (
+        ["recolor", "photo.png", "--color", "photo.png,region=0:0:1:1"],
+        "`recolor` lays its colors .* leave the region out",
+    ),
     (["recolor", "gray16.png", *COLOR], "'gray16.png': `recolor` makes colors.*--convert"),
     (["recolor", "press.jpg", *COLOR], "'press.jpg': .*CMYK.*--convert"),
     (["retexture", "photo.png", "--texture", "torn.png"], "'torn.png' cannot be read"),
+    (["retexture", "photo.png", "--texture", "photo.png,region=mask.png"], "`retexture` lays .* leave the region out"),
     (["remove", "photo.png"], "`remove` needs a mask: the picture has no alpha.*--mask"),
     (["outpaint", "photo.png", "--left", "30", "--right", "30"], "left and right together add 30 . 30 = 60"),
     (["outpaint", "photo.png"], "at least 1 on some side"),
     (["denoise", "photo.png", "--noise-level", "99"], "`noise_level` must be a number from 0"),
     (["enhance", "photo.png", "--strength", "2"], "`strength` must be a number from 0"),
+    (["enhance", "photo.png", "--color", "photo.png,region=0:0:1:1"], "`enhance` tones .* leave the region out"),
     (["enlarge", "photo.png", "--strength", "2"], "`strength` must be a number from 0"),
+    (["enlarge", "photo.png", "--texture", "photo.png,region=0:0:1:1"], "`enlarge` lays .* leave the region out"),
+    (["enlarge", "photo.png", "--texture", "photo.png", "--texture-scale", "100"], SCALE.format("1.0", "100.0")),
     (["reshape", "photo.png", *COLOR], "`reshape` needs a mask.*--mask"),
+    (["reshape", "photo.png", *AREA, *COLOR, "--shape", "photo.png,region=0:0:1:1"], "`reshape` lays its shape"),
     (["reshape", "photo.png", "--mask", "mask.png"], "`reshape` needs a color or a texture reference"),
     (["variation", "press.jpg"], "CMYK.*--convert"),
     (["palette", "torn.png"], "'torn.png' cannot be read"),
@@ -184,6 +213,38 @@ def test_colors_of_16_bits_are_refused_by_edits_and_read_in_8_when_told_to(deep,
     assert main(["recolor", deep, *COLOR, "--convert", "--model", str(model), "-o", "out.png"]) == 0
     assert PIL.Image.open("out.png").mode == "RGB" and "is read in 8 bits as RGB" in capsys.readouterr().err
     assert main(["compose", "--shape", deep, "--size", "64", "-o", "composed.png"]) == 0  # as docs/references.md says
+
+
+@pytest.mark.parametrize("form", ["strokes.tif", "strokes16.png"])
+def test_converting_reads_strokes_too(files, model, capsys, form):
+    cv2 = pytest.importorskip("cv2")
+    strokes = np.asarray(PIL.Image.open("photo.png").convert("RGB")).copy()
+    strokes[8:14, 8:20] = (255, 0, 0)
+    PIL.Image.fromarray(strokes).save("strokes.png")
+    cv2.imwrite("strokes16.png", strokes[..., ::-1].astype(np.uint16) * 257)
+    command = ["recolor", "photo.png", "--tolerance", "60", "--model", str(model)]
+    assert main([*command, "--hint", form, "-o", "out.png"]) == 2
+    told = capsys.readouterr().err
+    assert f"'{form}': " in told and "--convert reads such pictures" in told and "cv2" not in told
+    assert main([*command, "--hint", form, "--convert", "-o", "out.png"]) == 0
+    assert f"{form} is read in 8 bits as RGB" in capsys.readouterr().err
+    assert main([*command, "--hint", "strokes.png", "-o", "plain.png"]) == 0
+    made, plain = (np.asarray(PIL.Image.open(name)) for name in ("out.png", "plain.png"))
+    assert form != "strokes16.png" or np.array_equal(made, plain)
+    assert main(["recipe", "out.png", "-o", "again.png", "--model", str(model)]) == 0
+    assert np.array_equal(made, np.asarray(PIL.Image.open("again.png")))
+
+
+@pytest.mark.parametrize("converts", [[], ["--convert"]])
+@pytest.mark.parametrize("command", ["recolor", "edit"])
+def test_a_picture_and_its_mask_are_decoded_once(files, model, monkeypatch, command, converts):
+    opened, real = [], PIL.Image.open
+    monkeypatch.setattr(
+        PIL.Image, "open", lambda file, *rest, **more: opened.append(str(file)) or real(file, *rest, **more)
+    )
+    steps = ["--steps", "1"] if command == "edit" else []
+    assert main([command, "photo.png", *AREA, *COLOR, *steps, *converts, "--model", str(model), "-o", "out.png"]) == 0
+    assert sorted(opened) == ["mask.png", "photo.png"]
 
 
 def test_a_folder_goes_on_behind_a_form_that_is_refused(files, model, capsys):

@@ -74,7 +74,7 @@ WRONG = [
     ("recolor", {"assignment": np.array(["light", "free"])}, "`assignment` must be"),
     ("remove", {"padding_mask_crop": 10**30}, "number of pixels"),
     *(("outpaint", {"left": one}, "adds whole pixels") for one in (8.0, True, "8", None)),
-    *(("remove", {"num_images_per_prompt": one}, "an integer of at least 1") for one in (0, 2.0, True, "2")),
+    *(("remove", {"num_images_per_prompt": one}, "a positive integer") for one in (0, 2.0, True, "2")),
     ("denoise", {"noise_level": "10"}, "`noise_level` must be a number"),
     *((name, {"callback": 5}, "`callback` is a function") for name in edits.NATIVE),
     *((name, {"callback": print}, "takes `callback_on_step_end`") for name in ("reshape", "variation")),

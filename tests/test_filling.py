@@ -227,7 +227,7 @@ def test_a_callback_hears_of_all_pictures(shipped):
         ({"padding_mask_crop": -1}, "`padding_mask_crop` is a number of pixels, an integer of at least 0; got -1"),
         ({"padding_mask_crop": 2.0}, "`padding_mask_crop` is a number of pixels"),
         ({"padding_mask_crop": 1}, "too little of the picture is left"),
-        ({"num_images_per_prompt": 0}, "must be an integer of at least 1, got 0"),
+        ({"num_images_per_prompt": 0}, "must be a positive integer, got 0"),
         ({"generator": 7}, "must be a `torch.Generator"),
     ],
 )

@@ -24,7 +24,7 @@ OUTSIDE = set(sys.stdlib_module_names) | {
 }
 GRANULARITIES = r"mg_diffusion\.granularities"  # a tuple of words, for everyone
 # What bundles hold besides models and pipelines: small modules that both may need.
-SHARED = r"mg_diffusion\.(arrays|color_profiles|default_device|features|granularities|hex_colors|masks|noise_level|octaves|pictures|reference_pictures|restoring|shipping|sizes)"
+SHARED = r"mg_diffusion\.(arrays|color_profiles|default_device|depths|features|granularities|hex_colors|masks|noise_level|octaves|pictures|reference_pictures|restoring|shipping|sizes|unread_form)"
 MODELS = r"mg_diffusion\.(modeling_\w+|model_files|encoder|adapter)"
 TRAINING_NEEDS = (
     SHARED,

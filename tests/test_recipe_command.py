@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import PureWindowsPath
 
 import numpy as np
 import PIL.Image
@@ -10,6 +11,7 @@ import PIL.PngImagePlugin
 import pytest
 
 from mg_diffusion.cli import main
+from mg_diffusion.cli.recorded import check_recipe
 from mg_diffusion.loading import embedded_model
 from mg_diffusion.recipe import KEY, describe_file, read_recipe
 from tests.pipelines.tiny import picture
@@ -200,8 +202,6 @@ DAMAGED = {
     "image elsewhere": {"image": {"file": "../a.png", "sha256": "0" * 64}},
     "image at the root": {"image": {"file": "/a.png", "sha256": "0" * 64}},
     "image that leads out": {"image": {"file": "in/../../a.png", "sha256": "0" * 64}},
-    "image on a drive of Windows": {"image": {"file": "C:\\a.png", "sha256": "0" * 64}},
-    "image of Windows elsewhere": {"image": {"file": "..\\a.png", "sha256": "0" * 64}},
     "a list of references": {"references": [1]},
     "a reference of another form": {"references": {"color": ["#0a9396"]}},
     "references of another kind": {"references": {"sound": [{"palette": ["#0a9396"]}]}},
@@ -227,6 +227,26 @@ def test_a_recipe_of_another_form_is_refused_in_words(files, stranger, recipe_of
     assert main(["recipe", path, "-o", "out.png"]) == 2
     assert f"the recipe is damaged, or none of mg-diffusion: {key!r} must be" in capsys.readouterr().err.lower()
     assert main(["recipe", path]) == 0  # which is the way that the message names
+
+
+@pytest.mark.parametrize("place", ["a:b.png", "C:\\a.png", "..\\a.png", "\\a.png", "\\\\server\\share\\a.png"])
+def test_what_leads_elsewhere_on_windows_is_refused_there(monkeypatch, place):
+    monkeypatch.setattr("mg_diffusion.recipe.Path", PureWindowsPath)
+    check_recipe({"image": {"file": "in/a.png", "sha256": "0" * 64}})
+    with pytest.raises(ValueError, match="The recipe is damaged"):
+        check_recipe({"image": {"file": place, "sha256": "0" * 64}})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="they are no names of files there")
+@pytest.mark.parametrize("name", ["a:b.png", "12:30:00:5.png", "..\\a.png"])
+def test_names_that_lead_elsewhere_on_windows_alone_are_repeated(files, name):
+    shutil.copy("a.png", name)
+    shutil.copy("mask.png", f"m{name}")
+    flags = ["--color", f"{name},region=m{name}", "--steps", "1"]
+    assert main(["edit", name, "--mask", "mask.png", *flags, "-o", "made.png"]) == 0
+    assert read_recipe("made.png")["image"]["file"] == name
+    assert main(["recipe", "made.png", "-o", "again.png"]) == 0
+    np.testing.assert_array_equal(pixels("made.png"), pixels("again.png"))
 
 
 @pytest.mark.parametrize("text", ["[]", '"x"', "null", "5", "{", "[" * 100_000], ids=len)

@@ -177,7 +177,7 @@ def test_a_local_model_carries_edges_up():
         ({"select": "#c81e1e", "tolerance": 0}, "above 0 and at most 100, got 0"),
         ({"granularity_scale": True}, "must be a number from 0 .off. to 4"),
         ({"granularity_scale": {"colour": 0}}, "Strengths are those of color, texture, shape, got"),
-        ({"num_images_per_prompt": 0}, "an integer of at least 1, got 0"),
+        ({"num_images_per_prompt": 0}, "a positive integer, got 0"),
         ({"num_images_per_prompt": 3, "generator": [torch.Generator()] * 2}, "one for each of the 3 pictures; got 2"),
         ({"generator": 42}, "must be a `torch.Generator"),
         ({"generator": [], "assignment": "free"}, "one for each of the 1 pictures; got 0"),

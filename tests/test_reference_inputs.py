@@ -1,5 +1,6 @@
 """What a reference may be, and that everything else is refused with a ValueError that says what came and what to do."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -93,6 +94,20 @@ def test_well_defined_modes_are_converted(rgb, mode):
         image = gray.convert(mode)
     expected = as_tensor(np.asarray((gray if mode == "I;16" else image).convert("RGB")))
     torch.testing.assert_close(read_image(image), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_numbers_without_a_known_white_are_brought_to_8_bits_as_the_sentence_says(rgb, mode):
+    numbers = (rgb[..., 0].astype(np.float32) * 1000).astype({"I": np.int32, "F": np.float32}[mode])
+    image = PIL.Image.fromarray(numbers)
+    assert image.mode == mode
+    with pytest.raises(ValueError, match=rf"mode {mode} has no well-defined conversion") as caught:
+        read_image(image)
+    way, values = re.findall("`(.*?)`", str(caught.value))
+    names = {"np": np, "PIL": PIL, "image": image}
+    exec(values, names)
+    found = read_image(eval(way, names))
+    assert (found[0] - torch.from_numpy(numbers / numbers.max())).abs().max() < 1 / 255
 
 
 def test_gray_arrays_have_three_equal_channels(rgb):

@@ -301,6 +301,14 @@ def _define():
         return number if isinstance(number, int) else None
 
 
+    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
+        """How many, as a whole number, or a ValueError for what is no number of them."""
+        count = whole_number(value)
+        if count is None or count < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        return count
+
+
     def as_numbers(array: Any, name: str) -> np.ndarray:
         """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
 
@@ -970,10 +978,8 @@ def _define():
 
     def check_counts(given: Any, batch_size: int) -> None:
         """Raise a ValueError for numbers of pictures and generators, and for outputs, that cannot be."""
-        per_prompt = whole_number(given.num_images_per_prompt)
-        if per_prompt is None or per_prompt < 1:
-            raise ValueError(f"`num_images_per_prompt` must be a positive integer, got {given.num_images_per_prompt!r}.")
-        given.num_images_per_prompt, count = per_prompt, batch_size * per_prompt
+        given.num_images_per_prompt = check_count(given.num_images_per_prompt)
+        count = batch_size * given.num_images_per_prompt
         if isinstance(given.generator, list) and len(given.generator) != count:
             raise ValueError(f"A list of generators needs one for each of the {count} images, got {len(given.generator)}.")
         if not isinstance(given.output_type, str) or given.output_type not in ("pil", "np", "pt", "latent"):
@@ -1168,6 +1174,162 @@ def _define():
         return PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.unread_form
+    # -----------------------------------------------------------------------------------------------------------------
+    class UnreadForm(ValueError):
+        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
+
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        obstacle: why `pictures.converted` does not know how; `None` where it does.
+    """
+
+        def __init__(self, form: str, remedy: str, obstacle: str | None = None, name: str | None = None):
+            self.form, self.remedy, self.obstacle, self.name = form, remedy, obstacle, name
+            super().__init__(f"{form} {remedy}")
+
+        def about(self, name: str) -> "UnreadForm":
+            """The same, said of what has this name; itself where that is said already, by whoever knew first."""
+            if self.name is not None:
+                return self
+            return UnreadForm(f"{name}: {self.form}", self.remedy, self.obstacle, name)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.depths
+    # -----------------------------------------------------------------------------------------------------------------
+    PLANES, RAW = 2, 1  # of TIFF's PlanarConfiguration, one color after the other, and of its Compression
+    WHITE_IS_ZERO = 0  # of TIFF's PhotometricInterpretation
+    SEARCHED = 1 << 20  # bytes of a file, in which stands how deep it is
+    DEEP = 65535
+
+
+    def check_read(image: PIL.Image.Image) -> None:
+        """Raise a ValueError where Pillow would read another picture than the file holds; nothing is decoded yet.
+
+    The way to read it that the sentence names is one for this file. What has been decoded already is not always known.
+    """
+        if _is_cut(image) and _is_wrong(image):
+            raise _unread(
+                image,
+                f"Read it with another library{_reading(image)}, as an array of uint16, and pass "
+            f"`PIL.Image.fromarray((array / 257).round().astype(np.uint8))`.",
+            )
+
+
+    def check_depth(image: PIL.Image.Image) -> None:
+        """As `check_read`, and where Pillow would cut a picture to 8 bits, for who reads arrays of 16."""
+        if not _is_cut(image):
+            return
+        eight = "(array / 257).round().astype(np.uint8)"
+        if not _is_wrong(image):
+            # Only after that package was told to does Pillow open these files.
+            opened = "pillow_heif.open_heif(path).to_pillow()" if image.format == "HEIF" else "PIL.Image.open(path)"
+            eight = f"{opened}.convert('{'L' if image.mode == 'L' else 'RGBA' if image.has_transparency_data else 'RGB'}')"
+        raise _unread(
+            image,
+            f"Read it with another library and pass an array of uint16, {_form(image)}{_reading(image)}; or, if 8 bits will do, "
+        f"pass `{eight}`.",
+        )
+
+
+    def as_meant(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture that somebody else opened, as its file means it, or the ValueError of `check_read`."""
+        check_read(image)
+        return with_known_white(image, image)
+
+
+    def with_known_white(image: PIL.Image.Image, opened: PIL.Image.Image) -> PIL.Image.Image:
+        """A decoded picture whose gray of 16 bits is that of its file; Pillow gives some as 32 bits, of 12 bits, or inverted.
+
+    Args:
+        opened: the picture as Pillow opened it, which it forgets when it is turned.
+    """
+        is_inverted, most = False, DEEP
+        if opened.format == "TIFF" and image.mode.startswith("I;16"):
+            is_inverted, most = opened.tag_v2.get(262) == WHITE_IS_ZERO, _most_stored(opened)
+        if (is_inverted, most) == (False, DEEP) and not (image.mode == "I" and opened.format == "PPM"):
+            return image
+        levels = np.asarray(image).astype(np.float32) * (DEEP / most)
+        levels = DEEP - levels if is_inverted else levels
+        made = PIL.Image.fromarray(levels.round().astype(np.uint16))
+        made.info = image.info
+        return made
+
+
+    def _is_cut(image: PIL.Image.Image) -> bool:
+        """Whether Pillow reads less of it; other modes than those of 8 bits are read as they are, or refused."""
+        return not image.mode.startswith(("I", "F")) and _most_stored(image) > 255
+
+
+    def _is_wrong(image: PIL.Image.Image) -> bool:
+        """Whether what Pillow reads of a deep picture is not even the upper bits: of JPEG 2000, it reads the lightest as black."""
+        is_raw = image.format == "TIFF" and image.tag_v2.get(259, RAW) == RAW
+        return image.format == "JPEG2000" or is_raw and _has_planes(image)
+
+
+    def _has_planes(image: PIL.Image.Image) -> bool:
+        return image.format == "TIFF" and image.tag_v2.get(284) == PLANES
+
+
+    def _most_stored(image: PIL.Image.Image) -> int:
+        """The highest sample that a file may hold."""
+        tiles = getattr(image, "tile", ())
+        if image.format == "PPM":
+            return max((tile[3][1] for tile in tiles if isinstance(tile[3], tuple)), default=255)
+        if image.format == "TIFF":
+            return 2 ** max(image.tag_v2.get(258, (8,))) - 1  # BitsPerSample
+        if image.format == "HEIF":
+            return 2 ** image.info.get("bit_depth", 8) - 1
+        if image.format == "JPEG2000":
+            # Of its first color in the SIZ marker: behind two markers, two lengths and eight sides, and the number of colors.
+            return 2 ** ((_stored(image, b"\xff\x4f\xff\x51", 42, otherwise=7) & 0x7F) + 1) - 1
+        if image.format == "AVIF":
+            flags = _stored(image, b"av1C", 6, otherwise=0)  # of its codec: high bit depth, and twelve bits
+            return 2 ** (12 if flags & 0x20 else 10 if flags & 0x40 else 8) - 1
+        stored = str([(tile[0], tile[3]) for tile in tiles])
+        return DEEP if ";16" in stored or "SGI16" in stored else 255
+
+
+    def _stored(image: PIL.Image.Image, marker: bytes, behind: int, otherwise: int) -> int:
+        """The byte so far behind the beginning of a marker; `otherwise` where there is none, or the file is closed."""
+        file = getattr(image, "fp", None)
+        if file is None or file.closed:
+            return otherwise
+        place = file.tell()
+        file.seek(0)
+        head = file.read(SEARCHED)
+        file.seek(place)
+        found = head.find(marker)
+        return head[found + behind] if 0 <= found < len(head) - behind else otherwise
+
+
+    def _unread(image: PIL.Image.Image, remedy: str) -> UnreadForm:
+        kind = "gray" if image.mode == "L" else "colors"
+        form = f"The picture has {kind} of {_most_stored(image).bit_length()} bits, of which Pillow reads 8."
+        return UnreadForm(form, remedy, "It reads them wrong in files of this kind" if _is_wrong(image) else None)
+
+
+    def _form(image: PIL.Image.Image) -> str:
+        return "gray" if image.mode == "L" else "RGB and alpha" if image.has_transparency_data else "RGB"
+
+
+    def _reading(image: PIL.Image.Image) -> str:
+        """An example of how to read a file of this kind."""
+        most = _most_stored(image)
+        if image.format == "HEIF":
+            read = "np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))"
+            most *= 2 ** (16 - most.bit_length())  # which it shifts up
+        elif _has_planes(image):
+            read = "np.moveaxis(tifffile.imread(path), 0, -1)"
+        elif image.format in ("PNG", "TIFF", "PPM", "JPEG2000", "AVIF"):
+            order = {"RGB": "[..., ::-1]", "RGB and alpha": "[..., [2, 1, 0, 3]]", "gray": ""}[_form(image)]
+            read = f"cv2.imread(path, cv2.IMREAD_UNCHANGED){order}"
+        else:
+            return ""
+        scaled = read if most == DEEP else f"({DEEP} / {most} * {read}).round().astype(np.uint16)"
+        return f", for example `{scaled}`"
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
     # -----------------------------------------------------------------------------------------------------------------
     ANIMATED = ("GIF", "PNG", "WEBP")  # not MPO, which phones write for a picture and its depth
@@ -1187,29 +1349,12 @@ def _define():
             self.reason = reason
 
 
-    class UnreadForm(ValueError):
-        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
-
-    Attributes:
-        form: what is wrong, without what to do in Python.
-        obstacle: why `converted` does not know how; `None` where it does.
-    """
-
-        def __init__(self, form: str, remedy: str, obstacle: str | None = None):
-            super().__init__(f"{form} {remedy}")
-            self.form, self.remedy, self.obstacle = form, remedy, obstacle
-
-        def about(self, file: str) -> "UnreadForm":
-            """The same, said of a file."""
-            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.obstacle)
-
-
     def read_upright(
         picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
         check: Callable[[PIL.Image.Image], Any] | None = None,
         formats: Sequence[str] | None = None,
     ) -> PIL.Image.Image:
-        """A picture, decoded and turned as its EXIF orientation says, in its own mode.
+        """A picture, decoded and turned as its EXIF orientation says, in its own mode; of gray of 16 bits, in that.
 
     Args:
         picture: PIL image, path or open file.
@@ -1218,6 +1363,7 @@ def _define():
 
     Raises:
         UnreadablePicture: if it cannot be decoded.
+        UnreadForm: if it is a file that Pillow reads wrong.
     """
         is_decoded = isinstance(picture, PIL.Image.Image)
         try:
@@ -1231,12 +1377,13 @@ def _define():
         with contextlib.nullcontext() if is_decoded else image:
             if check is not None:
                 check(image)
+            check_read(image)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in ANIMATED:
                 warnings.warn(f"The picture has {frames} frames; the first one is taken.", stacklevel=2)
             try:
                 image.load()
-                return PIL.ImageOps.exif_transpose(image)
+                return with_known_white(PIL.ImageOps.exif_transpose(image), image)
             except Exception as error:
                 raise UnreadablePicture("damaged", error) from error
 
@@ -1294,12 +1441,15 @@ def _define():
         check: called when the header is read and nothing is decoded yet.
 
     Raises:
-        ValueError: if it cannot be decoded.
+        ValueError: if it cannot be decoded, or is a file that Pillow reads wrong.
     """
+        is_path = isinstance(picture, (str, os.PathLike))
         try:
             return read_upright(picture, check)
+        except UnreadForm as error:
+            raise error.about(repr(os.fspath(picture)) if is_path else f"`{name}`") from error
         except UnreadablePicture as error:
-            place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+            place = f" from {os.fspath(picture)!r}" if is_path else ""
             raise ValueError(
                 f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
             ) from error
@@ -1311,15 +1461,19 @@ def _define():
     Raises:
         ValueError: for transparent pixels, and modes without a well-defined color.
     """
-        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
-        remedy = remedy if is_deep else "`image.convert('RGB')`"
         return opaque_rgb(
             image,
             "`image` has transparent pixels, whose color is not defined. Composite it first.",
             f"`image` has the mode {image.mode}",
-            f"Convert it first, for example {remedy}.",
+            f"Convert it first, for example {way_to_rgb(image)}.",
         )
+
+
+    def way_to_rgb(image: PIL.Image.Image) -> str:
+        """Code that brings a picture of an unusual mode to RGB."""
+        if image.mode[0] in "IF":  # which Pillow would cut off and not scale
+            return "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
+        return "`image.convert('RGB')`"
 
 
     def converted(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -2016,6 +2170,34 @@ def _define():
     # step overshoot: the first step's difference of the two is weighed by a noise level of thousands.
     TERMINAL, OVERSHOOTING = 1e-4, 1e-6
     GOOD = "DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler"
+    INSTEAD = f"Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`"
+    NEEDED = ("set_timesteps", "step", "order")  # without the last, the step before is not known to a scheduler
+    TRIED = (1, 4, 8, 8)  # latents
+
+
+    def set_steps(
+        scheduler: Any, steps: int, device: torch.device | None = None, timesteps: Any = None, sigmas: Any = None
+    ) -> tuple[torch.Tensor, int]:
+        """Set a scheduler; its timesteps, and how many steps it counts.
+
+    Raises:
+        ValueError: for a scheduler of something else than such calls, for steps that it cannot be set to, and, in the words of
+            diffusers, for wrong `timesteps` and `sigmas`.
+    """
+        name = type(scheduler).__name__
+        if missing := [one for one in NEEDED if not hasattr(scheduler, one)]:
+            raise ValueError(f"{name} is not one for calls like this: it has no `{missing[0]}`. {INSTEAD}.")
+        try:
+            found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
+        except Exception as error:  # of any type: schedulers check little
+            if isinstance(error, ValueError) and not (timesteps is None and sigmas is None):
+                raise
+            raise ValueError(
+                f"{name} cannot be set to {steps} steps ({_words_of(error)}). Choose another number of them, or another scheduler. "
+            f"{INSTEAD}."
+            ) from error
+        check_some_steps(scheduler, found[0], sigmas)
+        return found
 
 
     def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
@@ -2027,29 +2209,25 @@ def _define():
         name, config = type(scheduler).__name__, scheduler.config
         kind = config.get("prediction_type")
         parameters = inspect.signature(type(scheduler).__init__).parameters
+        error = _error_in_step(scheduler, timesteps)
+        is_of_kind = isinstance(error, (NotImplementedError, ValueError)) and "prediction" in str(error).lower()
         # `from_config` keeps what a class does not know.
-        if (
-            kind not in (None, "flow_prediction")
-            and "prediction_type" not in parameters
-            or not _can_step(scheduler, timesteps)
-        ):
-            raise ValueError(
-                f"{name} does not know predictions of the type {kind!r}, which the UNet makes. Use for example {GOOD}, by "
-            f"`.from_config(pipe.scheduler.config)`."
-            )
+        if is_of_kind or kind not in (None, "flow_prediction") and "prediction_type" not in parameters:
+            raise ValueError(f"{name} does not know predictions of the type {kind!r}, which the UNet makes. {INSTEAD}.")
+        if error is not None:
+            raise ValueError(f"{name} cannot take the steps of calls like this ({_words_of(error)}). {INSTEAD}.")
         alphas = getattr(scheduler, "alphas_cumprod", None)
         if not config.get("rescale_betas_zero_snr") or alphas is None:
             return
         if alphas[-1] > TERMINAL:
             raise ValueError(
                 f"{name} does not know `rescale_betas_zero_snr`: its last timestep keeps {float(alphas[-1]) ** 0.5:.2g} of the "
-            f"picture, where the UNet was trained on pure noise. Use for example {GOOD}, by "
-            f"`.from_config(pipe.scheduler.config)`."
+            f"picture, where the UNet was trained on pure noise. {INSTEAD}."
             )
         if scheduler.order > 1 and alphas[-1] < OVERSHOOTING:
             raise ValueError(
                 f"{name} evaluates the UNet {scheduler.order} times a step, which overshoots where runs begin in pure noise "
-            f"(`rescale_betas_zero_snr`). Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`."
+            f"(`rescale_betas_zero_snr`). {INSTEAD}."
             )
 
 
@@ -2057,8 +2235,7 @@ def _define():
         """Raise a ValueError for a scheduler that cannot put a picture under noise, which `purpose` needs."""
         if not any(hasattr(scheduler, name) for name in ("add_noise", "scale_noise")):
             raise ValueError(
-                f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. Use for example {GOOD}, by "
-            f"`.from_config(pipe.scheduler.config)`{otherwise}."
+                f"{purpose} puts a picture under noise, which {type(scheduler).__name__} cannot. {INSTEAD}{otherwise}."
             )
 
 
@@ -2071,9 +2248,9 @@ def _define():
             )
 
 
-    def _can_step(scheduler: Any, timesteps: torch.Tensor) -> bool:
-        """Whether a scheduler takes a step with what its configuration says that the UNet predicts; tried on a copy."""
-        trial, tiny = copy.deepcopy(scheduler), torch.zeros(1, 1, 1, 1, dtype=torch.float32, device=timesteps.device)
+    def _error_in_step(scheduler: Any, timesteps: torch.Tensor) -> Exception | None:
+        """Why a scheduler cannot take a step with what its configuration says that the UNet predicts; tried on a copy."""
+        trial, latents = copy.deepcopy(scheduler), torch.zeros(TRIED, dtype=torch.float32, device=timesteps.device)
         accepted = inspect.signature(type(trial).step).parameters
         options = (
             {"generator": torch.Generator()} if "generator" in accepted else {}
@@ -2083,13 +2260,17 @@ def _define():
         try:
             with torch.random.fork_rng(devices=[]):  # some draw a seed of what everybody draws of
                 if hasattr(kind, "scale_model_input"):
-                    kind.scale_model_input(trial, tiny, first)
-                kind.step(trial, tiny, first, tiny, **options)
-        except (NotImplementedError, ValueError) as error:
-            return "prediction" not in str(error).lower()
-        except Exception:  # of what a call would not do
-            return True
-        return True
+                    kind.scale_model_input(trial, latents, first)
+                kind.step(trial, latents, first, latents, **options)
+        except Exception as error:  # of any type: schedulers check little
+            return error
+        return None
+
+
+    def _words_of(error: Exception) -> str:
+        """An error in a line."""
+        said = (str(error).splitlines() or [""])[0]
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.call
@@ -2329,11 +2510,9 @@ def _define():
             """Timesteps of the run, and how many steps it counts."""
             if given.num_inference_steps == AUTO:
                 given.num_inference_steps = self.default_num_inference_steps
-            timesteps, steps = retrieve_timesteps(
+            return set_steps(
                 self.scheduler, given.num_inference_steps, self._execution_device, given.timesteps, given.sigmas
             )
-            check_some_steps(self.scheduler, timesteps, given.sigmas)
-            return timesteps, steps
 
         # -- 2. prepare ---------------------------------------------------------------------------------------------------
         def prepare(self, call: Call) -> None:
@@ -2799,6 +2978,7 @@ def _define():
         if not isinstance(image, (PIL.Image.Image, np.ndarray, torch.Tensor)):
             return image  # none, or refused later
         if isinstance(image, PIL.Image.Image):
+            image = as_meant(image)  # a part of it does not tell any more
             height, width = image.size[::-1]
         else:
             height, width = image.shape[-3:-1] if isinstance(image, np.ndarray) else image.shape[-2:]
@@ -3719,6 +3899,38 @@ def _define():
             )
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.lora_layers
+    # -----------------------------------------------------------------------------------------------------------------
+    def remembered_loras(model: torch.nn.Module) -> Callable[[], None]:
+        """What brings back, of a model as it is now: its layers, its LoRAs, which are active, how strong, and what is trained."""
+        children = [(part, name, child) for part in model.modules() for name, child in part.named_children()]
+        layers = [part for part in model.modules() if hasattr(part, "active_adapters") and hasattr(part, "scaling")]
+        strengths = [(part, list(part.active_adapters), dict(part.scaling)) for part in layers]
+        trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+        said = {name: vars(model).get(name) for name in ("peft_config", "_hf_peft_config_loaded")}
+        known = set(said["peft_config"] or {})
+
+        def bring_back() -> None:
+            for part, name, child in children:
+                if getattr(part, name, None) is not child:  # a layer that a LoRA was wrapped around
+                    setattr(part, name, child)
+            if added := set(vars(model).get("peft_config") or {}) - known:
+                model.delete_adapters(sorted(added))
+            for part, active, scaling in strengths:
+                part.set_adapter(active)
+                part.scaling.clear()
+                part.scaling.update(scaling)
+            for parameter, is_trained in trained:
+                parameter.requires_grad_(is_trained)
+            for name, value in said.items():
+                if value is None:
+                    vars(model).pop(name, None)
+                else:
+                    setattr(model, name, value)
+
+        return bring_back
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.other_adapters
     # -----------------------------------------------------------------------------------------------------------------
     BASES = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}  # by cross_attention_dim
@@ -3774,6 +3986,9 @@ def _define():
             entries = given[0] if isinstance(given[0], list) else [given[0]]
             if len(entries) != count:
                 raise ValueError(f"There are {count} IP-Adapters, and something for {len(entries)} of them is given.")
+            for image in (one for entry in entries for one in (entry if isinstance(entry, list) else [entry])):
+                if isinstance(image, PIL.Image.Image):
+                    check_read(image)
             if ip_adapter_image is not None and (self.image_encoder is None or self.feature_extractor is None):
                 raise ValueError(
                     "`ip_adapter_image` needs the components `image_encoder` and `feature_extractor`, which this pipeline "
@@ -3861,7 +4076,8 @@ def _define():
             parts = {name: getattr(self, name) for name in ("image_encoder", "feature_extractor")}
             processors, kind = dict(unet.attn_processors), unet.config.encoder_hid_dim_type
             kept = {name: getattr(unet, name, None) for name in ("encoder_hid_proj", "text_encoder_hid_proj")}
-            loras = set(getattr(unet, "peft_config", None) or {})
+            with_loras = [unet, *(getattr(self, name, None) for name in ("text_encoder", "text_encoder_2"))]
+            loras = [remembered_loras(model) for model in with_loras if isinstance(model, torch.nn.Module)]
             try:
                 yield
             except BaseException:
@@ -3871,8 +4087,8 @@ def _define():
                 unet.config.encoder_hid_dim_type = kind
                 if any(one is not processors[name] for name, one in unet.attn_processors.items()):
                     unet.set_attn_processor(processors)
-                if added := set(getattr(unet, "peft_config", None) or {}) - loras:
-                    unet.delete_adapters(sorted(added))
+                for bring_back in loras:
+                    bring_back()
                 self.register_modules(**parts)
                 raise
 
@@ -4040,7 +4256,7 @@ def _define():
         """What diffusers reads as it is meant: arrays in float32, pictures of 16 bits, such as depth maps, in 8.
 
     Raises:
-        ValueError: for another type, for what holds no numbers or no pixels.
+        ValueError: for another type, for what holds no numbers or no pixels, for a file that Pillow reads wrong.
     """
         if isinstance(image, (list, tuple)) and image:
             return [readable(one, name) for one in image]
@@ -4056,7 +4272,7 @@ def _define():
             raise ValueError(
                 f"`{name}` must be a PIL image, an array of numpy or torch, or a list of those, got {type(image).__name__}."
             )
-        return in_8_bits(image)
+        return in_8_bits(as_meant(image))
 
 
     def in_8_bits(image: PIL.Image.Image) -> PIL.Image.Image:

@@ -9,9 +9,10 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..loading import model_name, quiet
 from ..recipe import prepare_output
+from ..reference_pictures import check_reference
 from ..sizes import CARD_SIDE, card_side
 from .generation import load, pipeline_settings
-from .references import check_picture, in_usual_form, read_mask
+from .references import in_usual_form, read_mask
 from .values import check_seeds
 
 
@@ -48,9 +49,9 @@ def _masked_reference(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"There is no picture at {options.picture!r}.")
     mask = None if options.mask is None else read_mask(options.mask, "read")
     image = in_usual_form(options.picture) if options.convert else options.picture
-    if image is options.picture:
-        check_picture(image, mask)
-    return {"image": image} | ({} if mask is None else {"mask": mask})
+    reference = {"image": image} | ({} if mask is None else {"mask": mask})
+    check_reference(getattr(options, "granularity", "color"), reference)
+    return reference
 
 
 def _load_encoder(options: argparse.Namespace) -> Any:

@@ -13,14 +13,23 @@ from tqdm import tqdm
 
 from .. import edits
 from ..color_profiles import in_srgb
-from ..edits.depths import check_depth
+from ..depths import check_depth
 from ..edits.sources import opened
 from ..picture_files import check_format, is_lossy
-from ..pictures import UnreadForm, editable_rgb, has_alpha
+from ..pictures import editable_rgb, has_alpha
 from ..recipe import describe_file
+from ..unread_form import UnreadForm
 from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, native_settings, run
-from .references import ReferenceArguments, in_usual_form, parse_references, read_mask, read_picture, values_of
+from .references import (
+    ReferenceArguments,
+    in_usual_form,
+    parse_references,
+    read_mask,
+    read_picture,
+    read_usual,
+    values_of,
+)
 from .sheets import check_sheet, complete_sheet
 from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
@@ -41,6 +50,8 @@ def edit(options: argparse.Namespace) -> int:
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
         raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
+    if hint is not None and not Path(hint).is_file():
+        raise ValueError(f"There is no picture at {hint!r}.")
     read = [*(file for file in (options.mask, hint) if file), *arguments.files]
     if options.output_dir is None:
         (image, *others) = options.images
@@ -94,23 +105,26 @@ def edit_one(
     Args:
         load_pipe: called when all that can be checked without a pipeline is.
     """
-    given = in_usual_form(path) if options.convert else path
-    image = given if isinstance(given, PIL.Image.Image) else read_picture(path)
+    image = read_usual(path)[0] if options.convert else read_picture(path, check_depth)
     if image.mode in UNKEPT and (converted := in_srgb(image)) is not image:
         print(f"{path} is {UNKEPT[image.mode]}: it is edited in sRGB, by its color profile", file=sys.stderr)
         image = converted  # with which what was made is compared, too
-    if getattr(options, "hint", None):
-        read_picture(options.hint)  # whose sentences name the file
     mask = read_mask(options.mask) if options.mask else None
-    references = values_of(arguments.references)
-    check_before(options, arguments, given, mask)
+    hint = getattr(options, "hint", None)
+    own = {} if hint is None else {"hint": in_usual_form(hint) if options.convert else hint}
+    references, added = values_of(arguments.references), [getattr(options, side, 0) for side in edits.SIDES]
+    check_before(options, arguments, path, image, mask, added, **own)
     for target in paths:
         check_format(target, _mode_of_result(options.command, image))
     recipe = {
         "command": options.command,
         "image": describe_file(path),
         **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
-        **{name: _as_flag(getattr(options, name)) for name in (*edits.SIDES, "size") if getattr(options, name, None)},
+        **{
+            name: _size_as_flag(getattr(options, name))
+            for name in (*edits.SIDES, "size")
+            if getattr(options, name, None)
+        },
     }
     pipe = load_pipe()
     if getattr(options, "size", None) is not None:
@@ -121,36 +135,37 @@ def edit_one(
             _in_own_colors, image, mask, functools.partial(call, pipe, options, paths, **pictures)
         )
     else:
-        added, hint = _added_and_hint(options)
-        make = functools.partial(edits.named_edit, options.command, pipe, given, mask, references or {}, added, **hint)
+        make = functools.partial(edits.named_edit, options.command, pipe, image, mask, references or {}, added, **own)
     made = run(pipe, options, arguments, recipe, paths, make)
     if mask is not None:
         _tell_what_differs(path, image, mask, made, paths)
 
 
 def check_before(
-    options: argparse.Namespace, arguments: ReferenceArguments, given: PIL.Image.Image | str, mask: Any
+    options: argparse.Namespace,
+    arguments: ReferenceArguments,
+    path: str,
+    image: PIL.Image.Image,
+    mask: Any,
+    added: Sequence[int],
+    **own: Any,
 ) -> None:
-    """Raise a ValueError for what an edit refuses whatever the pipeline is, before one is loaded and torch imported."""
+    """Raise a ValueError for what an edit refuses whatever the pipeline is, before one is loaded and torch imported.
+
+    Args:
+        own: what the edit takes beside references that are no settings.
+    """
     arguments.check()
     try:
         if options.command != "edit":
             settings = native_settings(options) if options.command in edits.NATIVE else {}
             scales = {"granularity_scale": dict(options.scale)} if options.scale else {}
-            added, hint = _added_and_hint(options)
             references = values_of(arguments.references) or {}
-            return edits.check_edit(options.command, given, mask, references, added, **settings, **scales, **hint)
-        image = read_picture(given, check_depth) if isinstance(given, str) else given
+            return edits.check_edit(options.command, image, mask, references, added, **settings, **scales, **own)
         editable_rgb(image)
         edits.read_mask(mask, image.size)
     except UnreadForm as error:
-        raise (error.about(given) if isinstance(given, str) else error) from error
-
-
-def _added_and_hint(options: argparse.Namespace) -> tuple[list[int], dict[str, str]]:
-    """The pixels that are added on each side, and the strokes, where a command has such flags."""
-    hint = {"hint": options.hint} if getattr(options, "hint", None) else {}
-    return [getattr(options, side, 0) for side in edits.SIDES], hint
+        raise error.about(repr(path)) from error
 
 
 def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
@@ -160,7 +175,7 @@ def _mode_of_result(command: str, image: PIL.Image.Image) -> str:
     return "RGBA" if has_alpha(image) else "I;16" if image.mode.startswith("I;16") else "RGB"
 
 
-def _as_flag(value: int | tuple[int, int]) -> int | str:
+def _size_as_flag(value: int | tuple[int, int]) -> int | str:
     """A size as its flag has it, WIDTHxHEIGHT: in JSON it would be a list, as curves are."""
     return "{}x{}".format(*value) if isinstance(value, tuple) else value
 
@@ -176,7 +191,7 @@ def _in_own_colors(
     made = make(**given)
     if image.info.get("icc_profile") is None or image.mode not in ("RGB", "RGBA"):
         return made
-    source, area = opened(image.convert("RGB"), in_srgb=True), np.asarray(mask)
+    source, area = opened(image.convert("RGB"), "edit"), np.asarray(mask)
     return [source.finish(np.asarray(one), area) for one in made]
 
 

@@ -184,7 +184,9 @@ def run(
         **recipe,
         **arguments.recipe,
         **settings,
-        **{name: {key: _as_flag(value) for key, value in entries.items()} for name, entries in steering.items()},
+        **{
+            name: {key: _window_as_flag(value) for key, value in entries.items()} for name, entries in steering.items()
+        },
         "granularity_scale": scales,
         "model": model_name(options.model),
         **{
@@ -202,6 +204,6 @@ def run(
     return images
 
 
-def _as_flag(value: Any) -> Any:
+def _window_as_flag(value: Any) -> Any:
     """A window as its flag has it, START:END: in JSON it could not be told from a curve."""
     return f"{value[0]:g}:{value[1]:g}" if isinstance(value, tuple) else value

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from pathlib import PureWindowsPath
 from typing import Any
 
 from ..granularities import GRANULARITIES
@@ -53,11 +52,11 @@ def _is_setting(value: Any) -> bool:
 
 
 def _is_told(value: Any) -> bool:
-    """A path as `told_path` gives it: what lies elsewhere than in the folders that are named is nobody's business."""
-    if not isinstance(value, str) or value in ("", ".", "..") or "\0" in value or value != told_path(value):
-        return False
-    place = PureWindowsPath(value)
-    return not (place.drive or place.root or ".." in place.parts)
+    """A path as `told_path` gives it on this system: what lies elsewhere than in folders that are named is nobody's business.
+
+    What is a drive to Windows, `a:b.png`, is a name like any other elsewhere.
+    """
+    return isinstance(value, str) and value not in ("", ".", "..") and "\0" not in value and value == told_path(value)
 
 
 def _is_file(value: Any) -> bool:

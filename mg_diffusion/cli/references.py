@@ -12,12 +12,13 @@ import numpy as np
 import PIL.Image
 
 from .. import edits
-from ..edits.depths import check_depth, without_depth
+from ..depths import check_depth
 from ..granularities import GRANULARITIES
 from ..hex_colors import read_palette
-from ..pictures import UnreadablePicture, UnreadForm, converted, read_upright
+from ..pictures import UnreadablePicture, converted, read_upright
 from ..recipe import describe_file, describe_reference
-from ..reference_pictures import is_card, read_reference_mask, read_shown
+from ..reference_pictures import check_reference, is_card, read_scale
+from ..unread_form import UnreadForm
 from .values import number
 
 
@@ -32,12 +33,6 @@ class ReferenceArgument:
     files: list[str]
     recipe: dict[str, Any]
 
-    def check(self) -> None:
-        """As of `ReferenceArguments`."""
-        fields = self.value if isinstance(self.value, dict) else {"image": self.value}
-        if isinstance(fields["image"], str) and not is_card(fields["image"]):
-            check_picture(fields["image"], fields.get("mask"))
-
 
 @dataclass
 class ReferenceArguments:
@@ -45,6 +40,7 @@ class ReferenceArguments:
 
     references: dict[str, list[ReferenceArgument]]
     negative: dict[str, list[ReferenceArgument]]
+    texture_scale: float = 1.0
 
     @property
     def files(self) -> list[str]:
@@ -52,9 +48,11 @@ class ReferenceArguments:
         return [file for row in rows for entry in row for file in entry.files]
 
     def check(self) -> None:
-        """Raise a ValueError for pictures and masks that cannot be read; torch is not imported."""
-        for entry in (one for rows in (self.references, self.negative) for row in rows.values() for one in row):
-            entry.check()
+        """Raise a ValueError for what no reference can be; torch is not imported."""
+        read_scale("texture", {}, self.texture_scale)
+        for name, row in [*self.references.items(), *self.negative.items()]:
+            for entry in row:
+                check_reference(name, entry.value, self.texture_scale)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -94,7 +92,8 @@ def parse_references(options: argparse.Namespace) -> ReferenceArguments:
         }
         for entries in (given, negative)
     )
-    return ReferenceArguments(references, avoided)
+    texture_scale = getattr(options, "texture_scale", None)
+    return ReferenceArguments(references, avoided, 1.0 if texture_scale is None else texture_scale)
 
 
 def parse_reference(name: str, text: str, converts: bool = False) -> ReferenceArgument:
@@ -135,29 +134,25 @@ def parse_reference(name: str, text: str, converts: bool = False) -> ReferenceAr
     return ReferenceArgument(value, files, {**describe_reference(image), **kept})
 
 
-def check_picture(file: str, mask: Any = None) -> None:
-    """Raise a ValueError for a reference picture, or a mask in it, that cannot be read."""
-    try:
-        picture, _ = read_shown(file)
-    except UnreadForm as error:
-        raise error.about(file) from error
-    if mask is not None:
-        read_reference_mask(mask, picture.height, picture.width)
-
-
 def in_usual_form(file: str) -> PIL.Image.Image | str:
-    """A picture in 8 bits, as RGB or gray, which is told; the file itself where it is in such a form."""
+    """A picture in 8 bits, as RGB or gray; the file itself where it is in such a form."""
+    picture, is_converted = read_usual(file)
+    return picture if is_converted else file
+
+
+def read_usual(file: str) -> tuple[PIL.Image.Image, bool]:
+    """The decoded picture of a file in 8 bits, as RGB or gray, and whether it had to be brought there, which is told."""
     try:
         is_deep, picture = False, read_picture(file, check_depth)
     except UnreadForm as error:
         if error.obstacle is not None:
-            raise error.about(file) from error
-        is_deep, picture = True, without_depth(read_picture(file))
+            raise
+        is_deep, picture = True, read_picture(file)
     usual = converted(picture)
-    if usual is picture and not is_deep:
-        return file
-    print(f"{file} is read in 8 bits as {usual.mode}, as --convert says", file=sys.stderr)
-    return usual
+    is_converted = is_deep or usual is not picture
+    if is_converted:
+        print(f"{file} is read in 8 bits as {usual.mode}, as --convert says", file=sys.stderr)
+    return usual, is_converted
 
 
 def split_reference(text: str) -> tuple[str, dict[str, str]]:
@@ -191,6 +186,8 @@ def read_picture(path: str, check: Callable[[PIL.Image.Image], Any] | None = Non
     """The decoded picture of a file, upright; `check` as of `read_upright`."""
     try:
         return read_upright(path, check)
+    except UnreadForm as error:
+        raise error.about(repr(path)) from error
     except UnreadablePicture as error:
         is_missing = error.reason == "missing"
         raise ValueError(
@@ -200,8 +197,7 @@ def read_picture(path: str, check: Callable[[PIL.Image.Image], Any] | None = Non
 
 def read_mask(path: str, use: str = "edited") -> PIL.Image.Image:
     """A mask of black and white: drawn with soft edges or saved as JPEG, it is split at middle gray, which is told."""
-    read_picture(path)  # whose sentences name the file
-    levels = edits.read_mask(path, use=use)
+    levels = edits.read_mask(read_picture(path), use=use)
     if ((levels > 0) & (levels < 255)).any():
         print(f"{path} is not only black and white: what is lighter than middle gray is {use}", file=sys.stderr)
     white = levels > 127

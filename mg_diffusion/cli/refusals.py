@@ -2,7 +2,7 @@
 
 
 def sentence_of(error: BaseException) -> str:
-    """What to say of an error; of a form that no picture is read in (`pictures.UnreadForm`) without advice for Python."""
+    """What to say of an error; of a form that no picture is read in (`unread_form.UnreadForm`) without advice for Python."""
     form = getattr(error, "form", None)
     if form is None:
         return str(error)

@@ -11,7 +11,6 @@ from .inputs import Picture
 from .sources import opened
 
 
-IN_SRGB = ("recolor", "reshape", "variation")  # which read colors of the picture as those of references
 CHECKS = {
     "recolor": native.check_recolor,
     "retexture": native.check_retexture,
@@ -36,7 +35,7 @@ def check_edit(
 
     Arguments as of `named_edit`; options that say nothing to a check are left out.
     """
-    source = opened(image, in_srgb=name in IN_SRGB, is_filled=False)
+    source = opened(image, name, is_filled=False)
     offered = {**references, **dict(zip(SIDES, added, strict=True)), "mask": mask, "mask_image": mask, **options}
     if name in CHECKS:
         known = inspect.signature(CHECKS[name]).parameters

@@ -1,10 +1,12 @@
 """Recoloring by strokes that are painted over the picture."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ..unread_form import UnreadForm
 from .masks import POLARITY
 from .progress import progress
 from .sources import Edited, Source, opened
@@ -51,7 +53,9 @@ def read_strokes(image: Source, hint: Any) -> tuple[np.ndarray, np.ndarray]:
     """The pixels (H, W, 3) of a hint, of 8 bits, and where it is painted, (H, W) bool; or a ValueError for what is no hint."""
     remedy = "Paint strokes on a transparent layer, or over the picture itself, and save them without losses (PNG)."
     try:
-        given = opened(hint, in_srgb=True, is_filled=False)  # what is transparent is not painted
+        given = opened(hint, "recolor", is_filled=False)  # what is transparent is not painted
+    except UnreadForm as error:
+        raise error.about(repr(os.fspath(hint)) if isinstance(hint, (str, os.PathLike)) else "`hint`") from error
     except ValueError as error:
         raise ValueError(f"The `hint` cannot be read. {error} {remedy}") from error
     if given.size != image.size:

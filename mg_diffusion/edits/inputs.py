@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ..arrays import plain_number, whole_number
+from ..arrays import check_count, plain_number
 from ..granularities import GRANULARITIES
 from .progress import check_callback
 from .sources import Edited, Source
@@ -61,17 +61,18 @@ def check_strength(value: Any, what: str, most: float = 1) -> float:
     return number
 
 
-def check_count(count: Any) -> int:
-    """How many pictures, or a ValueError for what is no number of them."""
-    number = whole_number(count)
-    if number is None or number < 1:
-        raise ValueError(f"`num_images_per_prompt` must be an integer of at least 1, got {count!r}.")
-    return number
-
-
 def check_side(image: Source, name: str) -> None:
     if min(image.size) < 16:
         raise ValueError(f"`{name}` reads pictures of at least 16 x 16 pixels, got {image.size}; enlarge it first.")
+
+
+def check_unplaced(reference: Any, laid: str) -> None:
+    """Raise a ValueError for a reference with a region; `laid` says where the edit lays it."""
+    if isinstance(reference, (list, tuple)):
+        for one in reference:
+            check_unplaced(one, laid)
+    elif isinstance(reference, dict) and reference.get("region") is not None:
+        raise ValueError(f"{laid}; leave the region out.")
 
 
 def generators_of(count: int, generator: Any) -> list[Any]:

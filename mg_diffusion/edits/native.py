@@ -8,11 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import plain_number
+from ..arrays import check_count, plain_number
 from ..hex_colors import check_selection
 from ..sizes import check_pixels
 from .hinted import recolored_by_hint
-from .inputs import Picture, Pictures, check_count, check_side, copies, generators_of, named, strength_of
+from .inputs import (
+    Picture,
+    Pictures,
+    check_side,
+    check_unplaced,
+    copies,
+    generators_of,
+    named,
+    strength_of,
+)
 from .masks import POLARITY
 from .progress import progress
 from .sources import Source, opened
@@ -63,7 +72,7 @@ def recolor(
     """
     from ..recoloring import recolored, select_color  # with it comes torch
 
-    image = opened(image, in_srgb=True)
+    image = opened(image, "recolor")
     strength, distance, feather = check_recolor(
         image, color, hint, select, tolerance, assignment, granularity_scale, mask_feather
     )
@@ -103,6 +112,7 @@ def check_recolor(
     """The strength of color, tolerance and feather, or a ValueError for what `recolor` refuses whatever the pipeline is."""
     check_side(image, "recolor")
     image.check_colors("recolor")
+    check_unplaced(color, "`recolor` lays its colors over all that is white in the mask")
     distance = plain_number(tolerance)
     if distance is None or not 0 < distance <= 100:
         raise ValueError(f"`tolerance` is a Delta-E above 0 and at most 100, got {tolerance!r}.")
@@ -148,7 +158,7 @@ def retexture(
     from ..retexturing import retextured
 
     image = opened(image)
-    strength, feather = check_retexture(image, granularity_scale, mask_feather)
+    strength, feather = check_retexture(image, texture, granularity_scale, mask_feather)
     generators_of(num_images_per_prompt, generator)
     area = image.area(mask_image, feather)
     canvas = canvas_of(pipe, texture, image.size, texture_scale)
@@ -158,11 +168,19 @@ def retexture(
 
 
 def check_retexture(
-    image: Source, granularity_scale: float | Mapping[str, float] = 1.0, mask_feather: int = 0
+    image: Source, texture: Any, granularity_scale: float | Mapping[str, float] = 1.0, mask_feather: int = 0
 ) -> tuple[float, int]:
     """The strength of texture and the feather, or a ValueError for what `retexture` refuses whatever the pipeline is."""
     check_side(image, "retexture")
+    check_laid_texture(texture, "retexture")
     return strength_of("texture", granularity_scale), check_pixels(mask_feather, "mask_feather")
+
+
+def check_laid_texture(texture: Any, name: str) -> None:
+    """Raise a ValueError unless there is a texture reference, for all that the edit of this name edits."""
+    if texture is None:
+        raise ValueError(f"`{name}` needs a texture reference: a picture or a card.")
+    check_unplaced(texture, f"`{name}` lays its texture over all that is edited")
 
 
 def canvas_of(pipe: Any, texture: Any, size: tuple[int, int], scale: float, name: str = "retexture") -> Any:
@@ -171,11 +189,7 @@ def canvas_of(pipe: Any, texture: Any, size: tuple[int, int], scale: float, name
 
     if getattr(pipe, "mg_encoder", None) is None:
         raise ValueError(f"`{name}` reads the texture reference with an encoder; this pipeline has no `mg_encoder`.")
-    if texture is None:
-        raise ValueError(f"`{name}` needs a texture reference: a picture or a card.")
-    encoded = pipe.mg_encoder.encode({"texture": texture}, (8, 8), texture_scale=scale)["texture"]  # checks it, warns
-    if len(encoded) > 1 or "region" in encoded[0]:
-        raise ValueError(f"`{name}` lays its texture over all that is edited; leave the region out.")
+    pipe.mg_encoder.encode({"texture": texture}, (8, 8), texture_scale=scale)  # checks it, warns
     factor = min(1.0, TEXTURE_SIDE / (size[0] * size[1]) ** 0.5)
     return texture_canvas(pipe.mg_encoder, texture, tuple(max(16, round(factor * side)) for side in size[::-1]), scale)
 
@@ -188,10 +202,7 @@ def _palette_of(pipe: Any, color: Any) -> Any:
         raise ValueError(
             "`recolor` needs a color reference, a picture, a card, or a list of hex colors; or a `hint` in its place."
         )
-    features = pipe.mg_encoder.encode({"color": color}, (8, 8))["color"]
-    if len(features) > 1 or "region" in features[0]:
-        raise ValueError("`recolor` lays its colors over all that is white in the mask; leave the region out.")
-    return features[0]["palette"].float().cpu()
+    return pipe.mg_encoder.encode({"color": color}, (8, 8))["color"][0]["palette"].float().cpu()
 
 
 def _turns(assignment: str, count: int, generator: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import PIL.Image
 
 from ..granularities import GRANULARITIES
-from .inputs import Picture, Pictures, named
+from .inputs import Picture, Pictures, check_unplaced, named
 from .masks import POLARITY
 from .sources import Edited, Source, grown_into, opened
 
@@ -48,8 +48,8 @@ def reshape(
             f"`reshape` paints in a mask, which {type(pipe).__name__} does not. Pass `{wanted}(**pipe.components)`, which "
             f"has the same parts."
         )
-    source = opened(image, in_srgb=True)
-    area = reshaped_area(source, mask_image, color, texture)
+    source = opened(image, "reshape")
+    area = reshaped_area(source, mask_image, color, texture, shape)
     mask = PIL.Image.fromarray(255 * (area > 0).astype(np.uint8))
     laid = mask.convert("RGB") if shape is None else _laid(shape, mask)
     references = {"color": color, "texture": texture, "shape": laid}
@@ -73,7 +73,7 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     """
     _check_listed(options)
     kind = _generating(pipe, "variation")
-    source = opened(image, in_srgb=True)
+    source = opened(image, "variation")
     reference = PIL.Image.fromarray(source.in_8_bits)
     if source.visible is not None:
         reference = {"image": reference, "mask": source.visible}
@@ -82,10 +82,13 @@ def variation(pipe: Any, image: Picture, **options: Any) -> Pictures:
     return generating(reference_image=dict.fromkeys(GRANULARITIES, reference), **options).images
 
 
-def reshaped_area(source: Source, mask_image: Any, color: Any = None, texture: Any = None) -> np.ndarray:
+def reshaped_area(
+    source: Source, mask_image: Any, color: Any = None, texture: Any = None, shape: Any = None
+) -> np.ndarray:
     """Where `reshape` paints, or a ValueError for what it refuses whatever the pipeline is."""
     if color is None and texture is None:
         raise ValueError("`reshape` needs a color or a texture reference: what is the new content made of?")
+    check_unplaced(shape, "`reshape` lays its shape over the box around the mask")
     source.check_colors("reshape")
     area = source.area(mask_image)
     if area is None:
@@ -126,8 +129,6 @@ def _laid(shape: Any, mask: PIL.Image.Image) -> list[dict[str, Any]]:
     box = (left / mask.width, top / mask.height, right / mask.width, bottom / mask.height)
     shapes = shape if isinstance(shape, (list, tuple)) else [shape]
     entries = [entry if isinstance(entry, dict) else {"image": entry} for entry in shapes]
-    if any(entry.get("region") is not None for entry in entries):
-        raise ValueError("`reshape` lays its shape over the box around the mask; leave the region out.")
     return [{**entry, "region": box} for entry in entries]
 
 

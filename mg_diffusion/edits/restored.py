@@ -12,8 +12,18 @@ import PIL.Image
 from ..arrays import whole_number
 from ..noise_level import MOST_NOISE
 from ..sizes import check_pixels
-from .inputs import Picture, Pictures, check_side, check_strength, copies, generators_of, named, strength_of
-from .native import canvas_of, recolor
+from .inputs import (
+    Picture,
+    Pictures,
+    check_side,
+    check_strength,
+    check_unplaced,
+    copies,
+    generators_of,
+    named,
+    strength_of,
+)
+from .native import canvas_of, check_laid_texture, recolor
 from .progress import progress
 from .sources import Edited, Source, as_gray, opened
 
@@ -129,7 +139,7 @@ def enlarge(
     from .. import restoring
 
     image, unet = _checked(pipe, "enlarge", image, num_images_per_prompt, generator)
-    size, strength, weight = check_enlarge(image, factor, strength, granularity_scale)
+    size, strength, weight = check_enlarge(image, factor, texture, strength, granularity_scale)
     canvas = None if texture is None else canvas_of(pipe, texture, size, texture_scale, "enlarge")
     octaves, pixels = (size[0] // image.size[0]).bit_length() - 1, image.pixels
     with progress(pipe, octaves if strength else 1, callback) as step:
@@ -229,13 +239,16 @@ def check_enhance(
     """The same."""
     if color is not None:
         image.check_colors("enhance")
+        check_unplaced(color, "`enhance` tones all that is edited")
     return check_denoise(image, strength, noise_level, mask_feather, "enhance")
 
 
 def check_enlarge(
-    image: Source, factor: int = 2, strength: float = 1.0, granularity_scale: Any = 0.5
+    image: Source, factor: int = 2, texture: Any = None, strength: float = 1.0, granularity_scale: Any = 0.5
 ) -> tuple[tuple[int, int], float, float]:
     """(width, height) of the result, strength, and that of texture; or such a ValueError."""
+    if texture is not None:
+        check_laid_texture(texture, "enlarge")
     strength, _, _ = check_denoise(image, strength, name="enlarge")
     times = whole_number(factor)
     if times not in FACTORS:

@@ -13,14 +13,16 @@ import numpy as np
 import PIL.Image
 
 from .. import color_profiles
-from ..pictures import UnreadForm, as_rgba, editable_rgb, has_alpha, is_transparent, upright
-from .depths import check_depth
+from ..depths import check_depth
+from ..pictures import as_rgba, editable_rgb, has_alpha, is_transparent, upright
+from ..unread_form import UnreadForm
 from .masks import POLARITY, read_mask
 
 
 Edited = PIL.Image.Image | np.ndarray
 GRAY = ("1", "L", "LA", "La")
 PROFILED = ("RGB", "RGBA", "L", "LA")  # whose color profile is that of what comes back, too
+IN_SRGB = ("edit", "recolor", "reshape", "variation")  # edits that read colors of the picture as those of references
 REMEDY_8_BIT = "`PIL.Image.fromarray((np.asarray(image) / 257).round().astype('uint8'))`"
 
 
@@ -121,11 +123,11 @@ class Source:
         return replace(self, own=own, pixels=pixels, alpha=alpha)
 
 
-def opened(image: Any, in_srgb: bool = False, is_filled: bool = True) -> Source:
+def opened(image: Any, edit: str | None = None, is_filled: bool = True) -> Source:
     """A picture to edit.
 
     Args:
-        in_srgb: whether the `pixels` of a picture with another color profile are in sRGB, as colors of references are. Its
+        edit: the name of one of `IN_SRGB`: then the `pixels` of a picture with another color profile are in sRGB. Its
             `own` are not: what is not edited stays as it is, and what is comes back in the profile. CMYK is always converted.
         is_filled: whether its `pixels` go on in what is wholly transparent; a check has no need of that.
         image: PIL image or path, upright or with an EXIF orientation, of the modes RGB, L, 1, P, with or without
@@ -142,7 +144,7 @@ def opened(image: Any, in_srgb: bool = False, is_filled: bool = True) -> Source:
         image, rank = _read(image), None
         samples, alpha = _picture_samples(image)
         profile = image.info.get("icc_profile") if image.mode in PROFILED else None
-        if in_srgb and profile is not None and (shown := color_profiles.in_srgb(image)) is not image:
+        if edit in IN_SRGB and profile is not None and (shown := color_profiles.in_srgb(image)) is not image:
             if image.mode in ("RGB", "RGBA"):  # comes back in its own colors
                 color_profiles.check_way_back(profile)
             converted = np.asarray(shown.convert("RGB"))

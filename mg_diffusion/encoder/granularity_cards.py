@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..hex_colors import is_palette
-from ..reference_pictures import CARD
+from ..reference_pictures import CARD, check_fields
 from ..sizes import MOST_CARD_SIDE
 from .reading import read_cut_out
 from .texture import LAYOUT_SIDE, TILE
@@ -60,12 +60,8 @@ def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool =
     Raises:
         ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
     """
+    check_fields(fields)
     path = os.fspath(fields["image"])
-    extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
-    if extra:
-        raise ValueError(
-            f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
-        )
     metadata, tensors = read_card(path)
     if metadata["granularity"] != name:
         raise ValueError(

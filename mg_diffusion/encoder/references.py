@@ -1,18 +1,14 @@
 """The forms of a reference beside pictures: palettes, weights, regions."""
 
-import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
-import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from ..arrays import plain_number
-from ..hex_colors import LEAST_WEIGHT, MOST_WEIGHT, is_palette, read_palette
-from ..masks import read_one_mask
-from .reading import read_cut_out, read_mask, read_picture
+from ..hex_colors import is_palette, read_palette
+from ..reference_pictures import Box, check_fields, check_seen, read_place, read_weight
+from .reading import read_cut_out, read_mask
 
 
 def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -26,37 +22,6 @@ def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
 
-def read_weight(fields: dict[str, Any]) -> float:
-    """The weight of a reference given as a dict; 1 where none is named."""
-    weight = plain_number(fields.get("weight", 1.0))
-    if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-        raise ValueError(
-            f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
-        )
-    return float(weight)
-
-
-def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
-    """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
-
-    Raises:
-        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
-    """
-    given = fields.get("scale")
-    if name != "texture":
-        if given is not None:
-            raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
-        return 1.0
-    factors = [plain_number(1.0 if given is None else given), plain_number(texture_scale)]
-    scale = None if None in factors else float(math.prod(factors))
-    if scale is None or not 1 / 8 <= scale <= 8:
-        raise ValueError(
-            f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
-            f"{given!r} and {texture_scale!r}."
-        )
-    return scale
-
-
 def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
 
@@ -65,22 +30,14 @@ def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
             Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
     """
     fields = reference if isinstance(reference, dict) else {"image": reference}
-    extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
-    if extra or "image" not in fields:
-        raise ValueError(
-            f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
-            f"{list(fields)}."
-        )
+    check_fields(fields)
     weight = read_weight(fields)
     rgb, visible = read_cut_out(fields["image"])
     mask = fields.get("mask")
     mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
     if visible is not None:
         mask = mask * visible
-        if not mask.any():
-            raise ValueError(
-                "A reference's mask selects only what is transparent. White is what is borrowed; move it."
-            )
+        check_seen(mask)
     return rgb[None], mask[None], weight
 
 
@@ -96,39 +53,20 @@ def read_region(region: Any, size: tuple[int, int]) -> torch.Tensor:
     Raises:
         ValueError: for another type, other values, or a region without any area.
     """
-    if isinstance(region, (tuple, list)):
-        mask = box_mask(region, size)
-    else:
-        mask = gray_mask(region)
-    if not mask.any():
-        raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+    place = read_place(region)
+    mask = box_mask(place, size) if isinstance(place, tuple) else torch.from_numpy(place)
     return F.interpolate(mask[None, None], size=size, mode="area")
 
 
-def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+def box_mask(box: Box, size: tuple[int, int]) -> torch.Tensor:
     """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-    sides = [plain_number(value) for value in box]
-    if len(sides) != 4 or None in sides:
-        raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.")
-    left, top, right, bottom = map(float, sides)
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise ValueError(
-            f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
-            f"0 <= top < bottom <= 1; got {tuple(box)}."
-        )
+    left, top, right, bottom = box
     down, across = (
         (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
         - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
         for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
     )
     return down[:, None] * across
-
-
-def gray_mask(region: Any) -> torch.Tensor:
-    """A mask with gray levels as (H, W) in [0, 1]."""
-    if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
-        region = read_picture(region, "A region")
-    return torch.from_numpy(read_one_mask(region, "A region"))
 
 
 def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ import PIL.Image
 
 from mg_diffusion.evaluation.control import Triple
 from mg_diffusion.granularities import GRANULARITIES
-from mg_diffusion.pictures import centered_square, read_upright
+from mg_diffusion.pictures import WHITE_UNKNOWN, centered_square, converted, read_upright
 from mg_diffusion.training.renderer import render
 
 
@@ -76,7 +76,10 @@ def read_pool(data: str, split: str | None, size: int) -> Pool:
 
 def _read_square(path: Path, size: int) -> np.ndarray:
     try:
-        square = centered_square(read_upright(path).convert("RGB"), size, PIL.Image.Resampling.BICUBIC)
+        picture = converted(read_upright(path))
+        if picture.mode in ("I", "F"):
+            raise ValueError(f"its mode is {picture.mode}. {WHITE_UNKNOWN}")
+        square = centered_square(picture.convert("RGB"), size, PIL.Image.Resampling.BICUBIC)
     except Exception as error:  # pictures of odd modes fail to convert with errors of any type
         raise ValueError(f"{str(path)!r} cannot be read as a picture: {error}. Remove it from the folder.") from error
     return np.asarray(square, np.float32) / 255

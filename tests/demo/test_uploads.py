@@ -110,6 +110,13 @@ def test_masks_must_fit_and_be_opaque():
         uploads.read_mask(as_file(PIL.Image.new("RGBA", (64, 48))), (64, 48))
 
 
+def test_a_mask_of_16_bits_is_split_at_its_middle_gray():
+    levels = np.full((48, 64), 20_000, np.uint16)
+    levels[:, :32] = 40_000
+    mask = uploads.read_mask(as_file(PIL.Image.fromarray(levels)), (64, 48))
+    assert (np.asarray(mask) == np.where(levels > 32768, 255, 0)).all()
+
+
 def test_palettes_are_read():
     assert uploads.read_palette(" #ff8800:3, #224466; #abcdef:0.5 ") == ["#ff8800:3", "#224466", "#abcdef:0.5"]
     assert uploads.read_palette("  ") == []

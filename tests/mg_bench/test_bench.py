@@ -5,13 +5,14 @@ import subprocess
 import sys
 
 import numpy as np
+import PIL.Image
 import pytest
 from tiny_repository import SIZE, save_tiny_repository
 
 from mg_diffusion import MGInpaintPipeline, MGPipeline
 from mg_diffusion.mg_bench.drawing import picture_grid, plots
 from mg_diffusion.mg_bench.methods import PipelineMethod
-from mg_diffusion.mg_bench.pools import Pool, rendered_pool
+from mg_diffusion.mg_bench.pools import Pool, read_pool, rendered_pool
 from mg_diffusion.mg_bench.run import reconstructor, run_bench
 from mg_diffusion.mg_bench.sections import NEEDS, SECTIONS, Bench, Sizes, halves, photographic_triples
 
@@ -135,6 +136,16 @@ def test_the_oracle_has_the_factors_but_another_piece_of_the_texture():
     assert again.shape == (SIZE, SIZE, 3)
     assert 0.01 < np.abs(again - pool.pictures[2]).mean() < 0.2
     assert not np.array_equal(again, pool.oracle({"color": 2, "texture": 2, "shape": 2}, phase=1))
+
+
+def test_gray_of_16_bits_is_scaled_and_numbers_without_a_white_are_refused(tmp_path):
+    for index in range(32):
+        PIL.Image.fromarray(np.full((8, 8), 1000 * index, np.uint16)).save(tmp_path / f"{index:02d}.png")
+    pool = read_pool(str(tmp_path), None, 4)
+    assert np.abs(pool.pictures[31] - 31_000 / 65_535).max() < 1 / 255
+    PIL.Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="float.tif' cannot be read as a picture: its mode is F. Nobody knows"):
+        read_pool(str(tmp_path), None, 4)
 
 
 def test_strengths_reach_the_pipeline(bench):

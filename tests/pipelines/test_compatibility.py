@@ -773,6 +773,53 @@ def test_a_broken_ip_adapter_leaves_everything_as_it_was(make, kind, is_meta, ha
         assert torch.isfinite(run(pipeline, reference_image=references(), **with_ip_adapter(pipeline))).all()
 
 
+def with_lora(unet, seed: int, is_whole: bool = True) -> dict:
+    """Weights of a small IP-Adapter that brings a LoRA, as those that know faces do; or one of which a layer does not fit."""
+    weights, generator = ip_adapter(unet), torch.Generator().manual_seed(seed)
+    for place, name in enumerate(unet.attn_processors):
+        layer = unet.get_submodule(name.removesuffix(".processor"))
+        for part, linear in {"k": layer.to_k, "q": layer.to_q, "v": layer.to_v, "out": layer.to_out[0]}.items():
+            wide = linear.out_features + (place == 1 and not is_whole)
+            down, up = ((2, linear.in_features), (wide, 2))
+            for end, size in (("down", down), ("up", up)):
+                key = f"{place}.to_{part}_lora.{end}.weight"
+                weights["ip_adapter"][key] = 0.3 * torch.randn(size, generator=generator)
+    return weights
+
+
+def loras_of(pipeline) -> dict:
+    """Each layer with LoRAs: which there are, which of them are active, and how strong."""
+    models = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    parts = {(name, place): part for name, model in models.items() for place, part in model.named_modules()}
+    wrapped = {place: part for place, part in parts.items() if hasattr(part, "lora_A")}
+    return {place: (set(part.lora_A), part.active_adapters, dict(part.scaling)) for place, part in wrapped.items()}
+
+
+@pytest.mark.parametrize("is_second", [False, True], ids=["one", "the second of two"])
+@pytest.mark.parametrize("active", [None, (["a", "b", "text"], [0.7, 0.4, 0.5]), (["b"], [0.4])], ids=str)
+def test_an_ip_adapter_whose_lora_fits_in_part_leaves_loras_as_they_were(make, active, is_second):
+    pytest.importorskip("peft")
+    pipeline, options = make(), {"reference_image": references()}
+    files = [with_lora(pipeline.unet, 1), with_lora(pipeline.unet, 2, is_whole=False)][0 if is_second else 1 :]
+    if active is not None:
+        load_loras(pipeline)
+        layer = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+        sizes = {"A": (2, 32), "B": (32, 2)}
+        state = {f"{layer}.lora_{part}.weight": 0.3 * torch.ones(size) for part, size in sizes.items()}
+        pipeline.load_lora_weights(state, adapter_name="text")
+        pipeline.set_adapters(*active)
+    before, loras = run(pipeline, **options), loras_of(pipeline)
+    keys, trained = set(pipeline.unet.state_dict()), [one.requires_grad for one in pipeline.unet.parameters()]
+    with pytest.raises(ValueError, match="cannot be loaded, and the pipeline stays as it was"):
+        names = [""] * len(files)
+        pipeline.load_ip_adapter(files, names, names, image_encoder_folder=None)
+    assert loras_of(pipeline) == loras and bool(loras) == (active is not None)
+    assert set(getattr(pipeline.unet, "peft_config", ())) == ({"a", "b"} if active else set())
+    assert set(pipeline.unet.state_dict()) == keys
+    assert [one.requires_grad for one in pipeline.unet.parameters()] == trained
+    assert torch.equal(run(pipeline, **options), before)
+
+
 def test_a_file_that_is_no_ip_adapter_leaves_everything_as_it_was(make, tmp_path):
     pipeline = make()
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
@@ -781,6 +828,16 @@ def test_a_file_that_is_no_ip_adapter_leaves_everything_as_it_was(make, tmp_path
     with pytest.raises(OSError):
         pipeline.load_ip_adapter(str(tmp_path), "", "nosuch.safetensors", image_encoder_folder=None)
     assert pipeline.feature_extractor is None and torch.isfinite(run(pipeline)).all()
+
+
+def test_an_image_for_an_ip_adapter_that_pillow_reads_wrong_is_refused(make, tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    deep = np.full((96, 96, 3), 65535, np.uint16)
+    cv2.imwrite(str(tmp_path / "white.jp2"), deep)
+    pipeline = make()
+    with_ip_adapter(pipeline)
+    with pytest.raises(ValueError, match="colors of 16 bits, of which Pillow reads 8. Read it with another library"):
+        run(pipeline, ip_adapter_image=PIL.Image.open(tmp_path / "white.jp2"))
 
 
 def test_an_ip_adapter_is_not_saved_but_its_image_encoder_is(make, tmp_path):

@@ -1,4 +1,6 @@
-"""Schedulers that do not know what the UNet predicts, or lose the noise it was trained to begin in, are refused at once."""
+"""Schedulers that do not know what the UNet predicts, lose the noise it begins in, or are for other calls are refused at once."""
+
+import re
 
 import diffusers
 import pytest
@@ -100,6 +102,80 @@ def test_what_cannot_put_a_picture_under_noise_is_refused_before_anything_is_com
     monkeypatch.undo()
     if place != "edit":  # as the sentence says
         assert called(**{**given, "composed_start": 0}) is not None
+
+
+class Unset(DDIMScheduler):
+    def set_timesteps(self, *given, **options):
+        raise RuntimeError("not today\nnor tomorrow")
+
+
+class Unstepping(DDIMScheduler):
+    def step(self, *given, **options):
+        raise KeyError
+
+
+class Orderless(DDIMScheduler):
+    order = property()  # there is none
+
+
+OF_OTHER_CALLS = {
+    "UnCLIPScheduler": "is not one for calls like this: it has no `order`",
+    "DDPMWuerstchenScheduler": "is not one for calls like this: it has no `order`",
+    "ScoreSdeVeScheduler": "is not one for calls like this: it has no `step`",
+    "KarrasVeScheduler": "cannot take the steps of calls like this .TypeError: .*sample_hat",
+    "RePaintScheduler": "cannot take the steps of calls like this .TypeError: .*original_image",
+    "CogVideoXDPMScheduler": "cannot take the steps of calls like this .TypeError: .*timestep_back",
+    "SCMScheduler": "cannot be set to 4 steps .ValueError: Intermediate timesteps .* Choose another number",
+    Unset: "cannot be set to 4 steps .RuntimeError: not today.. Choose another number of them, or another scheduler",
+    Unstepping: "cannot take the steps of calls like this .KeyError.",
+    Orderless: "is not one for calls like this: it has no `order`",
+}
+
+
+@pytest.mark.parametrize("place", ["generate", "edit", "modular"])
+@pytest.mark.parametrize("kind", OF_OTHER_CALLS, ids=lambda kind: kind if isinstance(kind, str) else kind.__name__)
+def test_what_is_for_other_calls_is_refused_before_anything_is_computed(make, monkeypatch, kind, place):
+    if place == "edit" and kind == "SCMScheduler":
+        pytest.skip("it cannot put a picture under noise, which is told first")
+    pipeline = make(**({"kind": MGInpaintPipeline} if place == "edit" else {}))
+    given = {"prompt": "a", "num_inference_steps": 4, "reference_image": references()}
+    given |= {"image": picture(1, 16, 16), "mask_image": torch.ones(16, 16)} if place == "edit" else {}
+    made = kind if isinstance(kind, type) else getattr(diffusers, kind)
+    pipeline.scheduler = made.from_config(pipeline.scheduler.config)
+    called = pipeline
+    if place == "modular":
+        called = MGBlocks().init_pipeline()
+        called.update_components(**pipeline.components)
+    for part in (pipeline.text_encoder, pipeline.mg_encoder, pipeline.unet, pipeline.vae):
+        monkeypatch.setattr(part, "forward", None)
+    with pytest.raises(ValueError, match=f"^{made.__name__} {OF_OTHER_CALLS[kind]}") as refused:
+        called(**given)
+    monkeypatch.undo()
+    said = str(refused.value)
+    assert "\n" not in said and "by `.from_config(pipe.scheduler.config)`." in said
+    for name in re.findall(r"\w+Scheduler\b", said.split("Use for example")[1]):  # as it says
+        better = getattr(diffusers, name).from_config(pipeline.scheduler.config)
+        called.update_components(scheduler=better) if place == "modular" else setattr(pipeline, "scheduler", better)
+        assert called(**given) is not None
+
+
+def test_the_page_names_those_for_other_calls(repository):
+    (said,) = re.findall(
+        r"refused so with every UNet \(([^;]*);", (repository / "docs" / "compatibility.md").read_text()
+    )
+    assert set(re.findall(r"`(\w+)`", said)) == {kind for kind in OF_OTHER_CALLS if isinstance(kind, str)}
+
+
+def test_wrong_timesteps_stay_in_the_words_of_diffusers(make):
+    pipeline = make(text=False)
+    with pytest.raises(ValueError, match="does not support custom sigmas schedules"):
+        pipeline(sigmas=[1.0, 0.0])
+    pipeline.scheduler = diffusers.PNDMScheduler.from_config(pipeline.scheduler.config)
+    with pytest.raises(
+        ValueError, match="PNDMScheduler cannot be set to 3 steps .ValueError: .*Choose another number"
+    ):
+        pipeline(num_inference_steps=3)
+    assert torch.isfinite(pipeline(num_inference_steps=4, output_type="pt", generator=seeded()).images).all()
 
 
 def test_sigmas_that_leave_no_step_are_refused_and_the_remedy_works(make, monkeypatch):

@@ -1468,6 +1468,79 @@ def _define():
             )
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
+    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
+        """How many, as a whole number, or a ValueError for what is no number of them."""
+        count = whole_number(value)
+        if count is None or count < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        return count
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.color_profiles
     # -----------------------------------------------------------------------------------------------------------------
     SPACES = {
@@ -1551,69 +1624,160 @@ def _define():
         return PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB"))
 
     # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
+    # mg_diffusion.unread_form
     # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+    class UnreadForm(ValueError):
+        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
 
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def plain_number(value: Any) -> float | None:
-        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
-
-    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        obstacle: why `pictures.converted` does not know how; `None` where it does.
     """
-        try:
-            value = value.item() if is_array(value) and value.ndim == 0 else value
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
-                return None
-            number = int(value) if isinstance(value, Integral) else float(value)
-            return number if math.isfinite(number) else None
-        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
-            return None
+
+        def __init__(self, form: str, remedy: str, obstacle: str | None = None, name: str | None = None):
+            self.form, self.remedy, self.obstacle, self.name = form, remedy, obstacle, name
+            super().__init__(f"{form} {remedy}")
+
+        def about(self, name: str) -> "UnreadForm":
+            """The same, said of what has this name; itself where that is said already, by whoever knew first."""
+            if self.name is not None:
+                return self
+            return UnreadForm(f"{name}: {self.form}", self.remedy, self.obstacle, name)
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.depths
+    # -----------------------------------------------------------------------------------------------------------------
+    PLANES, RAW = 2, 1  # of TIFF's PlanarConfiguration, one color after the other, and of its Compression
+    WHITE_IS_ZERO = 0  # of TIFF's PhotometricInterpretation
+    SEARCHED = 1 << 20  # bytes of a file, in which stands how deep it is
+    DEEP = 65535
 
 
-    def whole_number(value: Any) -> int | None:
-        """As `plain_number`, of whole numbers alone: no 2.0."""
-        number = plain_number(value)
-        return number if isinstance(number, int) else None
+    def check_read(image: PIL.Image.Image) -> None:
+        """Raise a ValueError where Pillow would read another picture than the file holds; nothing is decoded yet.
+
+    The way to read it that the sentence names is one for this file. What has been decoded already is not always known.
+    """
+        if _is_cut(image) and _is_wrong(image):
+            raise _unread(
+                image,
+                f"Read it with another library{_reading(image)}, as an array of uint16, and pass "
+            f"`PIL.Image.fromarray((array / 257).round().astype(np.uint8))`.",
+            )
 
 
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+    def check_depth(image: PIL.Image.Image) -> None:
+        """As `check_read`, and where Pillow would cut a picture to 8 bits, for who reads arrays of 16."""
+        if not _is_cut(image):
+            return
+        eight = "(array / 257).round().astype(np.uint8)"
+        if not _is_wrong(image):
+            # Only after that package was told to does Pillow open these files.
+            opened = "pillow_heif.open_heif(path).to_pillow()" if image.format == "HEIF" else "PIL.Image.open(path)"
+            eight = f"{opened}.convert('{'L' if image.mode == 'L' else 'RGBA' if image.has_transparency_data else 'RGB'}')"
+        raise _unread(
+            image,
+            f"Read it with another library and pass an array of uint16, {_form(image)}{_reading(image)}; or, if 8 bits will do, "
+        f"pass `{eight}`.",
+        )
+
+
+    def as_meant(image: PIL.Image.Image) -> PIL.Image.Image:
+        """A picture that somebody else opened, as its file means it, or the ValueError of `check_read`."""
+        check_read(image)
+        return with_known_white(image, image)
+
+
+    def with_known_white(image: PIL.Image.Image, opened: PIL.Image.Image) -> PIL.Image.Image:
+        """A decoded picture whose gray of 16 bits is that of its file; Pillow gives some as 32 bits, of 12 bits, or inverted.
 
     Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
+        opened: the picture as Pillow opened it, which it forgets when it is turned.
     """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
+        is_inverted, most = False, DEEP
+        if opened.format == "TIFF" and image.mode.startswith("I;16"):
+            is_inverted, most = opened.tag_v2.get(262) == WHITE_IS_ZERO, _most_stored(opened)
+        if (is_inverted, most) == (False, DEEP) and not (image.mode == "I" and opened.format == "PPM"):
+            return image
+        levels = np.asarray(image).astype(np.float32) * (DEEP / most)
+        levels = DEEP - levels if is_inverted else levels
+        made = PIL.Image.fromarray(levels.round().astype(np.uint16))
+        made.info = image.info
+        return made
+
+
+    def _is_cut(image: PIL.Image.Image) -> bool:
+        """Whether Pillow reads less of it; other modes than those of 8 bits are read as they are, or refused."""
+        return not image.mode.startswith(("I", "F")) and _most_stored(image) > 255
+
+
+    def _is_wrong(image: PIL.Image.Image) -> bool:
+        """Whether what Pillow reads of a deep picture is not even the upper bits: of JPEG 2000, it reads the lightest as black."""
+        is_raw = image.format == "TIFF" and image.tag_v2.get(259, RAW) == RAW
+        return image.format == "JPEG2000" or is_raw and _has_planes(image)
+
+
+    def _has_planes(image: PIL.Image.Image) -> bool:
+        return image.format == "TIFF" and image.tag_v2.get(284) == PLANES
+
+
+    def _most_stored(image: PIL.Image.Image) -> int:
+        """The highest sample that a file may hold."""
+        tiles = getattr(image, "tile", ())
+        if image.format == "PPM":
+            return max((tile[3][1] for tile in tiles if isinstance(tile[3], tuple)), default=255)
+        if image.format == "TIFF":
+            return 2 ** max(image.tag_v2.get(258, (8,))) - 1  # BitsPerSample
+        if image.format == "HEIF":
+            return 2 ** image.info.get("bit_depth", 8) - 1
+        if image.format == "JPEG2000":
+            # Of its first color in the SIZ marker: behind two markers, two lengths and eight sides, and the number of colors.
+            return 2 ** ((_stored(image, b"\xff\x4f\xff\x51", 42, otherwise=7) & 0x7F) + 1) - 1
+        if image.format == "AVIF":
+            flags = _stored(image, b"av1C", 6, otherwise=0)  # of its codec: high bit depth, and twelve bits
+            return 2 ** (12 if flags & 0x20 else 10 if flags & 0x40 else 8) - 1
+        stored = str([(tile[0], tile[3]) for tile in tiles])
+        return DEEP if ";16" in stored or "SGI16" in stored else 255
+
+
+    def _stored(image: PIL.Image.Image, marker: bytes, behind: int, otherwise: int) -> int:
+        """The byte so far behind the beginning of a marker; `otherwise` where there is none, or the file is closed."""
+        file = getattr(image, "fp", None)
+        if file is None or file.closed:
+            return otherwise
+        place = file.tell()
+        file.seek(0)
+        head = file.read(SEARCHED)
+        file.seek(place)
+        found = head.find(marker)
+        return head[found + behind] if 0 <= found < len(head) - behind else otherwise
+
+
+    def _unread(image: PIL.Image.Image, remedy: str) -> UnreadForm:
+        kind = "gray" if image.mode == "L" else "colors"
+        form = f"The picture has {kind} of {_most_stored(image).bit_length()} bits, of which Pillow reads 8."
+        return UnreadForm(form, remedy, "It reads them wrong in files of this kind" if _is_wrong(image) else None)
+
+
+    def _form(image: PIL.Image.Image) -> str:
+        return "gray" if image.mode == "L" else "RGB and alpha" if image.has_transparency_data else "RGB"
+
+
+    def _reading(image: PIL.Image.Image) -> str:
+        """An example of how to read a file of this kind."""
+        most = _most_stored(image)
+        if image.format == "HEIF":
+            read = "np.asarray(pillow_heif.open_heif(path, convert_hdr_to_8bit=False))"
+            most *= 2 ** (16 - most.bit_length())  # which it shifts up
+        elif _has_planes(image):
+            read = "np.moveaxis(tifffile.imread(path), 0, -1)"
+        elif image.format in ("PNG", "TIFF", "PPM", "JPEG2000", "AVIF"):
+            order = {"RGB": "[..., ::-1]", "RGB and alpha": "[..., [2, 1, 0, 3]]", "gray": ""}[_form(image)]
+            read = f"cv2.imread(path, cv2.IMREAD_UNCHANGED){order}"
+        else:
+            return ""
+        scaled = read if most == DEEP else f"({DEEP} / {most} * {read}).round().astype(np.uint16)"
+        return f", for example `{scaled}`"
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pictures
@@ -1635,29 +1799,12 @@ def _define():
             self.reason = reason
 
 
-    class UnreadForm(ValueError):
-        """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
-
-    Attributes:
-        form: what is wrong, without what to do in Python.
-        obstacle: why `converted` does not know how; `None` where it does.
-    """
-
-        def __init__(self, form: str, remedy: str, obstacle: str | None = None):
-            super().__init__(f"{form} {remedy}")
-            self.form, self.remedy, self.obstacle = form, remedy, obstacle
-
-        def about(self, file: str) -> "UnreadForm":
-            """The same, said of a file."""
-            return UnreadForm(f"{file!r}: {self.form}", self.remedy, self.obstacle)
-
-
     def read_upright(
         picture: PIL.Image.Image | str | os.PathLike | BinaryIO,
         check: Callable[[PIL.Image.Image], Any] | None = None,
         formats: Sequence[str] | None = None,
     ) -> PIL.Image.Image:
-        """A picture, decoded and turned as its EXIF orientation says, in its own mode.
+        """A picture, decoded and turned as its EXIF orientation says, in its own mode; of gray of 16 bits, in that.
 
     Args:
         picture: PIL image, path or open file.
@@ -1666,6 +1813,7 @@ def _define():
 
     Raises:
         UnreadablePicture: if it cannot be decoded.
+        UnreadForm: if it is a file that Pillow reads wrong.
     """
         is_decoded = isinstance(picture, PIL.Image.Image)
         try:
@@ -1679,12 +1827,13 @@ def _define():
         with contextlib.nullcontext() if is_decoded else image:
             if check is not None:
                 check(image)
+            check_read(image)
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format in ANIMATED:
                 warnings.warn(f"The picture has {frames} frames; the first one is taken.", stacklevel=2)
             try:
                 image.load()
-                return PIL.ImageOps.exif_transpose(image)
+                return with_known_white(PIL.ImageOps.exif_transpose(image), image)
             except Exception as error:
                 raise UnreadablePicture("damaged", error) from error
 
@@ -1742,12 +1891,15 @@ def _define():
         check: called when the header is read and nothing is decoded yet.
 
     Raises:
-        ValueError: if it cannot be decoded.
+        ValueError: if it cannot be decoded, or is a file that Pillow reads wrong.
     """
+        is_path = isinstance(picture, (str, os.PathLike))
         try:
             return read_upright(picture, check)
+        except UnreadForm as error:
+            raise error.about(repr(os.fspath(picture)) if is_path else f"`{name}`") from error
         except UnreadablePicture as error:
-            place = f" from {os.fspath(picture)!r}" if isinstance(picture, (str, os.PathLike)) else ""
+            place = f" from {os.fspath(picture)!r}" if is_path else ""
             raise ValueError(
                 f"`{name}` cannot be read{place}: {error}. It may be missing, truncated, too large or of another format."
             ) from error
@@ -1759,15 +1911,19 @@ def _define():
     Raises:
         ValueError: for transparent pixels, and modes without a well-defined color.
     """
-        is_deep = image.mode[0] in "IF"  # which Pillow would cut off and not scale
-        remedy = "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
-        remedy = remedy if is_deep else "`image.convert('RGB')`"
         return opaque_rgb(
             image,
             "`image` has transparent pixels, whose color is not defined. Composite it first.",
             f"`image` has the mode {image.mode}",
-            f"Convert it first, for example {remedy}.",
+            f"Convert it first, for example {way_to_rgb(image)}.",
         )
+
+
+    def way_to_rgb(image: PIL.Image.Image) -> str:
+        """Code that brings a picture of an unusual mode to RGB."""
+        if image.mode[0] in "IF":  # which Pillow would cut off and not scale
+            return "`PIL.Image.fromarray((255 * (x / x.max())).astype('uint8')).convert('RGB')` with `x = np.asarray(image).clip(0)`"
+        return "`image.convert('RGB')`"
 
 
     def converted(image: PIL.Image.Image) -> PIL.Image.Image:
@@ -2016,6 +2172,8 @@ def _define():
     MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
     MAX_ASPECT = 16.0
     CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
+    KEYS = ("image", "mask", "weight", "region", "scale")  # of a reference with more than a picture
+    Box = tuple[float, float, float, float]
 
 
     def is_card(image: Any) -> bool:
@@ -2040,6 +2198,8 @@ def _define():
                 # Pillow warns near its own limit; ours is below that and refused before anything is decoded.
                 warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
                 return read_upright(picture, check)
+        except UnreadForm as error:
+            raise error.about(name) from error
         except UnreadablePicture as error:
             if error.reason == "missing":
                 hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
@@ -2060,8 +2220,8 @@ def _define():
         f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
             f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
         f"16-bit gray and opaque RGBA, LA",
-            "Convert it with its color profile first, for example with PIL.ImageCms, or `image.convert('RGB')` if that is what you "
-        "want.",
+            f"Convert it with its color profile first, for example with PIL.ImageCms, or {way_to_rgb(image)} if that is what you "
+        f"want.",
         )
 
 
@@ -2074,7 +2234,10 @@ def _define():
         picture = read_picture(image, "A reference")
         check_form(picture.height, picture.width)
         if not is_transparent(picture):
-            return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
+            try:
+                return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
+            except UnreadForm as error:
+                raise (error if isinstance(image, PIL.Image.Image) else error.about(repr(os.fspath(image)))) from error
         shown = as_rgba(in_srgb(picture))
         visible = np.asarray(shown.getchannel("A")) > 127
         if not visible.any():
@@ -2110,6 +2273,116 @@ def _define():
         if not white.any():
             raise ValueError(f"{name} selects nothing: none of it is lighter than middle gray. White is what is borrowed.")
         return white
+
+
+    def check_reference(name: str, reference: Any, texture_scale: float = 1.0) -> None:
+        """Raise the ValueError that `MGEncoder.encode` would, whatever the encoder is; of cards only for what stands beside them.
+
+    Args:
+        name: of the granularity that it lends.
+        reference: a picture or a path, a palette, or a dict with one of them.
+        texture_scale: that of the call.
+    """
+        fields = reference if isinstance(reference, dict) else {"image": reference}
+        check_fields(fields)
+        read_weight(fields)
+        read_scale(name, fields, texture_scale)
+        if fields.get("region") is not None:
+            read_place(fields["region"])
+        if is_palette(fields["image"]):
+            check_palette(name, fields["image"])
+        elif not is_card(fields["image"]):
+            picture, visible = read_shown(fields["image"])
+            if fields.get("mask") is not None:
+                mask = read_reference_mask(fields["mask"], picture.height, picture.width)
+                check_seen(mask if visible is None else mask * visible)
+
+
+    def check_fields(fields: dict[str, Any]) -> None:
+        """Raise a ValueError for keys that no reference has, and for the mask of one that is no picture."""
+        if not {"image"} <= set(fields) <= set(KEYS):
+            raise ValueError(
+                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
+            f"{list(fields)}."
+            )
+        image = fields["image"]
+        if fields.get("mask") is not None and (is_palette(image) or is_card(image)):
+            kind = f"The card {os.fspath(image)!r}" if is_card(image) else "A palette"
+            raise ValueError(f"{kind} takes a weight and a region, but no mask: it holds no picture to mask.")
+
+
+    def check_palette(name: str, palette: Any) -> None:
+        """Raise a ValueError for hex colors that are none, or are to lend anything but color."""
+        if name != "color":
+            raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
+        read_palette(palette)
+
+
+    def check_seen(mask: Any) -> None:
+        """Raise a ValueError where nothing is left of a mask inside a reference, in what can be seen of it."""
+        if not mask.any():
+            raise ValueError("A reference's mask selects only what is transparent. White is what is borrowed; move it.")
+
+
+    def read_weight(fields: dict[str, Any]) -> float:
+        """The weight of a reference given as a dict; 1 where none is named."""
+        weight = plain_number(fields.get("weight", 1.0))
+        if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+            raise ValueError(
+                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
+            )
+        return float(weight)
+
+
+    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
+        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
+
+    Raises:
+        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
+    """
+        given = fields.get("scale")
+        if name != "texture":
+            if given is not None:
+                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
+            return 1.0
+        given = 1.0 if given is None else given
+        factors = [plain_number(given), plain_number(texture_scale)]
+        scale = None if None in factors else float(math.prod(factors))
+        if scale is None or not 1 / 8 <= scale <= 8:
+            raise ValueError(
+                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
+            f"{given!r} and {texture_scale!r}."
+            )
+        return scale
+
+
+    def read_place(region: Any) -> np.ndarray | Box:
+        """Where in the output a reference counts: a mask, (H, W) in [0, 1], or the sides of a box in fractions of the output.
+
+    Raises:
+        ValueError: for another type, other values, or a region without any area.
+    """
+        if isinstance(region, (tuple, list)):
+            return _box(region)
+        if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
+            region = read_picture(region, "A region")
+        mask = read_one_mask(region, "A region")
+        if not mask.any():
+            raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+        return mask
+
+
+    def _box(region: Any) -> Box:
+        sides = [plain_number(value) for value in region]
+        if len(sides) != 4 or None in sides:
+            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {region!r}.")
+        left, top, right, bottom = map(float, sides)
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise ValueError(
+                f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
+            f"0 <= top < bottom <= 1; got {tuple(region)}."
+            )
+        return left, top, right, bottom
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.sizes
@@ -2652,12 +2925,8 @@ def _define():
     Raises:
         ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
     """
+        check_fields(fields)
         path = os.fspath(fields["image"])
-        extra = {key for key, value in fields.items() if value is not None} - {"image", "weight", "region", "scale"}
-        if extra:
-            raise ValueError(
-                f"The card {path!r} takes a weight and a region, but no {sorted(extra)}: it holds no picture to mask."
-            )
         metadata, tensors = read_card(path)
         if metadata["granularity"] != name:
             raise ValueError(
@@ -2721,37 +2990,6 @@ def _define():
         return torch.tensor(colors, dtype=torch.float32), weights / weights.sum()
 
 
-    def read_weight(fields: dict[str, Any]) -> float:
-        """The weight of a reference given as a dict; 1 where none is named."""
-        weight = plain_number(fields.get("weight", 1.0))
-        if weight is None or not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
-            raise ValueError(
-                f"A reference's weight must be a positive number, {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, got {fields['weight']!r}."
-            )
-        return float(weight)
-
-
-    def read_scale(name: str, fields: dict[str, Any], texture_scale: float = 1.0) -> float:
-        """How large a reference is read, its "scale" times that of the call; 1 of all but textures.
-
-    Raises:
-        ValueError: for a scale of another granularity, or one that is not between 1/8 and 8 in all.
-    """
-        given = fields.get("scale")
-        if name != "texture":
-            if given is not None:
-                raise ValueError(f'A texture reference has a "scale", how coarse it is laid; a {name} reference has none.')
-            return 1.0
-        factors = [plain_number(1.0 if given is None else given), plain_number(texture_scale)]
-        scale = None if None in factors else float(math.prod(factors))
-        if scale is None or not 1 / 8 <= scale <= 8:
-            raise ValueError(
-                f"A texture's scale, times `texture_scale`, must be a number from 0.125 to 8 (2 is twice as coarse), got "
-            f"{given!r} and {texture_scale!r}."
-            )
-        return scale
-
-
     def read_reference(reference: Any) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Picture (1, 3, H, W) in [0, 1], mask (1, 1, H, W) of zeros and ones, and weight of a reference.
 
@@ -2760,22 +2998,14 @@ def _define():
             Of a picture with transparent parts only what can be seen is read, in the mask if there is one.
     """
         fields = reference if isinstance(reference, dict) else {"image": reference}
-        extra = set(fields) - {"image", "mask", "weight", "region", "scale"}
-        if extra or "image" not in fields:
-            raise ValueError(
-                f'A reference dict has the keys "image" and, optional, "mask", "weight", "region" and "scale"; got '
-            f"{list(fields)}."
-            )
+        check_fields(fields)
         weight = read_weight(fields)
         rgb, visible = read_cut_out(fields["image"])
         mask = fields.get("mask")
         mask = torch.ones_like(rgb[:1]) if mask is None else read_mask(mask, *rgb.shape[1:])
         if visible is not None:
             mask = mask * visible
-            if not mask.any():
-                raise ValueError(
-                    "A reference's mask selects only what is transparent. White is what is borrowed; move it."
-                )
+            check_seen(mask)
         return rgb[None], mask[None], weight
 
 
@@ -2791,39 +3021,20 @@ def _define():
     Raises:
         ValueError: for another type, other values, or a region without any area.
     """
-        if isinstance(region, (tuple, list)):
-            mask = box_mask(region, size)
-        else:
-            mask = gray_mask(region)
-        if not mask.any():
-            raise ValueError("A reference's region is empty (all black). White is where the reference counts.")
+        place = read_place(region)
+        mask = box_mask(place, size) if isinstance(place, tuple) else torch.from_numpy(place)
         return F.interpolate(mask[None, None], size=size, mode="area")
 
 
-    def box_mask(box: Sequence[float], size: tuple[int, int]) -> torch.Tensor:
+    def box_mask(box: Box, size: tuple[int, int]) -> torch.Tensor:
         """A box in fractions as a mask of `size`; pixels that it cuts count in part."""
-        sides = [plain_number(value) for value in box]
-        if len(sides) != 4 or None in sides:
-            raise ValueError(f"A region is a mask or a box (left, top, right, bottom), got {box!r}.")
-        left, top, right, bottom = map(float, sides)
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ValueError(
-                f"A region's box is (left, top, right, bottom) in fractions of the output, with 0 <= left < right <= 1 and "
-            f"0 <= top < bottom <= 1; got {tuple(box)}."
-            )
+        left, top, right, bottom = box
         down, across = (
             (end * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
             - (start * side - torch.arange(side, dtype=torch.float32)).clamp(0, 1)
             for start, end, side in ((top, bottom, size[0]), (left, right, size[1]))
         )
         return down[:, None] * across
-
-
-    def gray_mask(region: Any) -> torch.Tensor:
-        """A mask with gray levels as (H, W) in [0, 1]."""
-        if isinstance(region, (str, os.PathLike, PIL.Image.Image)):
-            region = read_picture(region, "A region")
-        return torch.from_numpy(read_one_mask(region, "A region"))
 
 
     def lay_into(x: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
@@ -3635,11 +3846,9 @@ def _define():
 
         def _kept(self, name: str, fields: dict[str, Any], scale: float = 1.0) -> tuple[dict[str, torch.Tensor], float]:
             """What a card keeps of a reference, and its weight: features, or the view of what is laid out (`Branch`)."""
-            if is_palette(fields.get("image")):
-                if name != "color":
-                    raise ValueError(f"Hex colors describe a palette: they serve as color references, not as {name}.")
-                if fields.get("mask") is not None:
-                    raise ValueError("A palette takes a weight and a region, but no mask: it holds no picture to mask.")
+            check_fields(fields)
+            if is_palette(fields["image"]):
+                check_palette(name, fields["image"])
                 view, weight = palette_view(*parse_palette(fields["image"])), read_weight(fields)
             else:
                 loaded = self.load(fields, self.config.sample_size * scale)

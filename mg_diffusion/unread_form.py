@@ -1,0 +1,20 @@
+"""What readers raise for a picture that could be read, but not as it is meant."""
+
+
+class UnreadForm(ValueError):
+    """A picture is in a form that is not read as it is, and a conversion would lose something: that is for whoever asks.
+
+    Attributes:
+        form: what is wrong, without what to do in Python.
+        obstacle: why `pictures.converted` does not know how; `None` where it does.
+    """
+
+    def __init__(self, form: str, remedy: str, obstacle: str | None = None, name: str | None = None):
+        self.form, self.remedy, self.obstacle, self.name = form, remedy, obstacle, name
+        super().__init__(f"{form} {remedy}")
+
+    def about(self, name: str) -> "UnreadForm":
+        """The same, said of what has this name; itself where that is said already, by whoever knew first."""
+        if self.name is not None:
+            return self
+        return UnreadForm(f"{name}: {self.form}", self.remedy, self.obstacle, name)
