@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from .adapter.sketch import lay_palette, turn_colors
-from .color_groups import one_color_each
 from .connected import connected, half_light
+from .encoder.color_groups import one_color_each
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
 from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab

@@ -14,7 +14,7 @@ from skimage.feature import canny
 
 from mg_diffusion import edits
 from mg_diffusion.cli import main
-from mg_diffusion.color_groups import _median
+from mg_diffusion.encoder.color_groups import _median
 from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.evaluation.metrics import color_distance
 from mg_diffusion.neutrals import share_of_color

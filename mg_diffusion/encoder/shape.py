@@ -7,9 +7,14 @@ import torch.nn.functional as F
 from transformers import AutoBackbone, AutoConfig
 
 from .branch import Branch
+from .color_groups import one_color_each
 from .distances import as_shares
 from .structure import FIELD_WAVES, region_fields, shading, structure_map
 from .views import di_zenzo_gradient, gaussian_blur
+
+
+CALM = 3.0  # Delta-E a pixel; where colors change faster is an edge
+ONE_COLOR = 6.0  # Delta-E between two colors of one region, lightness counted half
 
 
 def shape_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -59,6 +64,18 @@ def unexplained_share(lab: torch.Tensor, basis: torch.Tensor, shares: torch.Tens
     mean = (colors * root.transpose(1, 2)).sum(1, keepdim=True).square().sum((1, 2))
     variance = colors.square().sum((1, 2)) - mean
     return 1 - (explained.sum((1, 2)) - mean) / (variance + 1e-3)
+
+
+def one_region_each(smooth: torch.Tensor, structure: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """A structure map (B, 3, H, W) in which what is of one color in the reference is one region.
+
+    The light and shade of a dress, which a map has, too, would be given colors of their own: stains and streaks. They are
+    shading. What lies on an edge is of both sides' colors and makes no region of its own.
+    """
+    calm = mask * (di_zenzo_gradient(smooth) < CALM)
+    calm = torch.where((calm > 0.5).any(), calm, mask)
+    maps = zip(smooth.split(1), structure.split(1), calm.split(1), strict=True)
+    return torch.cat([one_color_each(*one, within=ONE_COLOR) for one in maps])
 
 
 class ShapeBranch(Branch):
@@ -116,7 +133,7 @@ class ShapeBranch(Branch):
         return shape_view(smooth, mask)
 
     def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        structure = structure_map(smooth, mask)
+        structure = one_region_each(smooth, structure_map(smooth, mask), mask)
         return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1], lab[:, :1]) * mask}
 
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from .views import gaussian_blur
 
 
 CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
-SHADING_LIMIT = 15.0  # Lab lightness; what differs more is a region of its own
+SHADING_LIMIT = 30.0  # Lab lightness, of folds and of lines; a round thing keeps its dark side
 LINE_SCALES = (1.0, 4.0)  # pixels, the deviations of the two blurs between which a line lies
 LINE_FLOOR = 4.0  # Lab lightness; what stands out less is grain or texture
 FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height

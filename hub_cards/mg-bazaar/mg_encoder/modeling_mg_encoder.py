@@ -3125,10 +3125,107 @@ def _define():
         return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.color_groups
+    # -----------------------------------------------------------------------------------------------------------------
+    COLORS = 24  # that a picture is reduced to
+    ROUNDS = 12  # of k-means
+    MOST_SAMPLES = 4096
+    AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
+    WITHIN = 12.0
+    SOFTNESS = 6.0  # Delta-E over which one group fades into the next
+    LIGHT_WEIGHT = 0.5
+
+
+    def one_color_each(
+        smooth: torch.Tensor, wanted: torch.Tensor, area: torch.Tensor, within: float = WITHIN
+    ) -> torch.Tensor:
+        """What a picture `smooth` (1, 3, h, w) Lab is to be colored in, with one color for a group of its own colors.
+
+    Args:
+        wanted: (1, C, h, w), a color for each place, or other values; area: (1, 1, h, w), the places that count where they are
+            above a half.
+        within: Delta-E between two colors of a group, lightness counted half: light and shade are of one thing.
+    """
+        weights = torch.tensor([LIGHT_WEIGHT, 1, 1], dtype=torch.float32).to(smooth).view(1, 3, 1, 1)
+        colors, given = (x.flatten(2)[0].T for x in (smooth * weights, wanted))  # (n, 3), (n, C)
+        inside = (area > 0.5).flatten()
+        inside = inside if inside.any() else torch.ones_like(inside)
+        groups = ColorGroups(_centers(colors[inside]), within)
+        some = inside.nonzero()[:, 0]
+        some = some[:: -(-len(some) // AT_ONCE)]
+        targets = groups.targets(colors[some], given[some])
+        return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
+
+
+    class ColorGroups:
+        """Colors (k, 3), and the group that each of them is in."""
+
+        def __init__(self, centers: torch.Tensor, within: float):
+            self.centers = centers
+            self.group_of = torch.tensor(_groups(centers, within), device=centers.device)
+            self.count = int(self.group_of.max()) + 1
+
+        def targets(self, colors: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+            """The value of each group (G, C): what most of its places (n, 3) were given, (n, C); not a number where it has none."""
+            nearest = self.group_of[torch.cdist(colors, self.centers).argmin(1)]
+            members = [given[nearest == group] for group in range(self.count)]
+            nothing = given.new_full(given.shape[1:], torch.nan)
+            return torch.stack([_median(one) if len(one) else nothing for one in members])
+
+        def blended(self, colors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            """The values of groups (G, C) at places (n, 3), one fading into the next: (n, C)."""
+            distance = torch.cdist(colors, self.centers)
+            likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * SOFTNESS**2))
+            shares = torch.stack([likeness[:, self.group_of == group].amax(1) for group in range(self.count)], 1)
+            shares = shares * targets.isfinite().all(1)
+            return (shares / shares.sum(1, keepdim=True).clamp(min=1e-12)) @ targets.nan_to_num()
+
+
+    def _centers(colors: torch.Tensor) -> torch.Tensor:
+        """Up to `COLORS` colors (k, 3) by k-means, which begins with those that are farthest from each other."""
+        colors = colors[:: max(1, len(colors) // MOST_SAMPLES)]
+        chosen = [int((colors - colors.mean(0)).square().sum(1).argmin())]
+        nearest = (colors - colors[chosen[0]]).square().sum(1)
+        while len(chosen) < COLORS and nearest.max() > 1:
+            chosen.append(int(nearest.argmax()))
+            nearest = torch.minimum(nearest, (colors - colors[chosen[-1]]).square().sum(1))
+        centers = colors[chosen]
+        for _ in range(ROUNDS):
+            own = torch.nn.functional.one_hot(torch.cdist(colors, centers).argmin(1), len(centers)).to(colors)
+            count = own.sum(0)[:, None]
+            centers = torch.where(count > 0, own.T @ colors / count.clamp(min=1), centers)
+        return centers
+
+
+    def _groups(centers: torch.Tensor, within: float) -> list[int]:
+        """The group of each color: the two groups nearest to each other in the mean become one while they are that near."""
+        distance, groups = torch.cdist(centers, centers).tolist(), [[place] for place in range(len(centers))]
+
+        def apart(pair: tuple[int, int]) -> float:
+            first, second = (groups[place] for place in pair)
+            return sum(distance[a][b] for a in first for b in second) / (len(first) * len(second))
+
+        while len(groups) > 1:
+            first, second = pair = min(((a, b) for b in range(len(groups)) for a in range(b)), key=apart)
+            if apart(pair) > within:
+                break
+            groups[first] += groups.pop(second)
+        return [next(number for number, group in enumerate(groups) if place in group) for place in range(len(centers))]
+
+
+    def _median(colors: torch.Tensor) -> torch.Tensor:
+        """The geometric median of (n, C): of two colors the one that more have, never a mixture (Weiszfeld's algorithm)."""
+        found = colors.median(0).values
+        for _ in range(20):
+            weight = 1 / (colors - found).norm(dim=1, keepdim=True).clamp(min=1)
+            found = (colors * weight).sum(0) / weight.sum()
+        return found
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
     # -----------------------------------------------------------------------------------------------------------------
     CONTRAST_FLOOR = 20.0  # Delta-E: color contrasts above it count nearly alike in the structure map
-    SHADING_LIMIT = 15.0  # Lab lightness; what differs more is a region of its own
+    SHADING_LIMIT = 30.0  # Lab lightness, of folds and of lines; a round thing keeps its dark side
     LINE_SCALES = (1.0, 4.0)  # pixels, the deviations of the two blurs between which a line lies
     LINE_FLOOR = 4.0  # Lab lightness; what stands out less is grain or texture
     FIELD_WAVES = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2), (2, 1), (1, 2), (2, 2))  # periods across width and height
@@ -3264,6 +3361,10 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.shape
     # -----------------------------------------------------------------------------------------------------------------
+    CALM = 3.0  # Delta-E a pixel; where colors change faster is an edge
+    ONE_COLOR = 6.0  # Delta-E between two colors of one region, lightness counted half
+
+
     def shape_view(smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
         """Where regions of different color meet, and which pixels belong together, whatever the colors are.
 
@@ -3311,6 +3412,18 @@ def _define():
         mean = (colors * root.transpose(1, 2)).sum(1, keepdim=True).square().sum((1, 2))
         variance = colors.square().sum((1, 2)) - mean
         return 1 - (explained.sum((1, 2)) - mean) / (variance + 1e-3)
+
+
+    def one_region_each(smooth: torch.Tensor, structure: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """A structure map (B, 3, H, W) in which what is of one color in the reference is one region.
+
+    The light and shade of a dress, which a map has, too, would be given colors of their own: stains and streaks. They are
+    shading. What lies on an edge is of both sides' colors and makes no region of its own.
+    """
+        calm = mask * (di_zenzo_gradient(smooth) < CALM)
+        calm = torch.where((calm > 0.5).any(), calm, mask)
+        maps = zip(smooth.split(1), structure.split(1), calm.split(1), strict=True)
+        return torch.cat([one_color_each(*one, within=ONE_COLOR) for one in maps])
 
 
     class ShapeBranch(Branch):
@@ -3368,7 +3481,7 @@ def _define():
             return shape_view(smooth, mask)
 
         def layout(self, lab: torch.Tensor, smooth: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-            structure = structure_map(smooth, mask)
+            structure = one_region_each(smooth, structure_map(smooth, mask), mask)
             return {"layout_structure": structure, "layout_shading": shading(structure, smooth[:, :1], lab[:, :1]) * mask}
 
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,33 +11,55 @@ import torch
 COLORS = 24  # that a picture is reduced to
 ROUNDS = 12  # of k-means
 MOST_SAMPLES = 4096
-WITHIN = 12.0  # Delta-E between two colors of a group, lightness counted half: light and shade are of one thing
+AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
+WITHIN = 12.0
 SOFTNESS = 6.0  # Delta-E over which one group fades into the next
 LIGHT_WEIGHT = 0.5
 
 
-def one_color_each(smooth: torch.Tensor, wanted: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
+def one_color_each(
+    smooth: torch.Tensor, wanted: torch.Tensor, area: torch.Tensor, within: float = WITHIN
+) -> torch.Tensor:
     """What a picture `smooth` (1, 3, h, w) Lab is to be colored in, with one color for a group of its own colors.
 
     Args:
-        wanted: (1, C, h, w), a color for each place; area: (1, 1, h, w), the places that count where they are above a half.
+        wanted: (1, C, h, w), a color for each place, or other values; area: (1, 1, h, w), the places that count where they are
+            above a half.
+        within: Delta-E between two colors of a group, lightness counted half: light and shade are of one thing.
     """
     weights = torch.tensor([LIGHT_WEIGHT, 1, 1], dtype=torch.float32).to(smooth).view(1, 3, 1, 1)
     colors, given = (x.flatten(2)[0].T for x in (smooth * weights, wanted))  # (n, 3), (n, C)
     inside = (area > 0.5).flatten()
     inside = inside if inside.any() else torch.ones_like(inside)
-    centers = _centers(colors[inside])
-    distance = torch.cdist(colors, centers)
-    group_of = torch.tensor(_groups(centers), device=colors.device)
-    nearest, share, targets = group_of[distance.argmin(1)], [], []
-    likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * SOFTNESS**2))
-    for group in range(int(group_of.max()) + 1):
-        members = given[inside & (nearest == group)]
-        targets.append(_median(members) if len(members) else given.new_zeros(given.shape[1]))
-        share.append(likeness[:, group_of == group].amax(1) * bool(len(members)))
-    shares = torch.stack(share, 1)
-    made = (shares / shares.sum(1, keepdim=True).clamp(min=1e-12)) @ torch.stack(targets)
-    return made.T.reshape(wanted.shape)
+    groups = ColorGroups(_centers(colors[inside]), within)
+    some = inside.nonzero()[:, 0]
+    some = some[:: -(-len(some) // AT_ONCE)]
+    targets = groups.targets(colors[some], given[some])
+    return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
+
+
+class ColorGroups:
+    """Colors (k, 3), and the group that each of them is in."""
+
+    def __init__(self, centers: torch.Tensor, within: float):
+        self.centers = centers
+        self.group_of = torch.tensor(_groups(centers, within), device=centers.device)
+        self.count = int(self.group_of.max()) + 1
+
+    def targets(self, colors: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        """The value of each group (G, C): what most of its places (n, 3) were given, (n, C); not a number where it has none."""
+        nearest = self.group_of[torch.cdist(colors, self.centers).argmin(1)]
+        members = [given[nearest == group] for group in range(self.count)]
+        nothing = given.new_full(given.shape[1:], torch.nan)
+        return torch.stack([_median(one) if len(one) else nothing for one in members])
+
+    def blended(self, colors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The values of groups (G, C) at places (n, 3), one fading into the next: (n, C)."""
+        distance = torch.cdist(colors, self.centers)
+        likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * SOFTNESS**2))
+        shares = torch.stack([likeness[:, self.group_of == group].amax(1) for group in range(self.count)], 1)
+        shares = shares * targets.isfinite().all(1)
+        return (shares / shares.sum(1, keepdim=True).clamp(min=1e-12)) @ targets.nan_to_num()
 
 
 def _centers(colors: torch.Tensor) -> torch.Tensor:
@@ -56,8 +78,8 @@ def _centers(colors: torch.Tensor) -> torch.Tensor:
     return centers
 
 
-def _groups(centers: torch.Tensor) -> list[int]:
-    """The group of each color: the two groups nearest to each other in the mean become one while they are within `WITHIN`."""
+def _groups(centers: torch.Tensor, within: float) -> list[int]:
+    """The group of each color: the two groups nearest to each other in the mean become one while they are that near."""
     distance, groups = torch.cdist(centers, centers).tolist(), [[place] for place in range(len(centers))]
 
     def apart(pair: tuple[int, int]) -> float:
@@ -66,7 +88,7 @@ def _groups(centers: torch.Tensor) -> list[int]:
 
     while len(groups) > 1:
         first, second = pair = min(((a, b) for b in range(len(groups)) for a in range(b)), key=apart)
-        if apart(pair) > WITHIN:
+        if apart(pair) > within:
             break
         groups[first] += groups.pop(second)
     return [next(number for number, group in enumerate(groups) if place in group) for place in range(len(centers))]
