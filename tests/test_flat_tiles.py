@@ -4,7 +4,7 @@ import pytest
 import torch
 from skimage import data
 
-from mg_diffusion.encoder.texture import LAYOUT_TILES, TextureBranch, flattest, picked, stronger_texture
+from mg_diffusion.encoder.texture import FEWEST, LAYOUT_TILES, TextureBranch, flattest, picked, stronger_texture
 from mg_diffusion.encoder.views import edge_preserving_smooth, rgb_to_lab
 
 
@@ -107,3 +107,18 @@ def test_what_is_stronger_and_not_the_same_everywhere_is_no_texture(branch, monk
     assert not found[0].all()
     monkeypatch.setattr("mg_diffusion.encoder.texture.stronger_texture", lambda tiles: torch.ones_like(found[0]))
     assert torch.equal(tiles, branch.layout(*given)["layout_tiles"])
+
+
+def test_a_few_tiles_are_not_laid_over_and_over(branch, monkeypatch):
+    lab = torch.zeros(1, 3, 64, 64)
+    lab[:, 0] = 60 + 5 * grain(64, 64)
+    given = (lab, edge_preserving_smooth(lab), torch.ones(1, 1, 64, 64))
+    monkeypatch.setattr(
+        "mg_diffusion.encoder.texture.stronger_texture", lambda tiles: torch.arange(tiles.shape[1])[None] < 12
+    )
+    sameness = iter(2 * [1.0, 0.0, 1.0])  # of all that are drawn, of the stronger ones, of the flattest
+    monkeypatch.setattr("mg_diffusion.encoder.texture.unlike", lambda mean: torch.tensor([next(sameness)]))
+    tiles = branch.layout(*given)["layout_tiles"]
+    assert len(tiles.sum((2, 3)).unique()) >= FEWEST
+    monkeypatch.setattr("mg_diffusion.encoder.texture.FEWEST", 1)
+    assert len(branch.layout(*given)["layout_tiles"].sum((2, 3)).unique()) < FEWEST

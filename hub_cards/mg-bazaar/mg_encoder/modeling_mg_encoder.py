@@ -2626,6 +2626,7 @@ def _define():
         3.0  # a knitted sleeve and the wall behind it are two textures: the stronger has this much more contrast
     )
     SMALLEST_SHARE = 0.15  # of the tiles, for that one to be the texture
+    FEWEST = 12  # different tiles of it; fewer repeat visibly
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
 
 
@@ -2836,7 +2837,9 @@ def _define():
             size = tile_size(math.sqrt(lab.shape[2] * lab.shape[3]))
             weight = texture_view(lab, smooth, mask)["weight"]
             detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
-            tiles = draw_tiles(detail * mask, weight, DRAWN_TILES, mask=mask, size=size)
+            places = math.prod((side - size) // (size // 6) + 1 for side in lab.shape[2:])  # that tiles can be drawn from
+            count = max(2 * LAYOUT_TILES, min(DRAWN_TILES, places))
+            tiles = draw_tiles(detail * mask, weight, count, mask=mask, size=size)
             response = self._responses(tiles)
             mean = response.mean((3, 4))
             if unlike(mean).max() < THINGS:  # a wall: its joints stand out of its bricks and belong to them
@@ -2846,6 +2849,7 @@ def _define():
             whole, part = (flattest(peak, among, LAYOUT_TILES) for among in (torch.ones_like(strong), strong))
             # What is stronger is the texture if it is more the same everywhere: a sweater is, the rims of a cup are not.
             is_one = unlike(picked(mean, part)) < unlike(picked(mean, whole))
+            is_one &= torch.tensor([len(row.unique()) >= FEWEST for row in picked(peak, part)], device=is_one.device)
             return {"layout_tiles": picked(tiles, torch.where(is_one[:, None], part, whole))}
 
         def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
