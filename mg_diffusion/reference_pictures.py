@@ -84,7 +84,9 @@ def read_shown(image: PIL.Image.Image | str | os.PathLike) -> tuple[PIL.Image.Im
         try:
             return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
         except UnreadForm as error:
-            raise (error if isinstance(image, PIL.Image.Image) else error.about(repr(os.fspath(image)))) from error
+            if isinstance(image, PIL.Image.Image):
+                raise
+            raise error.about(repr(os.fspath(image))) from error
     shown = as_rgba(in_srgb(picture))
     visible = np.asarray(shown.getchannel("A")) > 127
     if not visible.any():

@@ -14,7 +14,10 @@ class UnreadForm(ValueError):
         super().__init__(f"{form} {remedy}")
 
     def about(self, name: str) -> "UnreadForm":
-        """The same, said of what has this name; itself where that is said already, by whoever knew first."""
-        if self.name is not None:
-            return self
-        return UnreadForm(f"{name}: {self.form}", self.remedy, self.obstacle, name)
+        """The same, said of what has this name; as it is where that is said already, by whoever knew first."""
+        form = self.form if self.name is not None else f"{name}: {self.form}"
+        return UnreadForm(form, self.remedy, self.obstacle, self.name or name)
+
+    def __reduce__(self) -> tuple[type["UnreadForm"], tuple[str | None, ...]]:
+        """As it is made, for errors that come from another process."""
+        return UnreadForm, (self.form, self.remedy, self.obstacle, self.name)

@@ -32,6 +32,7 @@ from .components import (
 )
 from .composed_start import skip_steps
 from .feature_guidance import FeatureGuidance
+from .other_adapters import as_shown
 from .references import given_references
 from .schedulers import check_noising, check_scheduler, set_steps
 
@@ -292,7 +293,7 @@ class Sampling:
         self.prepare_text(call)
         if given.ip_adapter_image is not None or given.ip_adapter_image_embeds is not None:
             call.image_embeds = self.prepare_ip_adapter_image_embeds(
-                given.ip_adapter_image,
+                as_shown(given.ip_adapter_image),
                 given.ip_adapter_image_embeds,
                 self._execution_device,
                 call.count,

@@ -338,6 +338,13 @@ class OtherAdapters:
             )
 
 
+def as_shown(images: Any) -> Any:
+    """What an IP-Adapter is given, pictures as their files mean them and in 8 bits, all else as it is."""
+    if isinstance(images, list):
+        return [as_shown(one) for one in images]
+    return in_8_bits(as_meant(images)) if isinstance(images, PIL.Image.Image) else images
+
+
 def readable(image: Any, name: str) -> Any:
     """What diffusers reads as it is meant: arrays in float32, pictures of 16 bits, such as depth maps, in 8.
 

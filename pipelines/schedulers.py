@@ -34,6 +34,11 @@ def set_steps(
     except Exception as error:  # of any type: schedulers check little
         if isinstance(error, ValueError) and not (timesteps is None and sigmas is None):
             raise
+        if not (timesteps is None and sigmas is None):
+            told, given = ("timesteps", timesteps) if sigmas is None else ("sigmas", sigmas)
+            raise ValueError(
+                f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass a falling list of numbers, or leave it out."
+            ) from error
         raise ValueError(
             f"{name} cannot be set to {steps} steps ({_words_of(error)}). Choose another number of them, or another scheduler. "
             f"{INSTEAD}."
@@ -94,9 +99,8 @@ def _error_in_step(scheduler: Any, timesteps: torch.Tensor) -> Exception | None:
     """Why a scheduler cannot take a step with what its configuration says that the UNet predicts; tried on a copy."""
     trial, latents = copy.deepcopy(scheduler), torch.zeros(TRIED, dtype=torch.float32, device=timesteps.device)
     accepted = inspect.signature(type(trial).step).parameters
-    options = (
-        {"generator": torch.Generator()} if "generator" in accepted else {}
-    )  # not those that pictures are drawn by
+    own = torch.Generator(timesteps.device)  # not one that pictures are drawn by
+    options = {"generator": own} if "generator" in accepted else {}
     first = timesteps[0]
     kind = type(trial)  # whose methods are taken, and not what somebody put on the scheduler to look at its steps
     try:

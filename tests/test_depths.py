@@ -1,6 +1,7 @@
 """Files of more bits than Pillow reads: read right, or refused, and what the sentence says to do gives the picture of the file."""
 
 import io
+import pickle
 import re
 import struct
 import zlib
@@ -10,6 +11,7 @@ import numpy as np
 import PIL.features
 import PIL.Image
 import pytest
+import torch
 
 from mg_diffusion.cli import main
 from mg_diffusion.cli.references import in_usual_form
@@ -21,9 +23,10 @@ from mg_diffusion.encoder.reading import read_cut_out, read_image
 from mg_diffusion.encoder.reading import read_mask as read_mask_in_reference
 from mg_diffusion.masks import read_one_mask
 from mg_diffusion.pictures import has_alpha, is_transparent, read_upright
-from mg_diffusion.pipelines.other_adapters import readable
+from mg_diffusion.pipelines.other_adapters import as_shown, readable
 from mg_diffusion.pipelines.pictures import crop_alike, list_images, list_masks
-from mg_diffusion.reference_pictures import read_place
+from mg_diffusion.reference_pictures import read_place, read_shown
+from mg_diffusion.unread_form import UnreadForm
 
 
 cv2 = pytest.importorskip("cv2")
@@ -300,3 +303,23 @@ def test_the_command_line_refuses_references_that_pillow_reads_wrong(flag, tmp_p
     said = capsys.readouterr().err
     remedy = "It reads them wrong in files of this kind: save it as PNG of 8 bits with a program that knows."
     assert f"{str(wrong)!r}: The picture has colors of 16 bits, of which Pillow reads 8. {remedy}" in said
+
+
+def test_what_is_said_of_a_form_survives_a_process_and_no_cause_is_its_own():
+    error = pickle.loads(pickle.dumps(UnreadForm("It is so.", "Do this.", "why", "it")))
+    assert (str(error), error.obstacle, error.name) == ("It is so. Do this.", "why", "it")
+    told = error.about("another")
+    assert told is not error and str(told) == str(error)
+    with pytest.raises(ValueError) as caught:
+        read_shown(PIL.Image.new("CMYK", (32, 32)))
+    assert caught.value.__cause__ is not caught.value
+
+
+def test_pictures_of_an_ip_adapter_are_as_their_files_mean_them(tmp_path):
+    gray = np.full((8, 8), 20000, np.uint16)
+    white_is_0 = tmp_path / "white.tif"
+    pytest.importorskip("tifffile").imwrite(white_is_0, 65535 - gray, photometric="miniswhite")
+    ((shown,),) = as_shown([[PIL.Image.open(white_is_0)]])
+    assert abs(np.asarray(shown.convert("L")).astype(int) - 20000 // 257).max() <= 1
+    tensor = torch.zeros(1, 3, 8, 8)
+    assert as_shown(tensor) is tensor and as_shown(None) is None

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DModel
 
+from mg_diffusion.encoder.views import gaussian_blur
 from mg_diffusion.octaves import (
+    CANVAS_GAIN,
     build_detail_unet,
     build_scheduler,
     compose,
@@ -183,3 +186,48 @@ def test_sizes_that_do_not_fit_are_refused(unet):
         paint(unet, factor=3)
     with pytest.raises(ValueError, match="1, 2, 4, 8"):
         paint(unet, sketch=torch.zeros(1, 3, 64, 64), canvas=torch.zeros(1, 1, 64, 32))
+
+
+def octave(smaller: torch.Tensor | None = None, **options) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a network that adds nothing paints of a sketch, and the sketch."""
+    generator = torch.Generator().manual_seed(0)
+    sketch = torch.rand(1, 3, 32, 32, generator=generator, dtype=torch.float32) * 2 - 1
+    smaller = torch.zeros(1, 3, 16, 16) if smaller is None else smaller
+    given = (smaller, torch.zeros(1, 1, 32, 32), sketch)
+    unet = build_detail_unet((16, 32), sample_size=16).eval()
+    options = {"generator": torch.Generator().manual_seed(1), "num_inference_steps": 2, **options}
+    return paint_octaves(unet, build_scheduler(), *given, **options), sketch
+
+
+def likeness(one: torch.Tensor, other: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1].item()
+
+
+def test_under_a_whole_sketch_all_but_the_finest_grain_is_the_composition():
+    made, sketch = octave()
+    assert likeness(gaussian_blur(made, 1.0), gaussian_blur(sketch, 1.0)) > 0.97
+    assert likeness(made, sketch) > 0.7
+    assert not octave(sketch_scale=0.0)[0].any()
+
+
+def test_what_is_kept_of_a_picture_no_composition_replaces():
+    photo = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5), dtype=torch.float32) * 2 - 1
+    known = (photo, torch.ones(1, 1, 32, 32))
+    coarse = gaussian_blur(photo, 1.5)
+
+    def kept(share: float) -> float:
+        made = octave(F.avg_pool2d(photo, 2), known=known, kept=share)[0]
+        return likeness(gaussian_blur(made, 1.5), coarse)
+
+    assert kept(0.9) > 0.7 > 0.3 > kept(0.0)
+
+
+def test_a_canvas_is_told_stronger_only_where_no_composition_lays_it(monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "mg_diffusion.octaves.condition",
+        lambda *given, **options: told.append(given[2]) or condition(*given, **options),
+    )
+    for scale in (0.0, 0.5, 1.0):
+        octave(canvas_scale=1.0, sketch_scale=scale)
+    assert [one.mean().item() for one in told] == pytest.approx([CANVAS_GAIN, (CANVAS_GAIN + 1) / 2, 1.0])

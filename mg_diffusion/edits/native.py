@@ -168,7 +168,7 @@ def retexture(
 
 
 def check_retexture(
-    image: Source, texture: Any, granularity_scale: float | Mapping[str, float] = 1.0, mask_feather: int = 0
+    image: Source, texture: Any = None, granularity_scale: float | Mapping[str, float] = 1.0, mask_feather: int = 0
 ) -> tuple[float, int]:
     """The strength of texture and the feather, or a ValueError for what `retexture` refuses whatever the pipeline is."""
     check_side(image, "retexture")

@@ -12,7 +12,7 @@ COLORS = 24  # that a picture is reduced to
 ROUNDS = 12  # of k-means
 MOST_SAMPLES = 4096
 AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
-WITHIN = 12.0
+WITHIN = 12.0  # Delta-E
 SOFTNESS = 6.0  # Delta-E over which one group fades into the next
 LIGHT_WEIGHT = 0.5
 
@@ -31,9 +31,9 @@ def one_color_each(
     colors, given = (x.flatten(2)[0].T for x in (smooth * weights, wanted))  # (n, 3), (n, C)
     inside = (area > 0.5).flatten()
     inside = inside if inside.any() else torch.ones_like(inside)
-    groups = ColorGroups(_centers(colors[inside]), within)
     some = inside.nonzero()[:, 0]
     some = some[:: -(-len(some) // AT_ONCE)]
+    groups = ColorGroups(_centers(colors[some]), within)
     targets = groups.targets(colors[some], given[some])
     return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
 

@@ -72,10 +72,13 @@ def one_region_each(smooth: torch.Tensor, structure: torch.Tensor, mask: torch.T
     The light and shade of a dress, which a map has, too, would be given colors of their own: stains and streaks. They are
     shading. What lies on an edge is of both sides' colors and makes no region of its own.
     """
-    calm = mask * (di_zenzo_gradient(smooth) < CALM)
-    calm = torch.where((calm > 0.5).any(), calm, mask)
+    inside = (mask > 0).to(
+        mask
+    )  # of masks that were shrunk some of a thin stroke is left, and nowhere more than a half
+    calm = inside * (di_zenzo_gradient(smooth) < CALM)
+    calm = torch.where(calm.amax((2, 3), keepdim=True) > 0, calm, inside)
     maps = zip(smooth.split(1), structure.split(1), calm.split(1), strict=True)
-    return torch.cat([one_color_each(*one, within=ONE_COLOR) for one in maps])
+    return torch.cat([one_color_each(*one, within=ONE_COLOR) for one in maps]) * inside
 
 
 class ShapeBranch(Branch):

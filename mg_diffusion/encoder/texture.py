@@ -22,9 +22,7 @@ LAYOUT_SIDE = 256  # pixels; of coarser textures, and for larger pictures, tiles
 LARGEST_TILE = 4 * TILE
 THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
 UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
-TWO_CONTRASTS = (
-    3.0  # a knitted sleeve and the wall behind it are two textures: the stronger has this much more contrast
-)
+TWO_CONTRASTS = 3.0  # times that of the wall behind it has a knitted sleeve, for them to be two textures
 SMALLEST_SHARE = 0.15  # of the tiles, for that one to be the texture
 FEWEST = 12  # different tiles of it; fewer repeat visibly
 GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
@@ -88,8 +86,7 @@ def draw_tiles(
     priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
     rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
     priority = priority - 2 * rank_in_cell(priority, rows, columns)
-    inside = torch.ones_like(calm) if mask is None else F.unfold(mask, size, stride=stride).mean(1)
-    allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
+    allowed = torch.ones_like(calm, dtype=torch.bool) if mask is None else allowed_places(mask, size)
     order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
     # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
     ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
@@ -116,8 +113,8 @@ def stronger_texture(tiles: torch.Tensor) -> torch.Tensor:
 def flattest(peak: torch.Tensor, among: torch.Tensor, count: int) -> torch.Tensor:
     """Places (B, count) of those tiles, in their order, in which no filter responds far more in one place than in all.
 
-    What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
-    less, the canvas of a photograph has no scratches (docs/detail.md).
+    What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Without the
+    tiles that have one, the canvas of a photograph has no scratches (docs/detail.md).
 
     Args:
         peak: how much the strongest response of a tile exceeds its mean, (B, K).
@@ -138,6 +135,12 @@ def unlike(mean: torch.Tensor) -> torch.Tensor:
     """How much tiles differ (B,): the deviation of each filter's mean response to them, (B, K, 18) at equal contrast, over
     its mean, averaged over the filters."""
     return (mean.std(1) / (mean.mean(1) + 1e-3)).mean(1)
+
+
+def allowed_places(mask: torch.Tensor, size: int) -> torch.Tensor:
+    """Where in a mask (B, 1, H, W) tiles lie as well as they can: (B, N) of all places that `draw_tiles` knows."""
+    inside = F.unfold(mask, size, stride=size // 6).mean(1)
+    return inside >= 0.95 * inside.amax(1, keepdim=True)
 
 
 def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
@@ -237,8 +240,8 @@ class TextureBranch(Branch):
         size = tile_size(math.sqrt(lab.shape[2] * lab.shape[3]))
         weight = texture_view(lab, smooth, mask)["weight"]
         detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
-        places = math.prod((side - size) // (size // 6) + 1 for side in lab.shape[2:])  # that tiles can be drawn from
-        count = max(2 * LAYOUT_TILES, min(DRAWN_TILES, places))
+        different = int(allowed_places(mask, size).sum(1).min())
+        count = max(2 * LAYOUT_TILES, min(DRAWN_TILES, different))
         tiles = draw_tiles(detail * mask, weight, count, mask=mask, size=size)
         response = self._responses(tiles)
         mean = response.mean((3, 4))
@@ -249,7 +252,9 @@ class TextureBranch(Branch):
         whole, part = (flattest(peak, among, LAYOUT_TILES) for among in (torch.ones_like(strong), strong))
         # What is stronger is the texture if it is more the same everywhere: a sweater is, the rims of a cup are not.
         is_one = unlike(picked(mean, part)) < unlike(picked(mean, whole))
-        is_one &= torch.tensor([len(row.unique()) >= FEWEST for row in picked(peak, part)], device=is_one.device)
+        is_one &= torch.tensor(
+            [len(row.unique()) >= FEWEST for row in picked(tiles.sum((2, 3)), part)], device=is_one.device
+        )
         return {"layout_tiles": picked(tiles, torch.where(is_one[:, None], part, whole))}
 
     def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:

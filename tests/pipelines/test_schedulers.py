@@ -5,11 +5,11 @@ import re
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
 
 from mg_diffusion.pipelines import MGInpaintPipeline
 from mg_diffusion.pipelines.modular_mg import MGBlocks
-from mg_diffusion.pipelines.schedulers import check_scheduler
+from mg_diffusion.pipelines.schedulers import check_scheduler, set_steps
 
 from .tiny import picture, references, seeded
 
@@ -195,3 +195,9 @@ def test_the_trial_changes_neither_the_scheduler_nor_what_is_drawn():
     check_scheduler(scheduler, scheduler.timesteps)
     assert {key: repr(value) for key, value in vars(scheduler).items()} == before
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_timesteps_that_are_none_are_named():
+    for wrong in ([], ["a"], 5):
+        with pytest.raises(ValueError, match="`timesteps` = .* cannot be set to DDPMScheduler .*falling list"):
+            set_steps(DDPMScheduler(), 4, timesteps=wrong)

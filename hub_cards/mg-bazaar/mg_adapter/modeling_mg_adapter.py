@@ -980,9 +980,9 @@ def _define():
             believed = pairs[3].clamp(0, 1)
             composed = compose(smaller, *pairs) if (believed > 0).any() else None
             start = None if composed is None else (composed, COMPOSED * believed)
-            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * believed) * pairs[
-                1
-            ]  # the composition lays it as strong as it is told
+            # What is kept of a picture is no composition; else that lays textures as strong as it is told.
+            settled = believed * (1 - kept)
+            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * settled) * pairs[1]
             around: tuple[torch.Tensor, ...] = ()
             if known is not None:
                 picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
@@ -993,9 +993,9 @@ def _define():
             given = condition(smaller, *pairs, *around)
             smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
             if composed is not None:
-                where = believed * around[0] if around else believed
-                slow = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
-                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * slow
+                where = settled * around[0] if around else settled
+                coarse = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
+                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * coarse
             smaller = smaller.clamp(-1, 1)
         return smaller
 

@@ -519,9 +519,9 @@ def _define():
             believed = pairs[3].clamp(0, 1)
             composed = compose(smaller, *pairs) if (believed > 0).any() else None
             start = None if composed is None else (composed, COMPOSED * believed)
-            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * believed) * pairs[
-                1
-            ]  # the composition lays it as strong as it is told
+            # What is kept of a picture is no composition; else that lays textures as strong as it is told.
+            settled = believed * (1 - kept)
+            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * settled) * pairs[1]
             around: tuple[torch.Tensor, ...] = ()
             if known is not None:
                 picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
@@ -532,9 +532,9 @@ def _define():
             given = condition(smaller, *pairs, *around)
             smaller = paint_octave(unet, scheduler, given, level, num_inference_steps, generator, start)
             if composed is not None:
-                where = believed * around[0] if around else believed
-                slow = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
-                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * slow
+                where = settled * around[0] if around else settled
+                coarse = gaussian_blur((composed - smaller).float(), PINNED_SIGMA).to(smaller)
+                smaller = smaller + F.interpolate(where.to(smaller).expand(-1, -1, height, width), scale_factor=2) * coarse
             smaller = smaller.clamp(-1, 1)
         return smaller
 
@@ -1639,10 +1639,13 @@ def _define():
             super().__init__(f"{form} {remedy}")
 
         def about(self, name: str) -> "UnreadForm":
-            """The same, said of what has this name; itself where that is said already, by whoever knew first."""
-            if self.name is not None:
-                return self
-            return UnreadForm(f"{name}: {self.form}", self.remedy, self.obstacle, name)
+            """The same, said of what has this name; as it is where that is said already, by whoever knew first."""
+            form = self.form if self.name is not None else f"{name}: {self.form}"
+            return UnreadForm(form, self.remedy, self.obstacle, self.name or name)
+
+        def __reduce__(self) -> tuple[type["UnreadForm"], tuple[str | None, ...]]:
+            """As it is made, for errors that come from another process."""
+            return UnreadForm, (self.form, self.remedy, self.obstacle, self.name)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.depths
@@ -2237,7 +2240,9 @@ def _define():
             try:
                 return picture if picture.mode.startswith("I;16") else reference_rgb(picture), None
             except UnreadForm as error:
-                raise (error if isinstance(image, PIL.Image.Image) else error.about(repr(os.fspath(image)))) from error
+                if isinstance(image, PIL.Image.Image):
+                    raise
+                raise error.about(repr(os.fspath(image))) from error
         shown = as_rgba(in_srgb(picture))
         visible = np.asarray(shown.getchannel("A")) > 127
         if not visible.any():
@@ -2622,9 +2627,7 @@ def _define():
     LARGEST_TILE = 4 * TILE
     THINGS = 0.22  # unevenness of layout tiles; nine in ten materials are below, nine in ten photographs of objects above
     UNEVEN = 0.155  # nine in ten materials are below, nine in ten photographs of objects above (docs/references.md)
-    TWO_CONTRASTS = (
-        3.0  # a knitted sleeve and the wall behind it are two textures: the stronger has this much more contrast
-    )
+    TWO_CONTRASTS = 3.0  # times that of the wall behind it has a knitted sleeve, for them to be two textures
     SMALLEST_SHARE = 0.15  # of the tiles, for that one to be the texture
     FEWEST = 12  # different tiles of it; fewer repeat visibly
     GUIDE_PATCH = 5  # side in pixels of the patches whose distribution guides the texture
@@ -2688,8 +2691,7 @@ def _define():
         priority = 8 * torch.log(calm + 1e-4) - torch.log(-torch.log(uniform))  # Gumbel: a draw in proportion to calm^8
         rows, columns = ((side - size) // stride + 1 for side in detail.shape[2:])
         priority = priority - 2 * rank_in_cell(priority, rows, columns)
-        inside = torch.ones_like(calm) if mask is None else F.unfold(mask, size, stride=stride).mean(1)
-        allowed = inside >= 0.95 * inside.amax(1, keepdim=True)
+        allowed = torch.ones_like(calm, dtype=torch.bool) if mask is None else allowed_places(mask, size)
         order = priority.where(allowed, -torch.inf).argsort(dim=1, descending=True)
         # Shuffled again, or the first would be the calmest, and references that share the places would lend unlike parts.
         ranks = torch.randperm(num_tiles, generator=generator).to(order.device)
@@ -2716,8 +2718,8 @@ def _define():
     def flattest(peak: torch.Tensor, among: torch.Tensor, count: int) -> torch.Tensor:
         """Places (B, count) of those tiles, in their order, in which no filter responds far more in one place than in all.
 
-    What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Half of the tiles
-    less, the canvas of a photograph has no scratches (docs/detail.md).
+    What stands out of its tile is a thing and no texture: the border of a sleeve, a button, a hair. Without the
+    tiles that have one, the canvas of a photograph has no scratches (docs/detail.md).
 
     Args:
         peak: how much the strongest response of a tile exceeds its mean, (B, K).
@@ -2738,6 +2740,12 @@ def _define():
         """How much tiles differ (B,): the deviation of each filter's mean response to them, (B, K, 18) at equal contrast, over
     its mean, averaged over the filters."""
         return (mean.std(1) / (mean.mean(1) + 1e-3)).mean(1)
+
+
+    def allowed_places(mask: torch.Tensor, size: int) -> torch.Tensor:
+        """Where in a mask (B, 1, H, W) tiles lie as well as they can: (B, N) of all places that `draw_tiles` knows."""
+        inside = F.unfold(mask, size, stride=size // 6).mean(1)
+        return inside >= 0.95 * inside.amax(1, keepdim=True)
 
 
     def rank_in_cell(priority: torch.Tensor, rows: int, columns: int, cells: int = 4) -> torch.Tensor:
@@ -2837,8 +2845,8 @@ def _define():
             size = tile_size(math.sqrt(lab.shape[2] * lab.shape[3]))
             weight = texture_view(lab, smooth, mask)["weight"]
             detail = limited_detail(lab[:, :1], DETAIL_SIGMA * size / TILE)
-            places = math.prod((side - size) // (size // 6) + 1 for side in lab.shape[2:])  # that tiles can be drawn from
-            count = max(2 * LAYOUT_TILES, min(DRAWN_TILES, places))
+            different = int(allowed_places(mask, size).sum(1).min())
+            count = max(2 * LAYOUT_TILES, min(DRAWN_TILES, different))
             tiles = draw_tiles(detail * mask, weight, count, mask=mask, size=size)
             response = self._responses(tiles)
             mean = response.mean((3, 4))
@@ -2849,7 +2857,9 @@ def _define():
             whole, part = (flattest(peak, among, LAYOUT_TILES) for among in (torch.ones_like(strong), strong))
             # What is stronger is the texture if it is more the same everywhere: a sweater is, the rims of a cup are not.
             is_one = unlike(picked(mean, part)) < unlike(picked(mean, whole))
-            is_one &= torch.tensor([len(row.unique()) >= FEWEST for row in picked(peak, part)], device=is_one.device)
+            is_one &= torch.tensor(
+                [len(row.unique()) >= FEWEST for row in picked(tiles.sum((2, 3)), part)], device=is_one.device
+            )
             return {"layout_tiles": picked(tiles, torch.where(is_one[:, None], part, whole))}
 
         def unevenness(self, tiles: torch.Tensor) -> torch.Tensor:
@@ -3135,7 +3145,7 @@ def _define():
     ROUNDS = 12  # of k-means
     MOST_SAMPLES = 4096
     AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
-    WITHIN = 12.0
+    WITHIN = 12.0  # Delta-E
     SOFTNESS = 6.0  # Delta-E over which one group fades into the next
     LIGHT_WEIGHT = 0.5
 
@@ -3154,9 +3164,9 @@ def _define():
         colors, given = (x.flatten(2)[0].T for x in (smooth * weights, wanted))  # (n, 3), (n, C)
         inside = (area > 0.5).flatten()
         inside = inside if inside.any() else torch.ones_like(inside)
-        groups = ColorGroups(_centers(colors[inside]), within)
         some = inside.nonzero()[:, 0]
         some = some[:: -(-len(some) // AT_ONCE)]
+        groups = ColorGroups(_centers(colors[some]), within)
         targets = groups.targets(colors[some], given[some])
         return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
 
@@ -3424,10 +3434,13 @@ def _define():
     The light and shade of a dress, which a map has, too, would be given colors of their own: stains and streaks. They are
     shading. What lies on an edge is of both sides' colors and makes no region of its own.
     """
-        calm = mask * (di_zenzo_gradient(smooth) < CALM)
-        calm = torch.where((calm > 0.5).any(), calm, mask)
+        inside = (mask > 0).to(
+            mask
+        )  # of masks that were shrunk some of a thin stroke is left, and nowhere more than a half
+        calm = inside * (di_zenzo_gradient(smooth) < CALM)
+        calm = torch.where(calm.amax((2, 3), keepdim=True) > 0, calm, inside)
         maps = zip(smooth.split(1), structure.split(1), calm.split(1), strict=True)
-        return torch.cat([one_color_each(*one, within=ONE_COLOR) for one in maps])
+        return torch.cat([one_color_each(*one, within=ONE_COLOR) for one in maps]) * inside
 
 
     class ShapeBranch(Branch):
