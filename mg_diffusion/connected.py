@@ -7,11 +7,6 @@ EDGE = 4.0  # Delta-E between neighboring cells that nothing leads across, light
 GAP = 2  # cells beyond what is connected: the grain of wood is no edge of a thing
 
 
-def half_light(lab: torch.Tensor) -> torch.Tensor:
-    """Lab (..., 3, h, w), lightness halved: a color in the shade is that color."""
-    return lab * torch.tensor([0.5, 1, 1], dtype=torch.float32).view(3, 1, 1)
-
-
 def connected(smooth: torch.Tensor, start: torch.Tensor, within: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The cells (h, w) `within` others that `start` leads to without an edge; and those, too, that lie `GAP` cells beyond.
 

@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import torch
 
-from .connected import connected, flooded, half_light
-from .encoder.views import edge_preserving_smooth, rgb_to_lab
+from .connected import connected, flooded
+from .encoder.views import edge_preserving_smooth, half_light, rgb_to_lab
 from .recoloring import STRIP, LocalModel, recolored, small_lab, to_rgb
 
 

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from .adapter.sketch import lay_palette, turn_colors
-from .connected import connected, half_light
+from .connected import connected
 from .encoder.color_groups import one_color_each
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
-from .encoder.views import edge_preserving_smooth, gaussian_blur, lab_to_rgb, rgb_to_lab
+from .encoder.views import edge_preserving_smooth, gaussian_blur, half_light, lab_to_rgb, rgb_to_lab
 from .hex_colors import check_selection
 from .neutrals import as_neutral, counted, keeps_neutrals, share_of_color
 

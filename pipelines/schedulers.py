@@ -32,10 +32,11 @@ def set_steps(
     try:
         found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
     except Exception as error:  # of any type: schedulers check little
-        if isinstance(error, ValueError) and not (timesteps is None and sigmas is None):
-            raise
-        if not (timesteps is None and sigmas is None):
-            told, given = ("timesteps", timesteps) if sigmas is None else ("sigmas", sigmas)
+        for told, given in (("timesteps", timesteps), ("sigmas", sigmas)):
+            if given is None:
+                continue
+            if isinstance(error, ValueError):
+                raise
             raise ValueError(
                 f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass a falling list of numbers, or leave it out."
             ) from error

@@ -446,6 +446,11 @@ def _define():
         return guide
 
 
+    def half_light(lab: torch.Tensor) -> torch.Tensor:
+        """Lab (..., 3, h, w), lightness halved: a color in the shade is that color."""
+        return lab * lab.new_tensor([0.5, 1, 1]).view(3, 1, 1)
+
+
     def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
         """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
         padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
@@ -2608,10 +2613,11 @@ def _define():
         try:
             found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
         except Exception as error:  # of any type: schedulers check little
-            if isinstance(error, ValueError) and not (timesteps is None and sigmas is None):
-                raise
-            if not (timesteps is None and sigmas is None):
-                told, given = ("timesteps", timesteps) if sigmas is None else ("sigmas", sigmas)
+            for told, given in (("timesteps", timesteps), ("sigmas", sigmas)):
+                if given is None:
+                    continue
+                if isinstance(error, ValueError):
+                    raise
                 raise ValueError(
                     f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass a falling list of numbers, or leave it out."
                 ) from error

@@ -7,6 +7,8 @@ yellow in an even sky. So what the palette gives to a group is replaced by the c
 
 import torch
 
+from .views import half_light
+
 
 COLORS = 24  # that a picture is reduced to
 ROUNDS = 12  # of k-means
@@ -14,7 +16,6 @@ MOST_SAMPLES = 4096
 AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
 WITHIN = 12.0  # Delta-E
 SOFTNESS = 6.0  # Delta-E over which one group fades into the next
-LIGHT_WEIGHT = 0.5
 
 
 def one_color_each(
@@ -27,8 +28,7 @@ def one_color_each(
             above a half.
         within: Delta-E between two colors of a group, lightness counted half: light and shade are of one thing.
     """
-    weights = torch.tensor([LIGHT_WEIGHT, 1, 1], dtype=torch.float32).to(smooth).view(1, 3, 1, 1)
-    colors, given = (x.flatten(2)[0].T for x in (smooth * weights, wanted))  # (n, 3), (n, C)
+    colors, given = (x.flatten(2)[0].T for x in (half_light(smooth), wanted))  # (n, 3), (n, C)
     inside = (area > 0.5).flatten()
     inside = inside if inside.any() else torch.ones_like(inside)
     some = inside.nonzero()[:, 0]

@@ -72,9 +72,8 @@ def one_region_each(smooth: torch.Tensor, structure: torch.Tensor, mask: torch.T
     The light and shade of a dress, which a map has, too, would be given colors of their own: stains and streaks. They are
     shading. What lies on an edge is of both sides' colors and makes no region of its own.
     """
-    inside = (mask > 0).to(
-        mask
-    )  # of masks that were shrunk some of a thin stroke is left, and nowhere more than a half
+    # Of masks that were shrunk some of a thin stroke is left, and nowhere more than a half.
+    inside = (mask > 0).to(mask)
     calm = inside * (di_zenzo_gradient(smooth) < CALM)
     calm = torch.where(calm.amax((2, 3), keepdim=True) > 0, calm, inside)
     maps = zip(smooth.split(1), structure.split(1), calm.split(1), strict=True)

@@ -678,6 +678,11 @@ def _define():
         return guide
 
 
+    def half_light(lab: torch.Tensor) -> torch.Tensor:
+        """Lab (..., 3, h, w), lightness halved: a color in the shade is that color."""
+        return lab * lab.new_tensor([0.5, 1, 1]).view(3, 1, 1)
+
+
     def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
         """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
         padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")

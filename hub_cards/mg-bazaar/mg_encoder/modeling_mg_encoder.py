@@ -259,6 +259,11 @@ def _define():
         return guide
 
 
+    def half_light(lab: torch.Tensor) -> torch.Tensor:
+        """Lab (..., 3, h, w), lightness halved: a color in the shade is that color."""
+        return lab * lab.new_tensor([0.5, 1, 1]).view(3, 1, 1)
+
+
     def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
         """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
         padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
@@ -3147,7 +3152,6 @@ def _define():
     AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
     WITHIN = 12.0  # Delta-E
     SOFTNESS = 6.0  # Delta-E over which one group fades into the next
-    LIGHT_WEIGHT = 0.5
 
 
     def one_color_each(
@@ -3160,8 +3164,7 @@ def _define():
             above a half.
         within: Delta-E between two colors of a group, lightness counted half: light and shade are of one thing.
     """
-        weights = torch.tensor([LIGHT_WEIGHT, 1, 1], dtype=torch.float32).to(smooth).view(1, 3, 1, 1)
-        colors, given = (x.flatten(2)[0].T for x in (smooth * weights, wanted))  # (n, 3), (n, C)
+        colors, given = (x.flatten(2)[0].T for x in (half_light(smooth), wanted))  # (n, 3), (n, C)
         inside = (area > 0.5).flatten()
         inside = inside if inside.any() else torch.ones_like(inside)
         some = inside.nonzero()[:, 0]
@@ -3434,9 +3437,8 @@ def _define():
     The light and shade of a dress, which a map has, too, would be given colors of their own: stains and streaks. They are
     shading. What lies on an edge is of both sides' colors and makes no region of its own.
     """
-        inside = (mask > 0).to(
-            mask
-        )  # of masks that were shrunk some of a thin stroke is left, and nowhere more than a half
+        # Of masks that were shrunk some of a thin stroke is left, and nowhere more than a half.
+        inside = (mask > 0).to(mask)
         calm = inside * (di_zenzo_gradient(smooth) < CALM)
         calm = torch.where(calm.amax((2, 3), keepdim=True) > 0, calm, inside)
         maps = zip(smooth.split(1), structure.split(1), calm.split(1), strict=True)
