@@ -7,6 +7,7 @@ import torch.nn.functional as F
 SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
 SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
 DARKEST, LIGHTEST = 8.0, 96.0
+LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
 SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -60,6 +61,19 @@ def with_shades(palette: torch.Tensor) -> torch.Tensor:
     steps = torch.linspace(0, 1, palette.shape[1], dtype=torch.float32).to(palette).view(1, -1, 1)
     shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
     return torch.where(is_single.view(-1, 1, 1), shades, palette)
+
+
+def with_contrast(palette: torch.Tensor) -> torch.Tensor:
+    """A palette (B, N, 3) in Lab, lighter and darker about its mean where it has too little of both to show a shape.
+
+    A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`.
+    """
+    lightness = palette[..., :1]
+    middle = lightness.mean(1, keepdim=True)
+    deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
+    factor = torch.where(deviation > 1e-3, (LEAST_CONTRAST / deviation.clamp(min=1e-3)).clamp(min=1), 1.0)
+    wider = (middle + factor * (lightness - middle)).clamp(DARKEST, LIGHTEST)
+    return torch.cat([torch.where(factor > 1, wider, lightness), palette[..., 1:]], 2)
 
 
 def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ from skimage import data
 from skimage.color import rgb2lab
 
 from mg_diffusion import MGPipeline
-from mg_diffusion.adapter.sketch import SHADES, SLACK, with_shades, within
+from mg_diffusion.adapter.sketch import LEAST_CONTRAST, SHADES, SLACK, with_contrast, with_shades, within
 from mg_diffusion.encoder.texture import TILE
 
 
@@ -82,6 +82,23 @@ def test_shades_are_of_single_colors_alone():
     assert (shades[..., 0].amax() - shades[..., 0].amin() - SHADES).abs() < 1e-3
     both = with_shades(torch.cat([one, two.repeat_interleave(4, 1)]))
     assert torch.equal(both[0], shades[0]) and torch.equal(both[1], two.repeat_interleave(4, 1)[0])
+
+
+def test_a_palette_of_little_contrast_is_laid_with_more():
+    gray = torch.cat([50 + 3 * torch.randn(1, 500, 1), torch.full((1, 500, 2), 2.0)], 2)
+    wider = with_contrast(gray)
+    assert abs(wider[..., 0].std() - LEAST_CONTRAST) < 0.1 and torch.equal(wider[..., 1:], gray[..., 1:])
+    assert torch.equal(wider[..., 0].argsort(), gray[..., 0].argsort())
+    rich = torch.cat([70 + 20 * torch.randn(1, 500, 1), gray[..., 1:]], 2)
+    single = gray[:, :1].expand(-1, 500, -1)
+    for left in (rich, single):
+        assert torch.equal(with_contrast(left), left)
+
+
+def test_a_gray_color_reference_still_shows_the_shape(pipe, cat):
+    plain = (np.full((96, 96, 3), 170) + np.arange(96)[:, None, None] / 8).astype(np.uint8)
+    made = paint(pipe, {"color": PIL.Image.fromarray(plain), "shape": cat})
+    assert made[..., 0].std() > 8 and likeness(made, cat) > 0.6
 
 
 def test_colors_of_a_sketch_stay_near_their_palette():

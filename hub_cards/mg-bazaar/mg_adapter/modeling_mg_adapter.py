@@ -1054,6 +1054,7 @@ def _define():
     SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
     SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
     DARKEST, LIGHTEST = 8.0, 96.0
+    LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
     SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -1107,6 +1108,19 @@ def _define():
         steps = torch.linspace(0, 1, palette.shape[1], dtype=torch.float32).to(palette).view(1, -1, 1)
         shades = torch.cat([low + SHADES * steps, palette[..., 1:]], 2)
         return torch.where(is_single.view(-1, 1, 1), shades, palette)
+
+
+    def with_contrast(palette: torch.Tensor) -> torch.Tensor:
+        """A palette (B, N, 3) in Lab, lighter and darker about its mean where it has too little of both to show a shape.
+
+    A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`.
+    """
+        lightness = palette[..., :1]
+        middle = lightness.mean(1, keepdim=True)
+        deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
+        factor = torch.where(deviation > 1e-3, (LEAST_CONTRAST / deviation.clamp(min=1e-3)).clamp(min=1), 1.0)
+        wider = (middle + factor * (lightness - middle)).clamp(DARKEST, LIGHTEST)
+        return torch.cat([torch.where(factor > 1, wider, lightness), palette[..., 1:]], 2)
 
 
     def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
@@ -1443,7 +1457,7 @@ def _define():
         if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
             area = laid["color"].get("area")
             area = area if area is None else F.interpolate(area, size, mode="area")
-            sketch = remembered(lay_palette, structure, laid["color"]["palette"], area)
+            sketch = remembered(lay_palette, structure, with_contrast(laid["color"]["palette"]), area)
             laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
         elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
             laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")
