@@ -1,7 +1,9 @@
 """A palette laid into the regions of a structure map: which color goes where."""
 
 import torch
-import torch.nn.functional as F
+
+from .few_colors import is_of_few_colors, lay_few_colors
+from .mean_shift import kernel_mean, modes_of
 
 
 SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
@@ -18,7 +20,8 @@ def lay_palette(
 
     Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
     sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
-    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions. A palette of few colors, such
+    as hex colors, goes to whole regions (`lay_few_colors`).
 
     Args:
         structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
@@ -29,10 +32,12 @@ def lay_palette(
         (B, 3, H, W) Lab.
     """
     palette = with_shades(palette)
+    area = torch.ones_like(structure[:1, :1]) if area is None else area
+    if is_of_few_colors(palette):
+        return lay_few_colors(structure, palette, area)
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
     turns[0] = torch.eye(3, dtype=torch.float32)
-    area = torch.ones_like(structure[:1, :1]) if area is None else area
     batch = max(len(structure), len(palette), len(area))
     values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
     painted, colors = values, palette.float().expand(batch, -1, -1)
@@ -66,8 +71,11 @@ def with_shades(palette: torch.Tensor) -> torch.Tensor:
 def with_contrast(palette: torch.Tensor) -> torch.Tensor:
     """A palette (B, N, 3) in Lab, lighter and darker about its mean where it has too little of both to show a shape.
 
-    A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`.
+    A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`,
+    few ones as they are: they were chosen.
     """
+    if is_of_few_colors(palette):
+        return palette
     lightness = palette[..., :1]
     middle = lightness.mean(1, keepdim=True)
     deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
@@ -114,31 +122,14 @@ def one_color_per_region(
 
     What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
     the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
-    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
     Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
     transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-    places = torch.linspace(
-        0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device, dtype=torch.float32
-    ).long()
-    sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
-    seeds = modes = values.gather(1, sample)
-    for _ in range(3):
-        modes = kernel_mean(modes, seeds, seeds, 0.15)
+    sample, seeds, modes = modes_of(values, anchors)
     colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
     means = kernel_mean(values, seeds, colors, 0.1)
     # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
     return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
-
-
-def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
-    """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
-    # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
-    query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
-    key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
-    value = F.pad(values, (0, 1))
-    mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
-    return mean[:, 0, :, :3]
 
 
 def _match_covariance(

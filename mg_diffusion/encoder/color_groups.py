@@ -33,7 +33,7 @@ def one_color_each(
     inside = inside if inside.any() else torch.ones_like(inside)
     some = inside.nonzero()[:, 0]
     some = some[:: -(-len(some) // AT_ONCE)]
-    groups = ColorGroups(_centers(colors[some]), within)
+    groups = ColorGroups(farthest_first(colors[some]), within)
     targets = groups.targets(colors[some], given[some])
     return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
 
@@ -46,24 +46,28 @@ class ColorGroups:
         self.group_of = torch.tensor(_groups(centers, within), device=centers.device)
         self.count = int(self.group_of.max()) + 1
 
+    def nearest(self, colors: torch.Tensor) -> torch.Tensor:
+        """The group of each of the places (n, 3): (n,)."""
+        return self.group_of[torch.cdist(colors, self.centers).argmin(1)]
+
     def targets(self, colors: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         """The value of each group (G, C): what most of its places (n, 3) were given, (n, C); not a number where it has none."""
-        nearest = self.group_of[torch.cdist(colors, self.centers).argmin(1)]
+        nearest = self.nearest(colors)
         members = [given[nearest == group] for group in range(self.count)]
         nothing = given.new_full(given.shape[1:], torch.nan)
         return torch.stack([_median(one) if len(one) else nothing for one in members])
 
-    def blended(self, colors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """The values of groups (G, C) at places (n, 3), one fading into the next: (n, C)."""
+    def blended(self, colors: torch.Tensor, targets: torch.Tensor, softness: float = SOFTNESS) -> torch.Tensor:
+        """The values of groups (G, C) at places (n, 3), one fading into the next over some Delta-E: (n, C)."""
         distance = torch.cdist(colors, self.centers)
-        likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * SOFTNESS**2))
+        likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * softness**2))
         shares = torch.stack([likeness[:, self.group_of == group].amax(1) for group in range(self.count)], 1)
         shares = shares * targets.isfinite().all(1)
         return (shares / shares.sum(1, keepdim=True).clamp(min=1e-12)) @ targets.nan_to_num()
 
 
-def _centers(colors: torch.Tensor) -> torch.Tensor:
-    """Up to `COLORS` colors (k, 3) by k-means, which begins with those that are farthest from each other."""
+def farthest_first(colors: torch.Tensor) -> torch.Tensor:
+    """Up to `COLORS` centers (k, 3) of places (n, 3) by k-means, which begins with those that are farthest from each other."""
     colors = colors[:: max(1, len(colors) // MOST_SAMPLES)]
     chosen = [int((colors - colors.mean(0)).square().sum(1).argmin())]
     nearest = (colors - colors[chosen[0]]).square().sum(1)

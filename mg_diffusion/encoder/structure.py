@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..adapter.sketch import kernel_mean
+from ..adapter.mean_shift import kernel_mean
 from .views import gaussian_blur
 
 

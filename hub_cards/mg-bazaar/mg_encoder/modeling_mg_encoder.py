@@ -588,6 +588,207 @@ def _define():
         return canvas[:, None, :height, :width]
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.encoder.color_groups
+    # -----------------------------------------------------------------------------------------------------------------
+    COLORS = 24  # that a picture is reduced to
+    ROUNDS = 12  # of k-means
+    MOST_SAMPLES = 4096
+    AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
+    WITHIN = 12.0  # Delta-E
+    SOFTNESS = 6.0  # Delta-E over which one group fades into the next
+
+
+    def one_color_each(
+        smooth: torch.Tensor, wanted: torch.Tensor, area: torch.Tensor, within: float = WITHIN
+    ) -> torch.Tensor:
+        """What a picture `smooth` (1, 3, h, w) Lab is to be colored in, with one color for a group of its own colors.
+
+    Args:
+        wanted: (1, C, h, w), a color for each place, or other values; area: (1, 1, h, w), the places that count where they are
+            above a half.
+        within: Delta-E between two colors of a group, lightness counted half: light and shade are of one thing.
+    """
+        colors, given = (x.flatten(2)[0].T for x in (half_light(smooth), wanted))  # (n, 3), (n, C)
+        inside = (area > 0.5).flatten()
+        inside = inside if inside.any() else torch.ones_like(inside)
+        some = inside.nonzero()[:, 0]
+        some = some[:: -(-len(some) // AT_ONCE)]
+        groups = ColorGroups(farthest_first(colors[some]), within)
+        targets = groups.targets(colors[some], given[some])
+        return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
+
+
+    class ColorGroups:
+        """Colors (k, 3), and the group that each of them is in."""
+
+        def __init__(self, centers: torch.Tensor, within: float):
+            self.centers = centers
+            self.group_of = torch.tensor(_groups(centers, within), device=centers.device)
+            self.count = int(self.group_of.max()) + 1
+
+        def nearest(self, colors: torch.Tensor) -> torch.Tensor:
+            """The group of each of the places (n, 3): (n,)."""
+            return self.group_of[torch.cdist(colors, self.centers).argmin(1)]
+
+        def targets(self, colors: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+            """The value of each group (G, C): what most of its places (n, 3) were given, (n, C); not a number where it has none."""
+            nearest = self.nearest(colors)
+            members = [given[nearest == group] for group in range(self.count)]
+            nothing = given.new_full(given.shape[1:], torch.nan)
+            return torch.stack([_median(one) if len(one) else nothing for one in members])
+
+        def blended(self, colors: torch.Tensor, targets: torch.Tensor, softness: float = SOFTNESS) -> torch.Tensor:
+            """The values of groups (G, C) at places (n, 3), one fading into the next over some Delta-E: (n, C)."""
+            distance = torch.cdist(colors, self.centers)
+            likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * softness**2))
+            shares = torch.stack([likeness[:, self.group_of == group].amax(1) for group in range(self.count)], 1)
+            shares = shares * targets.isfinite().all(1)
+            return (shares / shares.sum(1, keepdim=True).clamp(min=1e-12)) @ targets.nan_to_num()
+
+
+    def farthest_first(colors: torch.Tensor) -> torch.Tensor:
+        """Up to `COLORS` centers (k, 3) of places (n, 3) by k-means, which begins with those that are farthest from each other."""
+        colors = colors[:: max(1, len(colors) // MOST_SAMPLES)]
+        chosen = [int((colors - colors.mean(0)).square().sum(1).argmin())]
+        nearest = (colors - colors[chosen[0]]).square().sum(1)
+        while len(chosen) < COLORS and nearest.max() > 1:
+            chosen.append(int(nearest.argmax()))
+            nearest = torch.minimum(nearest, (colors - colors[chosen[-1]]).square().sum(1))
+        centers = colors[chosen]
+        for _ in range(ROUNDS):
+            own = torch.nn.functional.one_hot(torch.cdist(colors, centers).argmin(1), len(centers)).to(colors)
+            count = own.sum(0)[:, None]
+            centers = torch.where(count > 0, own.T @ colors / count.clamp(min=1), centers)
+        return centers
+
+
+    def _groups(centers: torch.Tensor, within: float) -> list[int]:
+        """The group of each color: the two groups nearest to each other in the mean become one while they are that near."""
+        distance, groups = torch.cdist(centers, centers).tolist(), [[place] for place in range(len(centers))]
+
+        def apart(pair: tuple[int, int]) -> float:
+            first, second = (groups[place] for place in pair)
+            return sum(distance[a][b] for a in first for b in second) / (len(first) * len(second))
+
+        while len(groups) > 1:
+            first, second = pair = min(((a, b) for b in range(len(groups)) for a in range(b)), key=apart)
+            if apart(pair) > within:
+                break
+            groups[first] += groups.pop(second)
+        return [next(number for number, group in enumerate(groups) if place in group) for place in range(len(centers))]
+
+
+    def _median(colors: torch.Tensor) -> torch.Tensor:
+        """The geometric median of (n, C): of two colors the one that more have, never a mixture (Weiszfeld's algorithm)."""
+        found = colors.median(0).values
+        for _ in range(20):
+            weight = 1 / (colors - found).norm(dim=1, keepdim=True).clamp(min=1)
+            found = (colors * weight).sum(0) / weight.sum()
+        return found
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.mean_shift
+    # -----------------------------------------------------------------------------------------------------------------
+    def modes_of(values: torch.Tensor, count: int = 256) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Up to `count` of `values` (B, N, 3), and where mean shift takes them.
+
+    They are every n-th in the order of the first channel, which a mirrored map has as well.
+
+    Returns:
+        their places for `gather` and their values (both B, M, 3), their modes (B, M, 3).
+    """
+        places = torch.linspace(
+            0, values.shape[1] - 1, min(count, values.shape[1]), device=values.device, dtype=torch.float32
+        ).long()
+        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
+        seeds = modes = values.gather(1, sample)
+        for _ in range(3):
+            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        return sample, seeds, modes
+
+
+    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
+        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
+        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
+        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
+        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
+        value = F.pad(values, (0, 1))
+        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
+        return mean[:, 0, :, :3]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.adapter.few_colors
+    # -----------------------------------------------------------------------------------------------------------------
+    MOST_COLORS = 16  # photographs have more
+    SCALE = 20.0  # a structure map in the units of `ColorGroups`
+    ONE_REGION = 8.0  # in these units, between two of its colors
+    FADE = 2.0  # in these units, over which one region fades into the next
+    UNUSED = 0.9  # of the whole area; what it costs to leave a color out
+
+
+    def is_of_few_colors(palette: torch.Tensor) -> bool:
+        """Whether each of the palettes (B, N, 3) has but 2 to 16 colors (a single one is laid in shades)."""
+        return all(2 <= len(colors.unique(dim=0)) <= MOST_COLORS for colors in palette)
+
+
+    def lay_few_colors(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
+        """Regions of structure maps (B, 3, H, W) in colors of palettes (B, N, 3): (B, 3, H, W) Lab.
+
+    The first channel of the map says which region gets the darker color. `area` (B, 1, H, W) says how much of the palette a place
+    takes up. Of each the batch may be 1.
+    """
+        batch = max(len(structure), len(palette), len(area))
+        rows = zip(*(x.float().expand(batch, -1, *x.shape[2:]) for x in (structure, palette, area)), strict=True)
+        return torch.stack([_lay_one(*row) for row in rows])
+
+
+    def _lay_one(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
+        colors, counts = palette.unique(dim=0, return_counts=True)  # from dark to light
+        values = structure.flatten(1).T
+        places, modes = SCALE * values, modes_of(values[None])[2][0]
+        groups = ColorGroups(farthest_first(SCALE * modes), ONE_REGION)
+        if groups.count == 1:  # a gradient; in one color it would not show
+            groups = ColorGroups(farthest_first(places), 0)
+        nearest = groups.nearest(places)
+        mass = torch.zeros(groups.count).to(places).index_add_(0, nearest, area.flatten())
+        light = torch.zeros_like(mass).index_add_(0, nearest, places[:, 0]) / nearest.bincount(minlength=len(mass)).clamp(
+            min=1
+        )
+        order = light.argsort()
+        chosen = torch.empty_like(order)
+        chosen[order] = split_in_order(mass[order] / mass.sum(), counts / counts.sum())
+        return groups.blended(places, colors[chosen], FADE).T.reshape(structure.shape)
+
+
+    def split_in_order(areas: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Which color each region gets, (G,), so that both stay in their order and areas are near to weights.
+
+    Dynamic programming over the places where one color ends and the next begins.
+
+    Args:
+        areas: (G,) of regions in the order of their lightness; weights: (K,) of colors in theirs. Each sum to 1.
+    """
+        count = len(areas)
+        reached = torch.cat([areas.new_zeros(1), areas.cumsum(0)])
+        taken = (reached - reached[:, None]).masked_fill(
+            torch.ones(count + 1, count + 1).to(areas).tril().bool(), torch.inf
+        )
+        least = torch.full_like(reached, torch.inf)
+        least[0] = 0
+        begins = []
+        for weight in weights:
+            with_it, begin = (least[:, None] + (taken - weight).abs()).min(0)
+            without = least + weight + UNUSED
+            begins.append(torch.where(with_it < without, begin, torch.arange(count + 1, device=areas.device)).tolist())
+            least = torch.minimum(with_it, without)
+        chosen, end = [], count
+        for color in reversed(range(len(weights))):
+            begin = begins[color][end]
+            chosen = [color] * (end - begin) + chosen
+            end = begin
+        return torch.tensor(chosen, device=areas.device)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.adapter.sketch
     # -----------------------------------------------------------------------------------------------------------------
     SHADING = 0.8  # how much of the shape reference's folds and roundness goes over the colors
@@ -604,7 +805,8 @@ def _define():
 
     Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
     sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
-    Then `one_color_per_region`: the proportions of the palette are not those of the regions.
+    Then `one_color_per_region`: the proportions of the palette are not those of the regions. A palette of few colors, such
+    as hex colors, goes to whole regions (`lay_few_colors`).
 
     Args:
         structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
@@ -615,10 +817,12 @@ def _define():
         (B, 3, H, W) Lab.
     """
         palette = with_shades(palette)
+        area = torch.ones_like(structure[:1, :1]) if area is None else area
+        if is_of_few_colors(palette):
+            return lay_few_colors(structure, palette, area)
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
         turns[0] = torch.eye(3, dtype=torch.float32)
-        area = torch.ones_like(structure[:1, :1]) if area is None else area
         batch = max(len(structure), len(palette), len(area))
         values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
         painted, colors = values, palette.float().expand(batch, -1, -1)
@@ -652,8 +856,11 @@ def _define():
     def with_contrast(palette: torch.Tensor) -> torch.Tensor:
         """A palette (B, N, 3) in Lab, lighter and darker about its mean where it has too little of both to show a shape.
 
-    A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`.
+    A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`,
+    few ones as they are: they were chosen.
     """
+        if is_of_few_colors(palette):
+            return palette
         lightness = palette[..., :1]
         middle = lightness.mean(1, keepdim=True)
         deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
@@ -700,31 +907,14 @@ def _define():
 
     What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
     the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
-    They are sought from every n-th pixel in the order of the map's first channel, which a mirrored map has as well.
     Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
     transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-        places = torch.linspace(
-            0, values.shape[1] - 1, min(anchors, values.shape[1]), device=values.device, dtype=torch.float32
-        ).long()
-        sample = values[..., 0].argsort(dim=1)[:, places].unsqueeze(2).expand(-1, -1, 3)
-        seeds = modes = values.gather(1, sample)
-        for _ in range(3):
-            modes = kernel_mean(modes, seeds, seeds, 0.15)
+        sample, seeds, modes = modes_of(values, anchors)
         colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
         means = kernel_mean(values, seeds, colors, 0.1)
         # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
         return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
-
-
-    def kernel_mean(at: torch.Tensor, places: torch.Tensor, values: torch.Tensor, width: float) -> torch.Tensor:
-        """Mean of `values` (B, M, 3) at `places` (B, M, 3), weighted by a Gaussian of their distance to `at` (B, N, 3)."""
-        # -|a - p|^2 / 2 is a p - |p|^2 / 2 less what all places share: attention, in the form torch has fast kernels for.
-        query = torch.cat([at, torch.ones_like(at[..., :1])], 2)
-        key = torch.cat([places, -places.square().sum(2, keepdim=True) / 2], 2)
-        value = F.pad(values, (0, 1))
-        mean = F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value)), scale=width**-2)
-        return mean[:, 0, :, :3]
 
 
     def _match_covariance(
@@ -3156,101 +3346,6 @@ def _define():
         reached = torch.tensor(weights, dtype=torch.float32).cumsum(0) * count
         owner = torch.searchsorted(reached, torch.arange(count, dtype=torch.float32) + 0.5).clamp(max=len(values) - 1)
         return torch.stack(values)[owner, :, torch.arange(count)].transpose(0, 1)
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.encoder.color_groups
-    # -----------------------------------------------------------------------------------------------------------------
-    COLORS = 24  # that a picture is reduced to
-    ROUNDS = 12  # of k-means
-    MOST_SAMPLES = 4096
-    AT_ONCE = 1 << 17  # places; of a large picture a table of all of them and all colors would not fit
-    WITHIN = 12.0  # Delta-E
-    SOFTNESS = 6.0  # Delta-E over which one group fades into the next
-
-
-    def one_color_each(
-        smooth: torch.Tensor, wanted: torch.Tensor, area: torch.Tensor, within: float = WITHIN
-    ) -> torch.Tensor:
-        """What a picture `smooth` (1, 3, h, w) Lab is to be colored in, with one color for a group of its own colors.
-
-    Args:
-        wanted: (1, C, h, w), a color for each place, or other values; area: (1, 1, h, w), the places that count where they are
-            above a half.
-        within: Delta-E between two colors of a group, lightness counted half: light and shade are of one thing.
-    """
-        colors, given = (x.flatten(2)[0].T for x in (half_light(smooth), wanted))  # (n, 3), (n, C)
-        inside = (area > 0.5).flatten()
-        inside = inside if inside.any() else torch.ones_like(inside)
-        some = inside.nonzero()[:, 0]
-        some = some[:: -(-len(some) // AT_ONCE)]
-        groups = ColorGroups(_centers(colors[some]), within)
-        targets = groups.targets(colors[some], given[some])
-        return torch.cat([groups.blended(part, targets) for part in colors.split(AT_ONCE)]).T.reshape(wanted.shape)
-
-
-    class ColorGroups:
-        """Colors (k, 3), and the group that each of them is in."""
-
-        def __init__(self, centers: torch.Tensor, within: float):
-            self.centers = centers
-            self.group_of = torch.tensor(_groups(centers, within), device=centers.device)
-            self.count = int(self.group_of.max()) + 1
-
-        def targets(self, colors: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-            """The value of each group (G, C): what most of its places (n, 3) were given, (n, C); not a number where it has none."""
-            nearest = self.group_of[torch.cdist(colors, self.centers).argmin(1)]
-            members = [given[nearest == group] for group in range(self.count)]
-            nothing = given.new_full(given.shape[1:], torch.nan)
-            return torch.stack([_median(one) if len(one) else nothing for one in members])
-
-        def blended(self, colors: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            """The values of groups (G, C) at places (n, 3), one fading into the next: (n, C)."""
-            distance = torch.cdist(colors, self.centers)
-            likeness = torch.exp((distance.amin(1, keepdim=True).square() - distance.square()) / (2 * SOFTNESS**2))
-            shares = torch.stack([likeness[:, self.group_of == group].amax(1) for group in range(self.count)], 1)
-            shares = shares * targets.isfinite().all(1)
-            return (shares / shares.sum(1, keepdim=True).clamp(min=1e-12)) @ targets.nan_to_num()
-
-
-    def _centers(colors: torch.Tensor) -> torch.Tensor:
-        """Up to `COLORS` colors (k, 3) by k-means, which begins with those that are farthest from each other."""
-        colors = colors[:: max(1, len(colors) // MOST_SAMPLES)]
-        chosen = [int((colors - colors.mean(0)).square().sum(1).argmin())]
-        nearest = (colors - colors[chosen[0]]).square().sum(1)
-        while len(chosen) < COLORS and nearest.max() > 1:
-            chosen.append(int(nearest.argmax()))
-            nearest = torch.minimum(nearest, (colors - colors[chosen[-1]]).square().sum(1))
-        centers = colors[chosen]
-        for _ in range(ROUNDS):
-            own = torch.nn.functional.one_hot(torch.cdist(colors, centers).argmin(1), len(centers)).to(colors)
-            count = own.sum(0)[:, None]
-            centers = torch.where(count > 0, own.T @ colors / count.clamp(min=1), centers)
-        return centers
-
-
-    def _groups(centers: torch.Tensor, within: float) -> list[int]:
-        """The group of each color: the two groups nearest to each other in the mean become one while they are that near."""
-        distance, groups = torch.cdist(centers, centers).tolist(), [[place] for place in range(len(centers))]
-
-        def apart(pair: tuple[int, int]) -> float:
-            first, second = (groups[place] for place in pair)
-            return sum(distance[a][b] for a in first for b in second) / (len(first) * len(second))
-
-        while len(groups) > 1:
-            first, second = pair = min(((a, b) for b in range(len(groups)) for a in range(b)), key=apart)
-            if apart(pair) > within:
-                break
-            groups[first] += groups.pop(second)
-        return [next(number for number, group in enumerate(groups) if place in group) for place in range(len(centers))]
-
-
-    def _median(colors: torch.Tensor) -> torch.Tensor:
-        """The geometric median of (n, C): of two colors the one that more have, never a mixture (Weiszfeld's algorithm)."""
-        found = colors.median(0).values
-        for _ in range(20):
-            weight = 1 / (colors - found).norm(dim=1, keepdim=True).clamp(min=1)
-            found = (colors * weight).sum(0) / weight.sum()
-        return found
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.structure
