@@ -20,7 +20,7 @@ from .connected import connected
 from .encoder.color_groups import one_color_each
 from .encoder.references import parse_palette
 from .encoder.structure import nearest_turn, structure_map
-from .encoder.views import edge_preserving_smooth, gaussian_blur, half_light, lab_to_rgb, rgb_to_lab
+from .encoder.views import edge_preserving_smooth, gaussian_blur, half_light, lab_to_rgb, lit_alike, rgb_to_lab
 from .hex_colors import check_selection
 from .neutrals import as_neutral, counted, keeps_neutrals, share_of_color
 
@@ -95,27 +95,28 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
 
     Args:
         tolerance: Delta-E (CIE76) up to which what is connected is selected; at half as much again nothing is, and up to
-            half of it, or beyond what is nearest, a place is clearly of the color. Differences of lightness count half: a
-            red in the shade is a red.
+            half of it, or beyond what is nearest, a place is clearly of the color. Differences of lightness count half, and
+            chroma is compared as it were at one lightness: a red in the shade is a red.
 
     Raises:
         ValueError: if there is nothing, with what is nearest; for another color than one in hex.
     """
     check_selection(color)
     small = small_lab(image)
-    smooth = edge_preserving_smooth(small)
     wanted = rgb_to_lab(parse_palette([color])[0].view(1, 3, 1, 1))
-    distance = half_light(smooth - wanted).square().sum(1, keepdim=True).sqrt()
+    smooth = edge_preserving_smooth(small)
+    lit = lit_alike(smooth, wanted[:, :1])
+    distance = (lit - half_light(wanted)).square().sum(1, keepdim=True).sqrt()
     share = (3 - 2 * distance / tolerance).clamp(0, 1)
     if share.max() < 1:
         nearest = smooth.flatten(2)[..., distance.flatten().argmin()]
         red, green, blue = (lab_to_rgb(nearest[..., None, None]).flatten() * 255).round().int().tolist()
         raise ValueError(
             f"No part of the picture is within {tolerance:g} of {color}; the nearest, #{red:02x}{green:02x}{blue:02x}, is "
-            f"{distance.min():.0f} away (Delta-E, lightness counted half). Select that, or raise the tolerance."
+            f"{distance.min():.0f} away (Delta-E, lightness counted half, as if lit alike). Select that, or raise the tolerance."
         )
     clearly = distance <= torch.clamp(distance.min(), max=tolerance / 2) + tolerance / 2
-    share = share * connected(half_light(smooth), clearly[0, 0], share[0, 0] > 0)[0]
+    share = share * connected(lit, clearly[0, 0], share[0, 0] > 0)[0]
     model = LocalModel(small / 100, share)
     mask = np.zeros(image.shape[:2], np.uint8)
     for top in range(0, len(image), STRIP):

@@ -328,3 +328,16 @@ def test_dark_places_with_a_little_hue_take_the_new_one(pipe):
     (made,) = edits.recolor(pipe, PIL.Image.fromarray(pixels), ["#1d3557", "#457b9d", "#f1faee"])
     red, _, blue = np.asarray(made)[10, 60].astype(int)
     assert blue >= red
+
+
+@pytest.mark.parametrize("light", [0.35, 0.6, 1.3])
+def test_a_color_in_the_shade_is_selected_and_another_color_of_that_lightness_is_not(light):
+    linear = np.array([0.35, 0.03, 0.03])
+    srgb = lambda value: np.where(value > 0.0031308, 1.055 * value ** (1 / 2.4) - 0.055, 12.92 * value)  # noqa: E731
+    red, shade = ((255 * srgb(linear * factor)).round().astype(np.uint8) for factor in (1, light))
+    picture = np.full((96, 96, 3), 128, np.uint8)
+    picture[20:76, 20:48], picture[20:76, 48:76] = red, shade
+    mask = select_color(picture, "#{:02x}{:02x}{:02x}".format(*red), 20)
+    assert mask[30:66, 26:70].min() > 240 and mask[:12].max() == 0
+    picture[20:76, 48:76] = (255 * srgb(np.array([0.12, 0.1, 0.03]) * light)).round()
+    assert select_color(picture, "#{:02x}{:02x}{:02x}".format(*red), 20)[30:66, 54:70].max() < 16

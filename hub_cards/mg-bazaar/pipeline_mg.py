@@ -447,6 +447,15 @@ def _define():
         return lab * lab.new_tensor([0.5, 1, 1]).view(3, 1, 1)
 
 
+    def lit_alike(lab: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
+        """Lab (..., 3, h, w), chroma as it were at another lightness, and lightness halved: a color in the shade is that color.
+
+    In the shade all of RGB is less by one factor, and a, b and L + 16, cube roots of it (CIE 1976), are less by one, too.
+    """
+        factor = (lightness + 16) / (lab[..., :1, :, :].clamp(min=0) + 16)
+        return torch.cat([lab[..., :1, :, :] / 2, lab[..., 1:, :, :] * factor], -3)
+
+
     def di_zenzo_gradient(lab: torch.Tensor) -> torch.Tensor:
         """Largest rate of change over directions and channels (Di Zenzo 1986): (B, 3, H, W) -> (B, 1, H, W), Delta-E/px."""
         padded = F.pad(lab, (1, 1, 1, 1), mode="replicate")
