@@ -96,7 +96,7 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     Args:
         tolerance: Delta-E (CIE76) up to which what is connected is selected; at half as much again nothing is, and up to
             half of it, or beyond what is nearest, a place is clearly of the color. Differences of lightness count half, and
-            chroma is compared as it were at one lightness: a red in the shade is a red.
+            that of shades is compared as it were in the light: a red in the shade is a red.
 
     Raises:
         ValueError: if there is nothing, with what is nearest; for another color than one in hex.
@@ -113,7 +113,7 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
         red, green, blue = (lab_to_rgb(nearest[..., None, None]).flatten() * 255).round().int().tolist()
         raise ValueError(
             f"No part of the picture is within {tolerance:g} of {color}; the nearest, #{red:02x}{green:02x}{blue:02x}, is "
-            f"{distance.min():.0f} away (Delta-E, lightness counted half, as if lit alike). Select that, or raise the tolerance."
+            f"{distance.min():.0f} away (Delta-E, lightness counted half, shades brought to the light). Select that, or raise the tolerance."
         )
     clearly = distance <= torch.clamp(distance.min(), max=tolerance / 2) + tolerance / 2
     share = share * connected(lit, clearly[0, 0], share[0, 0] > 0)[0]

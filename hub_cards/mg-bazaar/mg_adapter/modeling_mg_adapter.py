@@ -684,11 +684,12 @@ def _define():
 
 
     def lit_alike(lab: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
-        """Lab (..., 3, h, w), chroma as it were at another lightness, and lightness halved: a color in the shade is that color.
+        """Lab (..., 3, h, w) brought out of the shade to a lightness in chroma, lightness halved: a color in the shade is that color.
 
-    In the shade all of RGB is less by one factor, and a, b and L + 16, cube roots of it (CIE 1976), are less by one, too.
+    In the shade all of RGB is less by one factor, and a, b and L + 16, cube roots of it (CIE 1976), are less by one, too. In
+    highlights there is other light, and they are left.
     """
-        factor = (lightness + 16) / (lab[..., :1, :, :].clamp(min=0) + 16)
+        factor = ((lightness + 16) / (lab[..., :1, :, :].clamp(min=0) + 16)).clamp(min=1)
         return torch.cat([lab[..., :1, :, :] / 2, lab[..., 1:, :, :] * factor], -3)
 
 
