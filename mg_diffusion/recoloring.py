@@ -96,7 +96,7 @@ def select_color(image: np.ndarray, color: str, tolerance: float) -> np.ndarray:
     Args:
         tolerance: Delta-E (CIE76) up to which what is connected is selected; at half as much again nothing is, and up to
             half of it, or beyond what is nearest, a place is clearly of the color. Differences of lightness count half, and
-            that of shades is compared as it were in the light: a red in the shade is a red.
+            shades are compared as if they were in the light: a red in the shade is a red.
 
     Raises:
         ValueError: if there is nothing, with what is nearest; for another color than one in hex.

@@ -1,14 +1,24 @@
 """Palettes of few colors: whole regions get colors that were asked for, and no mixtures."""
 
+import io
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from skimage import data
 from skimage.color import rgb2lab
 
-from mg_diffusion.adapter.few_colors import is_of_few_colors, lay_few_colors, split_in_order
+from mg_diffusion.adapter.few_colors import few_colors, lay_few_colors, split_in_order
 from mg_diffusion.adapter.sketch import lay_palette, with_contrast
 from mg_diffusion.pipelines import MGPipeline
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipe = MGPipeline.from_pretrained("hub_cards/mg-bazaar", dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 COLORS = torch.tensor([[30.0, 5, -40], [70.0, 30, 70]])
@@ -77,16 +87,37 @@ def test_a_batch_is_laid_row_by_row():
 
 
 def test_photographs_and_single_colors_are_not_few():
-    assert is_of_few_colors(palette(100, 156)) and not is_of_few_colors(torch.rand(1, 256, 3))
-    assert not is_of_few_colors(COLORS[:1].expand(1, 256, 3))
+    assert torch.equal(few_colors(palette(100, 156)), palette(100, 156))
+    assert few_colors(COLORS[:1].expand(1, 256, 3)) is None
+    assert few_colors(torch.cat([palette(100, 156), 100 * torch.rand(1, 256, 3)])) is None
     pastel = torch.tensor([[70.0, 10, 0], [71.0, -10, 0]]).repeat(1, 128, 1).view(1, 256, 3)
     assert torch.equal(with_contrast(pastel), pastel)  # chosen, and not stretched
 
 
+def test_a_swatch_is_of_its_few_colors(pipe):
+    swatch = np.zeros((200, 400, 3), np.uint8)
+    swatch[:, :150], swatch[:, 150:] = (230, 57, 70), (29, 53, 87)
+    file = io.BytesIO()
+    PIL.Image.fromarray(swatch).save(file, "JPEG", quality=85)
+    (features,) = pipe.encode_reference({"color": PIL.Image.open(file)}, 128, 128)["color"]
+    main, counts = few_colors(features["palette"])[0].unique(dim=0, return_counts=True)
+    assert counts[0] / counts.sum() == pytest.approx(250 / 400, abs=0.03)
+    assert (
+        np.linalg.norm(
+            main.numpy() - rgb2lab([[(29 / 255, 53 / 255, 87 / 255), (230 / 255, 57 / 255, 70 / 255)]])[0], axis=1
+        ).max()
+        < 3
+    )
+
+
+def test_photographs_are_not_of_few_colors(pipe):
+    for picture in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket()):
+        (features,) = pipe.encode_reference({"color": PIL.Image.fromarray(picture)}, 128, 128)["color"]
+        assert few_colors(features["palette"]) is None
+
+
 @pytest.mark.parametrize("colors", [["#ff8800", "#224466"], ["#ff8800:3", "#224466"], ["#cc2222:1", "#ffff00:3"]])
-def test_a_picture_is_of_the_colors_that_were_asked_for(colors):
-    pipe = MGPipeline.from_pretrained("hub_cards/mg-bazaar", dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
+def test_a_picture_is_of_the_colors_that_were_asked_for(pipe, colors):
     picture = np.full((96, 96, 3), 90, np.uint8)
     picture[24:72, 30:66] = (240, 220, 60)
     made = pipe(

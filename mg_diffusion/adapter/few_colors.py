@@ -12,15 +12,35 @@ from .mean_shift import modes_of
 
 
 MOST_COLORS = 16  # photographs have more
+FLAT = 0.9  # of a palette in its 16 most frequent colors, to a Delta-E; photographs have .4 to .7, at most .86 of 60
+ALIKE = 6.0  # Delta-E, lightness not halved, between colors that are one
+LEAST_SHARE = 0.02  # of a palette; less is the edge between two colors
 SCALE = 20.0  # a structure map in the units of `ColorGroups`
 ONE_REGION = 8.0  # in these units, between two of its colors
 FADE = 2.0  # in these units, over which one region fades into the next
 UNUSED = 0.9  # of the whole area; what it costs to leave a color out
 
 
-def is_of_few_colors(palette: torch.Tensor) -> bool:
-    """Whether each of the palettes (B, N, 3) has but 2 to 16 colors (a single one is laid in shades)."""
-    return all(2 <= len(colors.unique(dim=0)) <= MOST_COLORS for colors in palette)
+def few_colors(palette: torch.Tensor) -> torch.Tensor | None:
+    """Palettes (B, N, 3) in Lab with each color replaced by one of its 2 to 16; `None` unless each palette has so few.
+
+    Hex colors are as they are. Of a swatch, a logo, a drawing, rounded by smoothing and JPEG, the main ones are taken. (A single
+    color is laid in shades.)
+    """
+    rows = [_main_colors(row) for row in palette]
+    return None if any(row is None for row in rows) else torch.stack(rows)
+
+
+def _main_colors(colors: torch.Tensor) -> torch.Tensor | None:
+    if 2 <= len(colors.unique(dim=0)) <= MOST_COLORS:
+        return colors
+    counts = colors.round().unique(dim=0, return_counts=True)[1]
+    if counts.topk(min(MOST_COLORS, len(counts))).values.sum() < FLAT * len(colors):
+        return None
+    groups = ColorGroups(farthest_first(colors), ALIKE)
+    shares = groups.nearest(colors).bincount(minlength=groups.count) / len(colors)
+    main = groups.targets(colors, colors)[shares > LEAST_SHARE]
+    return main[torch.cdist(colors, main).argmin(1)] if 2 <= len(main) <= MOST_COLORS else None
 
 
 def lay_few_colors(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:

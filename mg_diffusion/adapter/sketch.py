@@ -2,7 +2,7 @@
 
 import torch
 
-from .few_colors import is_of_few_colors, lay_few_colors
+from .few_colors import few_colors, lay_few_colors
 from .mean_shift import kernel_mean, modes_of
 
 
@@ -33,8 +33,9 @@ def lay_palette(
     """
     palette = with_shades(palette)
     area = torch.ones_like(structure[:1, :1]) if area is None else area
-    if is_of_few_colors(palette):
-        return lay_few_colors(structure, palette, area)
+    few = few_colors(palette)
+    if few is not None:
+        return lay_few_colors(structure, few, area)
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
     turns[0] = torch.eye(3, dtype=torch.float32)
@@ -74,7 +75,7 @@ def with_contrast(palette: torch.Tensor) -> torch.Tensor:
     A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`,
     few ones as they are: they were chosen.
     """
-    if is_of_few_colors(palette):
+    if few_colors(palette) is not None:
         return palette
     lightness = palette[..., :1]
     middle = lightness.mean(1, keepdim=True)
