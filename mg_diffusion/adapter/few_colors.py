@@ -12,7 +12,8 @@ from .mean_shift import modes_of
 
 
 MOST_COLORS = 16  # photographs have more
-FLAT = 0.9  # of a palette in its 16 most frequent colors, to a Delta-E; photographs have .4 to .7, at most .86 of 60
+EVEN = 1.5  # Delta-E to a main color, in which most of a flat picture is
+FLAT = 0.8  # of a picture that is flat; photographs have .61 at most
 ALIKE = 6.0  # Delta-E, lightness not halved, between colors that are one
 LEAST_SHARE = 0.02  # of a palette; less is the edge between two colors
 SCALE = 20.0  # a structure map in the units of `ColorGroups`
@@ -27,20 +28,23 @@ def few_colors(palette: torch.Tensor) -> torch.Tensor | None:
     Hex colors are as they are. Of a swatch, a logo, a drawing, rounded by smoothing and JPEG, the main ones are taken. (A single
     color is laid in shades.)
     """
-    rows = [_main_colors(row) for row in palette]
+    rows = [_main_colors(row) for row in palette.float()]
     return None if any(row is None for row in rows) else torch.stack(rows)
 
 
 def _main_colors(colors: torch.Tensor) -> torch.Tensor | None:
     if 2 <= len(colors.unique(dim=0)) <= MOST_COLORS:
         return colors
-    counts = colors.round().unique(dim=0, return_counts=True)[1]
-    if counts.topk(min(MOST_COLORS, len(counts))).values.sum() < FLAT * len(colors):
-        return None
     groups = ColorGroups(farthest_first(colors), ALIKE)
-    shares = groups.nearest(colors).bincount(minlength=groups.count) / len(colors)
-    main = groups.targets(colors, colors)[shares > LEAST_SHARE]
-    return main[torch.cdist(colors, main).argmin(1)] if 2 <= len(main) <= MOST_COLORS else None
+    nearest = groups.nearest(colors)
+    counts = nearest.bincount(minlength=groups.count)
+    means = torch.zeros(groups.count, 3).to(colors).index_add_(0, nearest, colors) / counts.clamp(min=1)[:, None]
+    main = counts > LEAST_SHARE * len(colors)
+    is_flat = ((colors - means[nearest]).norm(dim=1) < EVEN).float().mean() > FLAT
+    if not (is_flat and 2 <= main.sum() <= MOST_COLORS):
+        return None
+    main = groups.targets(colors, colors)[main]
+    return main[torch.cdist(colors, main).argmin(1)]
 
 
 def lay_few_colors(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:

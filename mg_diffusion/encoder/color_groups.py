@@ -84,16 +84,17 @@ def farthest_first(colors: torch.Tensor) -> torch.Tensor:
 
 def _groups(centers: torch.Tensor, within: float) -> list[int]:
     """The group of each color: the two groups nearest to each other in the mean become one while they are that near."""
-    distance, groups = torch.cdist(centers, centers).tolist(), [[place] for place in range(len(centers))]
-
-    def apart(pair: tuple[int, int]) -> float:
-        first, second = (groups[place] for place in pair)
-        return sum(distance[a][b] for a in first for b in second) / (len(first) * len(second))
-
+    distance = torch.cdist(centers, centers).fill_diagonal_(torch.inf)
+    groups = [[place] for place in range(len(centers))]
     while len(groups) > 1:
-        first, second = pair = min(((a, b) for b in range(len(groups)) for a in range(b)), key=apart)
-        if apart(pair) > within:
+        first, second = sorted(divmod(int(distance.argmin()), len(groups)))
+        if distance[first, second] > within:
             break
+        sizes = [len(groups[place]) for place in (first, second)]
+        mean = (sizes[0] * distance[first] + sizes[1] * distance[second]) / sum(sizes)
+        distance[first], distance[:, first] = mean, mean
+        rest = [place for place in range(len(groups)) if place != second]
+        distance = distance[rest][:, rest]
         groups[first] += groups.pop(second)
     return [next(number for number, group in enumerate(groups) if place in group) for place in range(len(centers))]
 
