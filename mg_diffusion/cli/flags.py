@@ -306,3 +306,4 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what else is in it stays")
     parser.add_argument("--dtype", choices=TYPES, default="float16", help="of the weights")
     add_one_for_each(parser, "--strength", "the strength that the export calls 1; one for each")
+    add_force_flag(parser)

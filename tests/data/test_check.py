@@ -54,6 +54,15 @@ def test_a_good_folder_is_reported_and_the_status_is_0(folder, tmp_path_factory,
     assert train["captions"] == {"column": "text", "missing": 0, "least_tokens": [4, 4, 4], "too_long": 0}
 
 
+def test_a_report_is_overwritten_only_by_force(folder, tmp_path_factory, capsys):
+    output = tmp_path_factory.mktemp("out") / "report.json"
+    output.write_text("mine")
+    flags = ["data", "check", str(folder), "--json", str(output), "--no-faces"]
+    assert main(flags) == 2 and output.read_text() == "mine"
+    assert "There is a file at" in capsys.readouterr().err
+    assert main([*flags, "--force"]) == 0 and json.loads(output.read_text(encoding="utf-8"))["problems"] == []
+
+
 def test_a_flat_folder_is_the_training_split(tmp_path, capsys):
     draw(tmp_path / "a" / "0.png", 0)
     (tmp_path / "README.txt").write_text("belongs to any folder")

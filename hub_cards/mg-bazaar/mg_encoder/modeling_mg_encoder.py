@@ -49,7 +49,7 @@ def _define():
     from numbers import Integral, Real
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from torch import nn
     from torch.func import functional_call
     from transformers import AutoBackbone, AutoConfig
@@ -2946,7 +2946,8 @@ def _define():
         metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
         part = path.with_name(f".{uuid.uuid4().hex}.part")  # a name as long as its own might be too long
         try:
-            save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
+            # By Python, whose errors of a full disk are an OSError as of any other file.
+            part.write_bytes(save({key: value.cpu().contiguous() for key, value in kept.items()}, metadata))
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
