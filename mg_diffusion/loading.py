@@ -114,6 +114,14 @@ def load_pipeline(
         raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
+    try:
+        torch.zeros(
+            1, device=target
+        ).item()  # tells of a GPU too many, and of kinds that this torch or machine has not
+    except Exception as error:  # of whatever type each kind of device has for it
+        raise ValueError(
+            f"Nothing can be computed on the device {device!r} here ({str(error).split('. ')[0]}). Leave the device out, or use cpu."
+        ) from error
     if runtime == "onnxruntime" and target.type != "cpu":
         raise ValueError(
             f'`runtime="onnxruntime"` computes on a CPU, and the device is {str(target)!r}. Pass `device="cpu"` too, or leave the '
