@@ -1,6 +1,7 @@
 """`mg-diffusion data check`, run in this process."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -172,6 +173,14 @@ def test_files_are_pictures_by_the_names_that_training_goes_by():
     PIL.Image.init()
     read = {name for name in ImageFolder.EXTENSIONS if PIL.Image.EXTENSION.get(name) in FORMATS}
     assert read == set(SUFFIXES)
+
+
+def test_a_pipe_is_skipped_as_in_training(tmp_path):
+    for index in range(12):
+        draw(tmp_path / f"{index}.png", index)
+    os.mkfifo(tmp_path / "x.png")
+    assert check_folder(tmp_path)["splits"]["train"]["skipped"] == {"x.png": "not a file: no regular one"}
+    assert len(load_pictures(str(tmp_path), "train", 64)) == 12
 
 
 def test_what_cannot_be_opened_has_its_reason(tmp_path):
