@@ -185,8 +185,13 @@ def test_a_failing_run_ends_with_its_reason_and_leaves_its_configuration(flags, 
     [
         ("pictures", {"output_dir": "pictures/train"}, "--output_dir .* lies in --train_data_dir"),
         ("pictures", {"output_dir": "pictures"}, "--output_dir .* lies in --train_data_dir"),
-        ("link", {"output_dir": "pictures/run"}, "--output_dir .* lies in --train_data_dir"),
-        ("pictures", {"output_dir": "run", "cache_dir": "pictures/cache"}, "--cache_dir .* lies in --train_data_dir"),
+        ("link", {"output_dir": "pictures/run/my-train"}, "--output_dir .* lies in --train_data_dir"),
+        (
+            "pictures",
+            {"output_dir": "run", "cache_dir": "pictures/train/cache"},
+            "--cache_dir .* lies in --train_data_dir",
+        ),
+        ("pictures/train", {"output_dir": "pictures/train/run"}, "--output_dir .* lies in --train_data_dir"),
         ("pictures", {"output_dir": "file"}, "--output_dir names a folder, and .*file' is a file"),
         ("pictures", {"output_dir": "file/run"}, "--output_dir names a folder, and .*file' is a file"),
         ("pictures", {"output_dir": "run", "cache_dir": "file"}, "--cache_dir names a folder, and .*file' is a file"),
@@ -202,3 +207,8 @@ def test_folders_that_cannot_be_are_refused_before_anything_is_written(tmp_path,
         __main__.main(["base", "--train_data_dir", str(tmp_path / data), *given])
     assert re.search(message, capsys.readouterr().err)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_beside_the_splits_is_no_data(tmp_path):
+    (tmp_path / "train").mkdir()
+    parse_args(["vae", "--train_data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run" / "mine")])
