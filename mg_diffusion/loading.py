@@ -114,19 +114,17 @@ def load_pipeline(
         raise ValueError(f'`device` must be "auto", "cpu", "cuda", "cuda:1" or "mps", got {device!r}.') from error
     if target.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"There is no CUDA device here for {device!r}. Leave the device out, or use cpu.")
-    try:
-        torch.zeros(
-            1, device=target
-        ).item()  # tells of a GPU too many, and of kinds that this torch or machine has not
-    except Exception as error:  # of whatever type each kind of device has for it
-        raise ValueError(
-            f"Nothing can be computed on the device {device!r} here ({str(error).split('. ')[0]}). Leave the device out, or use cpu."
-        ) from error
     if runtime == "onnxruntime" and target.type != "cpu":
         raise ValueError(
             f'`runtime="onnxruntime"` computes on a CPU, and the device is {str(target)!r}. Pass `device="cpu"` too, or leave the '
             f"runtime out."
         )
+    try:
+        torch.zeros(1, device=target).item()  # tells of a GPU too many, and of kinds that are not here
+    except Exception as error:  # of whatever type each kind of device has for it
+        raise ValueError(
+            f"Nothing can be computed on the device {device!r} here ({str(error).split('. ')[0]}). Leave the device out, or use cpu."
+        ) from error
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
     parts = steering_parts(adapter, encoder, dtype)
