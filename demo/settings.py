@@ -76,7 +76,7 @@ class Settings:
     assignment: str = ASSIGNMENTS[0]  # of colors to regions
 
     def __post_init__(self):
-        if set(self.scales) != set(GRANULARITIES):
+        if not isinstance(self.scales, dict) or set(self.scales) != set(GRANULARITIES):
             raise ValueError(f"There must be a strength for each of {', '.join(GRANULARITIES)}.")
         scales = {name: number(self.scales[name], f"The strength of {name}", 0, MAX_SCALE) for name in GRANULARITIES}
         object.__setattr__(self, "scales", scales)

@@ -36,6 +36,8 @@ PALETTE_ENTRY = re.compile(r"#[0-9a-fA-F]{6}(:[0-9]{1,4}(\.[0-9]{1,4})?)?")
 
 def file_bytes(path: str | os.PathLike, limit: int = MAX_BYTES) -> bytes:
     """The content of an uploaded file of limited size."""
+    if not Path(path).is_file():
+        raise ValueError("The uploaded file is no longer there. Upload it again.")
     size = Path(path).stat().st_size
     if size > limit:
         raise ValueError(f"The file has {size / 2**20:.1f} MB; at most {limit / 2**20:.0f} MB are accepted.")

@@ -1,6 +1,6 @@
 """Turn weights into a repository that loads from disk or Hub without this package.
 
-mg-diffusion export RUN/weights -o hub_cards/mg-bazaar --dtype float16 [--strength texture=1.5]
+mg-diffusion export RUN/weights -o hub_cards/mg-bazaar --force --dtype float16 [--strength texture=1.5]
 mg-diffusion export --base FOLDER_OR_HUB_ID --adapter FOLDER_OR_HUB_ID -o my-model
 """
 
@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from .model_card import PLACES
 from .modeling_mg_adapter import MGAdapter
 from .modeling_mg_encoder import MGEncoder
 from .pipelines import MGPipeline, pipeline_class
-from .recipe import save_json
+from .recipe import check_free, save_json
 
 
 @torch.no_grad()
@@ -59,6 +60,7 @@ def export(
     dtype: torch.dtype = torch.float16,
     strengths: dict[str, float] | None = None,
     base: str | Path | None = None,
+    force: bool = False,
 ) -> float:
     """Load a saved pipeline, cast it, and write it with the code files it needs, those of the installed version.
 
@@ -71,23 +73,29 @@ def export(
             of its name.
         base: folder or Hub id of a Stable Diffusion checkpoint in diffusers' layout, which `source` steers. A safety
             checker in it is left behind.
+        force: whether a pipeline that is in `target` already is overwritten.
 
     Returns:
         size of the weights in MB.
 
     Raises:
         ValueError: if `source` does not hold what it should, the adapter was made for another base, or `target` is one
-            of the folders that are read.
+            of the folders that are read, or holds a pipeline already.
+        OSError: if it cannot be written, as on a disk that is full.
     """
     for place in (source, base):
         if place is not None and Path(place).resolve() == Path(target).resolve():
             raise ValueError(f"{str(place)!r} cannot be exported onto itself. Give another folder.")
+    check_free(Path(target, "model_index.json"), force)
     pipeline = load(source, dtype, base)
     if strengths:
         adapter = MGAdapter.from_pretrained(source, subfolder="mg_adapter", dtype=torch.float32)
         fold_strength(adapter, strengths)
         pipeline.mg_adapter.load_state_dict(adapter.state_dict())  # rounded once, after the product
-    pipeline.save_pretrained(target, safe_serialization=True)
+    try:
+        pipeline.save_pretrained(target, safe_serialization=True)
+    except SafetensorError as error:  # which is no OSError, although that is all that can be wrong here
+        raise OSError(f"{str(target)!r} could not be written: {error}. Make room, and export again.") from error
     settings = Path(source).parent / "training_config.json"
     if settings.is_file():
         networks = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]

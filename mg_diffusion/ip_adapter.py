@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .features import Features
 from .modeling_mg_adapter import MGAdapter, TokenProjection
 from .modeling_mg_encoder import MGEncoder
+from .recipe import check_free, replacing
 
 
 FLAG = 8.0  # GELU leaves it as it is, and dividing by it is exact
@@ -162,7 +163,11 @@ def _embed(encoder: MGEncoder, name: str, features: Features) -> torch.Tensor:
 
 
 def export(
-    source: str | Path, target: str | Path, cross_attention_dim: int | None = None, dtype: torch.dtype = torch.float16
+    source: str | Path,
+    target: str | Path,
+    cross_attention_dim: int | None = None,
+    dtype: torch.dtype = torch.float16,
+    force: bool = False,
 ) -> list[Path]:
     """Write the adapter of a saved pipeline as IP-Adapters, one safetensors file a granularity.
 
@@ -170,13 +175,14 @@ def export(
         source: a folder with `mg_adapter/` and, unless `cross_attention_dim` is given, `unet/`.
         target: a folder; made if it is not there.
         cross_attention_dim: of the UNet; 768 in Stable Diffusion 1.5.
+        force: whether files that are there already are overwritten.
 
     Returns:
         the files, in the order of the adapter's granularities.
 
     Raises:
         ValueError: if `source` holds no adapter, nothing says how wide the UNet's text is, or IP-Adapters cannot be
-            loaded into its UNet; see also `to_ip_adapters`.
+            loaded into its UNet, or one of the files is there already; see also `to_ip_adapters`.
     """
     adapter = MGAdapter.from_pretrained(source, subfolder="mg_adapter", dtype=torch.float32)
     if cross_attention_dim is None:
@@ -195,13 +201,16 @@ def export(
                 f"of Stable Diffusion."
             )
         cross_attention_dim = unet["cross_attention_dim"]
+    for name in adapter.tokens:
+        check_free(Path(target, weight_name(name)), force)
     exported = to_ip_adapters(adapter, cross_attention_dim)
     Path(target).mkdir(parents=True, exist_ok=True)
     paths = []
     for name, parts in exported.items():
         weights = {f"{part}.{key}": value.to(dtype) for part, row in parts.items() for key, value in row.items()}
         paths.append(Path(target, weight_name(name)))
-        save_file(weights, paths[-1], metadata={"format": "pt"})
+        with replacing(paths[-1]) as part:
+            part.write_bytes(save(weights, {"format": "pt"}))  # by Python, see `granularity_cards.write_card`
     return paths
 
 
@@ -211,9 +220,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("target", help="folder to write to")
     parser.add_argument("--cross-attention-dim", type=int, metavar="N", help="of the UNet, where source has none")
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"), default="float16")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there already")
     args = parser.parse_args(arguments)
     try:
-        paths = export(args.source, args.target, args.cross_attention_dim, getattr(torch, args.dtype))
+        paths = export(args.source, args.target, args.cross_attention_dim, getattr(torch, args.dtype), args.force)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     for path in paths:

@@ -119,6 +119,12 @@ def load_pipeline(
             f'`runtime="onnxruntime"` computes on a CPU, and the device is {str(target)!r}. Pass `device="cpu"` too, or leave the '
             f"runtime out."
         )
+    try:
+        torch.zeros(1, device=target).item()  # tells of a GPU too many, and of kinds that are not here
+    except Exception as error:  # of whatever type each kind of device has for it
+        raise ValueError(
+            f"Nothing can be computed on the device {device!r} here ({str(error).split('. ')[0]}). Leave the device out, or use cpu."
+        ) from error
     # On a CPU half precision is slow where it works at all, and transformers would load it as the file has it.
     dtype = {"dtype": torch.float32} if target.type == "cpu" else {}
     parts = steering_parts(adapter, encoder, dtype)

@@ -32,20 +32,20 @@ BYTE_ORDER_MARKS = {
 
 
 def read_rows(file: BinaryIO, suffix: str) -> Iterator[dict[str, Any]]:
-    """The rows of a metadata file, one after the other.
+    """The rows of a metadata file, one after the other; paths of pictures in them as `os.path.normpath` has them, with slashes.
 
     Args:
         file: open for reading.
         suffix: ".csv" (with commas; all values are text), ".jsonl" (an object a line) or ".parquet".
 
     Raises:
-        ValueError: if it is not what its suffix says, or has no rows.
+        ValueError: if it is not what its suffix says, has no rows, or names a picture outside its own folder.
     """
     read = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows}[suffix]
     count = 0
     for row in read(file):
         count += 1
-        yield row
+        yield {column: _inside(value) if _is_picture(column, value) else value for column, value in row.items()}
     if not count:
         raise ValueError("it has no rows; remove it, or name the pictures in it")
 
@@ -88,6 +88,12 @@ def _json_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
+            if "\\u" in line:  # where escapes may be halves of a character, which no text of a table holds
+                json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"line {number} has an escape such as \\ud800 for half a character; write the character itself"
+            ) from error
         except ValueError as error:
             raise ValueError(f"line {number} is no JSON: {error}") from error
         if not isinstance(row, dict):
@@ -114,23 +120,25 @@ def _names_pictures(column: str) -> bool:
     return column == FILE_NAME or column.endswith(f"_{FILE_NAME}")
 
 
-def pictures_of(row: dict[str, Any]) -> dict[str, str]:
-    """What a row names, relative to the folder of its metadata, by column; of `file_name` the column is "image".
+def _is_picture(column: str, value: Any) -> bool:
+    return _names_pictures(column) and isinstance(value, str) and value != ""
 
-    Raises:
-        ValueError: for a name that leads out of that folder.
-    """
-    named = {}
-    for column, name in row.items():
-        if not (_names_pictures(column) and isinstance(name, str) and name):
-            continue
-        path = os.path.normpath(name.replace("\\", "/"))
-        if "://" in name or os.path.isabs(name) or os.path.isabs(path) or path.split("/")[0] == "..":
-            raise ValueError(
-                f"it names {name!r}; expected is a path inside the folder of the metadata, relative to it"
-            )
-        named[column.removesuffix(FILE_NAME).removesuffix("_") or "image"] = path
-    return named
+
+def _inside(name: str) -> str:
+    """The path of a picture; a ValueError where it leads out of the folder of the metadata."""
+    path = os.path.normpath(name.replace("\\", "/"))
+    if "://" in name or os.path.isabs(name) or os.path.isabs(path) or path.split("/")[0] == "..":
+        raise ValueError(f"it names {name!r}; expected is a path inside the folder of the metadata, relative to it")
+    return path
+
+
+def pictures_of(row: dict[str, Any]) -> dict[str, str]:
+    """What a row of `read_rows` names, by column; of `file_name` the column is "image"."""
+    return {
+        column.removesuffix(FILE_NAME).removesuffix("_") or "image": value
+        for column, value in row.items()
+        if _is_picture(column, value)
+    }
 
 
 def caption_column(columns: Sequence[str], first: dict[str, Any] | None = None) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import PIL.Image
 
-from .recipe import DESCRIPTION, KEY, Place, replacing, save_png, versions
+from .recipe import DESCRIPTION, KEY, Place, save_encoded, save_png, versions
 
 
 # Of what comes back bit for bit where it can. JPEG cannot; WebP would drop colors that are transparent.
@@ -53,5 +53,4 @@ def save_picture(
         return save_png(image, path, recipe, icc_profile)
     exif = PIL.Image.Exif()
     exif[DESCRIPTION] = json.dumps({KEY: {**recipe, "versions": versions()}}, sort_keys=True)
-    with replacing(path) as part:
-        image.save(part, format=kind, exif=exif, icc_profile=icc_profile, **options)
+    save_encoded(image, path, format=kind, exif=exif, icc_profile=icc_profile, **options)

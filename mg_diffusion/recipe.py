@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -55,8 +56,18 @@ def save_png(image: PIL.Image.Image, path: Place, recipe: dict[str, Any], icc_pr
     """
     text = PIL.PngImagePlugin.PngInfo()
     text.add_text(KEY, json.dumps({**recipe, "versions": versions()}, sort_keys=True))
+    save_encoded(image, path, format="PNG", pnginfo=text, icc_profile=icc_profile)
+
+
+def save_encoded(image: PIL.Image.Image, path: Place, **options: Any) -> None:
+    """Write a picture as `PIL.Image.Image.save` does with these options; `path` is replaced in one step.
+
+    Pillow's own writer of files takes no notice of a disk that is full, and leaves half a JPEG; Python's does.
+    """
+    encoded = io.BytesIO()
+    image.save(encoded, **options)
     with replacing(path) as part:
-        image.save(part, format="PNG", pnginfo=text, icc_profile=icc_profile)
+        part.write_bytes(encoded.getbuffer())
 
 
 def save_json(result: Mapping[str, Any], path: Place) -> None:
@@ -106,6 +117,14 @@ def replacing(path: Place) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def check_free(path: Place, may_replace: bool = False) -> None:
+    """Raise a ValueError for a file that is there already, unless it may be replaced, as `--force` says."""
+    if not may_replace and os.path.lexists(path):
+        raise ValueError(
+            f"There is a file at {os.fspath(path)!r} already. Choose another name, or overwrite it by --force."
+        )
+
+
 def prepare_output(
     path: Place, suffix: str | Collection[str], inputs: Iterable[Place] = (), may_replace: bool = True
 ) -> Path:
@@ -129,8 +148,7 @@ def prepare_output(
     for read in inputs:
         if path.exists() and Path(read).exists() and path.samefile(read):
             raise ValueError(f"The output {str(path)!r} is an input of the same run. Choose another name.")
-    if not may_replace and os.path.lexists(path):
-        raise ValueError(f"There is a file at {str(path)!r} already. Choose another name, or overwrite it by --force.")
+    check_free(path, may_replace)
     folder = Path(os.path.realpath(path)).parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -63,14 +63,15 @@ def nearest_painted_size(
 
 def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
     """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+    if min(height, width) > 0:
+        check_area(height, width)
     _, unit = octaves_to(height, width, native, factor, halvings)
     if height <= 0 or width <= 0 or height % unit or width % unit:
-        near = nearest_painted_size((height, width), native, factor, halvings)
+        near = nearest_painted_size((height, width), native, factor, halvings)  # of a strip there may be none
+        hint = "Give sides less unlike" if near is None else f"Near by are {near[0]} and {near[1]}"
         raise ValueError(
-            f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-            f"Near by are {near[0]} and {near[1]}."
+            f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. {hint}."
         )
-    check_area(height, width)
 
 
 def check_area(height: int, width: int) -> None:

@@ -35,6 +35,7 @@ from .modular_inputs import (
     start_input,
     steps_input,
 )
+from .prompts import check_prompt
 from .references import count_samples
 from .schedulers import check_noising, check_scheduler, set_steps
 
@@ -137,8 +138,10 @@ class MGInputStep(ModularPipelineBlocks):
             text = given[name]
             if text is not None and components.text_encoder is None:
                 raise ValueError(f"`{name}` needs the component `text_encoder`, which is not loaded. Leave it out.")
-            if not (text is None or isinstance(text, str) or (isinstance(text, list) and text)):
-                raise ValueError(f"`{name}` must be a string or a list of strings, got {text!r}.")
+            if text == []:
+                raise ValueError(f"`{name}` must be a string or a list of strings, got an empty list. Leave it out.")
+            if text is not None:
+                check_prompt(text, name)
         counts = [count_samples(reference) for reference in (given.reference_image or {}).values()]
         batch_size = max(counts, default=1)
         if given.prompt is not None:

@@ -343,6 +343,8 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*EDIT, "--context-scale", "1e30"], "--context-scale: must be from 0 to 100, got '1e30'"),
         ([*GENERATE, "--width", "33"], "--width and --height must be multiples of 2, got 33. Near by is 32"),
         ([*GENERATE, "--device", "abacus"], "`device` must be"),
+        ([*GENERATE, "--device", "meta"], "Nothing can be computed on the device 'meta' here"),
+        ([*GENERATE, "--num-images", "1000000000000"], "--num-images: must be at most 10000"),
         ([*GENERATE, "--model", "{folder}/nosuch/model"], "nosuch"),
         ([*GENERATE, "--model", "{folder}"], "model_index.json"),
         ([*GENERATE, "--hue", "x"], "unrecognized arguments"),

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
+from small_disk import file_size_limit
 from tiny_repository import save_tiny_repository
 
 from mg_diffusion import MGAdapter, MGPipeline
@@ -47,6 +48,21 @@ def test_other_files_stay_and_an_export_can_be_exported_again(source, tmp_path):
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline("a flower", num_inference_steps=1).images[0].size == (32, 32)
     assert {path.name for path in second.rglob("*.py")} >= {"pipeline_mg.py"}
+
+
+def test_a_model_that_is_there_is_overwritten_only_by_force(source, tmp_path, capsys):
+    export(source, tmp_path, torch.float32)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    flags = ["export", str(source), "-o", str(tmp_path)]
+    assert main(flags) == 2 and "model_index.json' already" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert main([*flags, "--force"]) == 0 and megabytes(tmp_path) < 0.6 * megabytes(source)
+
+
+def test_a_full_disk_is_told_as_of_any_other_file(source, tmp_path, capsys):
+    with file_size_limit(10_000):
+        assert main(["export", str(source), "-o", str(tmp_path / "out")]) == 2
+    assert "could not be written" in capsys.readouterr().err
 
 
 def test_exported_files_name_no_place(source, tmp_path):

@@ -117,9 +117,48 @@ def test_what_fails_is_told_and_the_others_are_made(run):
     status, out, err = run("recolor", "in/nosuch.png", "in", *RECOLOR, "--output-dir", "out")
     assert status == 1 and names("out") == ["0.png", "1.png", "two.png"]
     assert "error: in/0b.png: " in err and "error: in/nosuch.png: There is no picture" in err
-    assert "3 made, 0 already there, 2 failed" in err and "Traceback" not in err
+    assert "3 made, 0 already there, 2 failed\nfailed: in/nosuch.png, in/0b.png\n" in err and "Traceback" not in err
     draw(Path("in/0b.png"), 9)
     assert run("recolor", "in", *RECOLOR, "--output-dir", "out")[0] == 0 and "0b.png" in names("out")
+
+
+def test_a_path_stands_once_in_what_is_told_of_it(run):
+    PIL.Image.open("in/0.png").convert("CMYK").save("in/ink.jpg")
+    status, _, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    (told,) = [line for line in err.splitlines() if "CMYK" in line]
+    assert status == 1 and told.startswith("error: in/ink.jpg: `image` has the mode CMYK") and told.count("ink") == 1
+
+
+OTHER = "already have other settings"
+
+
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        (["recolor", "in", *RECOLOR], ["--color", "#00ff00"]),
+        (["recolor", "in", *RECOLOR], ["--scale", "color=0.5"]),
+        (["outpaint", "in", "--left", "4"], ["--left", "8"]),
+        (["remove", "in", "--mask", "mask.png"], ["--seed", "3"]),
+        (["variation", "in", "--steps", "1"], ["--steps", "2"]),
+        (["variation", "in", "--steps", "1"], ["--prompt", "a leaf"]),
+        (["generate", "--shape", "in", "--steps", "1"], ["--color", "#0a9396"]),
+        (["generate", "--shape", "in", "--steps", "1", "--schedule", "shape=0:1"], ["--guidance-scale", "2"]),
+        (["compose", "--shape", "in", "--color", "#0a9396,#ffffff"], ["--texture-scale", "2"]),
+    ],
+    ids=lambda flags: " ".join(flags[:3]),
+)
+def test_what_is_there_with_other_settings_is_told(folder, model, capsys, command, change):
+    place = ["--output-dir", "out", *([] if command[0] == "compose" else ["--model", str(model)])]
+
+    def told(*more: str) -> str:
+        assert main([*command, *more, *place]) == 0
+        return capsys.readouterr().err
+
+    assert "3 made" in told()
+    same, other = told(), told(*change)
+    assert "3 already there" in same and OTHER not in same
+    assert "3 already there" in other and f"3 of those there {OTHER}" in other
+    assert "3 made" in told(*change, "--force") and OTHER not in told(*change)
 
 
 def test_several_results_and_one_mask_for_all(run):
@@ -140,14 +179,14 @@ def test_several_results_and_one_mask_for_all(run):
         (["recolor", "in", *RECOLOR], "one of the arguments -o/--output --output-dir is required"),
         (["recolor", "in", *RECOLOR, "--output-dir", "in"], "results would be worked on in turn. Name another folder"),
         (["recolor", "in/0.png", *RECOLOR, "--output-dir", "in"], "is an input of the same run"),
-        (["recolor", "in", "more/0.jpg", *RECOLOR, "--output-dir", "out"], "would both become"),
+        (["recolor", "in", "more/0.png", *RECOLOR, "--output-dir", "out"], "would both become"),
         (["recolor", "empty", *RECOLOR, "--output-dir", "out"], "no picture in the folder 'empty'. Expected are"),
         (["recolor", "in", *RECOLOR, "--output-dir", "mask.png"], "Nothing can be written"),
         (["remove", "in", "--mask", "black.png", "--output-dir", "out"], "all black"),
     ],
 )
 def test_what_no_folder_can_be_is_refused_before_anything_is_computed(run, flags, message):
-    draw(Path("more/0.jpg"), 7)
+    draw(Path("more/0.png"), 7)
     Path("empty").mkdir()
     PIL.Image.new("L", (48, 40)).save("black.png")
     before = names(".")
@@ -461,6 +500,18 @@ def test_pictures_of_phones_in_a_folder(run, monkeypatch):
     assert status == 0 and "such as 'phone.HEIC'" in err and "pip install pillow-heif" in err
     status, _, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
     assert status == 0 and "left out" not in err and "phone.png" in names("out")
+
+
+def test_pictures_that_differ_by_their_suffixes_keep_them(run):
+    for name in ("photo.jpg", "photo.webp"):
+        PIL.Image.open("in/0.png").save(Path("in", name))
+    status, _, err = run("recolor", "in", *RECOLOR, "--output-dir", "out")
+    assert status == 0 and err.count("their results keep") == 1 and "2 pictures have the names of others" in err
+    assert names("out") == ["0.png", "1.png", "photo.jpg.png", "photo.webp.png", "two.png"]
+    assert "0 made, 5 already there" in run("recolor", "in", *RECOLOR, "--output-dir", "out")[2]
+    flags = ["--mask", "mask.png", "--num-images", "2", "--output-dir", "several"]
+    assert run("remove", "in/photo.jpg", "in/photo.webp", *flags)[0] == 0
+    assert names("several") == [f"photo.{kind}-{index}.png" for kind in ("jpg", "webp") for index in (0, 1)]
 
 
 def test_a_name_as_long_as_names_may_be(run):

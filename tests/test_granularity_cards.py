@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small_disk import file_size_limit
 from tiny_repository import SIZE, draw
 
 from mg_diffusion import MGEncoder, MGPipeline
@@ -164,3 +165,12 @@ def test_the_command_line_writes_and_takes_cards(model, files, tmp_path, capsys)
         assert main(["generate", "--texture", texture, "-o", out, "--force", "--steps", "2", *common]) == 0
         pixels.append(np.array(PIL.Image.open(out)))
     assert np.array_equal(*pixels)
+
+
+def test_a_full_disk_is_told_and_leaves_no_part(model, files, tmp_path, capsys):
+    with file_size_limit(1000):
+        assert (
+            main(["encode", files[0], "-g", "shape", "-o", str(tmp_path / "a.safetensors"), "--model", str(model)])
+            == 2
+        )
+    assert "File too large" in capsys.readouterr().err and not list(tmp_path.iterdir())

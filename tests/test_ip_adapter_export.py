@@ -153,6 +153,13 @@ def test_command_line_writes_half_precision(ours, tmp_path, capsys):
     assert {value.dtype for value in weights.values()} == {torch.float16}
     assert {key.partition(".")[0] for key in weights} == {"image_proj", "ip_adapter"}
     assert weight_name("shape") in capsys.readouterr().out
+    before = {path: path.read_bytes() for path in (tmp_path / "ip").iterdir()}
+    flags = [str(tmp_path / "source"), str(tmp_path / "ip"), "--dtype", "float32"]
+    with pytest.raises(SystemExit, match="There is a file at .*--force"):
+        main(flags)
+    assert {path: path.read_bytes() for path in (tmp_path / "ip").iterdir()} == before
+    main([*flags, "--force"])
+    assert load_file(tmp_path / "ip" / weight_name("color")).popitem()[1].dtype == torch.float32
 
 
 def test_an_adapter_alone_needs_the_width_of_the_text(ours, tmp_path):

@@ -1,11 +1,14 @@
 """The model card and the figures of the README come from files alone, and what is missing is named."""
 
 import json
+import shlex
 
 import pytest
 
+from mg_diffusion.cli.parser import build_parser
 from mg_diffusion.model_card import main
 from mg_diffusion.model_card.card import (
+    COMMANDS,
     TIMED,
     baselines,
     controls,
@@ -247,8 +250,31 @@ def test_main_writes_card_credits_and_readme(folder, data, tmp_path):
 
 
 def test_main_ends_with_the_reason(tmp_path):
-    with pytest.raises(SystemExit, match="error: .*bench.json is missing"):
+    command = f"mg-diffusion bench --model {tmp_path} --data PICTURES -o {tmp_path}/bench.json"
+    with pytest.raises(SystemExit, match=f"error: .*bench.json is missing, or no file. This writes it: {command}"):
         main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_commands_that_write_measurements_are_commands(name, repository):
+    program, *flags = shlex.split(COMMANDS[name].format("folder"))
+    if program == "mg-diffusion":
+        build_parser().parse_args(flags)
+    else:
+        assert (repository / flags[0]).is_file()
+
+
+def test_a_readme_that_is_missing_stops_all(folder, tmp_path):
+    with pytest.raises(SystemExit, match="error: There is no file at .*gone.md"):
+        main([str(folder), "--readme", str(tmp_path / "gone.md")])
+    assert not (folder / "README.md").exists()
+
+
+def test_help_says_what_the_arguments_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(part in said for part in ("its README.md", "<!-- numbers -->", "CREDITS.md"))
 
 
 def test_the_readme_has_a_block_for_the_numbers(repository):

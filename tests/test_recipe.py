@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+from small_disk import file_size_limit
 
 from mg_diffusion import __version__
+from mg_diffusion.picture_files import FORMATS, save_picture
 from mg_diffusion.recipe import (
     KEY,
     describe_file,
@@ -86,6 +88,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_full_disk_leaves_the_old_picture(tmp_path, suffix):
+    noise = PIL.Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8))
+    target = tmp_path / f"a{suffix}"
+    save_picture(PICTURE, target, {})
+    before = target.read_bytes()
+    with file_size_limit(10_000), pytest.raises(OSError, match="too large"):
+        save_picture(noise, target, {})
+    assert target.read_bytes() == before and os.listdir(tmp_path) == [target.name]
 
 
 def test_a_write_replaces_what_a_link_points_to(tmp_path):

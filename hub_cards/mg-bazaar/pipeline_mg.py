@@ -801,14 +801,15 @@ def _define():
 
     def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
         """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+        if min(height, width) > 0:
+            check_area(height, width)
         _, unit = octaves_to(height, width, native, factor, halvings)
         if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = nearest_painted_size((height, width), native, factor, halvings)
+            near = nearest_painted_size((height, width), native, factor, halvings)  # of a strip there may be none
+            hint = "Give sides less unlike" if near is None else f"Near by are {near[0]} and {near[1]}"
             raise ValueError(
-                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-            f"Near by are {near[0]} and {near[1]}."
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. {hint}."
             )
-        check_area(height, width)
 
 
     def check_area(height: int, width: int) -> None:
@@ -3238,6 +3239,16 @@ def _define():
         return [prompt] * batch_size if isinstance(prompt, str) else prompt
 
 
+    def check_prompt(prompt: str | list[str], name: str) -> None:
+        """Raise a ValueError for what is no text or list of texts, or holds half a character, which no tokenizer reads."""
+        texts = prompt if isinstance(prompt, list) else [prompt]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"`{name}` must be a string or a list of strings, got {prompt!r}.")
+        # As Python has them of bytes of a command line that are no UTF-8, and of escapes of JSON.
+        if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+            raise ValueError(f"`{name}` holds what is no character in UTF-8: {prompt!a}. Type it anew.")
+
+
     class Prompts:
         """Checks of prompts, whatever reads them."""
 
@@ -3249,12 +3260,10 @@ def _define():
                 text, embeds = getattr(given, name, None), getattr(given, embeds_name)
                 if text is not None and embeds is not None:
                     raise ValueError(f"Pass `{name}` or `{embeds_name}`, not both.")
-                if isinstance(text, list) and not all(isinstance(one, str) for one in text):
-                    raise ValueError(f"`{name}` must be a string or a list of strings, got {text!r}.")
                 if text is not None and self.text_encoder is None:
                     raise ValueError(f"This pipeline has no text encoder, so `{name}` has no effect. Leave it out.")
-                if not (text is None or isinstance(text, (str, list))):
-                    raise ValueError(f"`{name}` must be a string or a list of strings, got {type(text).__name__}.")
+                if text is not None:
+                    check_prompt(text, name)
                 count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
                 if count is not None and (count != batch_size or count == 0):
                     raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")

@@ -35,7 +35,7 @@ def adapt(options: argparse.Namespace) -> int:
 
     from ..export import export
 
-    size = export(run / "weights", model, getattr(torch, options.dtype), base=options.base)
+    size = export(run / "weights", model, getattr(torch, options.dtype), base=options.base, force=options.force)
     for name in CARD:
         if (run / "weights" / name).is_file():
             shutil.copyfile(run / "weights" / name, model / name)

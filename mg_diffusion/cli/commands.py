@@ -8,7 +8,7 @@ from typing import Any
 
 from ..granularities import GRANULARITIES
 from ..loading import model_name, quiet
-from ..recipe import prepare_output
+from ..recipe import prepare_output, replacing
 from ..reference_pictures import check_reference
 from ..sizes import CARD_SIDE, card_side
 from .generation import load, pipeline_settings
@@ -72,7 +72,9 @@ def export(options: argparse.Namespace) -> None:
     from ..export import export as write
 
     dtype = getattr(torch, options.dtype)
-    size = write(options.weights or options.adapter, options.output, dtype, dict(options.strength), options.base)
+    size = write(
+        options.weights or options.adapter, options.output, dtype, dict(options.strength), options.base, options.force
+    )
     print(f"{options.output}: {size:.1f} MB of weights")
 
 
@@ -102,11 +104,12 @@ def data_check(options: argparse.Namespace) -> int:
     from ..data.check import check_folder
     from ..data.report import report_text
 
-    output = None if options.json is None else prepare_output(options.json, ".json")
+    output = None if options.json is None else prepare_output(options.json, ".json", (), options.force)
     report = check_folder(options.folder, options.caption_column, not options.no_faces)
     print(report_text(report))
     if output is not None:
-        output.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with replacing(output) as part:
+            part.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 1 if report["problems"] else 0
 
 

@@ -5,6 +5,7 @@ import functools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -32,7 +33,23 @@ def compose(options: argparse.Namespace) -> int:
     options.attribution = False
     if not any(getattr(options, name) for name in GRANULARITIES) and not options.scale:
         raise ValueError("There is nothing to compose. Give --color, --texture or --shape.")
-    return make_for_each(options, functools.partial(compose_one, options))
+    return make_for_each(
+        options,
+        functools.partial(compose_one, options),
+        lambda arguments: {**recipe_of(options, arguments), "seed": options.seed},
+    )
+
+
+def recipe_of(options: argparse.Namespace, arguments: ReferenceArguments) -> dict[str, Any]:
+    """The recipe of a composition, whatever its size and seed."""
+    return {
+        "command": "compose",
+        **arguments.recipe,
+        "texture_scale": 1.0 if options.texture_scale is None else options.texture_scale,
+        "assignment": options.assignment or "light",
+        "granularity_scale": {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)},
+        **({"convert": True} if options.convert else {}),
+    }
 
 
 def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, paths: Sequence[Path]) -> None:
@@ -43,11 +60,7 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
     from ..composition import compose as lay
     from ..composition import composed_size
 
-    scales = {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
-    settings = {
-        "texture_scale": 1.0 if options.texture_scale is None else options.texture_scale,
-        "assignment": options.assignment or "light",
-    }
+    recipe = recipe_of(options, arguments)
     references = values_of(arguments.references)
     height, width = options.height, options.width
     if isinstance(options.size, int):
@@ -59,11 +72,10 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
             references,
             height,
             width,
-            granularity_scale=scales,
             num_images=len(paths),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             callback=lambda share: bar.update(int(PARTS * share) - bar.n),
-            **settings,
+            **{name: recipe[name] for name in ("texture_scale", "assignment", "granularity_scale")},
         )
     if len(images) > 1 and all(image == images[0] for image in images):
         warnings.warn(
@@ -71,8 +83,6 @@ def compose_one(options: argparse.Namespace, arguments: ReferenceArguments, path
             f"leaves open which region gets which color.",
             stacklevel=2,
         )
-    recipe = {"command": "compose", **arguments.recipe, **settings, "granularity_scale": scales}
-    recipe |= {"convert": True} if options.convert else {}
     for image, path, seed in zip(images, paths, seeds, strict=True):
         save_picture(image, path, {**recipe, "height": image.height, "width": image.width, "seed": seed})
         tqdm.write(str(path))

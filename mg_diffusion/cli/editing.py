@@ -20,7 +20,7 @@ from ..pictures import editable_rgb, has_alpha
 from ..recipe import describe_file
 from ..unread_form import UnreadForm
 from .folders import Job, output_paths, plan_of, work_through
-from .generation import call, load, native_settings, run
+from .generation import PIPELINE_FLAGS, asked_recipe, call, load, native_settings, run
 from .references import (
     ReferenceArguments,
     in_usual_form,
@@ -30,6 +30,7 @@ from .references import (
     read_usual,
     values_of,
 )
+from .resumed import is_other
 from .sheets import check_sheet, complete_sheet
 from .sizes import check_generated_size, painted_size, split_size
 from .values import check_seeds
@@ -78,7 +79,15 @@ def edit(options: argparse.Namespace) -> int:
     def make(job: Job) -> None:
         edit_one(options, arguments, pipe, str(job.source), job.targets)
 
-    return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
+    defaulted = () if options.command in edits.NATIVE else PIPELINE_FLAGS
+
+    def is_another(job: Job) -> bool:
+        if not job.source.is_file():
+            return False
+        asked = asked_recipe(options, arguments, recipe_of(options, str(job.source)))
+        return is_other(job.targets[0], asked, defaulted)
+
+    return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets), is_another)
 
 
 def check_differ(options: argparse.Namespace) -> None:
@@ -116,16 +125,7 @@ def edit_one(
     check_before(options, arguments, path, image, mask, added, **own)
     for target in paths:
         check_format(target, _mode_of_result(options.command, image))
-    recipe = {
-        "command": options.command,
-        "image": describe_file(path),
-        **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
-        **{
-            name: _size_as_flag(getattr(options, name))
-            for name in (*edits.SIDES, "size")
-            if getattr(options, name, None)
-        },
-    }
+    recipe = recipe_of(options, path)
     pipe = load_pipe()
     if getattr(options, "size", None) is not None:
         options = painted_size(pipe, options, None, image.width / image.height)
@@ -139,6 +139,20 @@ def edit_one(
     made = run(pipe, options, arguments, recipe, paths, make)
     if mask is not None:
         _tell_what_differs(path, image, mask, made, paths)
+
+
+def recipe_of(options: argparse.Namespace, path: str) -> dict[str, Any]:
+    """What the recipe of an edit says beside references and settings."""
+    return {
+        "command": options.command,
+        "image": describe_file(path),
+        **{name: describe_file(getattr(options, name)) for name in ("mask", "hint") if getattr(options, name, None)},
+        **{
+            name: _size_as_flag(getattr(options, name))
+            for name in (*edits.SIDES, "size")
+            if getattr(options, name, None)
+        },
+    }
 
 
 def check_before(

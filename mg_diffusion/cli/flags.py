@@ -10,6 +10,7 @@ from ..sides import SIDES
 from .values import OneForEach, composed_share, number, scale, schedule_of_one, seed, size, strength_of_one, window
 
 
+MOST_IMAGES = 10_000  # of one call, which holds all of them at once
 TYPES = ("float16", "bfloat16", "float32")
 FOLDER = " of a folder that one reference names in place of a picture"
 
@@ -96,7 +97,9 @@ def add_edited_flag(parser: argparse.ArgumentParser) -> None:
 
 def add_output_flags(group: Any, of: str = "") -> None:
     """What is written where; `of`: where many pictures are read, if not as those to edit."""
-    group.add_argument("--num-images", type=whole(1), default=1, metavar="N", help="seeds count up from --seed")
+    group.add_argument(
+        "--num-images", type=whole(1, MOST_IMAGES), default=1, metavar="N", help="seeds count up from --seed"
+    )
     purpose = "of --num-images, lay all of them on one sheet, beside the output as NAME.sheet.png"
     group.add_argument("--sheet", action="store_true", help=purpose)
     places = group.add_mutually_exclusive_group(required=True)
@@ -306,3 +309,4 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="FOLDER", help="what else is in it stays")
     parser.add_argument("--dtype", choices=TYPES, default="float16", help="of the weights")
     add_one_for_each(parser, "--strength", "the strength that the export calls 1; one for each")
+    add_force_flag(parser)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..granularities import GRANULARITIES
-from .folders import output_paths, plan, plan_of, work_through
+from .folders import Job, output_paths, plan, plan_of, work_through
 from .references import ReferenceArguments, parse_references, split_reference
+from .resumed import is_other
 from .sheets import complete_sheet
 
 
@@ -34,11 +35,18 @@ class Place:
         return argparse.Namespace(**{**vars(options), self.flag: row})
 
 
-def make_for_each(options: argparse.Namespace, make: Callable[[ReferenceArguments, Sequence[Path]], Any]) -> int:
+def make_for_each(
+    options: argparse.Namespace,
+    make: Callable[[ReferenceArguments, Sequence[Path]], Any],
+    asked: Callable[[ReferenceArguments], dict[str, Any]],
+    defaulted: tuple[str, ...] = (),
+) -> int:
     """Make what the flags ask for: once, or for each picture of the folder that is among the references.
 
     Args:
         make: called with the references and with the files to write.
+        asked, defaulted: the recipe of what is made of references, and those settings of it that flags need not give; see
+            `resumed.is_other`.
 
     Returns:
         the exit status: 1 if any picture of a folder failed.
@@ -59,20 +67,29 @@ def make_for_each(options: argparse.Namespace, make: Callable[[ReferenceArgument
         return 0
     if not places:
         raise ValueError("--output-dir is for the pictures of a folder, and no reference names one. Give -o FILE.png.")
-    return _make_all(options, places[0], make)
+    return _make_all(options, places[0], make, asked, defaulted)
 
 
 def _make_all(
-    options: argparse.Namespace, place: Place, make: Callable[[ReferenceArguments, Sequence[Path]], Any]
+    options: argparse.Namespace,
+    place: Place,
+    make: Callable[[ReferenceArguments, Sequence[Path]], Any],
+    asked: Callable[[ReferenceArguments], dict[str, Any]],
+    defaulted: tuple[str, ...],
 ) -> int:
     (first, *_) = plan([place.folder], options.output_dir, options.num_images, force=options.force)
     others = parse_references(place.filled(options, first.source)).files  # so that all flags are checked, too
     jobs = plan_of(options, [place.folder], others)
+
+    def arguments_of(job: Job) -> ReferenceArguments:
+        return parse_references(place.filled(options, job.source))
+
     return work_through(
         jobs,
-        lambda job: make(parse_references(place.filled(options, job.source)), job.targets),
+        lambda job: make(arguments_of(job), job.targets),
         options.force,
         lambda job: complete_sheet(options, job.targets),
+        lambda job: is_other(job.targets[0], asked(arguments_of(job)), defaulted),
     )
 
 

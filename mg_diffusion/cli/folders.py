@@ -105,7 +105,7 @@ def plan(
                 f"{folder!r} is read and written to, so results would be worked on in turn. Name another folder."
             )
         files += _pictures_in(place) if place.is_dir() else [place]
-    jobs = [Job(file, numbered(out / f"{file.stem}.png", count)) for file in dict.fromkeys(files)]
+    jobs = [Job(file, numbered(out / name, count)) for file, name in _result_names(files).items()]
     read, makers = {Path(file).resolve() for file in (*files, *inputs)}, {}
     for job in jobs:
         more = beside(job.targets)
@@ -132,6 +132,18 @@ def plan(
     return jobs
 
 
+def _result_names(files: Iterable[Path]) -> dict[Path, str]:
+    """NAME.png for each; of files that differ by their suffixes alone, such as two forms of one picture, NAME.SUFFIX.png."""
+    alike: dict[str, list[str]] = {}
+    for file in dict.fromkeys(files):
+        alike.setdefault(file.stem, []).append(file.name)
+
+    def keeps(names: list[str]) -> bool:
+        return len(names) == len(set(names)) > 1
+
+    return {file: f"{file.name if keeps(alike[file.stem]) else file.stem}.png" for file in files}
+
+
 def _check_target(target: Path, force: bool) -> None:
     """Raise a ValueError for what is in the place of a result and cannot be one, unless it may be overwritten."""
     if force or not os.path.lexists(target):
@@ -155,6 +167,12 @@ def plan_of(options: argparse.Namespace, given: Sequence[str], inputs: Iterable[
         options.force,
     )
     _tell_what_is_left_out(given)
+    kept = [name for file, name in _result_names([job.source for job in jobs]).items() if name != f"{file.stem}.png"]
+    if kept:
+        print(
+            f"{len(kept)} pictures have the names of others but for their suffixes, which their results keep: {kept[0]!r}, ...",
+            file=sys.stderr,
+        )
     drawn = [attributions(options, job.targets) for job in jobs if job.is_done]
     lacking = sum(bool(files) and not any(map(os.path.lexists, files)) for files in drawn)
     if lacking and not options.force:
@@ -209,6 +227,7 @@ def work_through(
     make: Callable[[Job], Any],
     force: bool = False,
     complete: Callable[[Job], Any] = lambda job: None,
+    is_other: Callable[[Job], bool] = lambda job: False,
 ) -> int:
     """Do all jobs that are not done, in this process or, each its share, in those of `accelerate launch`.
 
@@ -216,25 +235,36 @@ def work_through(
         make: writes the targets of a job; what it raises is reported, and the next one begins.
         force: whether those that are done are done again.
         complete: adds to a job that is done what can be added without doing it again.
+        is_other: whether a job was done with other settings, which is told.
 
     Returns:
         the exit status: 1 if any failed.
     """
     state = _processes()
     mine = jobs if state is None else jobs[state.process_index :: state.num_processes]
-    made = there = failed = 0
+    made = there = other = 0
+    failed: list[str] = []
     for job in tqdm(mine, unit="picture", file=sys.stderr, disable=state is not None and not state.is_main_process):
         is_there = job.is_done and not force
         try:
             if not is_there:
                 _sweep(job)
             (complete if is_there else make)(job)
-            made, there = made + (not is_there), there + is_there
+            made, there, other = made + (not is_there), there + is_there, other + (is_there and is_other(job))
         except Exception as error:  # of this picture, whatever it is: the others are none the worse
-            failed += 1
+            failed.append(str(job.source))
             kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-            tqdm.write(f"error: {job.source}: {kind}{sentence_of(error)}", file=sys.stderr)
-    print(f"{made} made, {there} already there, {failed} failed", file=sys.stderr)
+            said = sentence_of(error).removeprefix(f"{str(job.source)!r}: ")  # which would stand there twice
+            tqdm.write(f"error: {job.source}: {kind}{said}", file=sys.stderr)
+    print(f"{made} made, {there} already there, {len(failed)} failed", file=sys.stderr)
+    if other:
+        print(
+            f"{other} of those there already have other settings, or are of another picture: --force makes them anew, another "
+            f"--output-dir keeps both",
+            file=sys.stderr,
+        )
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
     if state is not None:
         state.wait_for_everyone()  # the launcher stops all when one ends with an error
     return 1 if failed else 0

@@ -121,7 +121,9 @@ def generate(options: argparse.Namespace) -> int:
             functools.partial(call, pipe(), options, paths, reference_image=references),
         )
 
-    return make_for_each(options, make)
+    return make_for_each(
+        options, make, lambda arguments: asked_recipe(options, arguments, {"command": "generate"}), PIPELINE_FLAGS
+    )
 
 
 def call(pipe: Any, options: argparse.Namespace, paths: Sequence[Path], **given: Any) -> list[PIL.Image.Image]:
@@ -163,38 +165,17 @@ def run(
     import torch
 
     settings = native_settings(options) if options.command in edits.NATIVE else pipeline_settings(pipe, options)
-    scales = {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
-    steering = {
-        "granularity_schedule": dict(options.schedule),
-        "granularity_guidance": dict(options.guidance),
-        "feature_guidance_scale": dict(options.feature_guidance),
-    }
-    steering = {name: value for name, value in steering.items() if value}
     # One generator for each picture: what a seed gives must not depend on how many pictures are made with it.
     seeds = [options.seed + index for index in range(len(paths))]
     images = make(
         **settings,
-        **steering,
+        **_steering(options),
         negative_reference_image=values_of(arguments.negative),
-        granularity_scale=scales,
+        granularity_scale=_scales(options, arguments),
         num_images_per_prompt=len(paths),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],
     )
-    recipe = {
-        **recipe,
-        **arguments.recipe,
-        **settings,
-        **{
-            name: {key: _window_as_flag(value) for key, value in entries.items()} for name, entries in steering.items()
-        },
-        "granularity_scale": scales,
-        "model": model_name(options.model),
-        **{
-            name: model_name(place) for name in ("adapter", "encoder") if (place := getattr(options, name)) is not None
-        },
-        **({"many_steps": True} if options.many_steps else {}),
-        **({"convert": True} if options.convert else {}),
-    }
+    recipe = {**recipe, **_recipe_of(options, arguments, settings)}
     for image, path, seed in zip(images, paths, seeds, strict=True):
         size = {"height": image.height, "width": image.width}
         save_picture(image, path, {**recipe, **size, "seed": seed}, image.info.get("icc_profile"))
@@ -202,6 +183,47 @@ def run(
     if options.sheet:
         save_sheet(images, paths, seeds)
     return images
+
+
+def asked_recipe(options: argparse.Namespace, arguments: ReferenceArguments, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of the first picture of a call, as far as flags tell it; others are `None` that a pipeline has defaults for."""
+    is_native = options.command in edits.NATIVE
+    settings = (
+        native_settings(options) if is_native else {name: getattr(options, name, None) for name in PIPELINE_FLAGS}
+    )
+    return {**recipe, **_recipe_of(options, arguments, settings), "seed": options.seed}
+
+
+def _recipe_of(options: argparse.Namespace, arguments: ReferenceArguments, settings: dict[str, Any]) -> dict[str, Any]:
+    """What flags and settings make of a recipe, whatever picture it is of."""
+    return {
+        **arguments.recipe,
+        **settings,
+        **{
+            name: {key: _window_as_flag(value) for key, value in entries.items()}
+            for name, entries in _steering(options).items()
+        },
+        "granularity_scale": _scales(options, arguments),
+        "model": model_name(options.model),
+        **{
+            name: model_name(place) for name in ("adapter", "encoder") if (place := getattr(options, name)) is not None
+        },
+        **({"many_steps": True} if options.many_steps else {}),
+        **({"convert": True} if options.convert else {}),
+    }
+
+
+def _scales(options: argparse.Namespace, arguments: ReferenceArguments) -> dict[str, float]:
+    return {**dict.fromkeys(arguments.references, 1.0), **dict(options.scale)}
+
+
+def _steering(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    steering = {
+        "granularity_schedule": dict(options.schedule),
+        "granularity_guidance": dict(options.guidance),
+        "feature_guidance_scale": dict(options.feature_guidance),
+    }
+    return {name: value for name, value in steering.items() if value}
 
 
 def _window_as_flag(value: Any) -> Any:

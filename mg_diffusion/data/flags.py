@@ -27,6 +27,7 @@ def archive(text: str) -> tuple[str, str]:
 def add_check_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="pictures, or train/ and val/ with pictures")
     parser.add_argument("--json", metavar="FILE.json", help="write all that was found, for programs")
+    parser.add_argument("--force", action="store_true", help="of --json, overwrite what is there already")
     parser.add_argument("--caption-column", metavar="NAME", help="of the metadata; default: as training finds it")
     purpose = "do not look for faces: saves about a third of the time"
     parser.add_argument("--no-faces", action="store_true", help=purpose)

@@ -1,6 +1,7 @@
 """One file of a data set: whether training can use it, and what a report says of it."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ class Picture:
 
 def why_skipped(path: str) -> str | None:
     """Why training cannot use a file; `None` if it can."""
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for what comes through it
+        return "not a file: no regular one"
     try:
         with open(path, "rb") as file:
             decode(file, MIN_SIDE)

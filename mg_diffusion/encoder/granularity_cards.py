@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..hex_colors import is_palette
 from ..reference_pictures import CARD, check_fields
@@ -48,7 +48,8 @@ def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, enco
     metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
     part = path.with_name(f".{uuid.uuid4().hex}.part")  # a name as long as its own might be too long
     try:
-        save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
+        # By Python, whose errors of a full disk are an OSError as of any other file.
+        part.write_bytes(save({key: value.cpu().contiguous() for key, value in kept.items()}, metadata))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

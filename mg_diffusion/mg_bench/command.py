@@ -64,4 +64,4 @@ def run(
         features=None if options.features is None else load_features(options.features),
         reconstruct=reconstructor(vae),
     )
-    return run_bench(bench, model=model, sections=sections, output=output, pictures=pictures)
+    return run_bench(bench, model=model, sections=sections, output=output, pictures=pictures, force=options.force)

@@ -38,3 +38,5 @@ def add_bench_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=whole(1), default=16, metavar="N", help="default: 16")
     parser.add_argument("--pictures", metavar="FOLDER", help="draw grids of outputs, leakage matrices, slider curves")
     parser.add_argument("-o", "--output", required=True, metavar="FILE.json", help="all figures, with their settings")
+    purpose = "overwrite what is there already with other settings; with the same ones its sections stay"
+    parser.add_argument("--force", action="store_true", help=purpose)

@@ -11,14 +11,22 @@ import numpy as np
 import torch
 
 from mg_diffusion.evaluation.quality import name_of
-from mg_diffusion.recipe import save_json, versions
+from mg_diffusion.recipe import check_free, save_json, versions
 
 from .drawing import draw_all
 from .sections import SECTIONS, Bench
 from .tables import markdown
 
 
-def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path, pictures: Path | None) -> dict:
+def run_bench(
+    bench: Bench,
+    *,
+    model: str,
+    sections: Sequence[str],
+    output: Path,
+    pictures: Path | None,
+    force: bool = False,
+) -> dict:
     """Run sections in their order, write their figures to `output`, print them, and draw what can be drawn.
 
     Sections that `output` holds from an earlier run with the very same settings stay, so that one can be run again.
@@ -27,11 +35,17 @@ def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path
         model: the name of the method in tables.
         sections: some of `SECTIONS`. Those that lack what they need (features, training pictures) are left out.
         pictures: a folder for grids and plots.
+        force: whether an `output` that is there and holds anything else is overwritten.
+
+    Raises:
+        ValueError: if it is not to be.
     """
     result: dict[str, Any] = {"settings": _settings(bench, model)}
     earlier = _read(output)
     if earlier.get("settings") == json.loads(json.dumps(result["settings"])):
         result = earlier
+    else:
+        check_free(output, force)
     for name in (name for name in SECTIONS if name in sections):
         start = time.monotonic()
         bench.method.progress.set_description(name)
@@ -52,7 +66,8 @@ def run_bench(bench: Bench, *, model: str, sections: Sequence[str], output: Path
 def _read(output: Path) -> dict[str, Any]:
     """What a file of figures holds; nothing where there is none, or what an interrupted disk left of one."""
     try:
-        return json.loads(output.read_text(encoding="utf-8"))
+        found = json.loads(output.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
 

@@ -21,18 +21,32 @@ __all__ = ["PLACES", "main", "octaves_table"]
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--readme", type=Path)
-    parser.add_argument("--credits", type=Path, metavar="DATA_DIR")
+    purpose = "of a model, with bench.json, speed.json and training.json; its README.md is written"
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=purpose)
+    purpose = "the project's, whose block between the comments <!-- numbers --> and <!-- /numbers --> is written too"
+    parser.add_argument("--readme", type=Path, metavar="README.md", help=purpose)
+    purpose = "training pictures with metadata.jsonl, whose authors FOLDER/CREDITS.md then lists"
+    parser.add_argument("--credits", type=Path, metavar="DATA_DIR", help=purpose)
     args = parser.parse_args(arguments)
     try:
-        if args.credits:
-            (args.folder / "CREDITS.md").write_text(credits(args.credits), encoding="utf-8")
-        (args.folder / "README.md").write_text(model_card(args.folder), encoding="utf-8")
-        if args.readme:
-            bench, speed = read(args.folder, "bench.json"), read(args.folder, "speed.json")
-            block = readme_tables(bench) + "\n\n" + speed_table(speed)
-            text = replace_numbers(args.readme.read_text(encoding="utf-8"), block)
-            args.readme.write_text(text, encoding="utf-8")
-    except ValueError as error:
+        for path, text in written(args).items():
+            path.write_text(text, encoding="utf-8")
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+
+
+def written(args: argparse.Namespace) -> dict[Path, str]:
+    """All texts by their files, so that nothing is written where one cannot be.
+
+    Raises:
+        ValueError: for files that are missing, or lack what a text needs.
+    """
+    if args.readme and not args.readme.is_file():
+        raise ValueError(f"There is no file at {str(args.readme)!r}. --readme names a README that is there.")
+    texts = {args.folder / "CREDITS.md": credits(args.credits)} if args.credits else {}
+    texts[args.folder / "README.md"] = model_card(args.folder)
+    if args.readme:
+        bench, speed = read(args.folder, "bench.json"), read(args.folder, "speed.json")
+        block = readme_tables(bench) + "\n\n" + speed_table(speed)
+        texts[args.readme] = replace_numbers(args.readme.read_text(encoding="utf-8"), block)
+    return texts

@@ -1,6 +1,7 @@
 """The text of the model card, and its sections."""
 
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,20 @@ PLACES = {"train_data_dir", "output_dir", "cache_dir", "resume_from_checkpoint",
 TIMED: dict[str, str] = tomllib.loads(Path(__file__).with_name("timed.toml").read_text(encoding="utf-8"))
 
 
+# What writes the measurements of a model, in a folder.
+COMMANDS = {
+    "bench.json": "mg-diffusion bench --model {0} --data PICTURES -o {0}/bench.json --pictures {0}/bench",
+    "speed.json": "python benchmarks/speed.py --model {0} -o {0}/speed.json",
+    "training.json": "mg-diffusion export RUN/weights -o {0} --force",
+}
+
+
 def read(folder: Path, name: str) -> dict[str, Any]:
     """A file of measurements."""
     path = folder / name
     if not path.is_file():
-        raise ValueError(
-            f"{path} is missing; the docstring of mg_diffusion.model_card names the command that writes it."
-        )
+        written = f" This writes it: {COMMANDS[name].format(shlex.quote(str(folder)))}" if name in COMMANDS else ""
+        raise ValueError(f"{path} is missing, or no file.{written}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

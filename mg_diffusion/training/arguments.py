@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import math
 import os
 from ast import literal_eval
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from mg_diffusion.decoding import MAX_PIXELS, MAX_SKIPPED_SHARE, READABLE_PIXELS
 
+from .places import check_places
 from .trackers import PACKAGES, chosen_trackers
 
 
@@ -57,7 +59,7 @@ samples_per_picture | int | samples drawn from a window, by row; 16 if not given
 """,
     "run": """
 output_dir | required | folder of the run: configuration, log, checkpoints, weights
-seed | 0 | of new weights and all samples; at least 0
+seed | 0 | of new weights and all samples; from 0 to 2**32 - 1
 train_batch_size | 32 | samples that a process reads at once
 split_batches | off | share batches of --train_batch_size among all processes, instead of one batch for each
 max_train_steps | 3000 | steps of the optimizer
@@ -158,8 +160,9 @@ RANGES = {
     "be at least 1": "max_train_samples train_batch_size max_train_steps gradient_accumulation_steps "
     "checkpointing_steps validation_steps num_validation_images latent_channels min_image_size max_image_pixels "
     "streaming_window samples_per_picture lora_rank layers_per_block num_laid_crossings num_steps teacher_steps",
-    "be at least 0": "dataloader_num_workers checkpoints_total_limit lr_warmup_steps seed adam_weight_decay kl_weight "
+    "be at least 0": "dataloader_num_workers checkpoints_total_limit lr_warmup_steps adam_weight_decay kl_weight "
     "detail_weight num_crossings num_rendered",
+    "be from 0 to 2**32 - 1": "seed",
     "be above 0": "learning_rate adam_epsilon max_grad_norm snr_gamma",
     "lie in [0, 1)": "adam_beta1 adam_beta2",
     "lie in [0, 1]": "ema_decay max_skipped_share",
@@ -167,7 +170,8 @@ RANGES = {
 IS_IN = {
     "be at least 1": lambda value: value >= 1,
     "be at least 0": lambda value: value >= 0,
-    "be above 0": lambda value: 0 < value < float("inf"),
+    "be from 0 to 2**32 - 1": lambda value: 0 <= value < 2**32,
+    "be above 0": lambda value: 0 < value < math.inf,
     "lie in [0, 1)": lambda value: 0 <= value < 1,
     "lie in [0, 1]": lambda value: 0 <= value <= 1,
 }
@@ -325,6 +329,12 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         value = getattr(args, name, None)
         if value is not None and not IS_IN[rule](value):
             parser.error(f"--{name} must {rule}, got {value}")
+    for name, value in vars(args).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            parser.error(f"--{name} must be a finite number, got {value}")
+        if isinstance(value, str) and not value.strip():
+            parser.error(f"--{name} must not be empty; is it a variable of the shell without a value?")
+    check_places(parser, args)
     if getattr(args, "lora_rank", None) is not None:
         _check_lora(parser, args)
     _check_warmup(parser, args, given)
@@ -340,8 +350,6 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         chosen_trackers(args.report_to)
     except ValueError as error:
         parser.error(str(error))
-    if not args.tracker_project_name.strip():
-        parser.error("--tracker_project_name must not be empty")
     for name in ("hub_model_id", "hub_private_repo"):
         if getattr(args, name) and not args.push_to_hub:
             parser.error(f"--{name} needs --push_to_hub")
@@ -413,7 +421,7 @@ def _check_distill(parser: argparse.ArgumentParser, args: argparse.Namespace) ->
         parser.error(
             f"--teacher_steps must be two, three, ... times --num_steps {args.num_steps}, got {args.teacher_steps}"
         )
-    if not 1 <= args.max_guidance < float("inf"):
+    if args.max_guidance < 1:
         parser.error(f"--max_guidance must be a number of at least 1, got {args.max_guidance}")
     if args.layout_size and args.resolution is None:
         parser.error("--layout_size needs --resolution, the size that it is shrunk to")

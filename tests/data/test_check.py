@@ -1,6 +1,7 @@
 """`mg-diffusion data check`, run in this process."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_a_good_folder_is_reported_and_the_status_is_0(folder, tmp_path_factory,
     assert (train["pictures"], train["shorter_side"], train["longer_side"]) == (3, [40, 40, 40], [48, 48, 48])
     assert train["aspect"] == [1.2, 1.2, 1.2] and train["faces"] == [] and train["skipped"] == {}
     assert train["captions"] == {"column": "text", "missing": 0, "least_tokens": [4, 4, 4], "too_long": 0}
+
+
+def test_a_report_is_overwritten_only_by_force(folder, tmp_path_factory, capsys):
+    output = tmp_path_factory.mktemp("out") / "report.json"
+    output.write_text("mine")
+    flags = ["data", "check", str(folder), "--json", str(output), "--no-faces"]
+    assert main(flags) == 2 and output.read_text() == "mine"
+    assert "There is a file at" in capsys.readouterr().err
+    assert main([*flags, "--force"]) == 0 and json.loads(output.read_text(encoding="utf-8"))["problems"] == []
 
 
 def test_a_flat_folder_is_the_training_split(tmp_path, capsys):
@@ -163,6 +173,14 @@ def test_files_are_pictures_by_the_names_that_training_goes_by():
     PIL.Image.init()
     read = {name for name in ImageFolder.EXTENSIONS if PIL.Image.EXTENSION.get(name) in FORMATS}
     assert read == set(SUFFIXES)
+
+
+def test_a_pipe_is_skipped_as_in_training(tmp_path):
+    for index in range(12):
+        draw(tmp_path / f"{index}.png", index)
+    os.mkfifo(tmp_path / "x.png")
+    assert check_folder(tmp_path)["splits"]["train"]["skipped"] == {"x.png": "not a file: no regular one"}
+    assert len(load_pictures(str(tmp_path), "train", 64)) == 12
 
 
 def test_what_cannot_be_opened_has_its_reason(tmp_path):

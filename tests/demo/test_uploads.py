@@ -293,3 +293,10 @@ def test_an_address_that_says_nothing_is_told():
         and "got the text 'x'." in complaints[-2]
     )
     assert found == {} and len(complaints) == 5 and all("left out" in one for one in complaints)
+
+
+def test_what_is_not_there_is_told(tmp_path):
+    with pytest.raises(ValueError, match="no longer there. Upload it again"):
+        uploads.file_bytes(tmp_path / "gone.png")
+    with pytest.raises(ValueError, match="a strength for each of"):
+        Settings(scales=None)

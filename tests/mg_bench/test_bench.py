@@ -119,7 +119,12 @@ def test_a_section_can_be_run_again_alone(bench, tmp_path):
     result = run_bench(bench, model="tiny", sections=["editing_control"], output=output, pictures=None)
     assert set(result) == {"settings", "editing_fidelity", "editing_control"}
     bench.seed = 1
-    result = run_bench(bench, model="tiny", sections=["editing_control"], output=output, pictures=None)
+    again = {"model": "tiny", "sections": ["editing_control"], "output": output, "pictures": None}
+    before = output.read_bytes()
+    with pytest.raises(ValueError, match="There is a file at .*a.json' already.*--force"):
+        run_bench(bench, **again)
+    assert output.read_bytes() == before
+    result = run_bench(bench, **again, force=True)
     assert set(result) == {"settings", "editing_control"}
 
 

@@ -138,6 +138,12 @@ def test_a_side_that_cannot_be_is_refused_alone_too(pipe, small, side):
             run(each, width=side)
 
 
+@pytest.mark.parametrize("size", [(10**6, LARGE), (LARGE, 10**6), (10**6, None), (4, 10**6 - 1)])
+def test_sizes_beyond_all_octaves_are_refused(pipe, size):
+    with pytest.raises(ValueError, match="`height` "):
+        run(pipe, height=size[0], width=size[1])
+
+
 @pytest.mark.parametrize("size", [(LARGE + 1, LARGE), (LARGE + 4, LARGE), (0, LARGE), (-16, LARGE)])
 def test_sizes_that_cannot_be_are_refused_with_one_that_can(pipe, size):
     with pytest.raises(

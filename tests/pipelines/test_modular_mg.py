@@ -228,6 +228,7 @@ def test_pictures_are_those_of_the_pipeline(make_pair, output_type):
         ({"output_type": "jpg"}, "`output_type` must be"),
         ({"prompt": 3}, "`prompt` must be a string or a list of strings, got 3"),
         ({"prompt": []}, "`prompt` must be a string or a list of strings"),
+        ({"negative_prompt": "a \ud800"}, "`negative_prompt` holds what is no character in UTF-8"),
         ({"negative_prompt": ["a", "b"]}, "`negative_prompt` is given for 2 samples, but this call has 1"),
         ({"reference_image": picture()}, "`reference_image` is a dict such as"),
         ({"reference_image": {"colour": picture()}}, "Unknown granularity 'colour'"),

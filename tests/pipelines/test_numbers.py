@@ -93,7 +93,16 @@ def test_a_number_of_an_edit_that_cannot_be_is_refused(pipes, monkeypatch, name,
         pipes[1]("a leaf", num_inference_steps=1, **given)
 
 
-@pytest.mark.parametrize(("prompt", "said"), [([], "empty list.*leave it out"), (["a", 5], "list of strings")])
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ([], "empty list.*leave it out"),
+        (["a", 5], "list of strings"),
+        (5, "list of strings, got 5"),
+        ("a \udcff leaf", r"no character in UTF-8: 'a \\udcff leaf'"),
+        (["a", "\ud800"], "no character in UTF-8"),
+    ],
+)
 def test_prompts_that_cannot_be_are_refused(pipes, prompt, said):
     with pytest.raises(ValueError, match=f"`prompt`.*{said}"):
         pipes[0](prompt, num_inference_steps=1)

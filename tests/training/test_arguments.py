@@ -71,7 +71,20 @@ NEEDED = ["--train_data_dir", "pictures", "--output_dir", "run"]
             (["vae", *NEEDED, f"--{name}", value], rf"--{name} must be at least 0, got {value}")
             for name, value in (("adam_weight_decay", "-0.1"), ("kl_weight", "-1.0"), ("detail_weight", "nan"))
         ],
-        (["vae", *NEEDED, "--seed", "-1"], "--seed must be at least 0, got -1"),
+        *[
+            (["vae", *NEEDED, "--seed", seed], rf"--seed must be from 0 to 2\*\*32 - 1, got {seed}")
+            for seed in ("-1", str(2**32), str(2**64))
+        ],
+        *[
+            (["base", *NEEDED, f"--{name}", value], f"--{name} must be a finite number, got {value}")
+            for name in ("composite_share", "rendered_share")
+            for value in ("nan", "inf")
+        ],
+        (["vae", *NEEDED, "--kl_weight", "inf"], "--kl_weight must be a finite number, got inf"),
+        *[
+            (["base", *NEEDED, f"--{name}", ""], f"--{name} must not be empty")
+            for name in ("output_dir", "train_data_dir", "cache_dir", "init_from")
+        ],
         (["vae", *NEEDED, "--adam_beta1", "1.0"], r"--adam_beta1 must lie in \[0, 1\), got 1.0"),
         (["vae", *NEEDED, "--adam_beta2", "-0.5"], r"--adam_beta2 must lie in \[0, 1\), got -0.5"),
         (["vae", *NEEDED, "--snr_gamma", "5"], "unrecognized arguments: --snr_gamma"),
@@ -165,3 +178,37 @@ def test_a_failing_run_ends_with_its_reason_and_leaves_its_configuration(flags, 
     with pytest.raises(SystemExit, match="^error: No split 'train' of pictures"):
         __main__.main(flags("base", tmp_path / "run", train_data_dir=tmp_path / "nowhere"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["training_config.json"]
+
+
+@pytest.mark.parametrize(
+    ("data", "changed", "message"),
+    [
+        ("pictures", {"output_dir": "pictures/train"}, "--output_dir .* lies in --train_data_dir"),
+        ("pictures", {"output_dir": "pictures"}, "--output_dir .* lies in --train_data_dir"),
+        ("link", {"output_dir": "pictures/run/my-train"}, "--output_dir .* lies in --train_data_dir"),
+        (
+            "pictures",
+            {"output_dir": "run", "cache_dir": "pictures/train/cache"},
+            "--cache_dir .* lies in --train_data_dir",
+        ),
+        ("pictures/train", {"output_dir": "pictures/train/run"}, "--output_dir .* lies in --train_data_dir"),
+        ("pictures", {"output_dir": "file"}, "--output_dir names a folder, and .*file' is a file"),
+        ("pictures", {"output_dir": "file/run"}, "--output_dir names a folder, and .*file' is a file"),
+        ("pictures", {"output_dir": "run", "cache_dir": "file"}, "--cache_dir names a folder, and .*file' is a file"),
+    ],
+)
+def test_folders_that_cannot_be_are_refused_before_anything_is_written(tmp_path, capsys, data, changed, message):
+    (tmp_path / "pictures" / "train").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "pictures")
+    (tmp_path / "file").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    given = [part for name, place in changed.items() for part in (f"--{name}", str(tmp_path / place))]
+    with pytest.raises(SystemExit):
+        __main__.main(["base", "--train_data_dir", str(tmp_path / data), *given])
+    assert re.search(message, capsys.readouterr().err)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_beside_the_splits_is_no_data(tmp_path):
+    (tmp_path / "train").mkdir()
+    parse_args(["vae", "--train_data_dir", str(tmp_path), "--output_dir", str(tmp_path / "run" / "mine")])

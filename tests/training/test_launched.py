@@ -72,7 +72,7 @@ def test_a_launched_run_trains_in_the_precision_of_the_launcher(tmp_path):
     config.write_text(
         "compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: bf16\nuse_cpu: true\n"
     )
-    (tmp_path / "train").mkdir()
+    (tmp_path / "data" / "train").mkdir(parents=True)
     script = (
         "import sys; from mg_diffusion.training.arguments import parse_args\n"
         "from mg_diffusion.training.starting import start\n"
@@ -80,7 +80,7 @@ def test_a_launched_run_trains_in_the_precision_of_the_launcher(tmp_path):
     )
     (tmp_path / "run.py").write_text(script)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config, tmp_path / "run.py"]
-    flags = ["vae", "--train_data_dir", tmp_path, "--output_dir", tmp_path / "run"]
+    flags = ["vae", "--train_data_dir", tmp_path / "data", "--output_dir", tmp_path / "run"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*launch, *flags], capture_output=True, text=True, env=environment, timeout=120)
     assert "TRAINS IN bf16" in done.stdout, done.stderr

@@ -105,12 +105,13 @@ def test_words_of_csv_tables_and_archives_are_text(tmp_path):
     ("name", "text", "captions"),
     [
         ("metadata.csv", "file_name,text\nx\\0.png,a\n./x/1.png,NA\n", ["NA", "a"]),
+        ("metadata.csv", "file_name,text\n.\\x\\0.png,a\nx\\..\\x//1.png,b\n", ["a", "b"]),
         ("metadata.csv", "image_file_name,caption\nx/0.png,a\nx/1.png,\n", ["", "a"]),
         ("metadata.jsonl", '{"file_name": "x/0.png", "txt": "a", "n": 1}\n{"file_name": "x/1.png"}\n', ["", "a"]),
         ("metadata.jsonl", '{"file_name": "x/0.png", "text": null}\n{"file_name": "x/1.png", "text": "b"}\n', ["", "b"]),
         ("metadata.jsonl", "".join(f'{{"file_name": "x/{i}.png", "json": {{"prompt": "p"}}}}\n' for i in (0, 1)), ["p"] * 2),
     ],
-    ids=["paths", "columns", "lacking keys", "null", "objects"],
+    ids=["paths", "paths of Windows", "columns", "lacking keys", "null", "objects"],
 )  # fmt: skip
 def test_rows_are_read_alike(tmp_path, name, text, captions):
     draw(tmp_path / "train" / "x", range(2))
@@ -140,6 +141,8 @@ def test_rows_are_read_alike(tmp_path, name, text, captions):
         ("train/metadata.csv", "", "but no 'file_name'"),
         ("train/metadata.jsonl", json.dumps([{"file_name": "0.png", "text": "a"}]), "line 1 is not an object"),
         ("train/metadata.jsonl", "\n{'file_name': '0.png'}\n", "line 2 is no JSON"),
+        ("train/metadata.jsonl", '{"file_name": "0.png", "text": "\\ud83d"}', r"line 1 has an escape such as \\ud800"),
+        ("train/metadata.jsonl", jsonl_of("ab", "../train/"), r"it names '\.\./train/0\.png'; expected is a path inside"),
         ("train/metadata.parquet", b"no parquet", "it is no parquet"),
     ],
 )  # fmt: skip
@@ -195,9 +198,8 @@ def test_captions_of_another_name_are_told(tmp_path, capsys):
         (jsonl_of("ab") + jsonl_of("c"), "names 1 pictures in several rows"),
         (jsonl_of([1, 2]), "2 captions of train are no text, and stop training"),
         (jsonl_of("ab", "/"), "it names '/0.png'; expected is a path inside the folder"),
-        (jsonl_of("ab", "../train/"), r"it names '../train/0.png'; expected is a path inside"),
     ],
-    ids=["twice", "numbers", "absolute", "outside"],
+    ids=["twice", "numbers", "absolute"],
 )
 def test_what_training_reads_otherwise_is_a_problem(tmp_path, text, problem):
     draw(tmp_path / "train", range(2))

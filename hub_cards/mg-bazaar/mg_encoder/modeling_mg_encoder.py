@@ -49,7 +49,7 @@ def _define():
     from numbers import Integral, Real
     from pathlib import Path
     from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     from torch import nn
     from torch.func import functional_call
     from transformers import AutoBackbone, AutoConfig
@@ -2693,14 +2693,15 @@ def _define():
 
     def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
         """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+        if min(height, width) > 0:
+            check_area(height, width)
         _, unit = octaves_to(height, width, native, factor, halvings)
         if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = nearest_painted_size((height, width), native, factor, halvings)
+            near = nearest_painted_size((height, width), native, factor, halvings)  # of a strip there may be none
+            hint = "Give sides less unlike" if near is None else f"Near by are {near[0]} and {near[1]}"
             raise ValueError(
-                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. "
-            f"Near by are {near[0]} and {near[1]}."
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. {hint}."
             )
-        check_area(height, width)
 
 
     def check_area(height: int, width: int) -> None:
@@ -3172,7 +3173,8 @@ def _define():
         metadata = {"format": CARD_FORMAT, "granularity": granularity, "encoder": encoder, "source": source}
         part = path.with_name(f".{uuid.uuid4().hex}.part")  # a name as long as its own might be too long
         try:
-            save_file({key: value.cpu().contiguous() for key, value in kept.items()}, part, metadata)
+            # By Python, whose errors of a full disk are an OSError as of any other file.
+            part.write_bytes(save({key: value.cpu().contiguous() for key, value in kept.items()}, metadata))
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
