@@ -49,7 +49,7 @@ def read_picture(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL
         raise error.about(name) from error
     except UnreadablePicture as error:
         if error.reason == "missing":
-            hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
+            hint = ' Hex colors are written as "#rrggbb" or "#rrggbb:weight".' if "#" in name else ""
             sentence = f"There is no reference picture at {name}.{hint}"
         elif error.reason == "too large":
             sentence = f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first."

@@ -96,6 +96,14 @@ def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | No
     return sides.get("height"), sides.get("width")
 
 
+def check_size(value: Any, name: str) -> tuple[int, int]:
+    """(height, width) as whole numbers, or a ValueError."""
+    sides = [whole_number(side) or 0 for side in value] if isinstance(value, (tuple, list)) else []
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"`{name}` must be (height, width), two positive integers; got {value!r}.")
+    return sides[0], sides[1]
+
+
 def check_pixels(value: Any, name: str) -> int:
     """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
     pixels = whole_number(value)
