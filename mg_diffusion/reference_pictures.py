@@ -13,11 +13,11 @@ from .color_profiles import in_srgb
 from .hex_colors import LEAST_WEIGHT, MOST_WEIGHT, is_palette, read_palette
 from .masks import read_one_mask, split_at_middle_gray
 from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright, way_to_rgb
+from .sizes import MAX_ASPECT
 from .unread_form import UnreadForm
 
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
-MAX_ASPECT = 16.0
 CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
 KEYS = ("image", "mask", "weight", "region", "scale")  # of a reference with more than a picture
 Box = tuple[float, float, float, float]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
-from ..reference_pictures import MAX_ASPECT
+from ..sizes import MAX_ASPECT
 from .components import check_scale, is_finite
 from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor

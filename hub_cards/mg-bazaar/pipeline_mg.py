@@ -796,6 +796,8 @@ def _define():
     COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
     MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
 
+    MAX_ASPECT = 16.0  # of a reference, its longer side to its shorter one
+
     CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
 
 
