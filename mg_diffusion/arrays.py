@@ -46,6 +46,34 @@ def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
     return count
 
 
+def holds_numbers(tensor: Any) -> bool:
+    """Whether a tensor of torch has data, of real and finite numbers."""
+    try:
+        return not tensor.is_complex() and bool(tensor.float().isfinite().all())
+    except (RuntimeError, NotImplementedError):  # without data, or of a layout that cannot be read
+        return False
+
+
+def check_tensor(value: Any, name: str, shape: tuple[int | str, ...], source: str = "") -> None:
+    """Raise a ValueError unless this is a tensor of torch of this shape, of finite numbers.
+
+    Args:
+        shape: a word stands for any number of them but none.
+        source: what such a tensor comes from.
+    """
+    wanted = f"`{name}` must be a tensor of the shape ({', '.join(map(str, shape))}){source and f' from `{source}`'}"
+    if not is_tensor(value):
+        remedy = f" Pass `torch.from_numpy({name})`." if is_array(value) else ""
+        raise ValueError(f"{wanted}, got {type(value).__name__}.{remedy}")
+    sides = tuple(value.shape)
+    if len(sides) != len(shape) or not all(
+        side > 0 if isinstance(one, str) else side == one for side, one in zip(sides, shape, strict=True)
+    ):
+        raise ValueError(f"{wanted}, got {sides}.")
+    if not holds_numbers(value):
+        raise ValueError(f"{wanted}, of finite numbers; got some that are none, as NaN and infinite ones.")
+
+
 def as_numbers(array: Any, name: str) -> np.ndarray:
     """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
 

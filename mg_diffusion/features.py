@@ -5,12 +5,43 @@ from typing import Any
 
 import torch
 
+from .arrays import check_tensor
+
 
 FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
 Features = dict[str, list[dict[str, torch.Tensor]]]  # of each granularity one entry, or one for each of its regions
 
 
 LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+HELD = {
+    "color": {"palette": ("colors", 3)},
+    "texture": {"tiles": ("tiles", "height", "width")},
+    "shape": {"structure": (3, "height", "width"), "map_0": ("channels", "height", "width")},
+}  # what is read of each granularity beside its vector, without the batch
+
+
+def check_features(granularity: str, given: Any, name: str) -> None:
+    """Raise a ValueError unless these are features of a granularity: of one batch, whole, and of finite numbers.
+
+    Args:
+        given: a list of entries, or one; name: what it is, for messages.
+    """
+    entries = given if isinstance(given, list) else [given]
+    remedy = "Make them with `encode_reference`; pictures are passed as `reference_image`."
+    for parts in entries or [None]:
+        needed = ["vector", *HELD.get(granularity, {})]
+        if not isinstance(parts, dict) or not set(needed) <= set(parts):
+            found = list(parts) if isinstance(parts, dict) else type(given if parts is None else parts).__name__
+            raise ValueError(f"`{name}` must be a list of dicts of tensors, each with {needed}; got {found}. {remedy}")
+        check_tensor(parts["vector"], f"{name}['vector']", ("batch", "numbers"), "encode_reference")
+        batch = len(parts["vector"])
+        for key, value in parts.items():
+            sides = HELD.get(granularity, {}).get(key, ("numbers",) * (getattr(value, "ndim", 1) - 1))
+            check_tensor(value, f"{name}[{key!r}]", (batch, *sides), "encode_reference")
+    if len({len(parts["vector"]) for parts in entries}) > 1:
+        raise ValueError(f"`{name}` must be of one batch, got several. {remedy}")
 
 
 def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:

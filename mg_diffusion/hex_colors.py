@@ -10,7 +10,9 @@ LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6  # sums and quotients of them stay numbers
 
 
 def is_palette(reference: Any) -> bool:
-    """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
+    """Whether a reference is a palette: a non-empty list of strings that begin with "#", or a text of hex colors."""
+    if isinstance(reference, str):
+        return all(HEX_COLOR.match(entry) for entry in entries_of(reference))
     return (
         isinstance(reference, (list, tuple))
         and len(reference) > 0
@@ -18,14 +20,19 @@ def is_palette(reference: Any) -> bool:
     )
 
 
-def read_palette(palette: Sequence[str]) -> tuple[list[list[float]], list[float]]:
+def entries_of(palette: str | Sequence[str]) -> list[str]:
+    """The entries of a palette; one that is written as a text, as on the command line, has them between commas."""
+    return [entry.strip() for entry in palette.split(",")] if isinstance(palette, str) else list(palette)
+
+
+def read_palette(palette: str | Sequence[str]) -> tuple[list[list[float]], list[float]]:
     """`["#ff8800:3", "#224466"]` -> RGB in [0, 1] and weights of its colors.
 
     Raises:
         ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
     """
     colors, weights = [], []
-    for entry in palette:
+    for entry in entries_of(palette):
         match = HEX_COLOR.match(entry)
         weight = float(match.group(2) or 1.0) if match else 0.0
         if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:

@@ -203,6 +203,6 @@ def read_masks(masks: Any, name: str) -> list[np.ndarray]:
             f"{name} of the shape (3, H, W) with three times the same values may be one mask of three channels, or three "
             f"masks. Pass one channel, `mask[0]`, or three masks as (3, 1, H, W)."
         )
-    if levels.shape[2] in (CHANNELS[1:] if is_first else CHANNELS):
+    if levels.shape[2] in CHANNELS:
         return [one_channel(levels, name)]
     return [one.copy() for one in levels]

@@ -49,6 +49,7 @@ from .adapter.strengths import Curve, joint_strength, parse_schedule, parse_stre
 from .adapter.variation import apply_variation, draw_variation
 from .encoder.remembered import Remembered
 from .features import Features, FeatureSet, as_lists, match_rows
+from .granularities import GRANULARITIES
 from .model_files import SavedWithCode, registered
 
 
@@ -90,6 +91,12 @@ class MGAdapter(SavedWithCode, DeprecatedNames, ModelMixin, ConfigMixin):
         canvas_gain: float = 1.3,
     ):
         super().__init__()
+        unknown = [name for name in granularities if name not in GRANULARITIES or name not in vector_sizes]
+        if unknown or not granularities:
+            raise ValueError(
+                f"granularities must be some of {GRANULARITIES}, each with its length in vector_sizes, got "
+                f"{tuple(granularities)} with {dict(vector_sizes)}."
+            )
         self.remembered = Remembered()  # canvases and sketches, which know nothing of the weights
         self.tokens = nn.ModuleDict(
             {name: TokenProjection(vector_sizes[name], num_tokens, token_dim) for name in granularities}

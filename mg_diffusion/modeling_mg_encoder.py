@@ -33,7 +33,7 @@ from .adapter.strengths import parse_strengths
 from .encoder.branch import Branch
 from .encoder.color import ColorBranch, palette_view
 from .encoder.filling import grow_into
-from .encoder.granularity_cards import hash_of, open_card, refusal_of_size, served_side, write_card
+from .encoder.granularity_cards import check_held, hash_of, open_card, refusal_of_size, served_side, write_card
 from .encoder.references import (
     cropped_alike,
     lay_into,
@@ -53,7 +53,7 @@ from .granularities import GRANULARITIES
 from .hex_colors import is_palette
 from .model_files import SavedWithCode, registered
 from .reference_pictures import CARD, check_fields, check_palette, is_card, read_scale, read_weight
-from .sizes import CARD_SIDE, card_side
+from .sizes import CARD_SIDE, card_side, check_size
 
 
 BRANCHES = {"color": ColorBranch, "texture": TextureBranch, "shape": ShapeBranch}
@@ -290,6 +290,8 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         for name in references:
             if name not in self.branches:
                 raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
+        size = check_size(size, "size")
+        layout_size = layout_size if layout_size is None else check_size(layout_size, "layout_size")
         features = {}
         for name, reference in references.items():
             if reference is None:
@@ -346,7 +348,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
         Raises:
             ValueError: for features that were made for another size, and strengths that are none.
         """
-        strengths = granularity_scale
+        size, strengths = check_size(size, "size"), granularity_scale
         if not torch.is_tensor(strengths) or strengths.ndim != 2:
             strengths = self.strengths(strengths, batch_size)
         for name, parts in features.items():
@@ -432,7 +434,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
     ) -> tuple[dict[str, torch.Tensor], float]:
         """Features of one reference, of shape laid into its region if it has one (`read_region`), and its weight."""
         if is_card(fields.get("image")):
-            kept, weight = open_card(fields, name, self.fingerprint(name)), read_weight(fields)
+            kept, weight = self._open_card(fields, name), read_weight(fields)
         else:
             kept, weight = self._kept(name, fields, scale)
         if not self.branches[name].is_laid_out:
@@ -488,14 +490,14 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
         return laid
 
+    def _open_card(self, fields: dict[str, Any], name: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+        return open_card(fields, name, self.fingerprint(name), self.branches[name].card_shapes, is_layout)
+
     def _layout_of_card(
         self, name: str, fields: dict[str, Any], size: tuple[int, int], scale: float
     ) -> dict[str, torch.Tensor]:
         """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
-        kept, side = (
-            open_card(fields, name, self.fingerprint(name), is_layout=True),
-            math.sqrt(math.prod(size)) * scale,
-        )
+        kept, side = self._open_card(fields, name, is_layout=True), math.sqrt(math.prod(size)) * scale
         most = served_side(kept) if kept else self.config.sample_size
         if not kept or side > 1.05 * most:
             raise ValueError(refusal_of_size(os.fspath(fields["image"]), name, most, size, scale))
@@ -529,7 +531,7 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
             ValueError: for another ending, an unknown granularity, a reference that cannot be read, or a larger side.
         """
         if not is_card(path):
-            raise ValueError(f"A granularity card is a {CARD} file, got {os.fspath(path)!r}.")
+            raise ValueError(f"A granularity card is a {CARD} file, got {path!r}.")
         if granularity not in self.branches:
             raise ValueError(f"Unknown granularity {granularity!r}; this encoder knows {tuple(self.branches)}.")
         image = reference.get("image") if isinstance(reference, dict) else reference
@@ -549,6 +551,14 @@ class MGEncoder(SavedWithCode, ModelMixin, ConfigMixin):
                 layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
             kept |= {key: value.half() for key, value in layout.items()}
         write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
+
+    def check_card(self, tensors: dict[str, torch.Tensor], granularity: str, what: str = "The card") -> None:
+        """Raise a ValueError unless these are the tensors of a granularity card of this encoder.
+
+        Args:
+            what: they are, for messages.
+        """
+        check_held(tensors, self.branches[granularity].card_shapes, what)
 
     def fingerprint(self, granularity: str) -> str:
         """SHA-256 of one branch: its configuration and its weights, as they are in bfloat16 (whatever they are in)."""

@@ -13,11 +13,11 @@ from .color_profiles import in_srgb
 from .hex_colors import LEAST_WEIGHT, MOST_WEIGHT, is_palette, read_palette
 from .masks import read_one_mask, split_at_middle_gray
 from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright, way_to_rgb
+from .sizes import MAX_ASPECT
 from .unread_form import UnreadForm
 
 
 MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
-MAX_ASPECT = 16.0
 CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
 KEYS = ("image", "mask", "weight", "region", "scale")  # of a reference with more than a picture
 Box = tuple[float, float, float, float]
@@ -49,7 +49,7 @@ def read_picture(picture: PIL.Image.Image | str | os.PathLike, name: str) -> PIL
         raise error.about(name) from error
     except UnreadablePicture as error:
         if error.reason == "missing":
-            hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
+            hint = ' Hex colors are written as "#rrggbb" or "#rrggbb:weight".' if "#" in name else ""
             sentence = f"There is no reference picture at {name}.{hint}"
         elif error.reason == "too large":
             sentence = f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first."

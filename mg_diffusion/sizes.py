@@ -11,6 +11,8 @@ MOST_PIXELS = 2048**2
 COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
 MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
 
+MAX_ASPECT = 16.0  # of a reference, its longer side to its shorter one
+
 CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
 
 
@@ -95,6 +97,14 @@ def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | No
     if len(sides) == 2:
         check_area(**sides)
     return sides.get("height"), sides.get("width")
+
+
+def check_size(value: Any, name: str) -> tuple[int, int]:
+    """(height, width) as whole numbers, or a ValueError."""
+    sides = [whole_number(side) or 0 for side in value] if isinstance(value, (tuple, list)) else []
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"`{name}` must be (height, width), two positive integers; got {value!r}.")
+    return sides[0], sides[1]
 
 
 def check_pixels(value: Any, name: str) -> int:

@@ -18,13 +18,13 @@ ARGUMENTS = {
     "mask_image": "of the same size, binary, white (1, 255, true) is repainted; not all black.",
     "reference_image": """{"color": ..., "texture": ..., "shape": ...}, each of them optional: a PIL image, path, array, tensor, a
         dict {"image", "mask", "weight", "region"}, a list of those (averaged by weight), or a list of such lists, one
-        for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight". A region, a mask or a box
+        for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight", or one text of them with commas between. A region, a mask or a box
         in fractions, is where in the output a reference counts. (In an edit, shapes and regions are laid out over what is
         computed: the whole picture or the surroundings of the mask.)""",
     "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number,
         one for each prompt, or a dict of blocks of the UNet as of `set_ip_adapter_scale`, {"down": {"block_1": [0.0, 1.0]},
         "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full, unless all are 0). A granularity that
-        is not named keeps 1.""",
+        is not named keeps 1; one that is not given is passed over.""",
     "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
         reference may have a "scale" of its own, which this multiplies.""",
     "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it

@@ -15,6 +15,7 @@ from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_inpaint import retrieve_latents
 
+from ..arrays import check_tensor
 from ..default_device import on_cpu
 from ..features import Features, as_lists
 from .claims import claimed
@@ -24,8 +25,8 @@ from .components import (
     bare,
     check_components,
     check_counts,
-    check_latents,
     check_numbers,
+    check_ready,
     default_size,
     guidance_embedding,
     reads_guidance,
@@ -34,7 +35,7 @@ from .composed_start import skip_steps
 from .feature_guidance import FeatureGuidance
 from .other_adapters import as_shown
 from .references import given_references
-from .schedulers import check_noising, check_scheduler, set_steps
+from .schedulers import check_noising, set_steps
 
 
 @dataclass
@@ -148,6 +149,7 @@ class Sampling:
         given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
         if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
+        check_ready(self)
         with claimed(self.scheduler), on_cpu():
             return self.sample(given)
 
@@ -209,7 +211,6 @@ class Sampling:
         if given.composed_start > 0:
             check_noising(self.scheduler, "`composed_start`", ", or set `composed_start=0`")
             timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
-        check_scheduler(self.scheduler, timesteps)
         factors = self.step_factors(
             given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
         )
@@ -246,23 +247,8 @@ class Sampling:
         count = batch_size * num_images_per_prompt
         shape = (count, self.vae.config.latent_channels, height // factor, width // factor)
         if latents is not None:
-            check_latents(latents, shape)
+            check_tensor(latents, "latents", shape)
         self.check_callback(given.callback_on_step_end, given.callback_on_step_end_tensor_inputs)
-        if not (given.cross_attention_kwargs is None or isinstance(given.cross_attention_kwargs, dict)):
-            raise ValueError(
-                f'`cross_attention_kwargs` is a dict such as {{"scale": 0.5}}, or `None`; got {given.cross_attention_kwargs!r}.'
-            )
-
-    def check_callback(self, callback: Any, asked: Any) -> None:
-        """Raise a ValueError for a callback that cannot be called, or that asks for tensors that are none."""
-        if callback is not None and not callable(callback):
-            raise ValueError(
-                f"`callback_on_step_end` is a function of pipeline, step, timestep and tensors, or `None`; got {callback!r}."
-            )
-        known = self._callback_tensor_inputs
-        unknown = [name for name in asked if name not in known] if isinstance(asked, (list, tuple)) else asked
-        if not isinstance(asked, (list, tuple)) or unknown:
-            raise ValueError(f"`callback_on_step_end_tensor_inputs` must be some of {known}, got {unknown!r}.")
 
     def default_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width in pixels; a missing one is the UNet's native size."""
@@ -353,22 +339,6 @@ class Sampling:
                     self.call_back(call, i, t)
                 if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
-
-    def call_back(self, call: Call, i: int, t: torch.Tensor) -> None:
-        """Hand the tensors that were asked for to the callback, and take those that it returns."""
-        tensors = {name: getattr(call, name) for name in call.given.callback_on_step_end_tensor_inputs}
-        shape, changed = call.latents.shape, call.given.callback_on_step_end(self, i, t, tensors)
-        if not isinstance(changed, dict):
-            raise ValueError(
-                f"`callback_on_step_end` returns a dict of the tensors that it changes, `{{}}` if none; got {changed!r:.80}."
-            )
-        for name in self._callback_tensor_inputs:
-            setattr(call, name, changed.pop(name, getattr(call, name)))
-        if getattr(call.latents, "shape", None) != shape:
-            raise ValueError(
-                f"`callback_on_step_end` may replace `latents` by a tensor of the same shape, {tuple(shape)}; got "
-                f"{tuple(call.latents.shape) if hasattr(call.latents, 'shape') else type(call.latents).__name__}."
-            )
 
     def predict_noise(self, latents: torch.Tensor, call: Call, i: int, t: torch.Tensor) -> torch.Tensor:
         """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from ..arrays import check_count, is_array, plain_number, whole_number
+from ..arrays import check_count, plain_number, whole_number
 from ..granularities import MOST_STRENGTH
 from ..octaves import CONDITION_CHANNELS, HAAR_CHANNELS
 from ..sizes import check_pixels
@@ -13,6 +13,13 @@ from ..sizes import check_pixels
 
 AUTO = "auto"  # as many steps as the UNet wants
 FEW_STEPS = 4  # of a UNet that is distilled
+KINDS = {
+    "unet": ("a UNet2DConditionModel", "attn_processors"),
+    "vae": ("a VAE", "decode"),
+    "mg_encoder": ("an MGEncoder", "encode_context"),
+    "mg_adapter": ("an MGAdapter", "check_unet"),
+    "mg_detail": ("a detail network, a UNet2DModel,", "down_blocks"),
+}  # of components, and what tells one, of whatever class its code is
 
 
 def bare(unet: torch.nn.Module) -> torch.nn.Module:
@@ -48,7 +55,12 @@ def part_or_none(name: str, part: Any) -> Any:
 
 
 def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
-    """Raise a ValueError unless these fit each other; those that are `None` are left out."""
+    """Raise a ValueError unless these are complete and fit each other; those that are `None` are left out."""
+    parts = {"unet": unet, "vae": vae, "mg_encoder": mg_encoder, "mg_adapter": mg_adapter, "mg_detail": mg_detail}
+    for name, part in parts.items():
+        if part is not None:
+            check_kind(name, part)
+            check_complete(name, part)
     if unet is not None and vae is not None:
         found, latent = unet.config.in_channels, vae.config.latent_channels
         if found not in (latent, 2 * latent + 1):
@@ -61,10 +73,6 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_d
     if mg_adapter is not None and mg_encoder is not None:
         mg_adapter.check_encoder(mg_encoder)
     if mg_detail is not None:
-        if not isinstance(mg_detail, torch.nn.Module):
-            raise ValueError(
-                f"`mg_detail` must be a model or `None`, got {mg_detail!r}; pass `mg_detail=pipe.mg_detail`."
-            )
         found = mg_detail.config.in_channels, mg_detail.config.out_channels
         wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
         if found != wanted or mg_detail.config.class_embed_type != "timestep":
@@ -72,6 +80,48 @@ def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_d
                 f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
                 f"{wanted[1]}, this one {found[0]} and {found[1]}."
             )
+
+
+def check_kind(name: str, part: Any) -> None:
+    """Raise a ValueError for a component that is something else than its name says."""
+    kind, told_by = KINDS[name]
+    if not isinstance(part, torch.nn.Module) or not hasattr(bare(part), told_by):
+        raise ValueError(f"`{name}` must be {kind} or `None`, got {type(part).__name__}; pass `{name}=pipe.{name}`.")
+
+
+def check_complete(name: str, part: torch.nn.Module) -> None:
+    """Raise a ValueError for a model of whose weights some were not in the file it was loaded from.
+
+    diffusers leaves them without data, and warns. Those that are offloaded have none either, but a hook that brings it.
+    """
+    missing = [
+        f"{place}.{key}" if place else key
+        for place, module in part.named_modules()
+        if not hasattr(module, "_hf_hook")
+        for key, weight in module.named_parameters(recurse=False)
+        if weight.is_meta
+    ]
+    if missing:
+        raise ValueError(
+            f"`{name}` lacks weights: {len(missing)} were not in its file ({', '.join(missing[:2])}). The file is damaged, or was "
+            f"saved while a LoRA was in the model. Copy or download it again, or save it anew after `unload_lora_weights()`."
+        )
+
+
+def check_ready(pipeline: Any) -> None:
+    """Raise a ValueError for a pipeline that lacks what every call needs."""
+    for name in ("unet", "vae"):
+        if getattr(pipeline, name) is None:
+            raise ValueError(
+                f"A call needs the component `{name}`, which this pipeline was made without. Pass it along."
+            )
+    scheduler = pipeline.scheduler
+    if isinstance(scheduler, type) or not hasattr(scheduler, "config"):
+        found = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else repr(scheduler)
+        raise ValueError(
+            f"`scheduler` must be a scheduler of diffusers, got {found}. Make one, for example "
+            f'`DDIMScheduler.from_pretrained(path, subfolder="scheduler")`.'
+        )
 
 
 def check_numbers(given: Any) -> None:
@@ -104,12 +154,23 @@ def check_numbers(given: Any) -> None:
             f"`generator` must be a `torch.Generator` or a list of them, got {generator!r}. A seed becomes one by "
             f"`torch.Generator().manual_seed(seed)`."
         )
-    for name in ("timesteps", "sigmas"):
-        value = getattr(given, name, None)
-        if value is not None and not len(value):
-            raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
-        if value is not None and not all(is_finite(one) for one in value):
-            raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+    check_attention_kwargs(getattr(given, "cross_attention_kwargs", None))
+
+
+def check_attention_kwargs(given: Any) -> None:
+    """Raise a ValueError for `cross_attention_kwargs` that are none, or hold a strength of LoRAs that is no number."""
+    if given is None:
+        return
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f'`cross_attention_kwargs` is a dict such as {{"scale": 0.5}}, or `None`; got {given!r}.')
+    if "gligen" in given:
+        raise ValueError("`cross_attention_kwargs` holds boxes of GLIGEN, which is not read here. Leave `gligen` out.")
+    scale = plain_number(given.get("scale", 1.0))
+    if scale is None or abs(scale) > MOST_STRENGTH:
+        raise ValueError(
+            f'`cross_attention_kwargs["scale"]`, the strength of LoRAs, must be a finite number of at most {MOST_STRENGTH:g}; '
+            f"got {given['scale']!r}. Leave it out for 1."
+        )
 
 
 def check_scale(name: str, value: Any, off: int = 0, most: float = MOST_STRENGTH) -> float:
@@ -136,20 +197,14 @@ def check_counts(given: Any, batch_size: int) -> None:
         raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
 
 
-def check_latents(latents: Any, shape: tuple[int, ...]) -> None:
-    """Raise a ValueError unless `latents` are a tensor of this shape, of finite numbers."""
-    if not isinstance(latents, torch.Tensor):
-        remedy = " Pass `torch.from_numpy(latents)`." if is_array(latents) else ""
-        raise ValueError(f"`latents` must be a tensor of the shape {shape}, got {type(latents).__name__}.{remedy}")
-    if tuple(latents.shape) != shape:
-        raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
-    if latents.device.type == "meta" or latents.is_complex() or not torch.isfinite(latents).all():
-        raise ValueError("`latents` must be finite numbers, got some that are none. Draw them by `torch.randn`.")
-
-
 def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
     """Height and width in pixels; a missing one is the UNet's native size, of `factor` pixels a latent cell."""
     native = unet.config.sample_size
+    if native is None and None in (height, width):
+        raise ValueError(
+            "The UNet's configuration has no `sample_size`, the side of its latents, so that no size goes without saying. Pass "
+            "`height` and `width`."
+        )
     native = (native, native) if isinstance(native, int) else native
     return native[0] * factor if height is None else height, native[1] * factor if width is None else width
 

@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from diffusers import StableDiffusionInpaintPipeline
 from diffusers.utils.torch_utils import randn_tensor
 
+from ..sizes import MAX_ASPECT
 from .components import check_scale, is_finite
 from .generating import forked
 from .pictures import crop_alike, feathered, list_images, list_masks, resize, to_tensor
+from .references import given_references
 from .schedulers import check_noising
 
 
@@ -88,7 +90,24 @@ class Editing:
 
     def read_source(self, given: SimpleNamespace) -> Edit:
         is_resized = given.padding_mask_crop is None and not (given.height is None and given.width is None)
-        return Edit(list_images(given.image), list_masks(given.mask_image), is_resized)
+        edit = Edit(list_images(given.image), list_masks(given.mask_image), is_resized)
+        for name, entries in (("image", edit.images), ("mask_image", edit.masks)):
+            if not entries:
+                raise ValueError(
+                    f"`{name}` is an empty list, so there is nothing to edit. Pass one, or one for each prompt."
+                )
+        return edit
+
+    def check_inputs(self, given: SimpleNamespace, height: int, width: int, batch_size: int) -> None:
+        """As of all calls; and what is computed has to have a form that references are read in, where it lends any."""
+        super().check_inputs(given, height, width, batch_size)
+        references = given_references(given.reference_image, given.reference_embeds)
+        lent = [name for name in self.context_granularities(given) if name not in references]
+        if lent and max(height, width) > MAX_ASPECT * min(height, width):
+            raise ValueError(
+                f"What surrounds the mask lends its {lent}, and what is computed, {width} x {height}, is too long and narrow to "
+                f"be read (at most {MAX_ASPECT:.0f}:1). Pass `context_scale=0`, or another `height` and `width`."
+            )
 
     def check_source(self, given: SimpleNamespace, edit: Edit, batch_size: int) -> None:
         """Raise a ValueError for pictures and masks that do not go together, and for strengths and widths out of range."""
@@ -110,13 +129,16 @@ class Editing:
             )
         if not is_finite(strength) or not 0 < strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {strength!r}.")
-        check_scale("context_scale", given.context_scale)
         if strength < 1 or self.unet.config.in_channels == self.vae.config.latent_channels:
             check_noising(self.scheduler, "This edit")
 
     def context_granularities(self, given: SimpleNamespace) -> tuple[str, ...]:
         """The granularities that the surroundings can stand in for."""
-        is_read = given.context_scale > 0 and self.mg_adapter is not None and self.mg_encoder is not None
+        is_read = (
+            check_scale("context_scale", given.context_scale) > 0
+            and self.mg_adapter is not None
+            and self.mg_encoder is not None
+        )
         return tuple(self.mg_adapter.config.granularities) if is_read else ()
 
     def set_timesteps(self, given: SimpleNamespace) -> tuple[torch.Tensor, int]:
@@ -125,7 +147,7 @@ class Editing:
         timesteps, steps = StableDiffusionInpaintPipeline.get_timesteps(
             self, steps, given.strength, self._execution_device
         )
-        if steps < 1:
+        if steps < 1 or not len(timesteps):  # schedulers of several evaluations a step count both
             raise ValueError(f"At `strength` {given.strength} no step is left. Raise it, or `num_inference_steps`.")
         return timesteps, steps
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -84,6 +85,9 @@ class FeatureGuided:
                 f'`feature_guidance_decoder` must be "linear", "vae" or a model that decodes latents, such as '
                 f"`AutoencoderTiny`; got {decoder!r}."
             )
+        if not isinstance(arguments.feature_guidance_full, (bool, np.bool_)):
+            raise ValueError(f"`feature_guidance_full` is true or false, got {arguments.feature_guidance_full!r}.")
+        arguments.feature_guidance_full = bool(arguments.feature_guidance_full)
         for name in scales:
             is_regional = has_region(given[name]) if not reference_embeds else "region" in given[name][0]
             if is_regional:

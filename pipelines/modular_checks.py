@@ -37,7 +37,7 @@ from .modular_inputs import (
 )
 from .prompts import check_prompt
 from .references import count_samples
-from .schedulers import check_noising, check_scheduler, set_steps
+from .schedulers import check_noising, set_steps
 
 
 def check_given_numbers(given: Any) -> None:
@@ -84,8 +84,7 @@ class MGInputStep(ModularPipelineBlocks):
         check_scale("guider.guidance_scale", scale, off=1)
         self.check_references(components, given)
         trial, steps = copy.deepcopy(components.scheduler), given.num_inference_steps
-        timesteps, _ = set_steps(trial, steps if isinstance(steps, Integral) else FEW_STEPS)
-        check_scheduler(trial, timesteps)
+        set_steps(trial, steps if isinstance(steps, Integral) else FEW_STEPS)
         given.batch_size = self.check_prompts(components, given)
         factor = scale_factor(components.vae)
         given.height, given.width = default_size(components.unet, factor, given.height, given.width)

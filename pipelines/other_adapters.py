@@ -13,7 +13,7 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.loaders import IPAdapterMixin
 from diffusers.models import MultiControlNetModel
 
-from ..arrays import as_numbers, is_array, is_tensor
+from ..arrays import as_numbers, check_tensor, is_array, is_tensor
 from ..depths import as_meant, check_read
 from ..granularities import MOST_STRENGTH
 from .lora_layers import remembered_loras
@@ -41,6 +41,13 @@ def one_for_each(value: Any, count: int, name: str) -> list[float]:
             f"`{name}` must be a finite number or a list of one for each of {count}, at most {MOST_STRENGTH:g}; got {value!r}."
         )
     return [float(one) for one in values]
+
+
+def width_read(network: torch.nn.Module) -> int | str:
+    """Numbers that the projection of an IP-Adapter reads of each embedding; a word where it reads embeddings of two kinds."""
+    if hasattr(network, "clip_embeds"):
+        return "numbers"
+    return next((part.in_features for part in network.modules() if isinstance(part, torch.nn.Linear)), "numbers")
 
 
 class OtherAdapters:
@@ -81,14 +88,18 @@ class OtherAdapters:
                 "was made without. Load the IP-Adapter with its `image_encoder_folder`, or pass "
                 "`ip_adapter_image_embeds`."
             )
+        if ip_adapter_image_embeds is None:
+            return
+        if not isinstance(ip_adapter_image_embeds, list):
+            raise ValueError(
+                "`ip_adapter_image_embeds` is a list with a tensor for each IP-Adapter. Put it into a list."
+            )
         rows = 2 if self.do_classifier_free_guidance else 1
-        for embeds in ip_adapter_image_embeds or []:
-            if not (isinstance(embeds, torch.Tensor) and embeds.ndim in (3, 4) and embeds.shape[0] == rows):
-                found = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__
-                raise ValueError(
-                    f"`ip_adapter_image_embeds` must hold tensors ({rows}, images, ...), with guidance the negative "
-                    f"embeds first, from `prepare_ip_adapter_image_embeds`; got {found}."
-                )
+        networks_of = self.bare_unet.encoder_hid_proj.image_projection_layers
+        for number, (network, embeds) in enumerate(zip(networks_of, entries, strict=True)):
+            middle = ("tokens",) if getattr(embeds, "ndim", 3) == 4 else ()
+            shape = (rows, "images", *middle, width_read(network))
+            check_tensor(embeds, f"ip_adapter_image_embeds[{number}]", shape, "prepare_ip_adapter_image_embeds")
 
     def check_other_adapters(self, controlnet: Any, control_image: Any, t2i_adapter: Any, t2i_image: Any) -> None:
         """Raise a ValueError for ControlNets and T2I-Adapters that lack their image or do not fit the UNet."""

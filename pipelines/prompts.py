@@ -28,6 +28,7 @@ class Prompts:
     def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
         """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
         self.check_clip_skip(given)
+        self.check_tokenizers(given)
         for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
             embeds_name = f"{name.removesuffix('_2')}_embeds"
             text, embeds = getattr(given, name, None), getattr(given, embeds_name)
@@ -40,6 +41,24 @@ class Prompts:
             count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
             if count is not None and (count != batch_size or count == 0):
                 raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+
+    @property
+    def embeds_width(self) -> int | str:
+        """Channels of the text that the UNet reads; a word where its blocks read several, or another network stands between."""
+        width = self.unet.config.cross_attention_dim
+        return width if isinstance(width, int) and self.unet.config.encoder_hid_dim is None else "channels"
+
+    def check_tokenizers(self, given: SimpleNamespace) -> None:
+        """Raise a ValueError for a text encoder that has text to read, if only an empty one, and no tokenizer for it."""
+        needs_negative = self.do_classifier_free_guidance and given.negative_prompt_embeds is None
+        if given.prompt_embeds is not None and not needs_negative:
+            return
+        for name in ("tokenizer", "tokenizer_2"):
+            encoder = name.replace("tokenizer", "text_encoder")
+            if getattr(self, encoder, None) is not None and getattr(self, name) is None:
+                raise ValueError(
+                    f"The component `{encoder}` needs `{name}`, which this pipeline was made without. Pass both, or `None` for both."
+                )
 
     def check_clip_skip(self, given: SimpleNamespace) -> None:
         """Raise a ValueError for a `clip_skip` that leaves no layer of the text encoders."""

@@ -9,8 +9,9 @@ import numpy as np
 import PIL.Image
 import torch
 
+from ..arrays import check_tensor
 from ..default_device import on_cpu
-from ..features import Features
+from ..features import Features, check_features
 from ..pictures import upright
 from .components import check_numbers
 
@@ -81,25 +82,15 @@ class References:
     ) -> None:
         """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
         for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
-            if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3 and len(embeds))):
-                raise ValueError(
-                    f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
-                    f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
-                )
+            if embeds is not None:
+                check_tensor(embeds, name, ("batch", "tokens", self.embeds_width), "encode_prompt")
         for name, given in (("reference_image", reference_image), ("reference_embeds", reference_embeds)):
             if not (given is None or isinstance(given, dict)):
                 raise ValueError(
                     f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.'
                 )
         for granularity, given in (reference_embeds or {}).items():
-            for features in given if isinstance(given, list) else [given]:
-                vector = features.get("vector") if isinstance(features, dict) else None
-                if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
-                    raise ValueError(
-                        f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, '
-                        f"numbers), in a list, got {list(features) if isinstance(features, dict) else type(features).__name__}. "
-                        f"Make it with `encode_reference`; pictures are passed as `reference_image`."
-                    )
+            check_features(granularity, given, f"reference_embeds[{granularity!r}]")
 
     def check_reference(
         self,
@@ -136,13 +127,14 @@ class References:
         for granularity, value in given.items():
             if granularity not in known:
                 raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
-            vector = None if reference_embeds is None else value[0]["vector"]
-            if vector is not None and vector.shape[1] != sizes[granularity]:
-                raise ValueError(
-                    f"The {granularity} features have {vector.shape[1]} numbers where the adapter expects "
-                    f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
-                )
-            count = count_samples(value) if vector is None else vector.shape[0]
+            vectors = [] if reference_embeds is None else [parts["vector"] for parts in value]
+            for found in (vector.shape[1] for vector in vectors):
+                if found != sizes[granularity]:
+                    raise ValueError(
+                        f"The {granularity} features have {found} numbers where the adapter expects "
+                        f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
+                    )
+            count = len(vectors[0]) if vectors else count_samples(value)
             if count not in (1, batch_size):
                 raise ValueError(
                     f"`{name}[{granularity!r}]` is given for {count} samples, this call has {batch_size}."

@@ -43,6 +43,24 @@ class SavedPipeline:
             index[name] = [Path(inspect.getsourcefile(kind)).stem, kind.__name__]
         return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As in `DiffusionPipeline`.
+
+        Raises:
+            ValueError: while a LoRA is in a model, whose file nothing could read.
+        """
+        self.check_without_loras()
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def check_without_loras(self) -> None:
+        """Raise a ValueError where a component has layers that a LoRA was wrapped around, as peft does."""
+        for name, part in self.components.items():
+            if isinstance(part, torch.nn.Module) and any(hasattr(layer, "base_layer") for layer in part.modules()):
+                raise ValueError(
+                    f"`{name}` has a LoRA in it, and such a model is saved under names that nothing loads. Take it out by "
+                    f"`unload_lora_weights()`, after `fuse_lora()` if it is to stay; `save_lora_weights` saves LoRAs."
+                )
+
     def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write the index and the code it names, so that the folder loads where no package of ours is installed.
 
@@ -82,6 +100,11 @@ class SavedPipeline:
     def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
         """An index read by an explicit class is read as that class's own; `DiffusionPipeline` obeys what it names."""
         index = super()._dict_from_json_file(json_file)
+        if not isinstance(index, dict):
+            raise ValueError(
+                f"{os.fspath(json_file)!r} must hold an index of components, a JSON object, got {type(index).__name__}. Save the "
+                f"pipeline anew, or copy or download it again."
+            )
         return {**index, "_class_name": cls.__name__} if isinstance(index.get("_class_name"), list) else index
 
     @classmethod
@@ -132,12 +155,16 @@ class SavedPipeline:
         change in `pipeline` too) unless `dtype` (or `torch_dtype`, as it was named before) is passed.
 
         Raises:
-            ValueError: for both of them, where they differ.
+            ValueError: for both of them, where they differ, for what is no type, and for what is no pipeline.
         """
+        if not isinstance(pipeline, DiffusionPipeline):
+            raise ValueError(f"`from_pipe` takes a pipeline of diffusers, got {type(pipeline).__name__}.")
         dtype, older = (kwargs.pop(name, None) for name in ("dtype", "torch_dtype"))
         if dtype is not None and older is not None and dtype != older:
             raise ValueError(f"`dtype` is {dtype} and `torch_dtype`, its older name, {older}. Give one of them.")
         dtype = older if dtype is None else dtype
+        if not isinstance(dtype, (torch.dtype, type(None))):
+            raise ValueError(f"`dtype` must be a type of torch, such as `torch.float16`, got {dtype!r}.")
         known = {**pipeline.config, **pipeline.components}
         parameters = {n: one for n, one in inspect.signature(cls).parameters.items() if n not in kwargs}
         shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}

@@ -4,8 +4,11 @@ import copy
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
+
+from ..arrays import plain_number
 
 
 # A share of the picture in the last timestep above which "pure noise" is not, and below which schedulers of two evaluations a
@@ -15,6 +18,7 @@ GOOD = "DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler"
 INSTEAD = f"Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`"
 NEEDED = ("set_timesteps", "step", "order")  # without the last, the step before is not known to a scheduler
 TRIED = (1, 4, 8, 8)  # latents
+EXAMPLES = {"timesteps": [999, 749, 499, 249], "sigmas": [14.6, 2.9, 0.7, 0.0]}
 
 
 def set_steps(
@@ -29,6 +33,10 @@ def set_steps(
     name = type(scheduler).__name__
     if missing := [one for one in NEEDED if not hasattr(scheduler, one)]:
         raise ValueError(f"{name} is not one for calls like this: it has no `{missing[0]}`. {INSTEAD}.")
+    timesteps, sigmas = (
+        falling(told, given, most)
+        for told, given, most in (("timesteps", timesteps, last_timestep(scheduler)), ("sigmas", sigmas, None))
+    )
     try:
         found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
     except Exception as error:  # of any type: schedulers check little
@@ -38,14 +46,44 @@ def set_steps(
             if isinstance(error, ValueError):
                 raise
             raise ValueError(
-                f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass a falling list of numbers, or leave it out."
+                f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass others, or leave it out."
             ) from error
         raise ValueError(
             f"{name} cannot be set to {steps} steps ({_words_of(error)}). Choose another number of them, or another scheduler. "
             f"{INSTEAD}."
         ) from error
     check_some_steps(scheduler, found[0], sigmas)
+    check_scheduler(scheduler, found[0])
     return found
+
+
+def last_timestep(scheduler: Any) -> float | None:
+    """The noisiest timestep that a scheduler knows; `None` where it does not tell."""
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    return scheduler.config.get("num_train_timesteps") if alphas is None else len(alphas) - 1
+
+
+def falling(name: str, given: Any, most: float | None) -> list[float] | None:
+    """`timesteps` or `sigmas` of a call as a list of plain numbers, or a ValueError for what is no way down from noise."""
+    if given is None:
+        return None
+    is_listed = isinstance(given, (list, tuple)) or isinstance(given, (np.ndarray, torch.Tensor)) and given.ndim == 1
+    numbers = [plain_number(one) for one in given] if is_listed else [None]
+    if not numbers:
+        raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
+    if (
+        None in numbers
+        or numbers[-1] < 0
+        or most is not None
+        and numbers[0] > most
+        or any(one <= following for one, following in zip(numbers, numbers[1:], strict=False))
+    ):
+        bound = "" if most is None else f", at most {most:g}"
+        raise ValueError(
+            f"`{name}` must be finite numbers in a falling list, each smaller than the one before, none below 0{bound}; got "
+            f"{given!r}. Leave it out, or pass for example {EXAMPLES[name]}."
+        )
+    return numbers
 
 
 def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
@@ -62,6 +100,8 @@ def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
     # `from_config` keeps what a class does not know.
     if is_of_kind or kind not in (None, "flow_prediction") and "prediction_type" not in parameters:
         raise ValueError(f"{name} does not know predictions of the type {kind!r}, which the UNet makes. {INSTEAD}.")
+    if len(timesteps) and timesteps[0] < timesteps[-1] or "Inverse" in name:  # of a single step only the name tells
+        raise ValueError(f"{name} goes from a picture to noise, and calls like this come from noise. {INSTEAD}.")
     if error is not None:
         raise ValueError(f"{name} cannot take the steps of calls like this ({_words_of(error)}). {INSTEAD}.")
     alphas = getattr(scheduler, "alphas_cumprod", None)

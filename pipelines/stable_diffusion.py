@@ -76,12 +76,12 @@ class OfStableDiffusion(
             feature_extractor=part_or_none("feature_extractor", feature_extractor),
             mg_detail=part_or_none("mg_detail", mg_detail),
         )
+        self.check_components()
         if unet is not None and unet.config.addition_embed_type is not None:
             raise ValueError(
                 f"The UNet reads more than text, addition_embed_type {unet.config.addition_embed_type!r}. For SDXL there "
                 f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
             )
-        self.check_components()
         self.vae_scale_factor = scale_factor(vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 

@@ -30,7 +30,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from ..arrays import whole_number
+from ..arrays import check_tensor, whole_number
 from .components import part_or_none, scale_factor
 from .prompts import Prompts, listed
 
@@ -149,10 +149,7 @@ class OfStableDiffusionXL(
                 raise ValueError(f"`{name}` and `{pooled_name}` go together, both from `encode_prompt`. Pass both.")
             if embeds is None:
                 continue
-            shape = (embeds.shape[0], self.pooled_size)
-            if not (isinstance(pooled, torch.Tensor) and tuple(pooled.shape) == shape):
-                found = tuple(pooled.shape) if isinstance(pooled, torch.Tensor) else type(pooled).__name__
-                raise ValueError(f"`{pooled_name}` must be a tensor {shape} from `encode_prompt`, got {found}.")
+            check_tensor(pooled, pooled_name, (embeds.shape[0], self.pooled_size), "encode_prompt")
 
     def check_sizes(self, given: SimpleNamespace, size: tuple[int, int]) -> list[list[int]]:
         """What the UNet is told about sizes: of what to steer away from, and of the picture, six integers each.

@@ -2,6 +2,7 @@
 
 from .attribution import Attributed
 from .call import Sampling
+from .callbacks import CalledBack
 from .composed_start import ComposedStart
 from .conditioning import Conditioned
 from .detailing import Detailed
@@ -20,6 +21,7 @@ class Steered(
     OtherAdapters,
     SavedPipeline,
     Detailed,
+    CalledBack,
     Sampling,
 ):
     """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""

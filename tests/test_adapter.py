@@ -132,6 +132,12 @@ def test_an_untrained_adapter_reproduces_the_base_bit_for_bit(any_unet, encoder,
     assert torch.equal(steer(any_unet, adapter, features, torch.ones(2, 3), size), run(any_unet, 2, size=size))
 
 
+@pytest.mark.parametrize("names", [("x",), ("color", "x"), ()])
+def test_granularities_that_are_none_are_refused_at_construction(unet, encoder, names):
+    with pytest.raises(ValueError, match="granularities must be some of .*, each with its length in vector_sizes"):
+        MGAdapter.from_unet(unet, encoder, granularities=names)
+
+
 def test_strength_zero_is_exactly_the_base_row_by_row(any_unet, encoder):
     adapter = make_adapter(any_unet, encoder, random=True)
     features = encode(encoder, adapter, batch=3)

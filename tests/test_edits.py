@@ -119,6 +119,19 @@ def test_outpaint_keeps_the_picture_and_goes_on_with_its_colors(pipe, photos):
     ("call", "message"),
     [
         (lambda pipe, photo: edits.reshape(pipe, photo, disc()), "needs a color or a texture reference"),
+        (
+            lambda pipe, photo: edits.variation(pipe, photo, output_type="np"),
+            "give back pictures; got .*'np'. Leave it out",
+        ),
+        (
+            lambda pipe, photo: edits.reshape(pipe, photo, disc(), color=["#c11210"], output_type="latent"),
+            "got .*'latent'",
+        ),
+        (
+            lambda pipe, photo: edits.named_edit("foo", pipe, photo, None, {}, ()),
+            "no edit 'foo'. There are recolor, .*variation",
+        ),
+        (lambda pipe, photo: edits.check_edit("foo", photo, None, {}), "There is no edit 'foo'"),
         (lambda pipe, photo: edits.outpaint(pipe, photo), "at least 1 on some side; got .0, 0, 0, 0."),
         (lambda pipe, photo: edits.outpaint(pipe, photo, left=-1), "at least 1 on some side"),
         (

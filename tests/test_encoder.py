@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGEncoder
 from mg_diffusion.encoder.filling import grow_into
+from mg_diffusion.encoder.granularity_cards import read_card
 from mg_diffusion.encoder.views import rgb_to_lab
 from mg_diffusion.training.renderer import render
 
@@ -117,6 +118,38 @@ def test_a_backbone_of_other_channels_is_refused(channels):
 def test_unknown_granularities_are_refused_at_construction(granularities):
     with pytest.raises(ValueError, match=r"granularities must be some of \('color', 'texture', 'shape'\), got"):
         MGEncoder(granularities=granularities)
+
+
+@pytest.mark.parametrize("size", [(8.0, 8), 8, (0, 0), (8,), "64", None])
+def test_sizes_that_are_none_are_refused(encoder, size):
+    for given in ({"size": size}, {"size": SIZE, "layout_size": size}):
+        if size is not None or "layout_size" not in given:
+            with pytest.raises(ValueError, match="size` must be .height, width., two positive integers"):
+                encoder.encode({"shape": torch.rand(3, 64, 64)}, **given)
+    with pytest.raises(ValueError, match="two positive integers"):
+        encoder.compose({}, size)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_card_has_the_shapes_that_its_branch_names(encoder, tmp_path, name):
+    encoder.save_card(tmp_path / "a.safetensors", name, torch.rand(3, 40, 64))
+    kept = load_file(tmp_path / "a.safetensors")
+    assert set(kept) == set(encoder.branches[name].card_shapes)
+    encoder.check_card(kept, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "palette"), [("#ff8800", ["#ff8800"]), ("#ff8800:3, #224466", ["#ff8800:3", "#224466"])]
+)
+def test_a_palette_may_be_a_text(encoder, tmp_path, text, palette):
+    for one, other in ((text, palette), ({"image": text}, {"image": palette}), ([text, palette], [palette, palette])):
+        assert_same(encoder.encode({"color": one}, SIZE), encoder.encode({"color": other}, SIZE))
+    with pytest.raises(ValueError, match="serve as color references, not as shape"):
+        encoder.encode({"shape": text}, SIZE)
+    for number, one in enumerate((text, palette)):
+        encoder.save_card(tmp_path / f"{number}.safetensors", "color", one)
+    (said, _), (expected, _) = (read_card(tmp_path / f"{number}.safetensors") for number in range(2))
+    assert said == expected  # the hash of the palette, too
 
 
 def test_none_and_missing_granularities_are_left_out(encoder):

@@ -151,6 +151,60 @@ def test_what_is_no_fitting_card_is_refused(pipe, files, card, tmp_path):
         with pytest.raises(ValueError, match=message):
             pipe.mg_encoder.save_card(tmp_path / path, name, ["#ff8800"])
     assert not (tmp_path / "a.safetensors").exists()
+    with pytest.raises(ValueError, match="is a .safetensors file, got None"):
+        pipe.mg_encoder.save_card(None, "color", ["#ff8800"])
+
+
+CHANGES = [
+    (
+        "color",
+        lambda kept: kept.update(vector=kept["vector"] * torch.nan),
+        "numbers that no picture gives, in `vector`",
+    ),
+    ("color", lambda kept: kept.update(palette=kept["palette"] + 2e4), "numbers that no picture gives, in `palette`"),
+    ("color", lambda kept: kept.update(vector=kept["vector"][:, :5].clone()), "`vector` must be .*, and is .1, 5."),
+    ("color", lambda kept: kept.update(vector=kept["vector"].int()), "`vector` must be .*torch.int32"),
+    ("color", lambda kept: kept.update(more=torch.zeros(1)), "more than a card of this model holds: 'more'"),
+    ("texture", lambda kept: kept.pop("vector"), "`vector` is missing"),
+    ("texture", lambda kept: kept.update(tiles=kept["tiles"].repeat(2, 1, 1, 1)), "`tiles` must be .1, "),
+    (
+        "texture",
+        lambda kept: kept.update(layout_tiles=kept["layout_tiles"] * torch.inf),
+        "numbers .* in `layout_tiles`",
+    ),
+    ("shape", lambda kept: kept.pop("edges"), "`edges` is missing"),
+    ("shape", lambda kept: kept.pop("layout_structure"), "`layout_structure` is missing"),
+    ("shape", lambda kept: kept.update(edges=torch.zeros(1, 1, 0, 8)), "`edges` must be"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "said"), CHANGES, ids=[str(number) for number in range(len(CHANGES))])
+def test_a_card_that_does_not_hold_what_cards_hold_is_refused(pipe, card, name, change, said):
+    path = card(name)
+    with safe_open(path, "pt") as opened:
+        metadata = opened.metadata()
+    kept = dict(read_card(path)[1])
+    change(kept)
+    save_file(kept, path, metadata)
+    with pytest.raises(ValueError, match=f"The card '.*one.safetensors' .*{said}.*Make it anew"):
+        generate(pipe, {name: path})
+
+
+def test_cards_of_older_versions_without_layout_and_light_are_taken(pipe, card):
+    path = card("shape")
+    with safe_open(path, "pt") as opened:
+        metadata = opened.metadata()
+    kept = {key: value for key, value in read_card(path)[1].items() if key in ("edges", "structure")}
+    save_file(kept, path, metadata)
+    assert np.isfinite(generate(pipe, {"shape": path})).all()
+
+
+def test_a_card_whose_metadata_lacks_an_entry_is_none(pipe, card):
+    path = card("color")
+    metadata, kept = read_card(path)
+    save_file(kept, path, {"format": metadata["format"]})
+    with pytest.raises(ValueError, match="is no granularity card"):
+        pipe.mg_encoder.encode({"color": path}, (SIZE, SIZE))
 
 
 def test_the_command_line_writes_and_takes_cards(model, files, tmp_path, capsys):

@@ -322,11 +322,14 @@ def test_other_palette_entries_are_refused(entry):
         (["#000000"], True),
         (("#000000", "#wrong"), True),
         ([], False),
-        ("#000000", False),
+        ("#000000", True),
+        ("#000000:2, #ffffff", True),
+        ("#wrong", False),
+        ("#000000.png", False),
         (["#000000", "a.png"], False),
     ],
 )
-def test_a_palette_is_a_list_of_strings_that_begin_with_a_hash(reference, expected):
+def test_a_palette_is_a_list_of_strings_that_begin_with_a_hash_or_a_text_of_colors(reference, expected):
     assert is_palette(reference) is expected
 
 
@@ -380,8 +383,8 @@ def test_weight_and_mask_of_a_dict_are_read(encoder):
         ({"texture": [[]]}, 1, "one non-empty list for each of the 1 prompts"),
         ({"texture": ["#ff0000"]}, 1, "serve as color references, not as texture"),
         ({"color": ["#ff00"]}, 1, 'must be "#rrggbb"'),
-        ({"color": "#ff0000"}, 1, "no reference picture at '#ff0000'. Hex colors are given as a list"),
-        ({"color": ["#ff0000", "red"]}, 1, "no reference picture at '#ff0000'. Hex colors are given as a list"),
+        ({"color": "#ff00"}, 1, "no reference picture at '#ff00'. Hex colors are written as .#rrggbb."),
+        ({"color": ["#ff0000", "red"]}, 1, "no reference picture at 'red'"),
         ({"color": Path("missing.png")}, 1, "There is no reference picture at 'missing.png'"),
         ({"color": [PICTURE, None]}, 1, "got NoneType"),
     ],

@@ -62,13 +62,13 @@ def _define():
         "mask_image": "of the same size, binary, white (1, 255, true) is repainted; not all black.",
         "reference_image": """{"color": ..., "texture": ..., "shape": ...}, each of them optional: a PIL image, path, array, tensor, a
         dict {"image", "mask", "weight", "region"}, a list of those (averaged by weight), or a list of such lists, one
-        for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight". A region, a mask or a box
+        for each prompt. "color" also takes a palette, a list of "#rrggbb" or "#rrggbb:weight", or one text of them with commas between. A region, a mask or a box
         in fractions, is where in the output a reference counts. (In an edit, shapes and regions are laid out over what is
         computed: the whole picture or the surroundings of the mask.)""",
         "granularity_scale": """strength, 0 is off, 1 is as trained, above 1 extrapolates; one for all or, by granularity, a number,
         one for each prompt, or a dict of blocks of the UNet as of `set_ip_adapter_scale`, {"down": {"block_1": [0.0, 1.0]},
         "mid": 0.5, "up": 1.0}, where what is not named is 0 (octaves have no such blocks and count in full, unless all are 0). A granularity that
-        is not named keeps 1.""",
+        is not named keeps 1; one that is not given is passed over.""",
         "texture_scale": """how coarse textures are laid: 1 keeps their size relative to the frame, 2 is twice as coarse; a dict of a
         reference may have a "scale" of its own, which this multiplies.""",
         "assignment": """of colors to the regions of the shape: "light" keeps dark what is dark in the shape reference, "free" leaves it
@@ -170,6 +170,107 @@ def _define():
         return fill
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
+    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
+        """How many, as a whole number, or a ValueError for what is no number of them."""
+        count = whole_number(value)
+        if count is None or count < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        return count
+
+
+    def holds_numbers(tensor: Any) -> bool:
+        """Whether a tensor of torch has data, of real and finite numbers."""
+        try:
+            return not tensor.is_complex() and bool(tensor.float().isfinite().all())
+        except (RuntimeError, NotImplementedError):  # without data, or of a layout that cannot be read
+            return False
+
+
+    def check_tensor(value: Any, name: str, shape: tuple[int | str, ...], source: str = "") -> None:
+        """Raise a ValueError unless this is a tensor of torch of this shape, of finite numbers.
+
+    Args:
+        shape: a word stands for any number of them but none.
+        source: what such a tensor comes from.
+    """
+        wanted = f"`{name}` must be a tensor of the shape ({', '.join(map(str, shape))}){source and f' from `{source}`'}"
+        if not is_tensor(value):
+            remedy = f" Pass `torch.from_numpy({name})`." if is_array(value) else ""
+            raise ValueError(f"{wanted}, got {type(value).__name__}.{remedy}")
+        sides = tuple(value.shape)
+        if len(sides) != len(shape) or not all(
+            side > 0 if isinstance(one, str) else side == one for side, one in zip(sides, shape, strict=True)
+        ):
+            raise ValueError(f"{wanted}, got {sides}.")
+        if not holds_numbers(value):
+            raise ValueError(f"{wanted}, of finite numbers; got some that are none, as NaN and infinite ones.")
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.default_device
     # -----------------------------------------------------------------------------------------------------------------
     def on_cpu() -> contextlib.AbstractContextManager:
@@ -187,6 +288,35 @@ def _define():
 
 
     LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+    HELD = {
+        "color": {"palette": ("colors", 3)},
+        "texture": {"tiles": ("tiles", "height", "width")},
+        "shape": {"structure": (3, "height", "width"), "map_0": ("channels", "height", "width")},
+    }  # what is read of each granularity beside its vector, without the batch
+
+
+    def check_features(granularity: str, given: Any, name: str) -> None:
+        """Raise a ValueError unless these are features of a granularity: of one batch, whole, and of finite numbers.
+
+    Args:
+        given: a list of entries, or one; name: what it is, for messages.
+    """
+        entries = given if isinstance(given, list) else [given]
+        remedy = "Make them with `encode_reference`; pictures are passed as `reference_image`."
+        for parts in entries or [None]:
+            needed = ["vector", *HELD.get(granularity, {})]
+            if not isinstance(parts, dict) or not set(needed) <= set(parts):
+                found = list(parts) if isinstance(parts, dict) else type(given if parts is None else parts).__name__
+                raise ValueError(f"`{name}` must be a list of dicts of tensors, each with {needed}; got {found}. {remedy}")
+            check_tensor(parts["vector"], f"{name}['vector']", ("batch", "numbers"), "encode_reference")
+            batch = len(parts["vector"])
+            for key, value in parts.items():
+                sides = HELD.get(granularity, {}).get(key, ("numbers",) * (getattr(value, "ndim", 1) - 1))
+                check_tensor(value, f"{name}[{key!r}]", (batch, *sides), "encode_reference")
+        if len({len(parts["vector"]) for parts in entries}) > 1:
+            raise ValueError(f"`{name}` must be of one batch, got several. {remedy}")
 
 
     def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:
@@ -263,79 +393,6 @@ def _define():
             if not claim.depth:  # a callback may have made another picture meanwhile
                 scheduler.__dict__.pop(PLACE_OF_CLAIM, None)
             claim.lock.release()
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
-    # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
-
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def plain_number(value: Any) -> float | None:
-        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
-
-    Those of numpy are not for computing: of narrow types they wrap around without a word.
-    """
-        try:
-            value = value.item() if is_array(value) and value.ndim == 0 else value
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
-                return None
-            number = int(value) if isinstance(value, Integral) else float(value)
-            return number if math.isfinite(number) else None
-        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
-            return None
-
-
-    def whole_number(value: Any) -> int | None:
-        """As `plain_number`, of whole numbers alone: no 2.0."""
-        number = plain_number(value)
-        return number if isinstance(number, int) else None
-
-
-    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
-        """How many, as a whole number, or a ValueError for what is no number of them."""
-        count = whole_number(value)
-        if count is None or count < 1:
-            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-        return count
-
-
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
-
-    Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
-    """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.granularities
@@ -749,6 +806,8 @@ def _define():
     COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
     MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
 
+    MAX_ASPECT = 16.0  # of a reference, its longer side to its shorter one
+
     CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
 
 
@@ -835,6 +894,14 @@ def _define():
         return sides.get("height"), sides.get("width")
 
 
+    def check_size(value: Any, name: str) -> tuple[int, int]:
+        """(height, width) as whole numbers, or a ValueError."""
+        sides = [whole_number(side) or 0 for side in value] if isinstance(value, (tuple, list)) else []
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(f"`{name}` must be (height, width), two positive integers; got {value!r}.")
+        return sides[0], sides[1]
+
+
     def check_pixels(value: Any, name: str) -> int:
         """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
         pixels = whole_number(value)
@@ -875,6 +942,13 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     AUTO = "auto"  # as many steps as the UNet wants
     FEW_STEPS = 4  # of a UNet that is distilled
+    KINDS = {
+        "unet": ("a UNet2DConditionModel", "attn_processors"),
+        "vae": ("a VAE", "decode"),
+        "mg_encoder": ("an MGEncoder", "encode_context"),
+        "mg_adapter": ("an MGAdapter", "check_unet"),
+        "mg_detail": ("a detail network, a UNet2DModel,", "down_blocks"),
+    }  # of components, and what tells one, of whatever class its code is
 
 
     def bare(unet: torch.nn.Module) -> torch.nn.Module:
@@ -910,7 +984,12 @@ def _define():
 
 
     def check_components(unet: Any, vae: Any, mg_encoder: Any, mg_adapter: Any, mg_detail: Any = None) -> None:
-        """Raise a ValueError unless these fit each other; those that are `None` are left out."""
+        """Raise a ValueError unless these are complete and fit each other; those that are `None` are left out."""
+        parts = {"unet": unet, "vae": vae, "mg_encoder": mg_encoder, "mg_adapter": mg_adapter, "mg_detail": mg_detail}
+        for name, part in parts.items():
+            if part is not None:
+                check_kind(name, part)
+                check_complete(name, part)
         if unet is not None and vae is not None:
             found, latent = unet.config.in_channels, vae.config.latent_channels
             if found not in (latent, 2 * latent + 1):
@@ -923,10 +1002,6 @@ def _define():
         if mg_adapter is not None and mg_encoder is not None:
             mg_adapter.check_encoder(mg_encoder)
         if mg_detail is not None:
-            if not isinstance(mg_detail, torch.nn.Module):
-                raise ValueError(
-                    f"`mg_detail` must be a model or `None`, got {mg_detail!r}; pass `mg_detail=pipe.mg_detail`."
-                )
             found = mg_detail.config.in_channels, mg_detail.config.out_channels
             wanted = HAAR_CHANNELS + sum(CONDITION_CHANNELS.values()), HAAR_CHANNELS
             if found != wanted or mg_detail.config.class_embed_type != "timestep":
@@ -934,6 +1009,48 @@ def _define():
                     f"`mg_detail` is no detail network of stage `detail`: such a one takes {wanted[0]} channels and gives "
                 f"{wanted[1]}, this one {found[0]} and {found[1]}."
                 )
+
+
+    def check_kind(name: str, part: Any) -> None:
+        """Raise a ValueError for a component that is something else than its name says."""
+        kind, told_by = KINDS[name]
+        if not isinstance(part, torch.nn.Module) or not hasattr(bare(part), told_by):
+            raise ValueError(f"`{name}` must be {kind} or `None`, got {type(part).__name__}; pass `{name}=pipe.{name}`.")
+
+
+    def check_complete(name: str, part: torch.nn.Module) -> None:
+        """Raise a ValueError for a model of whose weights some were not in the file it was loaded from.
+
+    diffusers leaves them without data, and warns. Those that are offloaded have none either, but a hook that brings it.
+    """
+        missing = [
+            f"{place}.{key}" if place else key
+            for place, module in part.named_modules()
+            if not hasattr(module, "_hf_hook")
+            for key, weight in module.named_parameters(recurse=False)
+            if weight.is_meta
+        ]
+        if missing:
+            raise ValueError(
+                f"`{name}` lacks weights: {len(missing)} were not in its file ({', '.join(missing[:2])}). The file is damaged, or was "
+            f"saved while a LoRA was in the model. Copy or download it again, or save it anew after `unload_lora_weights()`."
+            )
+
+
+    def check_ready(pipeline: Any) -> None:
+        """Raise a ValueError for a pipeline that lacks what every call needs."""
+        for name in ("unet", "vae"):
+            if getattr(pipeline, name) is None:
+                raise ValueError(
+                    f"A call needs the component `{name}`, which this pipeline was made without. Pass it along."
+                )
+        scheduler = pipeline.scheduler
+        if isinstance(scheduler, type) or not hasattr(scheduler, "config"):
+            found = f"the class {scheduler.__name__}" if isinstance(scheduler, type) else repr(scheduler)
+            raise ValueError(
+                f"`scheduler` must be a scheduler of diffusers, got {found}. Make one, for example "
+            f'`DDIMScheduler.from_pretrained(path, subfolder="scheduler")`.'
+            )
 
 
     def check_numbers(given: Any) -> None:
@@ -966,12 +1083,23 @@ def _define():
                 f"`generator` must be a `torch.Generator` or a list of them, got {generator!r}. A seed becomes one by "
             f"`torch.Generator().manual_seed(seed)`."
             )
-        for name in ("timesteps", "sigmas"):
-            value = getattr(given, name, None)
-            if value is not None and not len(value):
-                raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
-            if value is not None and not all(is_finite(one) for one in value):
-                raise ValueError(f"`{name}` must be finite numbers, got {value!r}.")
+        check_attention_kwargs(getattr(given, "cross_attention_kwargs", None))
+
+
+    def check_attention_kwargs(given: Any) -> None:
+        """Raise a ValueError for `cross_attention_kwargs` that are none, or hold a strength of LoRAs that is no number."""
+        if given is None:
+            return
+        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+            raise ValueError(f'`cross_attention_kwargs` is a dict such as {{"scale": 0.5}}, or `None`; got {given!r}.')
+        if "gligen" in given:
+            raise ValueError("`cross_attention_kwargs` holds boxes of GLIGEN, which is not read here. Leave `gligen` out.")
+        scale = plain_number(given.get("scale", 1.0))
+        if scale is None or abs(scale) > MOST_STRENGTH:
+            raise ValueError(
+                f'`cross_attention_kwargs["scale"]`, the strength of LoRAs, must be a finite number of at most {MOST_STRENGTH:g}; '
+            f"got {given['scale']!r}. Leave it out for 1."
+            )
 
 
     def check_scale(name: str, value: Any, off: int = 0, most: float = MOST_STRENGTH) -> float:
@@ -998,20 +1126,14 @@ def _define():
             raise ValueError(f'`output_type` must be "pil", "np", "pt" or "latent", got {given.output_type!r}.')
 
 
-    def check_latents(latents: Any, shape: tuple[int, ...]) -> None:
-        """Raise a ValueError unless `latents` are a tensor of this shape, of finite numbers."""
-        if not isinstance(latents, torch.Tensor):
-            remedy = " Pass `torch.from_numpy(latents)`." if is_array(latents) else ""
-            raise ValueError(f"`latents` must be a tensor of the shape {shape}, got {type(latents).__name__}.{remedy}")
-        if tuple(latents.shape) != shape:
-            raise ValueError(f"`latents` must have the shape {shape}, got {tuple(latents.shape)}.")
-        if latents.device.type == "meta" or latents.is_complex() or not torch.isfinite(latents).all():
-            raise ValueError("`latents` must be finite numbers, got some that are none. Draw them by `torch.randn`.")
-
-
     def default_size(unet: torch.nn.Module, factor: int, height: int | None, width: int | None) -> tuple[int, int]:
         """Height and width in pixels; a missing one is the UNet's native size, of `factor` pixels a latent cell."""
         native = unet.config.sample_size
+        if native is None and None in (height, width):
+            raise ValueError(
+                "The UNet's configuration has no `sample_size`, the side of its latents, so that no size goes without saying. Pass "
+            "`height` and `width`."
+            )
         native = (native, native) if isinstance(native, int) else native
         return native[0] * factor if height is None else height, native[1] * factor if width is None else width
 
@@ -1604,25 +1726,15 @@ def _define():
         ) -> None:
             """Raise a ValueError for arguments of another type; called before anything counts the samples they hold."""
             for name, embeds in (("prompt_embeds", prompt_embeds), ("negative_prompt_embeds", negative_prompt_embeds)):
-                if not (embeds is None or (isinstance(embeds, torch.Tensor) and embeds.ndim == 3 and len(embeds))):
-                    raise ValueError(
-                        f"`{name}` must be a tensor (batch, tokens, channels) from `encode_prompt`, got "
-                    f"{tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__}."
-                    )
+                if embeds is not None:
+                    check_tensor(embeds, name, ("batch", "tokens", self.embeds_width), "encode_prompt")
             for name, given in (("reference_image", reference_image), ("reference_embeds", reference_embeds)):
                 if not (given is None or isinstance(given, dict)):
                     raise ValueError(
                         f'`{name}` is a dict such as {{"color": ..., "shape": ...}}, got {type(given).__name__}.'
                     )
             for granularity, given in (reference_embeds or {}).items():
-                for features in given if isinstance(given, list) else [given]:
-                    vector = features.get("vector") if isinstance(features, dict) else None
-                    if not (isinstance(vector, torch.Tensor) and vector.ndim == 2):
-                        raise ValueError(
-                            f'`reference_embeds[{granularity!r}]` must be a dict of tensors with a "vector" (batch, '
-                        f"numbers), in a list, got {list(features) if isinstance(features, dict) else type(features).__name__}. "
-                        f"Make it with `encode_reference`; pictures are passed as `reference_image`."
-                        )
+                check_features(granularity, given, f"reference_embeds[{granularity!r}]")
 
         def check_reference(
             self,
@@ -1659,13 +1771,14 @@ def _define():
             for granularity, value in given.items():
                 if granularity not in known:
                     raise ValueError(f"Unknown granularity {granularity!r} in `{name}`; known are {known}.")
-                vector = None if reference_embeds is None else value[0]["vector"]
-                if vector is not None and vector.shape[1] != sizes[granularity]:
-                    raise ValueError(
-                        f"The {granularity} features have {vector.shape[1]} numbers where the adapter expects "
-                    f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
-                    )
-                count = count_samples(value) if vector is None else vector.shape[0]
+                vectors = [] if reference_embeds is None else [parts["vector"] for parts in value]
+                for found in (vector.shape[1] for vector in vectors):
+                    if found != sizes[granularity]:
+                        raise ValueError(
+                            f"The {granularity} features have {found} numbers where the adapter expects "
+                        f"{sizes[granularity]}. They were made by another encoder; make them anew with `encode_reference`."
+                        )
+                count = len(vectors[0]) if vectors else count_samples(value)
                 if count not in (1, batch_size):
                     raise ValueError(
                         f"`{name}[{granularity!r}]` is given for {count} samples, this call has {batch_size}."
@@ -1970,6 +2083,9 @@ def _define():
                     f'`feature_guidance_decoder` must be "linear", "vae" or a model that decodes latents, such as '
                 f"`AutoencoderTiny`; got {decoder!r}."
                 )
+            if not isinstance(arguments.feature_guidance_full, (bool, np.bool_)):
+                raise ValueError(f"`feature_guidance_full` is true or false, got {arguments.feature_guidance_full!r}.")
+            arguments.feature_guidance_full = bool(arguments.feature_guidance_full)
             for name in scales:
                 is_regional = has_region(given[name]) if not reference_embeds else "region" in given[name][0]
                 if is_regional:
@@ -2237,6 +2353,13 @@ def _define():
         return [float(one) for one in values]
 
 
+    def width_read(network: torch.nn.Module) -> int | str:
+        """Numbers that the projection of an IP-Adapter reads of each embedding; a word where it reads embeddings of two kinds."""
+        if hasattr(network, "clip_embeds"):
+            return "numbers"
+        return next((part.in_features for part in network.modules() if isinstance(part, torch.nn.Linear)), "numbers")
+
+
     class OtherAdapters:
         """Checks of other adapters, and their inputs in every step."""
 
@@ -2275,14 +2398,18 @@ def _define():
                 "was made without. Load the IP-Adapter with its `image_encoder_folder`, or pass "
                 "`ip_adapter_image_embeds`."
                 )
+            if ip_adapter_image_embeds is None:
+                return
+            if not isinstance(ip_adapter_image_embeds, list):
+                raise ValueError(
+                    "`ip_adapter_image_embeds` is a list with a tensor for each IP-Adapter. Put it into a list."
+                )
             rows = 2 if self.do_classifier_free_guidance else 1
-            for embeds in ip_adapter_image_embeds or []:
-                if not (isinstance(embeds, torch.Tensor) and embeds.ndim in (3, 4) and embeds.shape[0] == rows):
-                    found = tuple(embeds.shape) if isinstance(embeds, torch.Tensor) else type(embeds).__name__
-                    raise ValueError(
-                        f"`ip_adapter_image_embeds` must hold tensors ({rows}, images, ...), with guidance the negative "
-                    f"embeds first, from `prepare_ip_adapter_image_embeds`; got {found}."
-                    )
+            networks_of = self.bare_unet.encoder_hid_proj.image_projection_layers
+            for number, (network, embeds) in enumerate(zip(networks_of, entries, strict=True)):
+                middle = ("tokens",) if getattr(embeds, "ndim", 3) == 4 else ()
+                shape = (rows, "images", *middle, width_read(network))
+                check_tensor(embeds, f"ip_adapter_image_embeds[{number}]", shape, "prepare_ip_adapter_image_embeds")
 
         def check_other_adapters(self, controlnet: Any, control_image: Any, t2i_adapter: Any, t2i_image: Any) -> None:
             """Raise a ValueError for ControlNets and T2I-Adapters that lack their image or do not fit the UNet."""
@@ -2603,6 +2730,7 @@ def _define():
     INSTEAD = f"Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`"
     NEEDED = ("set_timesteps", "step", "order")  # without the last, the step before is not known to a scheduler
     TRIED = (1, 4, 8, 8)  # latents
+    EXAMPLES = {"timesteps": [999, 749, 499, 249], "sigmas": [14.6, 2.9, 0.7, 0.0]}
 
 
     def set_steps(
@@ -2617,6 +2745,10 @@ def _define():
         name = type(scheduler).__name__
         if missing := [one for one in NEEDED if not hasattr(scheduler, one)]:
             raise ValueError(f"{name} is not one for calls like this: it has no `{missing[0]}`. {INSTEAD}.")
+        timesteps, sigmas = (
+            falling(told, given, most)
+            for told, given, most in (("timesteps", timesteps, last_timestep(scheduler)), ("sigmas", sigmas, None))
+        )
         try:
             found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
         except Exception as error:  # of any type: schedulers check little
@@ -2626,14 +2758,44 @@ def _define():
                 if isinstance(error, ValueError):
                     raise
                 raise ValueError(
-                    f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass a falling list of numbers, or leave it out."
+                    f"`{told}` = {given!r} cannot be set to {name} ({_words_of(error)}). Pass others, or leave it out."
                 ) from error
             raise ValueError(
                 f"{name} cannot be set to {steps} steps ({_words_of(error)}). Choose another number of them, or another scheduler. "
             f"{INSTEAD}."
             ) from error
         check_some_steps(scheduler, found[0], sigmas)
+        check_scheduler(scheduler, found[0])
         return found
+
+
+    def last_timestep(scheduler: Any) -> float | None:
+        """The noisiest timestep that a scheduler knows; `None` where it does not tell."""
+        alphas = getattr(scheduler, "alphas_cumprod", None)
+        return scheduler.config.get("num_train_timesteps") if alphas is None else len(alphas) - 1
+
+
+    def falling(name: str, given: Any, most: float | None) -> list[float] | None:
+        """`timesteps` or `sigmas` of a call as a list of plain numbers, or a ValueError for what is no way down from noise."""
+        if given is None:
+            return None
+        is_listed = isinstance(given, (list, tuple)) or isinstance(given, (np.ndarray, torch.Tensor)) and given.ndim == 1
+        numbers = [plain_number(one) for one in given] if is_listed else [None]
+        if not numbers:
+            raise ValueError(f"`{name}` is empty, so there is no step to take. Leave it out, or name some.")
+        if (
+            None in numbers
+            or numbers[-1] < 0
+            or most is not None
+            and numbers[0] > most
+            or any(one <= following for one, following in zip(numbers, numbers[1:], strict=False))
+        ):
+            bound = "" if most is None else f", at most {most:g}"
+            raise ValueError(
+                f"`{name}` must be finite numbers in a falling list, each smaller than the one before, none below 0{bound}; got "
+            f"{given!r}. Leave it out, or pass for example {EXAMPLES[name]}."
+            )
+        return numbers
 
 
     def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:
@@ -2650,6 +2812,8 @@ def _define():
         # `from_config` keeps what a class does not know.
         if is_of_kind or kind not in (None, "flow_prediction") and "prediction_type" not in parameters:
             raise ValueError(f"{name} does not know predictions of the type {kind!r}, which the UNet makes. {INSTEAD}.")
+        if len(timesteps) and timesteps[0] < timesteps[-1] or "Inverse" in name:  # of a single step only the name tells
+            raise ValueError(f"{name} goes from a picture to noise, and calls like this come from noise. {INSTEAD}.")
         if error is not None:
             raise ValueError(f"{name} cannot take the steps of calls like this ({_words_of(error)}). {INSTEAD}.")
         alphas = getattr(scheduler, "alphas_cumprod", None)
@@ -2821,6 +2985,7 @@ def _define():
             given = SimpleNamespace(**{name: one for name, one in arguments.items() if name != "self"})
             if isinstance(given.callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
                 given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
+            check_ready(self)
             with claimed(self.scheduler), on_cpu():
                 return self.sample(given)
 
@@ -2882,7 +3047,6 @@ def _define():
             if given.composed_start > 0:
                 check_noising(self.scheduler, "`composed_start`", ", or set `composed_start=0`")
                 timesteps, steps = skip_steps(self.scheduler, given.composed_start, timesteps)
-            check_scheduler(self.scheduler, timesteps)
             factors = self.step_factors(
                 given.granularity_schedule, len(timesteps), [*named, *(given.negative_reference_image or {})]
             )
@@ -2919,23 +3083,8 @@ def _define():
             count = batch_size * num_images_per_prompt
             shape = (count, self.vae.config.latent_channels, height // factor, width // factor)
             if latents is not None:
-                check_latents(latents, shape)
+                check_tensor(latents, "latents", shape)
             self.check_callback(given.callback_on_step_end, given.callback_on_step_end_tensor_inputs)
-            if not (given.cross_attention_kwargs is None or isinstance(given.cross_attention_kwargs, dict)):
-                raise ValueError(
-                    f'`cross_attention_kwargs` is a dict such as {{"scale": 0.5}}, or `None`; got {given.cross_attention_kwargs!r}.'
-                )
-
-        def check_callback(self, callback: Any, asked: Any) -> None:
-            """Raise a ValueError for a callback that cannot be called, or that asks for tensors that are none."""
-            if callback is not None and not callable(callback):
-                raise ValueError(
-                    f"`callback_on_step_end` is a function of pipeline, step, timestep and tensors, or `None`; got {callback!r}."
-                )
-            known = self._callback_tensor_inputs
-            unknown = [name for name in asked if name not in known] if isinstance(asked, (list, tuple)) else asked
-            if not isinstance(asked, (list, tuple)) or unknown:
-                raise ValueError(f"`callback_on_step_end_tensor_inputs` must be some of {known}, got {unknown!r}.")
 
         def default_size(self, height: int | None, width: int | None) -> tuple[int, int]:
             """Height and width in pixels; a missing one is the UNet's native size."""
@@ -3026,22 +3175,6 @@ def _define():
                         self.call_back(call, i, t)
                     if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                         progress_bar.update()
-
-        def call_back(self, call: Call, i: int, t: torch.Tensor) -> None:
-            """Hand the tensors that were asked for to the callback, and take those that it returns."""
-            tensors = {name: getattr(call, name) for name in call.given.callback_on_step_end_tensor_inputs}
-            shape, changed = call.latents.shape, call.given.callback_on_step_end(self, i, t, tensors)
-            if not isinstance(changed, dict):
-                raise ValueError(
-                    f"`callback_on_step_end` returns a dict of the tensors that it changes, `{{}}` if none; got {changed!r:.80}."
-                )
-            for name in self._callback_tensor_inputs:
-                setattr(call, name, changed.pop(name, getattr(call, name)))
-            if getattr(call.latents, "shape", None) != shape:
-                raise ValueError(
-                    f"`callback_on_step_end` may replace `latents` by a tensor of the same shape, {tuple(shape)}; got "
-                f"{tuple(call.latents.shape) if hasattr(call.latents, 'shape') else type(call.latents).__name__}."
-                )
 
         def predict_noise(self, latents: torch.Tensor, call: Call, i: int, t: torch.Tensor) -> torch.Tensor:
             """One call of the UNet, with guidance where it is on: classifier-free, and away from each contrast.
@@ -3255,6 +3388,7 @@ def _define():
         def check_prompts(self, given: SimpleNamespace, batch_size: int) -> None:
             """Raise a ValueError for prompts of another type or number, given twice, or given without a text encoder."""
             self.check_clip_skip(given)
+            self.check_tokenizers(given)
             for name in ("prompt", "prompt_2", "negative_prompt", "negative_prompt_2"):
                 embeds_name = f"{name.removesuffix('_2')}_embeds"
                 text, embeds = getattr(given, name, None), getattr(given, embeds_name)
@@ -3267,6 +3401,24 @@ def _define():
                 count = len(text) if isinstance(text, list) else None if embeds is None else embeds.shape[0]
                 if count is not None and (count != batch_size or count == 0):
                     raise ValueError(f"`{name}` is given for {count} samples, but this call has {batch_size}.")
+
+        @property
+        def embeds_width(self) -> int | str:
+            """Channels of the text that the UNet reads; a word where its blocks read several, or another network stands between."""
+            width = self.unet.config.cross_attention_dim
+            return width if isinstance(width, int) and self.unet.config.encoder_hid_dim is None else "channels"
+
+        def check_tokenizers(self, given: SimpleNamespace) -> None:
+            """Raise a ValueError for a text encoder that has text to read, if only an empty one, and no tokenizer for it."""
+            needs_negative = self.do_classifier_free_guidance and given.negative_prompt_embeds is None
+            if given.prompt_embeds is not None and not needs_negative:
+                return
+            for name in ("tokenizer", "tokenizer_2"):
+                encoder = name.replace("tokenizer", "text_encoder")
+                if getattr(self, encoder, None) is not None and getattr(self, name) is None:
+                    raise ValueError(
+                        f"The component `{encoder}` needs `{name}`, which this pipeline was made without. Pass both, or `None` for both."
+                    )
 
         def check_clip_skip(self, given: SimpleNamespace) -> None:
             """Raise a ValueError for a `clip_skip` that leaves no layer of the text encoders."""
@@ -3362,12 +3514,12 @@ def _define():
                 feature_extractor=part_or_none("feature_extractor", feature_extractor),
                 mg_detail=part_or_none("mg_detail", mg_detail),
             )
+            self.check_components()
             if unet is not None and unet.config.addition_embed_type is not None:
                 raise ValueError(
                     f"The UNet reads more than text, addition_embed_type {unet.config.addition_embed_type!r}. For SDXL there "
                 f"are `MGXLPipeline` and `MGXLInpaintPipeline`."
                 )
-            self.check_components()
             self.vae_scale_factor = scale_factor(vae)
             self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
 
@@ -3546,6 +3698,68 @@ def _define():
                         f"raise that of shape.",
                             stacklevel=7,
                         )
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.callbacks
+    # -----------------------------------------------------------------------------------------------------------------
+    ROWS = ("latents", "mask", "masked_image_latents")  # with one row for each picture, and always of the same size
+
+
+    class CalledBack:
+        """A call that asks a callback after each step."""
+
+        def check_callback(self, callback: Any, asked: Any) -> None:
+            """Raise a ValueError for a callback that cannot be called, or that asks for tensors that are none."""
+            if callback is not None and not callable(callback):
+                raise ValueError(
+                    f"`callback_on_step_end` is a function of pipeline, step, timestep and tensors, or `None`; got {callback!r}."
+                )
+            known = self._callback_tensor_inputs
+            unknown = [name for name in asked if name not in known] if isinstance(asked, (list, tuple)) else asked
+            if not isinstance(asked, (list, tuple)) or unknown:
+                raise ValueError(f"`callback_on_step_end_tensor_inputs` must be some of {known}, got {unknown!r}.")
+
+        def call_back(self, call: Any, i: int, t: torch.Tensor) -> None:
+            """Hand the tensors that were asked for to the callback, and take those that it returns."""
+            tensors = {name: getattr(call, name) for name in call.given.callback_on_step_end_tensor_inputs}
+            changed = call.given.callback_on_step_end(self, i, t, tensors)
+            if not isinstance(changed, dict):
+                raise ValueError(
+                    f"`callback_on_step_end` returns a dict of the tensors that it changes, `{{}}` if none; got {changed!r:.80}."
+                )
+            # One that switches guidance off may leave out the rows that only guidance reads.
+            rows = call.count * (1 + int(self.do_classifier_free_guidance))
+            for name in self._callback_tensor_inputs:
+                before = getattr(call, name)
+                value = changed.pop(name, before)
+                if value is not before:
+                    check_changed(name, before, value, rows)
+                    setattr(call, name, value)
+
+
+    def check_changed(name: str, before: torch.Tensor | None, value: Any, rows: int) -> None:
+        """Raise a ValueError for a tensor of a callback that cannot take the place of the one before.
+
+    Args:
+        rows: of what the UNet reads beside the latents, at least.
+    """
+        told = f"{name}` of `callback_on_step_end"
+        if before is None:
+            raise ValueError(f"`{told}` cannot be replaced: this call has none. Leave it out of what is returned.")
+        if name in ROWS:
+            check_tensor(value, told, tuple(before.shape))
+        else:
+            middle = ("tokens",) * (before.ndim - 2)
+            check_tensor(value, told, ("rows", *middle, before.shape[-1]))
+            if len(value) < rows and name != "negative_prompt_embeds":  # which is read before the first step
+                raise ValueError(
+                    f"`{told}` must have at least {rows} rows, one for each that the UNet reads; got {len(value)}."
+                )
+        if value.dtype != before.dtype or value.device != before.device:
+            raise ValueError(
+                f"`{told}` must be of {before.dtype} on {before.device}, got {value.dtype} on {value.device}. Return "
+            f"`tensor.to(before)` of the one it was given."
+            )
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.detailing
@@ -3735,6 +3949,24 @@ def _define():
                 index[name] = [Path(inspect.getsourcefile(kind)).stem, kind.__name__]
             return json.dumps(index, indent=2, sort_keys=True) + "\n"
 
+        def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+            """As in `DiffusionPipeline`.
+
+        Raises:
+            ValueError: while a LoRA is in a model, whose file nothing could read.
+        """
+            self.check_without_loras()
+            super().save_pretrained(save_directory, *args, **kwargs)
+
+        def check_without_loras(self) -> None:
+            """Raise a ValueError where a component has layers that a LoRA was wrapped around, as peft does."""
+            for name, part in self.components.items():
+                if isinstance(part, torch.nn.Module) and any(hasattr(layer, "base_layer") for layer in part.modules()):
+                    raise ValueError(
+                        f"`{name}` has a LoRA in it, and such a model is saved under names that nothing loads. Take it out by "
+                    f"`unload_lora_weights()`, after `fuse_lora()` if it is to stay; `save_lora_weights` saves LoRAs."
+                    )
+
         def save_config(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
             """Write the index and the code it names, so that the folder loads where no package of ours is installed.
 
@@ -3774,6 +4006,11 @@ def _define():
         def _dict_from_json_file(cls, json_file: str | os.PathLike) -> dict[str, Any]:
             """An index read by an explicit class is read as that class's own; `DiffusionPipeline` obeys what it names."""
             index = super()._dict_from_json_file(json_file)
+            if not isinstance(index, dict):
+                raise ValueError(
+                    f"{os.fspath(json_file)!r} must hold an index of components, a JSON object, got {type(index).__name__}. Save the "
+                f"pipeline anew, or copy or download it again."
+                )
             return {**index, "_class_name": cls.__name__} if isinstance(index.get("_class_name"), list) else index
 
         @classmethod
@@ -3824,12 +4061,16 @@ def _define():
         change in `pipeline` too) unless `dtype` (or `torch_dtype`, as it was named before) is passed.
 
         Raises:
-            ValueError: for both of them, where they differ.
+            ValueError: for both of them, where they differ, for what is no type, and for what is no pipeline.
         """
+            if not isinstance(pipeline, DiffusionPipeline):
+                raise ValueError(f"`from_pipe` takes a pipeline of diffusers, got {type(pipeline).__name__}.")
             dtype, older = (kwargs.pop(name, None) for name in ("dtype", "torch_dtype"))
             if dtype is not None and older is not None and dtype != older:
                 raise ValueError(f"`dtype` is {dtype} and `torch_dtype`, its older name, {older}. Give one of them.")
             dtype = older if dtype is None else dtype
+            if not isinstance(dtype, (torch.dtype, type(None))):
+                raise ValueError(f"`dtype` must be a type of torch, such as `torch.float16`, got {dtype!r}.")
             known = {**pipeline.config, **pipeline.components}
             parameters = {n: one for n, one in inspect.signature(cls).parameters.items() if n not in kwargs}
             shared = {n: known.get(n) for n, one in parameters.items() if n in known or one.default is one.empty}
@@ -3851,6 +4092,7 @@ def _define():
         OtherAdapters,
         SavedPipeline,
         Detailed,
+        CalledBack,
         Sampling,
     ):
         """A call that references steer; it stands before `DiffusionPipeline`, and after what a base and a source hand over."""

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from mg_diffusion.arrays import whole_number
+
 from .host import without_gradients
 from .models import CATEGORY, Networks, given
 from .references import PALETTE, References, joined, one_reference
@@ -12,6 +14,14 @@ from .references import PALETTE, References, joined, one_reference
 SIDE = {"default": 512, "min": 64, "max": 2048, "step": 8}
 STRENGTH = {"default": 1.0, "min": 0.0, "max": 2.0, "step": 0.05, "tooltip": "0 is off."}
 SEED = {"default": 0, "min": 0, "max": 0xFFFFFFFFFFFFFFFF, "control_after_generate": True}
+
+
+def drawing_by(seed: Any) -> torch.Generator:
+    """What draws by the seed of a node."""
+    number = whole_number(seed)
+    if number is None or not 0 <= number <= SEED["max"]:
+        raise ValueError(f"`seed` must be an integer from 0 to {SEED['max']}, got {seed!r}.")
+    return torch.Generator().manual_seed(number)
 
 
 class MGCompose:
@@ -98,7 +108,7 @@ class MGCompose:
             texture_scale,
             assignment,
             batch_size,
-            torch.Generator().manual_seed(seed),
+            drawing_by(seed),
             "pt",
             given(mg_model).mg_encoder,
         )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .composing import SEED, STRENGTH
+from .composing import SEED, STRENGTH, drawing_by
 from .host import without_gradients
 from .images import check_image, check_mask, each_edited
 from .models import CATEGORY, Networks, given
@@ -91,7 +91,7 @@ class MGRecolor:
                 assignment=assignment,
                 granularity_scale=strength,
                 mask_feather=feather,
-                generator=torch.Generator().manual_seed(seed),
+                generator=drawing_by(seed),
             )[0]
 
         return (each_edited(image, edit),)

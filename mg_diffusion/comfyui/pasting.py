@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from mg_diffusion.sizes import check_pixels
+
 from .images import check_image, check_mask
 from .models import CATEGORY
 
@@ -47,6 +49,7 @@ class MGExactPaste:
             )
         kept = kept.repeat_interleave(len(made) // len(kept), 0)
         share = check_mask("mask", mask, made)[..., None]
+        feather = check_pixels(feather, "feather")
         if feather:
             share = share * _inner_edge(share, feather)
         mixed = torch.lerp(kept, made, share)

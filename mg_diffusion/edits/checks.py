@@ -8,6 +8,7 @@ from ..sides import SIDES
 from . import filled, native, painted, restored
 from .hinted import read_strokes
 from .inputs import Picture
+from .named import check_name
 from .sources import opened
 
 
@@ -35,6 +36,7 @@ def check_edit(
 
     Arguments as of `named_edit`; options that say nothing to a check are left out.
     """
+    check_name(name)
     source = opened(image, name, is_filled=False)
     offered = {**references, **dict(zip(SIDES, added, strict=True)), "mask": mask, "mask_image": mask, **options}
     if name in CHECKS:

@@ -21,12 +21,19 @@ MODULES = {
     "enlarge": restored,
 }
 NATIVE = tuple(MODULES)
+PAINTED = ("reshape", "variation")
 OF_MASKS = ("strength", "padding_mask_crop", "mask_feather", "context_scale")  # say nothing of a whole picture
 
 
 def is_drawn(name: str, assignment: str | None = None) -> bool:
     """Whether pictures that this edit makes of several seeds differ: whether it draws anything at random."""
     return name not in NATIVE or MODULES[name] is filled or assignment == "free"
+
+
+def check_name(name: str) -> None:
+    """Raise a ValueError for a name that is none of an edit."""
+    if name not in (*NATIVE, *PAINTED):
+        raise ValueError(f"There is no edit {name!r}. There are {', '.join((*NATIVE, *PAINTED))}.")
 
 
 def named_edit(
@@ -44,6 +51,7 @@ def named_edit(
     Args:
         callback: of those in `NATIVE`; the others take `callback_on_step_end`.
     """
+    check_name(name)
     if name in NATIVE:
         edit = getattr(MODULES[name], name)
         offered = {granularity: references.get(granularity) for granularity in GRANULARITIES}

@@ -135,6 +135,10 @@ def _laid(shape: Any, mask: PIL.Image.Image) -> list[dict[str, Any]]:
 def _check_listed(options: dict[str, Any]) -> None:
     if not options.get("return_dict", True):
         raise ValueError("Named edits return a list of pictures, whatever `return_dict` is: leave it out.")
+    if options.get("output_type", "pil") != "pil":
+        raise ValueError(
+            f"Named edits give back pictures; got the `output_type` {options['output_type']!r}. Leave it out."
+        )
 
 
 def _check_whole(options: dict[str, Any]) -> None:
@@ -143,11 +147,6 @@ def _check_whole(options: dict[str, Any]) -> None:
         raise ValueError(
             "This edit takes its shape from the whole picture and cannot compute a part alone: leave `padding_mask_crop` "
             "out, or crop picture and mask first."
-        )
-    if options.get("output_type", "pil") != "pil":
-        raise ValueError(
-            f"Named edits give back what they were given, a PIL image or an array; got the `output_type` "
-            f"{options['output_type']!r}. Leave it out."
         )
 
 

@@ -44,6 +44,11 @@ class Branch(nn.Module):
         """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
         return {}
 
+    @property
+    def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        """Shapes, by name, of what a granularity card keeps; a word stands for sides that depend on the picture."""
+        raise NotImplementedError
+
     def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """What `distance` compares pictures of `size` (height, width) with."""
         raise NotImplementedError

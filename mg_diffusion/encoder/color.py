@@ -91,6 +91,10 @@ class ColorBranch(Branch):
     def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {"vector": self(**view), "palette": draw_palette(**view)}
 
+    @property
+    def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return {"vector": (1, self.out_features), "palette": (1, PALETTE, 3)}
+
     def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         palette = features["palette"]
         return quantiles(color_directions().to(palette) @ palette.transpose(1, 2))

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..hex_colors import is_palette
+from ..arrays import holds_numbers
+from ..hex_colors import entries_of, is_palette
 from ..reference_pictures import CARD, check_fields
 from ..sizes import MOST_CARD_SIDE
 from .reading import read_cut_out
@@ -19,6 +20,9 @@ from .texture import LAYOUT_SIDE, TILE
 
 
 CARD_FORMAT = "mg_diffusion granularity card 1"
+CARD_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+MOST_IN_CARD = 1e4  # of any number in one; far more than views of pictures give
+OLDER_LACK = ("light", "layout_shading", "layout_light")  # what a card may do without
 
 
 def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -34,7 +38,7 @@ def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"There is no readable granularity card at {name}: {error}.") from error
-    if metadata.get("format") != CARD_FORMAT:
+    if metadata.get("format") != CARD_FORMAT or not {"granularity", "encoder", "source"} <= set(metadata):
         raise ValueError(f"{name} is no granularity card. `MGEncoder.save_card` or `mg-diffusion encode` writes them.")
     return metadata, tensors
 
@@ -55,11 +59,42 @@ def write_card(path: Path, kept: dict[str, torch.Tensor], granularity: str, enco
         part.unlink(missing_ok=True)
 
 
-def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+def check_held(tensors: dict[str, torch.Tensor], shapes: dict[str, tuple[int | str, ...]], what: str) -> None:
+    """Raise a ValueError unless a granularity card holds what an encoder keeps, and nothing else.
+
+    Args:
+        shapes: of its tensors, see `Branch.card_shapes`; what: it is, for messages.
+    """
+    remedy = "Make it anew from its picture."
+    has_layout = any(key.startswith("layout_") for key in tensors)
+    for key, shape in shapes.items():
+        if key not in tensors:
+            if key in OLDER_LACK or key.startswith("layout_") and not has_layout:
+                continue
+            raise ValueError(f"{what} does not hold what a card of this model holds: `{key}` is missing. {remedy}")
+        value = tensors[key]
+        fits = value.ndim == len(shape) and all(
+            side > 0 if isinstance(one, str) else side == one for side, one in zip(value.shape, shape, strict=True)
+        )
+        if not fits or value.dtype not in CARD_TYPES:
+            raise ValueError(
+                f"{what} does not hold what a card of this model holds: `{key}` must be ({', '.join(map(str, shape))}), floating "
+                f"point of 16 or 32 bits, and is {tuple(value.shape)}, {value.dtype}. {remedy}"
+            )
+        if not holds_numbers(value) or value.float().abs().max() > MOST_IN_CARD:
+            raise ValueError(f"{what} holds numbers that no picture gives, in `{key}`. {remedy}")
+    if more := sorted(set(tensors) - set(shapes)):
+        raise ValueError(f"{what} holds more than a card of this model holds: {more[0]!r:.40}. {remedy}")
+
+
+def open_card(
+    fields: dict[str, Any], name: str, encoder: str, shapes: dict[str, tuple[int | str, ...]], is_layout: bool = False
+) -> dict[str, torch.Tensor]:
     """The tensors of the card that a reference names: those of the base, or those that a larger picture is laid of.
 
     Raises:
-        ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
+        ValueError: if there is none, it is not of the granularity `name`, not made by the encoder of this fingerprint, or does
+            not hold what such a card does, of these `shapes`.
     """
     check_fields(fields)
     path = os.fspath(fields["image"])
@@ -74,6 +109,7 @@ def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool =
             f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
             f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
         )
+    check_held(tensors, shapes, f"The card {path!r}")
     return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
 
 
@@ -106,8 +142,10 @@ def refusal_of_size(path: str, name: str, served: int, size: tuple[int, int], sc
 def hash_of(reference: Any) -> str:
     """SHA-256 of a reference: of a file its bytes, of anything else its pixels or colors."""
     image = reference["image"] if isinstance(reference, dict) else reference
-    if isinstance(image, (str, os.PathLike)):
+    if is_palette(image):
+        content = repr(entries_of(image)).encode()
+    elif isinstance(image, (str, os.PathLike)):
         content = Path(image).read_bytes()
     else:
-        content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
+        content = read_cut_out(image)[0].numpy().tobytes()
     return hashlib.sha256(content).hexdigest()

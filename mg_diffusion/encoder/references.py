@@ -11,7 +11,7 @@ from ..reference_pictures import Box, check_fields, check_seen, read_place, read
 from .reading import read_cut_out, read_mask
 
 
-def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def parse_palette(palette: str | Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
 
     Raises:

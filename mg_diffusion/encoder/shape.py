@@ -144,6 +144,17 @@ class ShapeBranch(Branch):
         levels = {f"map_{level}": one for level, one in enumerate(maps)}
         return {"vector": vector, **levels, "structure": view["structure"]}
 
+    @property
+    def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return {
+            "edges": (1, 1, "height", "width"),
+            "structure": (1, 3, "height", "width"),
+            "light": (1, 3, 3),
+            "layout_structure": (1, 3, "side", "side"),
+            "layout_shading": (1, 1, "side", "side"),
+            "layout_light": (1, 3, 3),
+        }
+
     def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         return structure_basis(F.adaptive_avg_pool2d(features["structure"], size))
 

@@ -279,6 +279,14 @@ class TextureBranch(Branch):
         read = {key: value for key, value in view.items() if key != "tiles"}
         return {"vector": self(**read), "tiles": view["tiles"]}
 
+    @property
+    def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return {
+            "vector": (1, self.out_features),
+            "tiles": (1, self.num_tiles, TILE, TILE),
+            "layout_tiles": (1, LAYOUT_TILES, "side", "side"),
+        }
+
     def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         tiles = features["tiles"]
         responses = patch_responses(tiles.flatten(0, 1).unsqueeze(1))

@@ -255,6 +255,10 @@ IMAGE = image_of(1)
         ("MGViews", {"image": IMAGE, "view": "light"}, "must be one of color, texture.*got 'light'"),
         ("MGExactPaste", {"image": IMAGE, "edited": IMAGE[:, :32], "mask": torch.ones(1, 40, 48)}, "Resize the edit"),
         ("MGExactPaste", {"image": IMAGE, "edited": IMAGE, "mask": torch.ones(1, 64, 64)}, "48 x 40.*64 x 64"),
+        *(("MGExactPaste", {"image": IMAGE, "edited": IMAGE, "mask": torch.ones(1, 40, 48), "feather": feather},
+           "`feather` is a number of pixels") for feather in (-1, -5, 5.5, float("nan"), None)),
+        *((name, {**inputs, "palette": "#ffffff", "seed": seed}, "`seed` must be an integer from 0 to 18446744073709551615")
+          for name, inputs in (("MGRecolor", {"image": IMAGE}), ("MGCompose", {})) for seed in (None, 0.5, -1, 2**64)),
         ("MGModel", {"folder": "nowhere"}, "'nowhere', which has no encoder"),
     ],
 )  # fmt: skip

@@ -874,3 +874,24 @@ def test_every_scheduler_runs_with_references(make, name):
         run(pipeline, None, num_inference_steps=4, reference_image=given) for given in (None, references())
     )
     assert torch.isfinite(plain).all() and is_apart(steered, plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda one: one[..., :3],
+            r"of the shape \(2, images, 16\) from `prepare_ip_adapter_image_embeds`, got \(2, 1, 3\)",
+        ),
+        (lambda one: one * torch.nan, "finite numbers"),
+        (lambda one: one.detach().numpy(), "got ndarray. Pass `torch.from_numpy"),
+    ],
+    ids=["width", "NaN", "numpy"],
+)
+def test_embeds_that_an_ip_adapter_cannot_read_are_refused(make, change, said):
+    pipeline = make()
+    (embeds,) = ip_embeds(pipeline)["ip_adapter_image_embeds"]
+    with pytest.raises(ValueError, match=f"`ip_adapter_image_embeds.0.` .*{said}"):
+        run(pipeline, ip_adapter_image_embeds=[change(embeds)])
+    with pytest.raises(ValueError, match="is a list with a tensor for each IP-Adapter"):
+        run(pipeline, ip_adapter_image_embeds=embeds)

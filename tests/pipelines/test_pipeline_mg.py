@@ -481,6 +481,10 @@ def test_lora_scale_reaches_the_folded_attention(make):
     torch.testing.assert_close(off, base, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(full, base, atol=1e-2)
     assert torch.equal(run(pipeline, **options), full)  # the scale did not stick
+    for scale in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="the strength of LoRAs, must be a finite number"):
+            run(pipeline, cross_attention_kwargs={"scale": scale}, **options)
+    assert torch.equal(run(pipeline, **options), full)
 
 
 def test_sequentially_offloaded_unet(make):
@@ -545,6 +549,13 @@ def test_compiled_unet(make):
 # -- errors -----------------------------------------------------------------------------------------------------------------
 LATENT = SIZE // 2
 EMBEDS = torch.zeros(1, 12, 32)
+VECTOR, PALETTE = torch.zeros(1, 253), torch.zeros(1, 4, 3)
+PARTS = {"vector": VECTOR, "palette": PALETTE}
+
+
+def embeds_of(**changed) -> dict:
+    """Features of color, as an argument, of which some are others."""
+    return {"reference_embeds": {"color": [{**PARTS, **changed}]}}
 
 
 @pytest.mark.parametrize("prompt", ["a", None], ids=["prompt", "no prompt"])
@@ -556,15 +567,29 @@ EMBEDS = torch.zeros(1, 12, 32)
         ({"reference_image": picture()}, "`reference_image` is a dict .* got Image"),
         ({"reference_image": [picture()]}, "`reference_image` is a dict .* got list"),
         ({"reference_embeds": torch.zeros(1, 253)}, "`reference_embeds` is a dict .* got Tensor"),
-        ({"reference_embeds": {"color": picture()}}, "'color'.* must be a dict of tensors .* got Image"),
-        ({"reference_embeds": {"color": None}}, "'color'.* must be a dict of tensors .* got NoneType"),
-        ({"reference_embeds": {"color": {"palette": torch.zeros(1, 3)}}}, r"with a \"vector\" .* got \['palette'\]"),
-        ({"reference_embeds": {"color": {"vector": [0.0] * 253}}}, r"with a \"vector\" \(batch, numbers\)"),
-        ({"reference_embeds": {"color": {"vector": torch.zeros(253)}}}, r"with a \"vector\" \(batch, numbers\)"),
+        ({"reference_embeds": {"color": picture()}}, "'color'.* must be a list of dicts of tensors.* got Image"),
+        ({"reference_embeds": {"color": None}}, "'color'.* must be a list of dicts of tensors.* got NoneType"),
+        (
+            {"reference_embeds": {"color": {"palette": PALETTE}}},
+            r"each with \['vector', 'palette'\]; got \['palette'\]",
+        ),
+        ({"reference_embeds": {"color": {"vector": VECTOR}}}, r"each with \['vector', 'palette'\]; got \['vector'\]"),
+        ({"reference_embeds": {"color": []}}, "must be a list of dicts of tensors.*got list"),
+        (embeds_of(vector=[0.0] * 253), r"'vector'.*of the shape \(batch, numbers\).*got list"),
+        (embeds_of(vector=torch.zeros(253)), r"'vector'.*of the shape \(batch, numbers\).*got \(253,\)"),
+        (embeds_of(vector=torch.zeros(0, 253)), r"'vector'.*got \(0, 253\)"),
+        (embeds_of(vector=VECTOR * torch.nan), "'vector'.*of finite numbers"),
+        (embeds_of(vector=VECTOR.to("meta")), "'vector'.*of finite numbers"),
+        (embeds_of(palette=5), "'palette'.*must be a tensor.*got int"),
+        (embeds_of(palette=torch.zeros(2, 4, 3)), r"'palette'.*of the shape \(1, colors, 3\).*got \(2, 4, 3\)"),
+        (embeds_of(more=VECTOR * torch.inf), "'more'.*of finite numbers"),
+        ({"reference_embeds": {"shape": {"vector": VECTOR}}}, "each with .*'structure'"),
+        ({"reference_embeds": {"texture": {"vector": VECTOR}}}, "each with .*'tiles'"),
+        ({"reference_embeds": {"color": [PARTS, {**PARTS, "vector": VECTOR[:, :7]}]}}, "another encoder"),
         ({"reference_image": {"color": [[picture()], [picture()]]}, "prompt": ["a", "b", "c"]}, "2 samples"),
         ({"reference_image": {}, "reference_embeds": {}}, "not both"),
-        ({"reference_embeds": {"color": {"vector": torch.zeros(1, 7)}}}, "another encoder"),
-        ({"reference_embeds": {"color": {"vector": torch.zeros(2, 253)}}, "prompt": "a"}, "2 samples"),
+        (embeds_of(vector=torch.zeros(1, 7)), "another encoder"),
+        ({**embeds_of(vector=VECTOR.repeat(2, 1), palette=PALETTE.repeat(2, 1, 1)), "prompt": "a"}, "2 samples"),
         ({"granularity_scale": -1}, "at least 0"),
         ({"granularity_scale": float("nan")}, "finite"),
         ({"granularity_scale": {"lighting": 1}}, "Unknown granularity"),
@@ -580,12 +605,16 @@ EMBEDS = torch.zeros(1, 12, 32)
         ({"granularity_scale": 1e20}, "at most 100"),
         ({"granularity_scale": {"texture": {"down": 1e20}}}, "at most 100"),
         ({"generator": [torch.Generator()] * 2}, "one for each of the 1 images"),
-        ({"latents": torch.zeros(1, 3, LATENT, LATENT)}, "must have the shape"),
+        ({"latents": torch.zeros(1, 3, LATENT, LATENT)}, r"must be a tensor of the shape \(1, 4, 8, 8\)"),
         ({"output_type": "jpeg"}, "output_type"),
         ({"callback_on_step_end_tensor_inputs": ["noise"]}, "callback_on_step_end_tensor_inputs"),
         ({"prompt_embeds": EMBEDS, "prompt": "a"}, "not both"),
         ({"prompt_embeds": EMBEDS.tolist()}, "`prompt_embeds` must be a tensor .* got list"),
         ({"prompt_embeds": EMBEDS[0]}, r"`prompt_embeds` must be a tensor .* got \(12, 32\)"),
+        ({"prompt_embeds": EMBEDS[..., :5]}, r"\(batch, tokens, 32\) from `encode_prompt`, got \(1, 12, 5\)"),
+        ({"prompt_embeds": EMBEDS[:, :0]}, r"\(batch, tokens, 32\).*, got \(1, 0, 32\)"),
+        ({"prompt_embeds": EMBEDS * torch.nan}, "`prompt_embeds`.*finite numbers"),
+        ({"negative_prompt_embeds": EMBEDS * torch.inf}, "`negative_prompt_embeds`.*finite numbers"),
         ({"negative_prompt_embeds": "ugly"}, "`negative_prompt_embeds` must be a tensor .* got str"),
         ({"negative_prompt": "a", "negative_prompt_embeds": EMBEDS}, "not both"),
         ({"prompt": 3}, "string or a list"),
@@ -640,6 +669,45 @@ def test_components_that_do_not_fit_are_refused(make):
     with pytest.raises(ValueError, match="does not fit the UNet"):
         MGPipeline(**{**plain.components, "mg_adapter": other})
     assert MGPipeline(**{**plain.components, "unet": inpainting.unet}) is not None
+
+
+def test_components_in_each_others_places_are_refused(make):
+    parts = make().components
+    for wrong in (
+        {"mg_encoder": parts["mg_adapter"], "mg_adapter": parts["mg_encoder"]},
+        {"mg_adapter": parts["unet"]},
+        {"mg_detail": parts["mg_encoder"]},
+        {"unet": parts["mg_encoder"]},
+        {"vae": parts["unet"]},
+    ):
+        name = next(iter(wrong))
+        with pytest.raises(ValueError, match=f"`{name}` must be an? .* or `None`, got {type(wrong[name]).__name__}"):
+            MGPipeline(**{**parts, **wrong})
+
+
+@pytest.mark.parametrize("name", ["unet", "vae"])
+def test_a_call_without_a_component_that_it_needs_is_refused(make, name):
+    pipeline = MGPipeline(**{**make().components, name: None})
+    with pytest.raises(ValueError, match=f"A call needs the component `{name}`"):
+        run(pipeline)
+
+
+def test_text_without_a_tokenizer_is_refused(make):
+    pipeline = MGPipeline(**{**make().components, "tokenizer": None})
+    for prompt in ("a", None):
+        with pytest.raises(ValueError, match="`text_encoder` needs `tokenizer`"):
+            run(pipeline, prompt)
+    assert torch.isfinite(run(pipeline, None, prompt_embeds=EMBEDS, negative_prompt_embeds=EMBEDS)).all()
+    without = MGPipeline(**{**pipeline.components, "text_encoder": None})
+    assert torch.isfinite(run(without, None)).all()  # as it says
+
+
+def test_a_unet_without_a_native_size_needs_one(make):
+    pipeline = make()
+    pipeline.unet.register_to_config(sample_size=None)
+    with pytest.raises(ValueError, match="no `sample_size`.*Pass `height` and `width`"):
+        run(pipeline)
+    assert torch.isfinite(run(pipeline, height=SIZE, width=SIZE)).all()
 
 
 def test_a_text_encoder_of_another_type_is_brought_to_the_unets(make):

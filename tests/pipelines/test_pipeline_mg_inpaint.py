@@ -393,6 +393,7 @@ def test_bfloat16_keeps_the_outside_too(make_inpaint):
 GRAY = np.where(MASK, 128, 0).astype(np.uint8)
 TRANSPARENT = IMAGE.convert("RGBA")
 TRANSPARENT.putalpha(100)
+GUIDED = {"feature_guidance_scale": 1.0, "reference_image": {"color": ["#c1121f"]}}
 
 
 @pytest.mark.parametrize("prompt", ["a", None], ids=["prompt", "no prompt"])
@@ -409,7 +410,11 @@ TRANSPARENT.putalpha(100)
         ({"image": np.full((30, 44, 3), np.nan)}, "without NaN"),
         ({"image": np.zeros((30, 44, 3), dtype=np.int64)}, "must be uint8"),
         ({"image": [IMAGE] * 3, "prompt": "a"}, "holds 3 pictures"),
-        ({"image": []}, "holds 0 pictures"),
+        ({"image": []}, "`image` is an empty list"),
+        ({"mask_image": []}, "`mask_image` is an empty list"),
+        ({"height": 16, "width": 512}, r"lends its .*512 x 16, is too long and narrow .*`context_scale=0`"),
+        ({"feature_guidance_full": "yes", **GUIDED}, "`feature_guidance_full` is true or false, got 'yes'"),
+        ({"feature_guidance_full": None, **GUIDED}, "`feature_guidance_full` is true or false, got None"),
         ({"mask_image": None}, "`mask_image` must be"),
         ({"mask_image": "no_such_mask.png"}, "cannot be read"),
         ({"mask_image": TRANSPARENT}, "alpha channel"),
@@ -435,7 +440,7 @@ TRANSPARENT.putalpha(100)
         ({"height": 0}, "multiples of 2, got 0 and 16"),
         ({"reference_image": {"lighting": picture()}}, "Unknown granularity"),
         ({"reference_image": picture()}, "`reference_image` is a dict .* got Image"),
-        ({"reference_embeds": {"color": picture()}}, "'color'.* must be a dict of tensors .* got Image"),
+        ({"reference_embeds": {"color": picture()}}, "'color'.* must be a list of dicts of tensors.* got Image"),
         ({"prompt_embeds": [0.0]}, "`prompt_embeds` must be a tensor .* got list"),
         ({"granularity_scale": -1}, "at least 0"),
         ({"output_type": "jpeg"}, "output_type"),
@@ -493,3 +498,15 @@ def test_masks_of_every_form():
     ):
         masks = list_masks(form)
         assert len(masks) == 2 and all(torch.equal(mask, one) for mask in masks)
+
+
+def test_what_is_too_long_to_lend_anything_is_painted_without(make_inpaint):
+    given = {"image": IMAGE, "mask_image": MASK, "height": 16, "width": 512, "num_inference_steps": 1}
+    assert make_inpaint()(**given, context_scale=0).images  # as the sentence says
+
+
+def test_masks_of_torch_with_a_channel_behind_are_read():
+    mask = torch.zeros(30, 44, 1)
+    mask[5:9] = 1
+    (found,) = list_masks(mask)
+    assert torch.equal(found, mask.movedim(2, 0))

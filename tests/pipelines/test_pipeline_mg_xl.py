@@ -526,8 +526,10 @@ BOTH = {"prompt": None, "prompt_embeds": EMBEDS, "pooled_prompt_embeds": POOL}
             {"negative_prompt_embeds": EMBEDS},
             "`negative_prompt_embeds` and `negative_pooled_prompt_embeds` go together",
         ),
-        ({**BOTH, "pooled_prompt_embeds": torch.zeros(1, 7)}, r"must be a tensor \(1, 24\) .* got \(1, 7\)"),
-        ({**BOTH, "pooled_prompt_embeds": [0.0]}, r"must be a tensor \(1, 24\) .* got list"),
+        ({**BOTH, "pooled_prompt_embeds": torch.zeros(1, 7)}, r"of the shape \(1, 24\) .* got \(1, 7\)"),
+        ({**BOTH, "pooled_prompt_embeds": POOL * torch.nan}, "`pooled_prompt_embeds`.*finite numbers"),
+        ({**BOTH, "prompt_embeds": EMBEDS[..., :5]}, r"\(batch, tokens, 48\).* got \(1, 12, 5\)"),
+        ({**BOTH, "pooled_prompt_embeds": [0.0]}, r"of the shape \(1, 24\) .* got list"),
         ({**BOTH, "prompt_embeds": EMBEDS[0]}, r"`prompt_embeds` must be a tensor .* got \(12, 48\)"),
         (
             {**BOTH, "negative_prompt_embeds": EMBEDS[:, :5], "negative_pooled_prompt_embeds": POOL},

@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from loading.worker import edit, sample
+from safetensors.torch import load_file, save_file
 
 from mg_diffusion import MGAdapter, MGEncoder
 from mg_diffusion.pipelines import MGInpaintPipeline, MGPipeline
@@ -120,6 +121,51 @@ def test_every_component_comes_back_the_same(make, tmp_path, vae):
     for name in ("vae", "text_encoder", "unet", "mg_encoder", "mg_adapter"):
         before, after = (getattr(pipe, name).state_dict() for pipe in (pipeline, again))
         assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("place", ["unet", "text_encoder"])
+def test_a_pipeline_with_a_lora_in_it_is_not_saved_and_the_remedies_work(make, tmp_path, place):
+    peft = pytest.importorskip("peft")
+    pipeline = make()
+    targets = ["to_q"] if place == "unet" else ["q_proj"]
+    config = peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    getattr(pipeline, place).add_adapter(config, adapter_name="b")
+    with pytest.raises(ValueError, match=f"`{place}` has a LoRA in it.*unload_lora_weights.*fuse_lora"):
+        pipeline.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    expected = sample(pipeline)
+    pipeline.fuse_lora(components=[place])
+    pipeline.unload_lora_weights()
+    pipeline.save_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(sample(MGPipeline.from_pretrained(tmp_path / "saved")), expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["unet", "vae"])
+@pytest.mark.parametrize("trusting", [True, False])
+def test_weights_that_lack_a_tensor_are_refused(make, tmp_path, name, trusting):
+    make().save_pretrained(tmp_path / "saved")
+    (path,) = (tmp_path / "saved" / name).glob("*.safetensors")
+    weights = load_file(path)
+    lost = sorted(weights)[0]
+    del weights[lost]
+    save_file(weights, path, {"format": "pt"})
+    kind, options = (DiffusionPipeline, {"trust_remote_code": True}) if trusting else (MGPipeline, {})
+    with pytest.raises(ValueError, match=f"`{name}` lacks weights: 1 were not in its file .{lost}"):
+        kind.from_pretrained(tmp_path / "saved", **options)
+
+
+def test_an_index_that_is_none_is_refused(saved):
+    _, folder = saved
+    (folder / "model_index.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match="must hold an index of components, a JSON object, got list"):
+        MGPipeline.from_pretrained(folder)
+
+
+def test_from_pipe_refuses_what_is_no_pipeline_and_no_type(make):
+    with pytest.raises(ValueError, match="takes a pipeline of diffusers, got NoneType"):
+        MGPipeline.from_pipe(None)
+    with pytest.raises(ValueError, match="must be a type of torch.*got 'half'"):
+        MGPipeline.from_pipe(make(text=False), dtype="half")
 
 
 def test_optional_components_stay_absent(make, tmp_path):

@@ -3,13 +3,14 @@
 import re
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from mg_diffusion.pipelines import MGInpaintPipeline
 from mg_diffusion.pipelines.modular_mg import MGBlocks
-from mg_diffusion.pipelines.schedulers import check_scheduler, set_steps
+from mg_diffusion.pipelines.schedulers import EXAMPLES, check_scheduler, set_steps
 
 from .tiny import picture, references, seeded
 
@@ -85,7 +86,7 @@ def test_what_cannot_put_a_picture_under_noise_is_refused_before_anything_is_com
     pipeline, given = make(**kind), {"num_inference_steps": 4, "reference_image": references(), "prompt": "a"}
     given |= {"image": picture(1, 16, 16), "mask_image": torch.ones(16, 16)} if kind else {}
     given |= {"composed_start": 0.5} if place in ("generate", "modular") else {}
-    pipeline.scheduler = diffusers.DDIMInverseScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = Noiseless.from_config(pipeline.scheduler.config)
     if place == "alone":  # where a composed start is on by itself
         pipeline.mg_adapter = None
     called = pipeline
@@ -96,12 +97,16 @@ def test_what_cannot_put_a_picture_under_noise_is_refused_before_anything_is_com
         monkeypatch.setattr(part, "forward", None)
     said = "This edit" if place == "edit" else "`composed_start`"
     with pytest.raises(
-        ValueError, match=f"{said} puts a picture under noise, which DDIMInverse.* cannot. Use for example"
+        ValueError, match=f"{said} puts a picture under noise, which Noiseless cannot. Use for example"
     ):
         called(**given)
     monkeypatch.undo()
     if place != "edit":  # as the sentence says
         assert called(**{**given, "composed_start": 0}) is not None
+
+
+class Noiseless(DDIMScheduler):
+    add_noise = property()  # there is none
 
 
 class Unset(DDIMScheduler):
@@ -125,6 +130,8 @@ OF_OTHER_CALLS = {
     "KarrasVeScheduler": "cannot take the steps of calls like this .TypeError: .*sample_hat",
     "RePaintScheduler": "cannot take the steps of calls like this .TypeError: .*original_image",
     "CogVideoXDPMScheduler": "cannot take the steps of calls like this .TypeError: .*timestep_back",
+    "DDIMInverseScheduler": "goes from a picture to noise",
+    "DPMSolverMultistepInverseScheduler": "goes from a picture to noise",
     "SCMScheduler": "cannot be set to 4 steps .ValueError: Intermediate timesteps .* Choose another number",
     Unset: "cannot be set to 4 steps .RuntimeError: not today.. Choose another number of them, or another scheduler",
     Unstepping: "cannot take the steps of calls like this .KeyError.",
@@ -135,7 +142,7 @@ OF_OTHER_CALLS = {
 @pytest.mark.parametrize("place", ["generate", "edit", "modular"])
 @pytest.mark.parametrize("kind", OF_OTHER_CALLS, ids=lambda kind: kind if isinstance(kind, str) else kind.__name__)
 def test_what_is_for_other_calls_is_refused_before_anything_is_computed(make, monkeypatch, kind, place):
-    if place == "edit" and kind == "SCMScheduler":
+    if place == "edit" and kind in ("SCMScheduler", "DDIMInverseScheduler"):
         pytest.skip("it cannot put a picture under noise, which is told first")
     pipeline = make(**({"kind": MGInpaintPipeline} if place == "edit" else {}))
     given = {"prompt": "a", "num_inference_steps": 4, "reference_image": references()}
@@ -197,7 +204,50 @@ def test_the_trial_changes_neither_the_scheduler_nor_what_is_drawn():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_timesteps_that_are_none_are_named():
-    for wrong in ([], ["a"], 5):
-        with pytest.raises(ValueError, match="`timesteps` = .* cannot be set to DDPMScheduler .*falling list"):
-            set_steps(DDPMScheduler(), 4, timesteps=wrong)
+NO_WAY_DOWN = [("timesteps", one) for one in (["a"], 5, [1, 500, 999], [-5], [5000, 1], [500, 500])]
+NO_WAY_DOWN += [("sigmas", one) for one in ([0.0, 14.0], [-1.0, 0.0], [1.0, float("nan")], "14")]
+
+
+@pytest.mark.parametrize("kind", [diffusers.EulerDiscreteScheduler, DDPMScheduler], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(("name", "wrong"), NO_WAY_DOWN, ids=[str(number) for number in range(len(NO_WAY_DOWN))])
+def test_what_is_no_way_down_from_noise_is_refused(kind, name, wrong):
+    with pytest.raises(ValueError, match=f"`{name}` must be finite numbers in a falling list"):
+        set_steps(kind(), 4, **{name: wrong})
+
+
+def test_the_example_of_a_way_down_works_and_arrays_are_one():
+    scheduler = diffusers.EulerDiscreteScheduler()
+    for form in (list, tuple, np.array, torch.tensor):
+        for name, example in EXAMPLES.items():
+            timesteps, _ = set_steps(scheduler, 4, **{name: form(example)})
+            assert len(timesteps) == len(example) - (name == "sigmas")
+
+
+def test_a_picture_is_not_made_by_going_to_noise(make):
+    pipeline = make(text=False)
+    for name in ("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"):
+        pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config)
+        for steps in (1, 4):  # a single one does not rise
+            with pytest.raises(ValueError, match=f"{name} goes from a picture to noise.*Use for example DDIM"):
+                pipeline(num_inference_steps=steps)
+
+
+@pytest.mark.parametrize("name", ["KarrasVeScheduler", "HeunDiscreteScheduler"])
+def test_an_edit_of_a_scheduler_of_two_evaluations_never_starts_without_a_step(make, name):
+    pipeline = make(kind=MGInpaintPipeline)
+    given = {"image": picture(1, 16, 16), "mask_image": torch.ones(16, 16), "strength": 0.5, "num_inference_steps": 4}
+    given |= {"timesteps": [900, 600, 300, 100]} if name.startswith("Heun") else {}
+    pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config)
+    said = "cannot take the steps" if name.startswith("Karras") else "no step is left. Raise it"
+    with pytest.raises(ValueError, match=said):
+        pipeline(**given)
+    if name.startswith("Heun"):  # as it says
+        assert pipeline(**{**given, "strength": 1.0}) is not None
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(DDIMScheduler, "the class DDIMScheduler"), (None, "None")])
+def test_what_is_no_scheduler_is_refused(make, wrong, said):
+    pipeline = make(text=False)
+    pipeline.scheduler = wrong
+    with pytest.raises(ValueError, match=f"`scheduler` must be a scheduler of diffusers, got .?{said}"):
+        pipeline(num_inference_steps=1)

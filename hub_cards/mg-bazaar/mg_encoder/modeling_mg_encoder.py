@@ -119,6 +119,107 @@ def _define():
         return digest.hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.arrays
+    # -----------------------------------------------------------------------------------------------------------------
+    def is_tensor(given: Any) -> bool:
+        """Whether something is a tensor of torch, which need not be imported to tell."""
+        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+    def is_array(given: Any) -> bool:
+        return isinstance(given, np.ndarray) or is_tensor(given)
+
+
+    def plain_number(value: Any) -> float | None:
+        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
+
+    Those of numpy are not for computing: of narrow types they wrap around without a word.
+    """
+        try:
+            value = value.item() if is_array(value) and value.ndim == 0 else value
+            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+                return None
+            number = int(value) if isinstance(value, Integral) else float(value)
+            return number if math.isfinite(number) else None
+        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
+            return None
+
+
+    def whole_number(value: Any) -> int | None:
+        """As `plain_number`, of whole numbers alone: no 2.0."""
+        number = plain_number(value)
+        return number if isinstance(number, int) else None
+
+
+    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
+        """How many, as a whole number, or a ValueError for what is no number of them."""
+        count = whole_number(value)
+        if count is None or count < 1:
+            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        return count
+
+
+    def holds_numbers(tensor: Any) -> bool:
+        """Whether a tensor of torch has data, of real and finite numbers."""
+        try:
+            return not tensor.is_complex() and bool(tensor.float().isfinite().all())
+        except (RuntimeError, NotImplementedError):  # without data, or of a layout that cannot be read
+            return False
+
+
+    def check_tensor(value: Any, name: str, shape: tuple[int | str, ...], source: str = "") -> None:
+        """Raise a ValueError unless this is a tensor of torch of this shape, of finite numbers.
+
+    Args:
+        shape: a word stands for any number of them but none.
+        source: what such a tensor comes from.
+    """
+        wanted = f"`{name}` must be a tensor of the shape ({', '.join(map(str, shape))}){source and f' from `{source}`'}"
+        if not is_tensor(value):
+            remedy = f" Pass `torch.from_numpy({name})`." if is_array(value) else ""
+            raise ValueError(f"{wanted}, got {type(value).__name__}.{remedy}")
+        sides = tuple(value.shape)
+        if len(sides) != len(shape) or not all(
+            side > 0 if isinstance(one, str) else side == one for side, one in zip(sides, shape, strict=True)
+        ):
+            raise ValueError(f"{wanted}, got {sides}.")
+        if not holds_numbers(value):
+            raise ValueError(f"{wanted}, of finite numbers; got some that are none, as NaN and infinite ones.")
+
+
+    def as_numbers(array: Any, name: str) -> np.ndarray:
+        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
+
+    Args:
+        array: of numpy or torch; bool, integers or floating point.
+        name: of what it is, for messages.
+
+    Raises:
+        ValueError: for what holds no numbers, or hides some.
+    """
+        if is_tensor(array):
+            try:
+                array = array.detach().cpu().to_dense()
+                array = (array.float() if array.is_floating_point() else array).numpy()
+            except (RuntimeError, TypeError, NotImplementedError) as error:
+                raise ValueError(
+                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
+                f"`tensor.float().cpu()`."
+                ) from error
+        if isinstance(array, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
+            )
+        if array.dtype.kind not in "buif":
+            raise ValueError(
+                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
+            f"for example with `array.astype('float32')`."
+            )
+        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
+        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
+        return np.array(array, dtype=dtype, order="C", subok=False)
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.features
     # -----------------------------------------------------------------------------------------------------------------
     FeatureSet = dict[str, dict[str, torch.Tensor]]  # of each granularity one entry, without a region
@@ -126,6 +227,35 @@ def _define():
 
 
     LAID_OF = {"texture": "layout_tiles", "shape": "layout_structure"}  # what canvas and sketch of the output's size need
+
+
+    HELD = {
+        "color": {"palette": ("colors", 3)},
+        "texture": {"tiles": ("tiles", "height", "width")},
+        "shape": {"structure": (3, "height", "width"), "map_0": ("channels", "height", "width")},
+    }  # what is read of each granularity beside its vector, without the batch
+
+
+    def check_features(granularity: str, given: Any, name: str) -> None:
+        """Raise a ValueError unless these are features of a granularity: of one batch, whole, and of finite numbers.
+
+    Args:
+        given: a list of entries, or one; name: what it is, for messages.
+    """
+        entries = given if isinstance(given, list) else [given]
+        remedy = "Make them with `encode_reference`; pictures are passed as `reference_image`."
+        for parts in entries or [None]:
+            needed = ["vector", *HELD.get(granularity, {})]
+            if not isinstance(parts, dict) or not set(needed) <= set(parts):
+                found = list(parts) if isinstance(parts, dict) else type(given if parts is None else parts).__name__
+                raise ValueError(f"`{name}` must be a list of dicts of tensors, each with {needed}; got {found}. {remedy}")
+            check_tensor(parts["vector"], f"{name}['vector']", ("batch", "numbers"), "encode_reference")
+            batch = len(parts["vector"])
+            for key, value in parts.items():
+                sides = HELD.get(granularity, {}).get(key, ("numbers",) * (getattr(value, "ndim", 1) - 1))
+                check_tensor(value, f"{name}[{key!r}]", (batch, *sides), "encode_reference")
+        if len({len(parts["vector"]) for parts in entries}) > 1:
+            raise ValueError(f"`{name}` must be of one batch, got several. {remedy}")
 
 
     def has_layout(name: str, part: dict[str, torch.Tensor], size: tuple[int, int] | None = None) -> bool:
@@ -1517,6 +1647,11 @@ def _define():
             """What a canvas or a sketch at the size of the output is laid of; pictures are read at about that size."""
             return {}
 
+        @property
+        def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+            """Shapes, by name, of what a granularity card keeps; a word stands for sides that depend on the picture."""
+            raise NotImplementedError
+
         def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
             """What `distance` compares pictures of `size` (height, width) with."""
             raise NotImplementedError
@@ -1640,6 +1775,10 @@ def _define():
         def features(self, view: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             return {"vector": self(**view), "palette": draw_palette(**view)}
 
+        @property
+        def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+            return {"vector": (1, self.out_features), "palette": (1, PALETTE, 3)}
+
         def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
             palette = features["palette"]
             return quantiles(color_directions().to(palette) @ palette.transpose(1, 2))
@@ -1675,7 +1814,9 @@ def _define():
 
 
     def is_palette(reference: Any) -> bool:
-        """Whether a reference is a palette of hex colors: a non-empty list of strings that begin with "#"."""
+        """Whether a reference is a palette: a non-empty list of strings that begin with "#", or a text of hex colors."""
+        if isinstance(reference, str):
+            return all(HEX_COLOR.match(entry) for entry in entries_of(reference))
         return (
             isinstance(reference, (list, tuple))
             and len(reference) > 0
@@ -1683,14 +1824,19 @@ def _define():
         )
 
 
-    def read_palette(palette: Sequence[str]) -> tuple[list[list[float]], list[float]]:
+    def entries_of(palette: str | Sequence[str]) -> list[str]:
+        """The entries of a palette; one that is written as a text, as on the command line, has them between commas."""
+        return [entry.strip() for entry in palette.split(",")] if isinstance(palette, str) else list(palette)
+
+
+    def read_palette(palette: str | Sequence[str]) -> tuple[list[list[float]], list[float]]:
         """`["#ff8800:3", "#224466"]` -> RGB in [0, 1] and weights of its colors.
 
     Raises:
         ValueError: for an entry that is not `#rrggbb` or `#rrggbb:weight` with a positive weight.
     """
         colors, weights = [], []
-        for entry in palette:
+        for entry in entries_of(palette):
             match = HEX_COLOR.match(entry)
             weight = float(match.group(2) or 1.0) if match else 0.0
             if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
@@ -1711,79 +1857,6 @@ def _define():
                 f'A selection (`select`, `--select`) is the one color in the picture that is to become another, "#rrggbb" without '
             f"a weight, got {select!r}. `mg-diffusion palette PICTURE` prints the colors of a picture."
             )
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.arrays
-    # -----------------------------------------------------------------------------------------------------------------
-    def is_tensor(given: Any) -> bool:
-        """Whether something is a tensor of torch, which need not be imported to tell."""
-        return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
-
-
-    def is_array(given: Any) -> bool:
-        return isinstance(given, np.ndarray) or is_tensor(given)
-
-
-    def plain_number(value: Any) -> float | None:
-        """A number of Python, numpy or torch as an `int` or a `float`; `None` for all else: text, true and false, NaN, infinity.
-
-    Those of numpy are not for computing: of narrow types they wrap around without a word.
-    """
-        try:
-            value = value.item() if is_array(value) and value.ndim == 0 else value
-            if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
-                return None
-            number = int(value) if isinstance(value, Integral) else float(value)
-            return number if math.isfinite(number) else None
-        except (RuntimeError, ValueError, OverflowError):  # a tensor without data, or more than a float holds
-            return None
-
-
-    def whole_number(value: Any) -> int | None:
-        """As `plain_number`, of whole numbers alone: no 2.0."""
-        number = plain_number(value)
-        return number if isinstance(number, int) else None
-
-
-    def check_count(value: Any, name: str = "num_images_per_prompt") -> int:
-        """How many, as a whole number, or a ValueError for what is no number of them."""
-        count = whole_number(value)
-        if count is None or count < 1:
-            raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-        return count
-
-
-    def as_numbers(array: Any, name: str) -> np.ndarray:
-        """An array of any memory layout, byte order, device and type of torch as one of numpy that may be written to.
-
-    Args:
-        array: of numpy or torch; bool, integers or floating point.
-        name: of what it is, for messages.
-
-    Raises:
-        ValueError: for what holds no numbers, or hides some.
-    """
-        if is_tensor(array):
-            try:
-                array = array.detach().cpu().to_dense()
-                array = (array.float() if array.is_floating_point() else array).numpy()
-            except (RuntimeError, TypeError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{name} must hold numbers, got a tensor that cannot be read: {error}. Pass a plain one, such as "
-                f"`tensor.float().cpu()`."
-                ) from error
-        if isinstance(array, np.ma.MaskedArray):
-            raise ValueError(
-                f"{name} must hold numbers, got a masked array. Say what stands for the rest: `array.filled(0)`."
-            )
-        if array.dtype.kind not in "buif":
-            raise ValueError(
-                f"{name} must be an array of numbers (bool, integers or floating point), got {array.dtype}. Convert it first, "
-            f"for example with `array.astype('float32')`."
-            )
-        dtype = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64  # torch has no longer ones
-        # A copy: torch takes no negative strides, foreign byte orders or, without a warning, read-only memory.
-        return np.array(array, dtype=dtype, order="C", subok=False)
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.color_profiles
@@ -2410,15 +2483,152 @@ def _define():
                 f"{name} of the shape (3, H, W) with three times the same values may be one mask of three channels, or three "
             f"masks. Pass one channel, `mask[0]`, or three masks as (3, 1, H, W)."
             )
-        if levels.shape[2] in (CHANNELS[1:] if is_first else CHANNELS):
+        if levels.shape[2] in CHANNELS:
             return [one_channel(levels, name)]
         return [one.copy() for one in levels]
+
+    # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.sizes
+    # -----------------------------------------------------------------------------------------------------------------
+    MOST_PIXELS = 2048**2
+    COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
+    MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
+
+    MAX_ASPECT = 16.0  # of a reference, its longer side to its shorter one
+
+    CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
+
+
+    def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
+        """How many octaves lead to a size in pixels, and what its sides must be multiples of.
+
+    Args:
+        native: (height, width) that the UNet paints; factor: its pixels a latent cell.
+        halvings: by how much the detail network halves a side.
+    """
+        side = math.sqrt(math.prod(native))
+        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
+        return octaves, _unit(octaves, factor, halvings)
+
+
+    def _unit(octaves: int, factor: int, halvings: int) -> int:
+        return max(factor, halvings if octaves else 1) << octaves
+
+
+    def nearest_painted_size(
+        wanted: tuple[float, float],
+        native: tuple[int, int],
+        factor: int,
+        halvings: int,
+        given: tuple[int | None, int | None] = (None, None),
+    ) -> tuple[int, int] | None:
+        """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
+
+    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
+    """
+        octaves, unit = octaves_to(*wanted, native, factor, halvings)
+        found = []
+        for number in (octaves, max(0, octaves - 1), octaves + 1):
+            step = _unit(number, factor, halvings)
+            sides = [
+                [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
+                for side, own in zip(wanted, given, strict=True)
+            ]
+            for size in itertools.product(*sides):
+                needed = octaves_to(*size, native, factor, halvings)[1]
+                found += [] if size[0] % needed or size[1] % needed else [size]
+
+        def distance(size: tuple[int, int]) -> float:
+            return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
+
+        nearest = min(found, key=distance, default=None)
+        is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
+        return nearest if is_near or given == (None, None) else None
+
+
+    def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
+        """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
+        if min(height, width) > 0:
+            check_area(height, width)
+        _, unit = octaves_to(height, width, native, factor, halvings)
+        if height <= 0 or width <= 0 or height % unit or width % unit:
+            near = nearest_painted_size((height, width), native, factor, halvings)  # of a strip there may be none
+            hint = "Give sides less unlike" if near is None else f"Near by are {near[0]} and {near[1]}"
+            raise ValueError(
+                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. {hint}."
+            )
+
+
+    def check_area(height: int, width: int) -> None:
+        """Raise a ValueError for more pixels than are painted or laid at once."""
+        if height * width > MOST_PIXELS:
+            raise ValueError(
+                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
+            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
+            )
+
+
+    def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | None, int | None]:
+        """Both sides, those that are given as whole numbers, or a ValueError for sides that no composition has."""
+        given = {"height": height, "width": width}
+        sides = {name: whole_number(side) for name, side in given.items() if side is not None}
+        for name, side in sides.items():
+            if side is None or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT:
+                raise ValueError(
+                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {given[name]!r}."
+                )
+        if len(sides) == 2:
+            check_area(**sides)
+        return sides.get("height"), sides.get("width")
+
+
+    def check_size(value: Any, name: str) -> tuple[int, int]:
+        """(height, width) as whole numbers, or a ValueError."""
+        sides = [whole_number(side) or 0 for side in value] if isinstance(value, (tuple, list)) else []
+        if len(sides) != 2 or min(sides) < 1:
+            raise ValueError(f"`{name}` must be (height, width), two positive integers; got {value!r}.")
+        return sides[0], sides[1]
+
+
+    def check_pixels(value: Any, name: str) -> int:
+        """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
+        pixels = whole_number(value)
+        if pixels is None or not 0 <= pixels <= MOST_WIDTH:
+            bound = "at least 0" if pixels is None or pixels < 0 else f"at most {MOST_WIDTH}"
+            raise ValueError(f"`{name}` is a number of pixels, an integer of {bound}; got {value!r}.")
+        return pixels
+
+
+    def check_composed_side(side: int) -> None:
+        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
+        if side < LEAST_COMPOSED_SIDE:
+            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
+        check_area(side, side)
+
+
+    def card_side(side: Any) -> int:
+        """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
+
+    Raises:
+        ValueError: for more than any card serves, and for what is no side.
+    """
+        pixels = whole_number(side)
+        if pixels is None or not 0 < pixels <= MOST_CARD_SIDE:
+            raise ValueError(
+                f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
+            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
+            )
+        return max(CARD_SIDE, CARD_UNIT * math.ceil(pixels / CARD_UNIT))
+
+
+    def is_side(side: Any) -> bool:
+        """Whether this is a positive whole number."""
+        return (whole_number(side) or 0) > 0
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.reference_pictures
     # -----------------------------------------------------------------------------------------------------------------
     MAX_PIXELS = 64_000_000  # A reference of more pixels is refused before it is decoded.
-    MAX_ASPECT = 16.0
     CARD = ".safetensors"  # ending of granularity cards, see `MGEncoder.save_card`
     KEYS = ("image", "mask", "weight", "region", "scale")  # of a reference with more than a picture
     Box = tuple[float, float, float, float]
@@ -2450,7 +2660,7 @@ def _define():
             raise error.about(name) from error
         except UnreadablePicture as error:
             if error.reason == "missing":
-                hint = " Hex colors are given as a list of their own, and only for color." if "#" in name else ""
+                hint = ' Hex colors are written as "#rrggbb" or "#rrggbb:weight".' if "#" in name else ""
                 sentence = f"There is no reference picture at {name}.{hint}"
             elif error.reason == "too large":
                 sentence = f"{name} has too many pixels (at most {MAX_PIXELS:,}). Shrink it first."
@@ -2633,134 +2843,6 @@ def _define():
             f"0 <= top < bottom <= 1; got {tuple(region)}."
             )
         return left, top, right, bottom
-
-    # -----------------------------------------------------------------------------------------------------------------
-    # mg_diffusion.sizes
-    # -----------------------------------------------------------------------------------------------------------------
-    MOST_PIXELS = 2048**2
-    COMPOSED_UNIT, LEAST_COMPOSED_SIDE = 8, 64
-    MOST_WIDTH = 2**20  # of an edge or a margin, in pixels: more than any picture has on a side
-
-    CARD_SIDE, CARD_UNIT, MOST_CARD_SIDE = 256, 128, 1024  # of squares with the area of the largest picture a card serves
-
-
-    def octaves_to(height: float, width: float, native: tuple[int, int], factor: int, halvings: int) -> tuple[int, int]:
-        """How many octaves lead to a size in pixels, and what its sides must be multiples of.
-
-    Args:
-        native: (height, width) that the UNet paints; factor: its pixels a latent cell.
-        halvings: by how much the detail network halves a side.
-    """
-        side = math.sqrt(math.prod(native))
-        octaves = max(0, round(math.log2(max(math.sqrt(abs(height * width)), 1) / side)))
-        return octaves, _unit(octaves, factor, halvings)
-
-
-    def _unit(octaves: int, factor: int, halvings: int) -> int:
-        return max(factor, halvings if octaves else 1) << octaves
-
-
-    def nearest_painted_size(
-        wanted: tuple[float, float],
-        native: tuple[int, int],
-        factor: int,
-        halvings: int,
-        given: tuple[int | None, int | None] = (None, None),
-    ) -> tuple[int, int] | None:
-        """The size next to `wanted` (height, width) that octaves lead to; `None` where sides that are `given` go with none near by.
-
-    Rounding a side may lead over the border to another number of octaves, which asks for multiples of more.
-    """
-        octaves, unit = octaves_to(*wanted, native, factor, halvings)
-        found = []
-        for number in (octaves, max(0, octaves - 1), octaves + 1):
-            step = _unit(number, factor, halvings)
-            sides = [
-                [max(step, step * (round(side / step) + more)) for more in (0, -1, 1)] if own is None else [own]
-                for side, own in zip(wanted, given, strict=True)
-            ]
-            for size in itertools.product(*sides):
-                needed = octaves_to(*size, native, factor, halvings)[1]
-                found += [] if size[0] % needed or size[1] % needed else [size]
-
-        def distance(size: tuple[int, int]) -> float:
-            return sum(abs(side - want) for side, want in zip(size, wanted, strict=True))
-
-        nearest = min(found, key=distance, default=None)
-        is_near = nearest is not None and distance(nearest) <= max(unit, *(unit - want for want in wanted))
-        return nearest if is_near or given == (None, None) else None
-
-
-    def check_painted_size(height: int, width: int, native: tuple[int, int], factor: int, halvings: int) -> None:
-        """Raise a ValueError for a size that no octaves lead to; arguments as of `octaves_to`."""
-        if min(height, width) > 0:
-            check_area(height, width)
-        _, unit = octaves_to(height, width, native, factor, halvings)
-        if height <= 0 or width <= 0 or height % unit or width % unit:
-            near = nearest_painted_size((height, width), native, factor, halvings)  # of a strip there may be none
-            hint = "Give sides less unlike" if near is None else f"Near by are {near[0]} and {near[1]}"
-            raise ValueError(
-                f"`height` and `width` must be positive multiples of {unit} at about this size, got {height} and {width}. {hint}."
-            )
-
-
-    def check_area(height: int, width: int) -> None:
-        """Raise a ValueError for more pixels than are painted or laid at once."""
-        if height * width > MOST_PIXELS:
-            raise ValueError(
-                f"`height` x `width` must be at most {MOST_PIXELS:,} pixels, got {height} x {width}. Make a smaller picture and "
-            f"enlarge it (`mg-diffusion enlarge`, `mg_diffusion.edits.enlarge`)."
-            )
-
-
-    def check_composed_size(height: Any = None, width: Any = None) -> tuple[int | None, int | None]:
-        """Both sides, those that are given as whole numbers, or a ValueError for sides that no composition has."""
-        given = {"height": height, "width": width}
-        sides = {name: whole_number(side) for name, side in given.items() if side is not None}
-        for name, side in sides.items():
-            if side is None or side < LEAST_COMPOSED_SIDE or side % COMPOSED_UNIT:
-                raise ValueError(
-                    f"`{name}` must be a multiple of {COMPOSED_UNIT} of at least {LEAST_COMPOSED_SIDE}, in pixels; got {given[name]!r}."
-                )
-        if len(sides) == 2:
-            check_area(**sides)
-        return sides.get("height"), sides.get("width")
-
-
-    def check_pixels(value: Any, name: str) -> int:
-        """A number of pixels, of an edge or a margin, as a whole number, or a ValueError."""
-        pixels = whole_number(value)
-        if pixels is None or not 0 <= pixels <= MOST_WIDTH:
-            bound = "at least 0" if pixels is None or pixels < 0 else f"at most {MOST_WIDTH}"
-            raise ValueError(f"`{name}` is a number of pixels, an integer of {bound}; got {value!r}.")
-        return pixels
-
-
-    def check_composed_side(side: int) -> None:
-        """Raise a ValueError for the side of a square whose area no composition has, in whatever aspect."""
-        if side < LEAST_COMPOSED_SIDE:
-            raise ValueError(f"The side of a composition is at least {LEAST_COMPOSED_SIDE} pixels, got {side}.")
-        check_area(side, side)
-
-
-    def card_side(side: Any) -> int:
-        """The side that a granularity card is made for, to serve pictures with the area of a square of `side` pixels.
-
-    Raises:
-        ValueError: for more than any card serves, and for what is no side.
-    """
-        pixels = whole_number(side)
-        if pixels is None or not 0 < pixels <= MOST_CARD_SIDE:
-            raise ValueError(
-                f"A granularity card serves pictures of up to {MOST_CARD_SIDE} x {MOST_CARD_SIDE} pixels, or others of that area; "
-            f"got a side of {side!r}. For larger ones give the picture itself in place of a card."
-            )
-        return max(CARD_SIDE, CARD_UNIT * math.ceil(pixels / CARD_UNIT))
-
-
-    def is_side(side: Any) -> bool:
-        """Whether this is a positive whole number."""
-        return (whole_number(side) or 0) > 0
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.reading
@@ -3130,6 +3212,14 @@ def _define():
             read = {key: value for key, value in view.items() if key != "tiles"}
             return {"vector": self(**read), "tiles": view["tiles"]}
 
+        @property
+        def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+            return {
+                "vector": (1, self.out_features),
+                "tiles": (1, self.num_tiles, TILE, TILE),
+                "layout_tiles": (1, LAYOUT_TILES, "side", "side"),
+            }
+
         def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
             tiles = features["tiles"]
             responses = patch_responses(tiles.flatten(0, 1).unsqueeze(1))
@@ -3144,6 +3234,9 @@ def _define():
     # mg_diffusion.encoder.granularity_cards
     # -----------------------------------------------------------------------------------------------------------------
     CARD_FORMAT = "mg_diffusion granularity card 1"
+    CARD_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+    MOST_IN_CARD = 1e4  # of any number in one; far more than views of pictures give
+    OLDER_LACK = ("light", "layout_shading", "layout_light")  # what a card may do without
 
 
     def read_card(path: str | os.PathLike) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -3159,7 +3252,7 @@ def _define():
                 tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (no dict)
         except (OSError, SafetensorError) as error:
             raise ValueError(f"There is no readable granularity card at {name}: {error}.") from error
-        if metadata.get("format") != CARD_FORMAT:
+        if metadata.get("format") != CARD_FORMAT or not {"granularity", "encoder", "source"} <= set(metadata):
             raise ValueError(f"{name} is no granularity card. `MGEncoder.save_card` or `mg-diffusion encode` writes them.")
         return metadata, tensors
 
@@ -3180,11 +3273,42 @@ def _define():
             part.unlink(missing_ok=True)
 
 
-    def open_card(fields: dict[str, Any], name: str, encoder: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+    def check_held(tensors: dict[str, torch.Tensor], shapes: dict[str, tuple[int | str, ...]], what: str) -> None:
+        """Raise a ValueError unless a granularity card holds what an encoder keeps, and nothing else.
+
+    Args:
+        shapes: of its tensors, see `Branch.card_shapes`; what: it is, for messages.
+    """
+        remedy = "Make it anew from its picture."
+        has_layout = any(key.startswith("layout_") for key in tensors)
+        for key, shape in shapes.items():
+            if key not in tensors:
+                if key in OLDER_LACK or key.startswith("layout_") and not has_layout:
+                    continue
+                raise ValueError(f"{what} does not hold what a card of this model holds: `{key}` is missing. {remedy}")
+            value = tensors[key]
+            fits = value.ndim == len(shape) and all(
+                side > 0 if isinstance(one, str) else side == one for side, one in zip(value.shape, shape, strict=True)
+            )
+            if not fits or value.dtype not in CARD_TYPES:
+                raise ValueError(
+                    f"{what} does not hold what a card of this model holds: `{key}` must be ({', '.join(map(str, shape))}), floating "
+                f"point of 16 or 32 bits, and is {tuple(value.shape)}, {value.dtype}. {remedy}"
+                )
+            if not holds_numbers(value) or value.float().abs().max() > MOST_IN_CARD:
+                raise ValueError(f"{what} holds numbers that no picture gives, in `{key}`. {remedy}")
+        if more := sorted(set(tensors) - set(shapes)):
+            raise ValueError(f"{what} holds more than a card of this model holds: {more[0]!r:.40}. {remedy}")
+
+
+    def open_card(
+        fields: dict[str, Any], name: str, encoder: str, shapes: dict[str, tuple[int | str, ...]], is_layout: bool = False
+    ) -> dict[str, torch.Tensor]:
         """The tensors of the card that a reference names: those of the base, or those that a larger picture is laid of.
 
     Raises:
-        ValueError: if there is none, it is not of the granularity `name`, or not made by the encoder of this fingerprint.
+        ValueError: if there is none, it is not of the granularity `name`, not made by the encoder of this fingerprint, or does
+            not hold what such a card does, of these `shapes`.
     """
         check_fields(fields)
         path = os.fspath(fields["image"])
@@ -3199,6 +3323,7 @@ def _define():
                 f"The card {path!r} was made by another encoder, whose numbers mean something else to this one. Make "
             f"it anew from its picture (SHA-256 {metadata['source'][:12]}...) with `mg-diffusion encode`."
             )
+        check_held(tensors, shapes, f"The card {path!r}")
         return {key: value for key, value in tensors.items() if key.startswith("layout_") == is_layout}
 
 
@@ -3231,16 +3356,18 @@ def _define():
     def hash_of(reference: Any) -> str:
         """SHA-256 of a reference: of a file its bytes, of anything else its pixels or colors."""
         image = reference["image"] if isinstance(reference, dict) else reference
-        if isinstance(image, (str, os.PathLike)):
+        if is_palette(image):
+            content = repr(entries_of(image)).encode()
+        elif isinstance(image, (str, os.PathLike)):
             content = Path(image).read_bytes()
         else:
-            content = repr(list(image)).encode() if is_palette(image) else read_cut_out(image)[0].numpy().tobytes()
+            content = read_cut_out(image)[0].numpy().tobytes()
         return hashlib.sha256(content).hexdigest()
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.encoder.references
     # -----------------------------------------------------------------------------------------------------------------
-    def parse_palette(palette: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def parse_palette(palette: str | Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """`["#ff8800:3", "#224466"]` -> RGB (N, 3) in [0, 1] and weights (N,) that sum to 1.
 
     Raises:
@@ -3656,6 +3783,17 @@ def _define():
             levels = {f"map_{level}": one for level, one in enumerate(maps)}
             return {"vector": vector, **levels, "structure": view["structure"]}
 
+        @property
+        def card_shapes(self) -> dict[str, tuple[int | str, ...]]:
+            return {
+                "edges": (1, 1, "height", "width"),
+                "structure": (1, 3, "height", "width"),
+                "light": (1, 3, 3),
+                "layout_structure": (1, 3, "side", "side"),
+                "layout_shading": (1, 1, "side", "side"),
+                "layout_light": (1, 3, 3),
+            }
+
         def target(self, features: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
             return structure_basis(F.adaptive_avg_pool2d(features["structure"], size))
 
@@ -3971,6 +4109,8 @@ def _define():
             for name in references:
                 if name not in self.branches:
                     raise ValueError(f"Unknown granularity {name!r}; this encoder knows {tuple(self.branches)}.")
+            size = check_size(size, "size")
+            layout_size = layout_size if layout_size is None else check_size(layout_size, "layout_size")
             features = {}
             for name, reference in references.items():
                 if reference is None:
@@ -4027,7 +4167,7 @@ def _define():
         Raises:
             ValueError: for features that were made for another size, and strengths that are none.
         """
-            strengths = granularity_scale
+            size, strengths = check_size(size, "size"), granularity_scale
             if not torch.is_tensor(strengths) or strengths.ndim != 2:
                 strengths = self.strengths(strengths, batch_size)
             for name, parts in features.items():
@@ -4113,7 +4253,7 @@ def _define():
         ) -> tuple[dict[str, torch.Tensor], float]:
             """Features of one reference, of shape laid into its region if it has one (`read_region`), and its weight."""
             if is_card(fields.get("image")):
-                kept, weight = open_card(fields, name, self.fingerprint(name)), read_weight(fields)
+                kept, weight = self._open_card(fields, name), read_weight(fields)
             else:
                 kept, weight = self._kept(name, fields, scale)
             if not self.branches[name].is_laid_out:
@@ -4169,14 +4309,14 @@ def _define():
                 laid["layout_light"] = _light_of(laid["layout_structure"], rgb, mask)
             return laid
 
+        def _open_card(self, fields: dict[str, Any], name: str, is_layout: bool = False) -> dict[str, torch.Tensor]:
+            return open_card(fields, name, self.fingerprint(name), self.branches[name].card_shapes, is_layout)
+
         def _layout_of_card(
             self, name: str, fields: dict[str, Any], size: tuple[int, int], scale: float
         ) -> dict[str, torch.Tensor]:
             """The same, of a card; textures that are to be finer than the card has them are quilted and shrunk."""
-            kept, side = (
-                open_card(fields, name, self.fingerprint(name), is_layout=True),
-                math.sqrt(math.prod(size)) * scale,
-            )
+            kept, side = self._open_card(fields, name, is_layout=True), math.sqrt(math.prod(size)) * scale
             most = served_side(kept) if kept else self.config.sample_size
             if not kept or side > 1.05 * most:
                 raise ValueError(refusal_of_size(os.fspath(fields["image"]), name, most, size, scale))
@@ -4210,7 +4350,7 @@ def _define():
             ValueError: for another ending, an unknown granularity, a reference that cannot be read, or a larger side.
         """
             if not is_card(path):
-                raise ValueError(f"A granularity card is a {CARD} file, got {os.fspath(path)!r}.")
+                raise ValueError(f"A granularity card is a {CARD} file, got {path!r}.")
             if granularity not in self.branches:
                 raise ValueError(f"Unknown granularity {granularity!r}; this encoder knows {tuple(self.branches)}.")
             image = reference.get("image") if isinstance(reference, dict) else reference
@@ -4230,6 +4370,14 @@ def _define():
                     layout |= {key: lay_into(value, whole) for key, value in layout.items() if value.ndim == 4}
                 kept |= {key: value.half() for key, value in layout.items()}
             write_card(target, kept, granularity, self.fingerprint(granularity), hash_of(reference))
+
+        def check_card(self, tensors: dict[str, torch.Tensor], granularity: str, what: str = "The card") -> None:
+            """Raise a ValueError unless these are the tensors of a granularity card of this encoder.
+
+        Args:
+            what: they are, for messages.
+        """
+            check_held(tensors, self.branches[granularity].card_shapes, what)
 
         def fingerprint(self, granularity: str) -> str:
             """SHA-256 of one branch: its configuration and its weights, as they are in bfloat16 (whatever they are in)."""
