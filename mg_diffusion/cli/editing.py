@@ -45,8 +45,8 @@ def edit(options: argparse.Namespace) -> int:
         check_generated_size(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
-    check_differ(options)
     arguments = parse_references(options)
+    check_differ(options, arguments)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
         raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
@@ -81,15 +81,19 @@ def edit(options: argparse.Namespace) -> int:
     return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
 
 
-def check_differ(options: argparse.Namespace) -> None:
+def check_differ(options: argparse.Namespace, arguments: ReferenceArguments) -> None:
     """Raise a ValueError where several pictures are asked for that would be the same."""
-    assignment = getattr(options, "assignment", None)
-    if options.num_images == 1 or edits.is_drawn(options.command, assignment):
+    color = (values_of(arguments.references) or {}).get("color")
+    if options.num_images == 1 or edits.is_drawn(options.command, getattr(options, "assignment", None), color):
         return
-    other = ", or give --assignment free" if options.command == "recolor" and not options.hint else ""
+    where, other = "", ""
+    if options.command == "recolor" and not options.hint:
+        is_one = edits.is_one_color(color)
+        where = " with a single color" if is_one else " here"
+        other = f", or give {'two colors or more, and ' if is_one else ''}--assignment free"
     raise ValueError(
-        f"`{options.command}` draws nothing at random{' here' if other else ''}, so {options.num_images} pictures would be the "
-        f"same. Leave --num-images out{other}."
+        f"`{options.command}` draws nothing at random{where}, so {options.num_images} pictures would be the same. Leave "
+        f"--num-images out{other}."
     )
 
 
