@@ -19,6 +19,7 @@ from ..picture_files import check_format, is_lossy
 from ..pictures import editable_rgb, has_alpha
 from ..recipe import describe_file
 from ..unread_form import UnreadForm
+from .doubts import tell_of_nothing_given
 from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, native_settings, run
 from .references import (
@@ -32,6 +33,7 @@ from .references import (
 )
 from .sheets import check_sheet, complete_sheet
 from .sizes import check_generated_size, painted_size, split_size
+from .steps import check_steps
 from .values import check_seeds
 
 
@@ -43,10 +45,14 @@ def edit(options: argparse.Namespace) -> int:
     if getattr(options, "size", None) is not None:
         split_size(options)
         check_generated_size(options)
+    if hasattr(options, "num_inference_steps"):  # of edits that paint
+        check_steps(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
     arguments = parse_references(options)
     check_differ(options, arguments)
+    if options.command == "edit":
+        tell_of_nothing_given(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
         raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
