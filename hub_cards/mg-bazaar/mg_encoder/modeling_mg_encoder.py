@@ -1998,7 +1998,9 @@ def _define():
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
     FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
     # For those without Python, too.
-    RESIZE = "Resize it with nearest-neighbor interpolation: ImageMagick's -sample, or of a PIL image `mask.resize(size, 0)`."
+    RESIZE = (
+        "Resize it with nearest-neighbor interpolation: ImageMagick's -sample, or of a PIL image `mask.resize(size, 0)`."
+    )
     NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -2036,7 +2038,9 @@ def _define():
         if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
             check_gray(mask, name)
             return np.array(as_rgba(mask).convert("RGB").convert("L"))
-        raise ValueError(f"{name} has the mode {mask.mode}. Save it in gray, or convert it in Python: `mask.convert('RGB').convert('L')`.")
+        raise ValueError(
+            f"{name} has the mode {mask.mode}. Save it in gray, or convert it in Python: `mask.convert('RGB').convert('L')`."
+        )
 
 
     def check_gray(mask: PIL.Image.Image, name: str) -> None:
