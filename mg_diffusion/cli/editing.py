@@ -19,7 +19,7 @@ from ..picture_files import check_format, is_lossy
 from ..pictures import editable_rgb, has_alpha
 from ..recipe import describe_file
 from ..unread_form import UnreadForm
-from .doubts import tell_of_nothing_given
+from .doubts import tell_of_doubts
 from .folders import Job, output_paths, plan_of, work_through
 from .generation import call, load, native_settings, run
 from .references import (
@@ -51,8 +51,6 @@ def edit(options: argparse.Namespace) -> int:
     check_seeds(options.seed, options.num_images)
     arguments = parse_references(options)
     check_differ(options, arguments)
-    if options.command == "edit":
-        tell_of_nothing_given(options)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
         raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
@@ -66,7 +64,7 @@ def edit(options: argparse.Namespace) -> int:
         edit_one(
             options,
             arguments,
-            lambda: load("MGInpaintPipeline", options),
+            lambda: _load(options),
             image,
             output_paths(options, [image, *read]),
         )
@@ -77,7 +75,7 @@ def edit(options: argparse.Namespace) -> int:
 
     @functools.cache
     def pipe() -> Any:
-        loaded = load("MGInpaintPipeline", options)
+        loaded = _load(options)
         loaded.set_progress_bar_config(disable=True)  # the pictures are counted
         return loaded
 
@@ -85,6 +83,12 @@ def edit(options: argparse.Namespace) -> int:
         edit_one(options, arguments, pipe, str(job.source), job.targets)
 
     return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets))
+
+
+def _load(options: argparse.Namespace) -> Any:
+    """The pipeline of the flags, once nothing is wrong with them."""
+    tell_of_doubts(options)
+    return load("MGInpaintPipeline", options)
 
 
 def check_differ(options: argparse.Namespace, arguments: ReferenceArguments) -> None:

@@ -16,7 +16,7 @@ from .. import edits
 from ..granularities import GRANULARITIES
 from ..loading import check_place, load_pipeline, model_name, quiet
 from ..picture_files import save_picture
-from .doubts import tell_of_nothing_given
+from .doubts import tell_of_doubts
 from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
@@ -116,10 +116,10 @@ def generate(options: argparse.Namespace) -> int:
     check_steps(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
-    tell_of_nothing_given(options)
 
     @functools.cache
     def pipe() -> Any:
+        tell_of_doubts(options)
         loaded = load("MGPipeline", options)
         if options.output_dir is not None:
             loaded.set_progress_bar_config(disable=True)  # the pictures are counted

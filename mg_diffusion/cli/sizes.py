@@ -2,15 +2,11 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from ..loading import embedded_model
 from ..sizes import check_area, check_painted_size
-
-
-LEAST_SHOWN = 64  # pixels of a side, at which the embedded model was trained
 
 
 def split_size(options: argparse.Namespace) -> None:
@@ -40,7 +36,6 @@ def check_generated_size(options: argparse.Namespace) -> None:
     """Raise a ValueError for a size that the model cannot make. Of one on the Hub nothing is known before it is loaded."""
     if isinstance(options.size, int):
         check_area(options.size, options.size)
-    _tell_of_little(options)
     folder = model_folder(options)
     given = [side for side in (options.height, options.width) if side is not None]
     if (options.size is None and not given) or not (folder / "model_index.json").is_file():
@@ -60,18 +55,6 @@ def check_generated_size(options: argparse.Namespace) -> None:
         raise ValueError(f"--width and --height must be multiples of {factor}, got {wrong[0]}. Near by is {near}.")
     if detail and len(given) == 1 and getattr(options, "shape", None):
         check_area(given[0], given[0] // 4)  # the least that a side alone may lead to
-
-
-def _tell_of_little(options: argparse.Namespace) -> None:
-    """Warn of a size below that which the embedded model was trained at."""
-    sides = (options.size, options.height, options.width)
-    small = [side for side in sides if isinstance(side, int) and side < LEAST_SHOWN]
-    if options.model is None and small:
-        print(
-            f"warning: a side of {small[0]} pixels is below the {LEAST_SHOWN} that the model was trained at; little but a blur can come. "
-            f"Paint larger, and shrink the result.",
-            file=sys.stderr,
-        )
 
 
 def model_folder(options: argparse.Namespace) -> Path:
