@@ -25,7 +25,7 @@ ACTIONS = {
     "remove": ("what is in the mask goes, its surroundings go on", "needed"),
     "variation": ("another picture of the same colors, texture and shape; of the whole picture", "unused"),
     "outpaint": ("a larger picture around the picture", "unused"),
-    "denoise": ("noise and the blocks of JPEG go", "optional"),
+    "denoise": ("noise goes, and of the blocks of JPEG about half", "optional"),
     "enhance": ("less noise, sharper; toned toward the color reference if there is one", "optional"),
     "enlarge": ("twice as large, with sharp edges; a texture reference lends its grain", "unused"),
 }

@@ -54,9 +54,10 @@ def decode(content: bytes, what: str, max_pixels: int) -> PIL.Image.Image:
     def check(opened: PIL.Image.Image) -> None:
         width, height = opened.size
         if width * height > max_pixels:
+            share = math.sqrt(max_pixels / (width * height))
             raise ValueError(
-                f"{what} has {width} x {height} pixels; at most {max_pixels / 1e6:.0f} million are accepted. "
-                f"Shrink it first."
+                f"{what} has {width} x {height} pixels; at most {max_pixels / 1e6:g} million are accepted. "
+                f"Shrink it to {int(width * share)} x {int(height * share)} or less first."
             )
         if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
             raise ValueError(
@@ -67,9 +68,11 @@ def decode(content: bytes, what: str, max_pixels: int) -> PIL.Image.Image:
     try:
         return read_upright(io.BytesIO(content), check, FORMATS)
     except UnreadablePicture as error:
+        is_of_phones = content[4:8] == b"ftyp"  # of HEIC and its kin
+        of_phones = " HEIC, as phones write it, is not read here: save it as JPEG." if is_of_phones else ""
         sentences = {
-            "too large": f"{what} has too many pixels; at most {max_pixels / 1e6:.0f} million are accepted.",
-            "foreign": f"{what} cannot be read as a picture. Accepted are {', '.join(FORMATS)} files.",
+            "too large": f"{what} has too many pixels; at most {max_pixels / 1e6:g} million are accepted.",
+            "foreign": f"{what} cannot be read as a picture. Accepted are {', '.join(FORMATS)} files.{of_phones}",
             "damaged": f"{what} is damaged: it breaks off or holds errors. Save it anew.",
         }
         raise ValueError(sentences[error.reason]) from error

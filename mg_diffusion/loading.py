@@ -1,6 +1,8 @@
 """Load a pipeline for the command line, the demo and the benchmarks: the embedded default, or any other model."""
 
 import importlib.resources
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 Pipeline = TypeVar("Pipeline")
 EMBEDDED_NAME = "mg-bazaar"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MANY_STEPS = "unet_many_steps"  # beside a distilled UNet the one that it learned from
 
 
@@ -25,6 +28,8 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()  # reports optional packages that nothing here needs
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
+    # diffusers asks huggingface_hub for what that no longer has.
+    warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks.*")
 
 
 def embedded_model() -> Path:
@@ -40,6 +45,14 @@ def embedded_model() -> Path:
             f"package with its weights, or name a model of your own (--model FOLDER_OR_HUB_ID)."
         )
     return folder
+
+
+def check_place(place: str | Path) -> None:
+    """Raise a ValueError for what is neither here nor can be the id of a repository of the Hub."""
+    if not Path(place).exists() and not HUB_ID.fullmatch(str(place)):
+        raise ValueError(
+            f"There is no folder {str(place)!r}, and a repository of the Hub would be named OWNER/NAME. Name a folder that is there."
+        )
 
 
 def many_steps_unet(place: str | Path, dtype: Any = None) -> "UNet2DConditionModel | None":
@@ -107,6 +120,9 @@ def load_pipeline(
 
     if runtime not in ("torch", "onnxruntime"):
         raise ValueError(f'`runtime` must be "torch" or "onnxruntime", got {runtime!r}.')
+    for given in (model, adapter, encoder):
+        if given is not None:
+            check_place(given)
     place = str(embedded_model()) if model is None else model
     try:
         target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)

@@ -16,6 +16,10 @@ from .pictures import as_rgba, has_alpha, is_transparent
 
 CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
 FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
+# For those without Python, too.
+RESIZE = (
+    "Resize it with nearest-neighbor interpolation: ImageMagick's -sample, or of a PIL image `mask.resize(size, 0)`."
+)
 NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -44,8 +48,8 @@ def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np
         alpha = as_rgba(mask).getchannel("A")
         if not is_cut_out:
             raise ValueError(
-                f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
-                f"`mask.convert('RGBA').getchannel('A')`?"
+                f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Save it in black "
+                f"and white, without alpha; if its alpha is what you mean, that in Python is `mask.convert('RGBA').getchannel('A')`."
             )
         return np.array(alpha)
     if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
@@ -53,7 +57,9 @@ def _values_of_picture(mask: PIL.Image.Image, name: str, is_cut_out: bool) -> np
     if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
         check_gray(mask, name)
         return np.array(as_rgba(mask).convert("RGB").convert("L"))
-    raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+    raise ValueError(
+        f"{name} has the mode {mask.mode}. Save it in gray, or convert it in Python: `mask.convert('RGB').convert('L')`."
+    )
 
 
 def check_gray(mask: PIL.Image.Image, name: str) -> None:
@@ -78,8 +84,8 @@ def check_gray(mask: PIL.Image.Image, name: str) -> None:
         )
     color = "#" + "".join(f"{value:02x}" for value in found)
     raise ValueError(
-        f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
+        f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. Save it in "
+        f"black and white with an image program; or, in Python, if all but black is meant, pass `{bright}`; if one color is, `{alike}`."
     )
 
 

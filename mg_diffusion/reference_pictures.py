@@ -11,7 +11,7 @@ import PIL.Image
 from .arrays import plain_number
 from .color_profiles import in_srgb
 from .hex_colors import LEAST_WEIGHT, MOST_WEIGHT, is_palette, read_palette
-from .masks import read_one_mask, split_at_middle_gray
+from .masks import RESIZE, read_one_mask, split_at_middle_gray
 from .pictures import UnreadablePicture, as_rgba, is_transparent, opaque_rgb, read_upright, way_to_rgb
 from .sizes import MAX_ASPECT
 from .unread_form import UnreadForm
@@ -66,7 +66,7 @@ def reference_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         f"background, or pass its alpha as the mask: "
         f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
         f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
-        f"16-bit gray and opaque RGBA, LA",
+        f"16-bit gray, and RGBA and LA, of which what is transparent is not read",
         f"Convert it with its color profile first, for example with PIL.ImageCms, or {way_to_rgb(image)} if that is what you "
         f"want.",
     )
@@ -115,8 +115,7 @@ def read_reference_mask(mask: Any, height: int, width: int) -> np.ndarray:
     values = read_one_mask(mask, name)
     if values.shape != (height, width):
         raise ValueError(
-            f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
-            f"it with nearest-neighbor interpolation."
+            f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. {RESIZE}"
         )
     white = split_at_middle_gray(values, name)
     if not white.any():

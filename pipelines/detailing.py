@@ -16,7 +16,7 @@ from .references import first_picture_size
 
 
 FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
-SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
+SLOW_PIXELS = 1024**2  # more of them take long without a GPU: 1280 x 832 took 46 s on one core
 
 
 class Detailed:
@@ -94,7 +94,7 @@ class Detailed:
     def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
         """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.
 
-        Warns of a size that takes minutes.
+        Warns of a size that takes long.
         """
         steps = getattr(given, "num_detail_steps", 1)
         if isinstance(steps, str) and steps == AUTO:
@@ -105,8 +105,8 @@ class Detailed:
             raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
         if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
             warnings.warn(
-                f"A picture of {output_size[1]} x {output_size[0]} takes minutes on a CPU; the time grows with the number "
-                f"of pixels.",
+                f"A picture of {output_size[1]} x {output_size[0]} may take a minute or more on a CPU; the time grows with "
+                f"the number of pixels.",
                 stacklevel=2,
             )
         if not isinstance(given.assignment, str) or given.assignment not in ("light", "free"):

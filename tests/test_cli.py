@@ -304,7 +304,21 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
             "--scale shape=... is about the strength of a shape reference, and none",
         ),
         ([*GENERATE, "--schedule", "shape=0:0.5"], "Add --shape, or leave this --schedule out"),
-        ([*GENERATE, "--color", "#ff8800", "--schedule", "color=0.5:0.1"], "0 <= start < end <= 1"),
+        ([*GENERATE, "--color", "#ff8800", "--schedule", "color=0.5:0.1"], "0 <= START < END <= 1, such as"),
+        ([*GENERATE, "--color", "#ff8800", "--schedule", "color=0:1.1"], "0 <= START < END <= 1, such as"),
+        ([*GENERATE, "--feature-window", "1:0"], "--feature-window: must be START:END in fractions"),
+        (
+            [*GENERATE, "--color", "#ff8800", "--schedule", "color=0:0.1", "--steps", "5"],
+            "none of the 5 steps lies in it",
+        ),
+        ([*GENERATE, "--feature-window", "0.3:0.31"], "--feature-window 0.3:0.31: none of the 20 steps"),
+        ([*EDIT, "--steps", "5000"], "--steps must be at most 1000, as many as the model was trained with, got 5000"),
+        ([*GENERATE, "--model", "/nosuch/model"], "There is no folder '/nosuch/model'"),
+        ([*GENERATE, "--encoder", "./nosuch"], "There is no folder './nosuch'"),
+        (
+            [*GENERATE, "--model", "nobody/nothing"],
+            "'nobody/nothing': no folder here, and not to be had from the Hub.",
+        ),
         ([*GENERATE, "--color", "#ff8800", "--schedule", "color=1,much"], "must be a number"),
         ([*GENERATE, "--guidance", "color=1"], "needs a color reference, or a negative one"),
         ([*GENERATE, "--negative-texture", "#ff8800"], "not as --texture"),
@@ -345,9 +359,16 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         ([*GENERATE, "--device", "abacus"], "`device` must be"),
         ([*GENERATE, "--device", "meta"], "Nothing can be computed on the device 'meta' here"),
         ([*GENERATE, "--num-images", "1000000000000"], "--num-images: must be at most 10000"),
-        ([*GENERATE, "--model", "{folder}/nosuch/model"], "nosuch"),
+        ([*GENERATE, "--model", "{folder}/nosuch/model"], "There is no folder"),
         ([*GENERATE, "--model", "{folder}"], "model_index.json"),
-        ([*GENERATE, "--hue", "x"], "unrecognized arguments"),
+        ([*GENERATE, "--hue", "x"], "unrecognized arguments: --hue x\n(see `mg-diffusion generate --help`)"),
+        ([*GENERATE, "--colour=x"], "--colour=x (did you mean --color?)\n(see `mg-diffusion generate --help`)"),
+        (["recolor", "{photo}", "--colors", "#ff8800", "-o", "{tmp}/out.png"], "did you mean --color?"),
+        (
+            ["data", "check", "{folder}", "--jsn", "a"],
+            "(did you mean --json?)\n(see `mg-diffusion data check --help`)",
+        ),
+        (["recolour"], ": did you mean recolor?"),
         (["generate", "--color", "#ff8800"], "one of the arguments -o/--output --output-dir is required"),
         (["generate", "-o", "{tmp}/out.gif"], "must be a .png, .jpg, .jpeg, .webp, .tif or .tiff file"),
         (["generate", "-o", "{notes}/out.png"], "Nothing can be written"),
@@ -433,6 +454,37 @@ def test_the_default_model_is_the_embedded_one(monkeypatch, model, tmp_path):
     monkeypatch.setattr(loading.importlib.resources, "files", lambda package: model)
     assert main(["generate", "--steps", "1", "-o", str(tmp_path / "out.png")]) == 0
     assert read_recipe(tmp_path / "out.png")["model"] == "mg-bazaar (embedded)"
+
+
+def test_what_the_embedded_model_can_not_is_told(monkeypatch, model, files, tmp_path, capsys):
+    monkeypatch.setattr(loading.importlib.resources, "files", lambda package: model)
+    one, edit = (
+        ["--steps", "1", "-o", str(tmp_path / "out.png"), "--force"],
+        ["edit", files["photo"], "--mask", files["mask"]],
+    )
+    size, other = ["--size", "16"], ["--model", str(model)]
+    told = []
+    for flags in (
+        ["generate", "--prompt", "a red rose"],
+        ["generate"],
+        edit,
+        ["generate", "--color", files["color"]],
+        ["generate", "--color", files["color"], "--width", "16", "--height", "64"],
+        ["generate", *size, *other],
+    ):
+        assert main([*flags, *one]) == 0
+        told.append([line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")])
+    assert [len(lines) for lines in told] == [1, 1, 1, 0, 1, 0]
+    assert "a prompt alone says little" in told[0][0] and "Give --color" in told[0][0]
+    assert "neither a prompt nor references" in told[1][0] and told[2] == told[1]
+    assert "a side of 16 pixels is below the 64" in told[4][0]
+
+
+def test_default_steps_of_the_command_line_are_those_of_the_pipelines():
+    from mg_diffusion.cli.steps import DEFAULTS
+    from mg_diffusion.pipelines.components import FEW_STEPS
+
+    assert {True: FEW_STEPS, False: MGPipeline.default_steps} == DEFAULTS
 
 
 def test_version_as_a_module():

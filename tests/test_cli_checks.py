@@ -68,6 +68,7 @@ REFUSED = [
     (["edit", "photo.png", "--mask", "small.png"], "mask must have the size of the picture, .48, 40., got .20, 20."),
     (["edit", "press.jpg", "--mask", "mask.png"], "'press.jpg': `image` has the mode CMYK.*--convert"),
     (["recolor", "photo.png", *COLOR, "--mask", "small.png"], "The mask must have the size of the picture"),
+    (["recolor", "photo.png", *COLOR, "--mask", "small.png"], "ImageMagick's -sample"),
     (["recolor", "photo.png", *COLOR, "--select", "orange"], "A selection .`select`, `--select`. is .*got 'orange'"),
     (["recolor", "photo.png", *COLOR, "--select", "#aabbcc:2"], "without a weight, got '#aabbcc:2'"),
     (["recolor", "photo.png", *COLOR, "--select", "#aabbcc", "--tolerance", "200"], "`tolerance` is a Delta-E"),
@@ -114,6 +115,11 @@ def test_what_is_wrong_is_told_without_advice_for_python(files, capsys, monkeypa
     assert told.startswith("error: ") and re.search(message, told), told
     assert not any(word in told for word in ("convert('RGB')", "np.asarray", "cv2", "PIL.")), told
     assert sorted(files.iterdir()) == before
+
+
+def test_a_colored_mask_has_a_remedy_outside_python_too(files, capsys):
+    assert main(["recolor", "photo.png", *COLOR, "--mask", "photo.png", "-o", "never.png"]) == 2
+    assert "Save it in black and white with an image program; or, in Python, " in capsys.readouterr().err
 
 
 def test_torch_is_not_imported_for_it(files):

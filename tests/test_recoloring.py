@@ -150,6 +150,10 @@ def test_free_assignments_are_up_to_the_generator(pipe):
     two = made(0, assignment="free", num_images_per_prompt=2)
     assert not np.array_equal(*two)
     assert np.array_equal(*made(0, num_images_per_prompt=2))
+    for one in (TEAL[:1], [TEAL[:1], {"image": [TEAL[0].upper()], "weight": 2}]):
+        with pytest.raises(ValueError, match="nothing to assign, so 2 pictures would be the same"):
+            edits.recolor(pipe, photo, one, assignment="free", num_images_per_prompt=2)
+    assert len(edits.recolor(pipe, photo, TEAL, assignment="free")) == 1
 
 
 def test_a_large_picture_is_computed_in_strips(monkeypatch):

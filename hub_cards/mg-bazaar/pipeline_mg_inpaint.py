@@ -3265,6 +3265,10 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
     FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
+    # For those without Python, too.
+    RESIZE = (
+        "Resize it with nearest-neighbor interpolation: ImageMagick's -sample, or of a PIL image `mask.resize(size, 0)`."
+    )
     NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -3293,8 +3297,8 @@ def _define():
             alpha = as_rgba(mask).getchannel("A")
             if not is_cut_out:
                 raise ValueError(
-                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
-                f"`mask.convert('RGBA').getchannel('A')`?"
+                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Save it in black "
+                f"and white, without alpha; if its alpha is what you mean, that in Python is `mask.convert('RGBA').getchannel('A')`."
                 )
             return np.array(alpha)
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
@@ -3302,7 +3306,9 @@ def _define():
         if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
             check_gray(mask, name)
             return np.array(as_rgba(mask).convert("RGB").convert("L"))
-        raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+        raise ValueError(
+            f"{name} has the mode {mask.mode}. Save it in gray, or convert it in Python: `mask.convert('RGB').convert('L')`."
+        )
 
 
     def check_gray(mask: PIL.Image.Image, name: str) -> None:
@@ -3327,8 +3333,8 @@ def _define():
             )
         color = "#" + "".join(f"{value:02x}" for value in found)
         raise ValueError(
-            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
+            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. Save it in "
+        f"black and white with an image program; or, in Python, if all but black is meant, pass `{bright}`; if one color is, `{alike}`."
         )
 
 
@@ -4441,7 +4447,7 @@ def _define():
     # mg_diffusion.pipelines.detailing
     # -----------------------------------------------------------------------------------------------------------------
     FEW_DETAIL_STEPS = 3  # of an octave above a distilled UNet
-    SLOW_PIXELS = 1024**2  # more of them take minutes without a GPU
+    SLOW_PIXELS = 1024**2  # more of them take long without a GPU: 1280 x 832 took 46 s on one core
 
 
     class Detailed:
@@ -4519,7 +4525,7 @@ def _define():
         def check_layout(self, given: SimpleNamespace, output_size: tuple[int, int] | None) -> None:
             """Raise a ValueError for an unknown assignment, steps that cannot be, or features of another size.
 
-        Warns of a size that takes minutes.
+        Warns of a size that takes long.
         """
             steps = getattr(given, "num_detail_steps", 1)
             if isinstance(steps, str) and steps == AUTO:
@@ -4530,8 +4536,8 @@ def _define():
                 raise ValueError(f"`num_detail_steps` must be an integer from 1 to {most}, got {steps!r}.")
             if output_size and math.prod(output_size) > SLOW_PIXELS and self._execution_device.type == "cpu":
                 warnings.warn(
-                    f"A picture of {output_size[1]} x {output_size[0]} takes minutes on a CPU; the time grows with the number "
-                f"of pixels.",
+                    f"A picture of {output_size[1]} x {output_size[0]} may take a minute or more on a CPU; the time grows with "
+                f"the number of pixels.",
                     stacklevel=2,
                 )
             if not isinstance(given.assignment, str) or given.assignment not in ("light", "free"):

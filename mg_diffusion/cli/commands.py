@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..granularities import GRANULARITIES
-from ..loading import model_name, quiet
+from ..loading import check_place, model_name, quiet
 from ..recipe import prepare_output, replacing
 from ..reference_pictures import check_reference
 from ..sizes import CARD_SIDE, card_side
@@ -66,6 +66,8 @@ def export(options: argparse.Namespace) -> None:
     is_pair = options.base is not None and options.adapter is not None
     if (options.weights is None) != is_pair or (options.base is None) != (options.adapter is None):
         raise ValueError("Give either WEIGHTS, the folder of a saved pipeline, or both --base and --adapter.")
+    for place in filter(None, (options.base, options.adapter)):
+        check_place(place)
     quiet()
     import torch
 

@@ -19,6 +19,7 @@ from ..picture_files import check_format, is_lossy
 from ..pictures import editable_rgb, has_alpha
 from ..recipe import describe_file
 from ..unread_form import UnreadForm
+from .doubts import tell_of_doubts
 from .folders import Job, output_paths, plan_of, work_through
 from .generation import PIPELINE_FLAGS, asked_recipe, call, load, native_settings, run
 from .references import (
@@ -33,6 +34,7 @@ from .references import (
 from .resumed import is_other
 from .sheets import check_sheet, complete_sheet
 from .sizes import check_generated_size, painted_size, split_size
+from .steps import check_steps
 from .values import check_seeds
 
 
@@ -44,10 +46,12 @@ def edit(options: argparse.Namespace) -> int:
     if getattr(options, "size", None) is not None:
         split_size(options)
         check_generated_size(options)
+    if hasattr(options, "num_inference_steps"):  # of edits that paint
+        check_steps(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
-    check_differ(options)
     arguments = parse_references(options)
+    check_differ(options, arguments)
     hint = getattr(options, "hint", None)
     if options.command == "recolor" and (hint is None) == (not options.color):
         raise ValueError("`recolor` needs either --color or --hint, a picture with strokes of color.")
@@ -61,7 +65,7 @@ def edit(options: argparse.Namespace) -> int:
         edit_one(
             options,
             arguments,
-            lambda: load("MGInpaintPipeline", options),
+            lambda: _load(options),
             image,
             output_paths(options, [image, *read]),
         )
@@ -72,7 +76,7 @@ def edit(options: argparse.Namespace) -> int:
 
     @functools.cache
     def pipe() -> Any:
-        loaded = load("MGInpaintPipeline", options)
+        loaded = _load(options)
         loaded.set_progress_bar_config(disable=True)  # the pictures are counted
         return loaded
 
@@ -90,15 +94,25 @@ def edit(options: argparse.Namespace) -> int:
     return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets), is_another)
 
 
-def check_differ(options: argparse.Namespace) -> None:
+def _load(options: argparse.Namespace) -> Any:
+    """The pipeline of the flags, once nothing is wrong with them."""
+    tell_of_doubts(options)
+    return load("MGInpaintPipeline", options)
+
+
+def check_differ(options: argparse.Namespace, arguments: ReferenceArguments) -> None:
     """Raise a ValueError where several pictures are asked for that would be the same."""
-    assignment = getattr(options, "assignment", None)
-    if options.num_images == 1 or edits.is_drawn(options.command, assignment):
+    color = (values_of(arguments.references) or {}).get("color")
+    if options.num_images == 1 or edits.is_drawn(options.command, getattr(options, "assignment", None), color):
         return
-    other = ", or give --assignment free" if options.command == "recolor" and not options.hint else ""
+    where, other = "", ""
+    if options.command == "recolor" and not options.hint:
+        is_one = edits.is_one_color(color)
+        where = " with a single color" if is_one else " here"
+        other = f", or give {'two colors or more, and ' if is_one else ''}--assignment free"
     raise ValueError(
-        f"`{options.command}` draws nothing at random{' here' if other else ''}, so {options.num_images} pictures would be the "
-        f"same. Leave --num-images out{other}."
+        f"`{options.command}` draws nothing at random{where}, so {options.num_images} pictures would be the same. Leave "
+        f"--num-images out{other}."
     )
 
 

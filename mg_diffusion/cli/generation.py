@@ -14,13 +14,15 @@ from tqdm import tqdm
 
 from .. import edits
 from ..granularities import GRANULARITIES
-from ..loading import load_pipeline, model_name, quiet
+from ..loading import check_place, load_pipeline, model_name, quiet
 from ..picture_files import save_picture
+from .doubts import tell_of_doubts
 from .folder_references import make_for_each
 from .folders import attribution_path
 from .references import ReferenceArguments, values_of
 from .sheets import check_sheet, save_sheet
 from .sizes import check_generated_size, painted_size, split_size
+from .steps import check_steps
 from .values import check_seeds
 
 
@@ -48,6 +50,9 @@ PIPELINE_FLAGS = (
 
 def load(name: str, options: argparse.Namespace) -> Any:
     """The pipeline of the class `name`, from the model of the flags."""
+    places = [place for place in (options.model, options.adapter, options.encoder) if place is not None]
+    for place in places:
+        check_place(place)
     quiet()
     from .. import pipelines  # brings most of diffusers with it, which a mistyped flag need not wait for
 
@@ -63,6 +68,16 @@ def load(name: str, options: argparse.Namespace) -> Any:
             device=options.device,
             many_steps=options.many_steps,
         )
+    except OSError as error:
+        remote = [place for place in places if not Path(place).exists()]
+        if not remote:
+            raise
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{' and '.join(map(repr, remote))}: no folder here, and not to be had from the Hub. This machine may be offline, or the "
+            f"repository may not exist, be private or hold no such model ({why}) Download it where there is a "
+            f"connection, `hf download OWNER/NAME --local-dir FOLDER`, and name that folder."
+        ) from error
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
@@ -98,11 +113,13 @@ def generate(options: argparse.Namespace) -> int:
     """`mg-diffusion generate`; the status is 1 if some pictures of a folder failed."""
     split_size(options)
     check_generated_size(options)
+    check_steps(options)
     check_sheet(options)
     check_seeds(options.seed, options.num_images)
 
     @functools.cache
     def pipe() -> Any:
+        tell_of_doubts(options)
         loaded = load("MGPipeline", options)
         if options.output_dir is not None:
             loaded.set_progress_bar_config(disable=True)  # the pictures are counted

@@ -16,7 +16,7 @@ PURPOSES = {
     "retexture": "another texture, at the picture's own resolution; colors, light and silhouettes stay",
     "remove": "what is in the mask goes, its surroundings go on, at the picture's own resolution",
     "outpaint": "a larger picture around the picture; what its edges show goes on",
-    "denoise": "take noise and the blocks of JPEG away",
+    "denoise": "take noise away, and of the blocks of JPEG about half",
     "enhance": "less noise, sharper, and toned toward a color reference if one is given",
     "enlarge": "twice or four times as large, with sharp edges",
 }
@@ -71,7 +71,7 @@ def _denoise(parser: argparse.ArgumentParser) -> None:
     _mask(parser, "restored")
     add_feather_flag(parser)
     _strength(parser, "of what was found goes")
-    help = "deviation of the noise, of 255; default: estimated"
+    help = "deviation of the noise, of 255; default: estimated; 0 for blocks of JPEG alone"
     parser.add_argument("--noise-level", type=number, metavar="X", help=help)
 
 

@@ -1,7 +1,8 @@
 """The commands with their flags."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +13,9 @@ from ..mg_bench.flags import add_bench_flags
 from . import flags
 from .native_flags import PURPOSES, add_native_flags
 from .values import filled
+
+
+NEAR = 0.7  # of `difflib`, from which a word is taken for another one mistyped
 
 
 class Late:
@@ -48,6 +52,27 @@ class Parser(argparse.ArgumentParser):
         group = super().add_subparsers(**kwargs)
         group.type = str  # of all that follows a command, to which its own flags see
         return group
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        found, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown and self._subparsers is None:  # of a command: its own help lists what it knows
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._meant(unknown)}")
+        return found, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            for near in get_close_matches(str(value), map(str, action.choices), 1, NEAR):
+                error.message += f": did you mean {near}?"
+            raise
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """The flags that were meant, as far as they are near to what was typed."""
+        known = [flag.lstrip("-") for flag in self._option_string_actions]  # hyphens make all alike
+        names = [one.partition("=")[0].lstrip("-") for one in unknown if one.startswith("--")]
+        meant = [f"--{near}" for name in names for near in get_close_matches(name, known, 1, NEAR)]
+        return f" (did you mean {', '.join(meant)}?)" if meant else ""
 
     def error(self, message: str) -> Any:
         self.exit(2, f"error: {message}\n(see `{self.prog} --help`)\n")

@@ -25,7 +25,6 @@ SETTINGS = {
     "convert",
 }
 PLACED = ("model", "adapter", "encoder")
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def check_recipe(found: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..granularities import GRANULARITIES
-from ..loading import EMBEDDED_NAME, model_name
+from ..loading import EMBEDDED_NAME, HUB_ID, model_name
 from ..recipe import describe_file, read_recipe, told_path, versions
-from .recorded import HUB_ID, PLACED, SETTINGS, check_recipe
+from .recorded import PLACED, SETTINGS, check_recipe
 
 
 PER_GRANULARITY = {  # by their names in recipes

@@ -36,18 +36,18 @@ def check_generated_size(options: argparse.Namespace) -> None:
     """Raise a ValueError for a size that the model cannot make. Of one on the Hub nothing is known before it is loaded."""
     if isinstance(options.size, int):
         check_area(options.size, options.size)
-    folder = embedded_model() if options.model is None else Path(options.model)
+    folder = model_folder(options)
     given = [side for side in (options.height, options.width) if side is not None]
     if (options.size is None and not given) or not (folder / "model_index.json").is_file():
         return
-    unet, vae = _config(folder, "unet"), _config(folder, "vae")
+    unet, vae = config_of(folder, "unet"), config_of(folder, "vae")
     if not unet.get("sample_size") or "block_out_channels" not in vae:
         return
     factor, native = 2 ** (len(vae["block_out_channels"]) - 1), unet["sample_size"]
     native = tuple(factor * side for side in (native if isinstance(native, list) else [native] * 2))
     if isinstance(options.size, int) and options.size < factor:  # rounding may not make much of nothing
         raise ValueError(f"--size must be at least {factor}, got {options.size}.")
-    detail = _config(folder, "mg_detail")
+    detail = config_of(folder, "mg_detail")
     if detail and len(given) == 2:
         return check_painted_size(*given, native, factor, 2 ** (len(detail["block_out_channels"]) - 1))
     if wrong := [side for side in given if side % factor]:
@@ -57,6 +57,12 @@ def check_generated_size(options: argparse.Namespace) -> None:
         check_area(given[0], given[0] // 4)  # the least that a side alone may lead to
 
 
-def _config(folder: Path, name: str) -> dict[str, Any]:
-    file = folder / name / "config.json"
+def model_folder(options: argparse.Namespace) -> Path:
+    """Where the files of the model lie, if it is none of the Hub."""
+    return embedded_model() if options.model is None else Path(options.model)
+
+
+def config_of(folder: Path, name: str, file_name: str = "config.json") -> dict[str, Any]:
+    """The configuration of a part of a model; empty where there is none."""
+    file = folder / name / file_name
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -74,7 +74,12 @@ def window(text: str) -> tuple[float, float]:
     start, colon, end = text.partition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"must be START:END in fractions of the run, got {text!r}")
-    return number(start), number(end)
+    found = number(start), number(end)
+    if not 0 <= found[0] < found[1] <= 1:
+        raise argparse.ArgumentTypeError(
+            f"must be START:END in fractions of the run, 0 <= START < END <= 1, such as 0:0.5, got {text!r}"
+        )
+    return found
 
 
 def _named(text: str, wanted: str) -> tuple[str, str]:

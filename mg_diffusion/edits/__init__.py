@@ -16,6 +16,7 @@ the mask differs: gray, 16 bits and an alpha come back as they were (`edits.sour
 from ..sides import SIDES
 from .checks import check_edit
 from .filled import outpaint, remove
+from .inputs import is_one_color
 from .masks import read_mask
 from .named import NATIVE, is_drawn, named_edit
 from .native import recolor, retexture
@@ -31,6 +32,7 @@ __all__ = [
     "enhance",
     "enlarge",
     "is_drawn",
+    "is_one_color",
     "named_edit",
     "outpaint",
     "read_mask",

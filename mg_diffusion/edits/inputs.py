@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ..arrays import check_count, plain_number
 from ..granularities import GRANULARITIES
+from ..hex_colors import is_palette, read_palette
 from .progress import check_callback
 from .sources import Edited, Source
 
@@ -73,6 +74,15 @@ def check_unplaced(reference: Any, laid: str) -> None:
             check_unplaced(one, laid)
     elif isinstance(reference, dict) and reference.get("region") is not None:
         raise ValueError(f"{laid}; leave the region out.")
+
+
+def is_one_color(color: Any) -> bool:
+    """Whether a color reference, or each of a list of them, is hex colors, and all of those are the same."""
+    rows = color if isinstance(color, (list, tuple)) and not is_palette(color) else [color]
+    images = [row.get("image") if isinstance(row, dict) else row for row in rows]
+    if not images or not all(map(is_palette, images)):
+        return False
+    return len({tuple(one) for image in images for one in read_palette(image)[0]}) == 1
 
 
 def generators_of(count: int, generator: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..masks import read_one_mask
+from ..masks import RESIZE, read_one_mask
 from ..pictures import upright
 
 
@@ -33,8 +33,7 @@ def read_mask(mask: Any, size: tuple[int, int] | None = None, use: str = "edited
         levels = (255 * read_one_mask(mask, "The mask", is_cut_out=True)).round().astype(np.uint8)
         if size is not None and levels.shape[::-1] != tuple(size):
             raise ValueError(
-                f"The mask must have the size of the picture, {tuple(size)}, got {levels.shape[::-1]}. Resize it with "
-                f"nearest-neighbor interpolation."
+                f"The mask must have the size of the picture, {tuple(size)}, got {levels.shape[::-1]}. {RESIZE}"
             )
         if not levels.any():
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import Any
 from ..granularities import GRANULARITIES
 from ..sides import SIDES
 from . import filled, native, painted, restored
-from .inputs import Picture, Pictures
+from .inputs import Picture, Pictures, is_one_color
 
 
 # Those that paint nothing: options of sampling say nothing to them.
@@ -25,9 +25,13 @@ PAINTED = ("reshape", "variation")
 OF_MASKS = ("strength", "padding_mask_crop", "mask_feather", "context_scale")  # say nothing of a whole picture
 
 
-def is_drawn(name: str, assignment: str | None = None) -> bool:
-    """Whether pictures that this edit makes of several seeds differ: whether it draws anything at random."""
-    return name not in NATIVE or MODULES[name] is filled or assignment == "free"
+def is_drawn(name: str, assignment: str | None = None, color: Any = None) -> bool:
+    """Whether pictures that this edit makes of several seeds differ: whether it draws anything at random.
+
+    Args:
+        assignment, color: what `recolor` is given, of which a single color leaves nothing to assign.
+    """
+    return name not in NATIVE or MODULES[name] is filled or (assignment == "free" and not is_one_color(color))
 
 
 def check_name(name: str) -> None:

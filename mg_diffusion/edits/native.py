@@ -19,6 +19,7 @@ from .inputs import (
     check_unplaced,
     copies,
     generators_of,
+    is_one_color,
     named,
     strength_of,
 )
@@ -77,6 +78,11 @@ def recolor(
         image, color, hint, select, tolerance, assignment, granularity_scale, mask_feather
     )
     num_images_per_prompt = check_count(num_images_per_prompt)
+    if num_images_per_prompt > 1 and assignment == "free" and is_one_color(color):
+        raise ValueError(
+            f"A single color leaves nothing to assign, so {num_images_per_prompt} pictures would be the same. Ask for one, or "
+            f"give two colors or more."
+        )
     turns = _turns(assignment, num_images_per_prompt, generator)
     pixels, area = image.pixels, image.area(mask_image, feather)
     if hint is not None:

@@ -50,13 +50,13 @@ def denoise(
     generator: Any = None,
     callback: Callback = None,
 ) -> Pictures:
-    """The picture without noise and without the blocks of JPEG, at its own size.
+    """The picture without noise, and with about half of the blocks of JPEG, at its own size.
 
     Args:
         pipe: a pipeline with a detail network (`mg_detail`); nothing else of it is used.
         mask_image: white is denoised, gray in part; if not given, all but what is wholly transparent.
         strength: how much of what was found goes; 0 is the picture, bit for bit.
-        noise_level: deviation of the noise, of 255; estimated if not given. 0 takes only the blocks of JPEG away.
+        noise_level: deviation of the noise, of 255; estimated if not given. 0 is for blocks of JPEG alone.
         mask_feather: width in pixels of the soft edge inside the mask.
         generator: not needed, nothing is drawn; taken so that all edits are called alike.
 

@@ -1,5 +1,6 @@
 """What a run shows of itself: a loss that can be compared between runs, and pictures of crossed references."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,16 @@ def save_grid(pipeline: Any, pictures: Pictures, path: Path, columns: int = 8) -
     for label, names in results.items():
         captions = None if names == GRANULARITIES else pictures.captions
         references = {name: [[picture] for picture in shifted[name]] for name in names}
-        output = pipeline(
-            prompt=[""] * columns if captions is None else captions[:columns],
-            reference_image=references or None,
-            height=pictures.whole.shape[2],
-            width=pictures.whole.shape[3],
-            generator=[torch.Generator().manual_seed(i) for i in range(columns)],
-            output_type="np",
-        ).images
+        with warnings.catch_warnings():
+            # Of pictures to train on: nobody chose them as textures.
+            warnings.filterwarnings("ignore", message="The texture reference.* looks like objects")
+            output = pipeline(
+                prompt=[""] * columns if captions is None else captions[:columns],
+                reference_image=references or None,
+                height=pictures.whole.shape[2],
+                width=pictures.whole.shape[3],
+                generator=[torch.Generator().manual_seed(i) for i in range(columns)],
+                output_type="np",
+            ).images
         rows[label] = [(image * 255).round().astype(np.uint8) for image in output]
     labeled_grid(rows).save(path)

@@ -1,6 +1,7 @@
 """Views of all pictures that a run trains on, computed once, and the pictures that are crossed of them."""
 
 import json
+import sys
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,12 +80,21 @@ def build_pool(
     if folder:  # what is not stored needs no name
         identity += map(picture_fingerprint, (pictures.whole, pictures.crop))
 
+    def tell(what: str) -> None:
+        if not is_window:
+            kept = (
+                f"kept in {cache_dir!r} for the next run" if cache_dir else "kept for no other run without --cache_dir"
+            )
+            print(f"Before the first step: {what}, once, {kept}.", file=sys.stderr, flush=True)
+
     def photographs() -> Tensors:
+        tell(f"{len(pictures)} pictures are prepared, and {num_crossings} crossed of them")
         pool, smooth = compute_views(torch.cat([pictures.whole, pictures.crop]))
         found = cross_photos(smooth, pool.structure, num_crossings, seed, is_turned) if num_crossings else None
         return _pack(pool, found)
 
     def rendered() -> Tensors:
+        tell(f"{num_rendered} pictures are rendered and prepared")
         seeds, drawn = render_pictures(num_rendered, size, seed)
         pool, _ = compute_views(drawn)
         return _pack(pool, cross_rendered(seeds, pool.structure, pool.points, seed, is_turned))

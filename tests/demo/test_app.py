@@ -1,6 +1,7 @@
 """The page as a service: named endpoints by gradio_client, errors in words, nothing of the server readable."""
 
 import concurrent.futures
+import re
 import time
 from pathlib import Path
 
@@ -34,9 +35,12 @@ def references(uploads_folder) -> dict:
     }
 
 
-def test_endpoints_have_names_and_documentation(client):
+def test_endpoints_have_names_and_documentation(client, repository):
     names = set(client.view_api(return_format="dict")["named_endpoints"])
     assert names == {"/generate", "/compose", "/edit", "/sweep", "/explain", "/make_card", "/mix"}
+    page = (repository / "docs/demo.md").read_text(encoding="utf-8")
+    (listed,) = [line for line in page.splitlines() if line.startswith("Endpoints: ")]
+    assert set(re.findall("`(/[a-z_]+)`", listed)) == names
 
 
 def test_generate(client, references):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from demo import links, uploads
 from demo.checked_references import CheckedReference, read_reference
-from demo.settings import MAX_SEED, Settings
+from demo.settings import MAX_COUNT, MAX_SEED, MAX_STEPS, MAX_SWEEP, Settings
 from mg_diffusion.granularities import GRANULARITIES
 from tests.profiles import srgb, swapped_rgb
 
@@ -35,6 +35,14 @@ def bomb(width: int, height: int) -> bytes:
     )
 
 
+def test_the_page_about_it_names_the_limits(repository):
+    said = " ".join((repository / "docs/demo.md").read_text(encoding="utf-8").split())
+    million, of_edits = (f"{pixels / 10**6:g} million" for pixels in (uploads.MAX_PIXELS, uploads.MAX_EDIT_PIXELS))
+    assert f"{million} pixels for a reference, {of_edits} for a picture to edit" in said
+    assert f"files: {uploads.MAX_BYTES // 2**20} MB" in said and f"cards: {uploads.MAX_CARD_BYTES // 2**20} MB" in said
+    assert f"at most {MAX_STEPS} steps, {MAX_COUNT} pictures, {MAX_SWEEP} x {MAX_SWEEP} in a grid" in said
+
+
 RED = PIL.Image.new("RGB", (64, 48), "#cc2222")
 
 
@@ -48,7 +56,8 @@ RED = PIL.Image.new("RGB", (64, 48), "#cc2222")
         (as_file(RED, "BMP"), "cannot be read as a picture"),
         (as_file(RED)[:90], "damaged"),
         (bomb(60_000, 60_000), "pixels; at most 16 million"),
-        (bomb(5_000, 4_000), "pixels; at most 16 million"),
+        (bomb(5_000, 4_000), "pixels; at most 16 million are accepted. Shrink it to 4472 x 3577 or less first"),
+        (b"\0\0\0\x18ftypheic" + bytes(100), "Accepted are PNG, JPEG, WEBP files. HEIC, .* save it as JPEG"),
         (bomb(4_000, 3_000), "damaged"),
         (as_file(PIL.Image.new("RGB", (4, 4))), "each side must have at least 8"),
         (as_file(PIL.Image.new("RGB", (500, 20))), "none more than 8 times"),

@@ -326,14 +326,19 @@ def kept(folder):
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch):
+def test_the_cache_gives_back_what_was_computed(pictures, tmp_path, monkeypatch, capsys):
     arguments = {"num_crossings": 2, "num_rendered": 2, "seed": 0}
     made = build_pool(pictures, **arguments)
+    told = capsys.readouterr().err
+    assert f"Before the first step: {len(pictures)} pictures are prepared, and 2 crossed of them" in told
+    assert "2 pictures are rendered" in told and "without --cache_dir" in told
     assert pools_equal(build_pool(pictures, **arguments, cache_dir=str(tmp_path)), made)
+    assert capsys.readouterr().err.count(f"kept in {str(tmp_path)!r} for the next run") == 2
     assert sorted(name.partition("-")[0] for name in kept(tmp_path)) == ["pool", "rendered"]
     assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
     monkeypatch.setattr("mg_diffusion.training.view_pool.compute_views", None)
     assert pools_equal(build_pool(pictures, **arguments, cache_dir=str(tmp_path)), made)
+    assert "Before the first step" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """The validation loss can be compared between runs; the grid can be read."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
+from mg_diffusion import MGPipeline
 from mg_diffusion.training import validation
 from mg_diffusion.training.models import TrainedModel, build_components
 from mg_diffusion.training.objective import Objective
 from mg_diffusion.training.samples import SampleStream
-from mg_diffusion.training.validation import LABEL_WIDTH, bucket_timesteps, labeled_grid, validation_loss
+from mg_diffusion.training.validation import LABEL_WIDTH, bucket_timesteps, labeled_grid, save_grid, validation_loss
 
 
 CPU = torch.device("cpu")
@@ -82,3 +85,13 @@ def test_pictures_of_a_grid_have_a_size_that_can_be_seen_and_sent(size, shown):
     assert grid.size == (LABEL_WIDTH + 2 * shown, 2 * shown)
     assert set(np.asarray(grid)[:, LABEL_WIDTH:].flatten()) == {90}
     assert (np.asarray(grid)[:, :LABEL_WIDTH, 0] < 128).any()
+
+
+def test_pictures_to_train_on_are_not_doubted_as_textures(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("mg_diffusion.encoder.texture.UNEVEN", 0.0)  # so that all pictures are
+    pipeline = MGPipeline(**build_components(pictures.captions, 32, [32, 32], 32))
+    with pytest.warns(UserWarning, match="looks like objects"):
+        pipeline.mg_encoder.encode({"texture": pictures.whole[0].permute(1, 2, 0).numpy()}, (32, 32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The texture reference")
+        save_grid(pipeline, pictures, tmp_path / "grid.png", columns=1)

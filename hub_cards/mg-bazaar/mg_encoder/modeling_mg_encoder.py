@@ -2296,6 +2296,10 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     CHANNELS = (1, 3, 4)  # that a mask may have, all of them the same, a fourth one opaque
     FEW_COLORS = 64  # more of them are those of a JPEG or of soft edges
+    # For those without Python, too.
+    RESIZE = (
+        "Resize it with nearest-neighbor interpolation: ImageMagick's -sample, or of a PIL image `mask.resize(size, 0)`."
+    )
     NEARLY_GRAY = 16  # of 255, by which channels of a picture may differ: JPEG and resizing leave as much
 
 
@@ -2324,8 +2328,8 @@ def _define():
             alpha = as_rgba(mask).getchannel("A")
             if not is_cut_out:
                 raise ValueError(
-                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Pass one channel: "
-                f"`mask.convert('RGBA').getchannel('A')`?"
+                    f"{name} has transparent pixels in its alpha channel, where it is neither black nor white. Save it in black "
+                f"and white, without alpha; if its alpha is what you mean, that in Python is `mask.convert('RGBA').getchannel('A')`."
                 )
             return np.array(alpha)
         if mask.mode in ("1", "I", "F") or mask.mode.startswith("I;16"):
@@ -2333,7 +2337,9 @@ def _define():
         if mask.mode in ("L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La"):
             check_gray(mask, name)
             return np.array(as_rgba(mask).convert("RGB").convert("L"))
-        raise ValueError(f"{name} has the mode {mask.mode}. Convert it to gray first: `mask.convert('RGB').convert('L')`.")
+        raise ValueError(
+            f"{name} has the mode {mask.mode}. Save it in gray, or convert it in Python: `mask.convert('RGB').convert('L')`."
+        )
 
 
     def check_gray(mask: PIL.Image.Image, name: str) -> None:
@@ -2358,8 +2364,8 @@ def _define():
             )
         color = "#" + "".join(f"{value:02x}" for value in found)
         raise ValueError(
-            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. If all "
-        f"but black is meant, pass `{bright}`; if one color is, `{alike}`."
+            f"{name} must be black, white or gray, got colors such as {color}, of which nobody knows how white they are. Save it in "
+        f"black and white with an image program; or, in Python, if all but black is meant, pass `{bright}`; if one color is, `{alike}`."
         )
 
 
@@ -2677,7 +2683,7 @@ def _define():
         f"background, or pass its alpha as the mask: "
         f'{{"image": image.convert("RGB"), "mask": image.convert("RGBA").getchannel("A").point(lambda a: 255 * (a > 127))}}.',
             f"A reference of mode {image.mode} has no well-defined conversion to RGB here; accepted are RGB, L, 1, P, "
-        f"16-bit gray and opaque RGBA, LA",
+        f"16-bit gray, and RGBA and LA, of which what is transparent is not read",
             f"Convert it with its color profile first, for example with PIL.ImageCms, or {way_to_rgb(image)} if that is what you "
         f"want.",
         )
@@ -2726,8 +2732,7 @@ def _define():
         values = read_one_mask(mask, name)
         if values.shape != (height, width):
             raise ValueError(
-                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. Resize "
-            f"it with nearest-neighbor interpolation."
+                f"{name} must have the size of the reference, (height, width) = {(height, width)}, got {values.shape}. {RESIZE}"
             )
         white = split_at_middle_gray(values, name)
         if not white.any():
