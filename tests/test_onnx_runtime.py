@@ -95,7 +95,7 @@ def test_what_is_hooked_already_is_refused(model):
 
 def test_a_device_that_is_no_cpu_is_refused_before_anything_is_loaded():
     with pytest.raises(ValueError, match="computes on a CPU, and the device is 'meta'.*`device=\"cpu\"`"):
-        load_pipeline(MGPipeline, "no/such/model", device="meta", runtime="onnxruntime")
+        load_pipeline(MGPipeline, "nobody/no-such-model", device="meta", runtime="onnxruntime")
 
 
 @pytest.mark.parametrize(("place", "named"), [("meta", "on meta"), (torch.bfloat16, "in bfloat16")])

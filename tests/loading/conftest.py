@@ -45,7 +45,7 @@ def folders(tmp_path_factory) -> Path:
     save_single_file(stock, folder / "base.safetensors")
     load(folder / "alone", torch.float16, folder / "base").save_pretrained(folder / "repo", variant="fp16")
     # After the variant: transformers loads a text encoder in the type of its last save, and that is the plain one then.
-    export(folder / "alone", folder / "repo", torch.float32, base=folder / "base")
+    export(folder / "alone", folder / "repo", torch.float32, base=folder / "base", force=True)
     MGPipeline(**tiny_components(folder, is_inpainting=True, vae="haar")).save_pretrained(folder / "haar")
     return folder
 

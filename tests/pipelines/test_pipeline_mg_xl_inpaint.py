@@ -214,7 +214,7 @@ def test_processors_are_restored_whatever_happens(make_xl_inpaint, error):
         ({"prompt": None, "prompt_embeds": EMBEDS}, "`prompt_embeds` and `pooled_prompt_embeds` go together"),
         (
             {"prompt": None, "prompt_embeds": EMBEDS, "pooled_prompt_embeds": POOL[:, :3]},
-            r"must be a tensor \(1, 24\) .* got \(1, 3\)",
+            r"must be a tensor of the shape \(1, 24\) .* got \(1, 3\)",
         ),
         ({"target_size": 16}, "`target_size` is a pair of integers"),
         ({"negative_target_size": (8, 8)}, "go together"),
