@@ -121,7 +121,7 @@ def check_free(path: Place, may_replace: bool = False) -> None:
     """Raise a ValueError for a file that is there already, unless it may be replaced, as `--force` says."""
     if not may_replace and os.path.lexists(path):
         raise ValueError(
-            f"There is a file at {os.fspath(path)!r} already. Choose another name, or overwrite it by --force."
+            f"There is a file at {os.fspath(path)!r} already. Choose another name, or overwrite it by --force (in Python `force=True`)."
         )
 
 

@@ -58,7 +58,7 @@ def check_changed(name: str, before: torch.Tensor | None, value: Any, rows: int)
         check_tensor(value, told, ("rows", *middle, before.shape[-1]))
         if len(value) < rows and name != "negative_prompt_embeds":  # which is read before the first step
             raise ValueError(
-                f"`{told}` must have at least {rows} rows, one for each that the UNet reads; got {len(value)}."
+                f"`{told}` must have at least {rows} rows, one for each that the UNet reads; got {len(value)}. Keep the last {rows}."
             )
     if value.dtype != before.dtype or value.device != before.device:
         raise ValueError(

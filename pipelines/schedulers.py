@@ -18,7 +18,6 @@ GOOD = "DDIMScheduler, EulerDiscreteScheduler or DPMSolverMultistepScheduler"
 INSTEAD = f"Use for example {GOOD}, by `.from_config(pipe.scheduler.config)`"
 NEEDED = ("set_timesteps", "step", "order")  # without the last, the step before is not known to a scheduler
 TRIED = (1, 4, 8, 8)  # latents
-EXAMPLES = {"timesteps": [999, 749, 499, 249], "sigmas": [14.6, 2.9, 0.7, 0.0]}
 
 
 def set_steps(
@@ -33,10 +32,8 @@ def set_steps(
     name = type(scheduler).__name__
     if missing := [one for one in NEEDED if not hasattr(scheduler, one)]:
         raise ValueError(f"{name} is not one for calls like this: it has no `{missing[0]}`. {INSTEAD}.")
-    timesteps, sigmas = (
-        falling(told, given, most)
-        for told, given, most in (("timesteps", timesteps, last_timestep(scheduler)), ("sigmas", sigmas, None))
-    )
+    check_falling("timesteps", timesteps, last_timestep(scheduler))
+    check_falling("sigmas", sigmas)
     try:
         found = retrieve_timesteps(scheduler, steps, device, timesteps, sigmas)
     except Exception as error:  # of any type: schedulers check little
@@ -63,10 +60,10 @@ def last_timestep(scheduler: Any) -> float | None:
     return scheduler.config.get("num_train_timesteps") if alphas is None else len(alphas) - 1
 
 
-def falling(name: str, given: Any, most: float | None) -> list[float] | None:
-    """`timesteps` or `sigmas` of a call as a list of plain numbers, or a ValueError for what is no way down from noise."""
+def check_falling(name: str, given: Any, most: float | None = None) -> None:
+    """Raise a ValueError for `timesteps` or `sigmas` of a call that are no way down from noise, at most so much."""
     if given is None:
-        return None
+        return
     is_listed = isinstance(given, (list, tuple)) or isinstance(given, (np.ndarray, torch.Tensor)) and given.ndim == 1
     numbers = [plain_number(one) for one in given] if is_listed else [None]
     if not numbers:
@@ -79,11 +76,13 @@ def falling(name: str, given: Any, most: float | None) -> list[float] | None:
         or any(one <= following for one, following in zip(numbers, numbers[1:], strict=False))
     ):
         bound = "" if most is None else f", at most {most:g}"
+        example = (
+            "" if most is None else f", or pass for example {[round(most * share) for share in (1, 0.75, 0.5, 0.25)]}"
+        )
         raise ValueError(
             f"`{name}` must be finite numbers in a falling list, each smaller than the one before, none below 0{bound}; got "
-            f"{given!r}. Leave it out, or pass for example {EXAMPLES[name]}."
+            f"{given!r}. Leave it out{example}."
         )
-    return numbers
 
 
 def check_scheduler(scheduler: Any, timesteps: torch.Tensor) -> None:

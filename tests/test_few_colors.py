@@ -64,8 +64,8 @@ def test_every_color_is_laid_where_there_are_regions_for_all():
 def test_places_that_count_for_nothing_take_no_part_of_the_palette():
     structure = torch.cat([disc_and_ground(0.4), torch.full((1, 3, 64, 64), -0.9)], 3)
     area = torch.cat([torch.ones(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)], 3)
-    laid = lay_few_colors(structure, palette(128, 128), area)
-    assert (laid[0, 0, :, :64] > 60).float().mean() == pytest.approx(0.4, abs=0.02)
+    laid = lay_few_colors(structure[0], palette(128, 128)[0], area[0])
+    assert (laid[0, :, :64] > 60).float().mean() == pytest.approx(0.4, abs=0.02)
 
 
 def test_a_gradient_shows_both_colors():
@@ -86,10 +86,26 @@ def test_a_batch_is_laid_row_by_row():
     )
 
 
+@pytest.mark.parametrize("other", ["photograph", "single"])
+def test_a_row_is_laid_alike_whatever_lies_beside_it(other):
+    beside = {"photograph": 50 + 5 * torch.randn(1, 256, 3), "single": COLORS[:1].expand(1, 256, 3)}[other]
+    structure = disc_and_ground(0.4)
+    both = lay_palette(structure, torch.cat([palette(64, 192), beside]))
+    assert torch.equal(both[:1], lay_palette(structure, palette(64, 192)))
+    assert torch.allclose(both[1:], lay_palette(structure, beside), atol=1e-3)
+    assert torch.equal(with_contrast(torch.cat([palette(64, 192), beside]))[:1], palette(64, 192))
+
+
+def test_autocast_rounds_no_colors():
+    structure = disc_and_ground(0.4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        laid = lay_palette(structure, palette(64, 192))
+    assert torch.equal(laid, lay_palette(structure, palette(64, 192)))
+
+
 def test_photographs_and_single_colors_are_not_few():
-    assert torch.equal(few_colors(palette(100, 156)), palette(100, 156))
-    assert few_colors(COLORS[:1].expand(1, 256, 3)) is None
-    assert few_colors(torch.cat([palette(100, 156), 100 * torch.rand(1, 256, 3)])) is None
+    assert torch.equal(few_colors(palette(100, 156)[0]), palette(100, 156)[0])
+    assert few_colors(COLORS[:1].expand(256, 3)) is None and few_colors(100 * torch.rand(256, 3)) is None
     pastel = torch.tensor([[70.0, 10, 0], [71.0, -10, 0]]).repeat(1, 128, 1).view(1, 256, 3)
     assert torch.equal(with_contrast(pastel), pastel)  # chosen, and not stretched
 
@@ -100,7 +116,7 @@ def test_a_swatch_is_of_its_few_colors(pipe):
     file = io.BytesIO()
     PIL.Image.fromarray(swatch).save(file, "JPEG", quality=85)
     (features,) = pipe.encode_reference({"color": PIL.Image.open(file)}, 128, 128)["color"]
-    main, counts = few_colors(features["palette"])[0].unique(dim=0, return_counts=True)
+    main, counts = few_colors(features["palette"][0]).unique(dim=0, return_counts=True)
     assert counts[0] / counts.sum() == pytest.approx(250 / 400, abs=0.03)
     assert (
         np.linalg.norm(
@@ -113,7 +129,7 @@ def test_a_swatch_is_of_its_few_colors(pipe):
 def test_photographs_are_not_of_few_colors(pipe):
     for picture in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket()):
         (features,) = pipe.encode_reference({"color": PIL.Image.fromarray(picture)}, 128, 128)["color"]
-        assert few_colors(features["palette"]) is None
+        assert few_colors(features["palette"][0]) is None
 
 
 @pytest.mark.parametrize("colors", [["#ff8800", "#224466"], ["#ff8800:3", "#224466"], ["#cc2222:1", "#ffff00:3"]])

@@ -22,17 +22,13 @@ FADE = 2.0  # in these units, over which one region fades into the next
 UNUSED = 0.9  # of the whole area; what it costs to leave a color out
 
 
-def few_colors(palette: torch.Tensor) -> torch.Tensor | None:
-    """Palettes (B, N, 3) in Lab with each color replaced by one of its 2 to 16; `None` unless each palette has so few.
+def few_colors(colors: torch.Tensor) -> torch.Tensor | None:
+    """A palette (N, 3) in Lab with each color replaced by one of its 2 to 16; `None` for one that has more, or a single one.
 
     Hex colors are as they are. Of a swatch, a logo, a drawing, rounded by smoothing and JPEG, the main ones are taken. (A single
     color is laid in shades.)
     """
-    rows = [_main_colors(row) for row in palette.float()]
-    return None if any(row is None for row in rows) else torch.stack(rows)
-
-
-def _main_colors(colors: torch.Tensor) -> torch.Tensor | None:
+    colors = colors.float()
     if 2 <= len(colors.unique(dim=0)) <= MOST_COLORS:
         return colors
     groups = ColorGroups(farthest_first(colors), ALIKE)
@@ -48,17 +44,10 @@ def _main_colors(colors: torch.Tensor) -> torch.Tensor | None:
 
 
 def lay_few_colors(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
-    """Regions of structure maps (B, 3, H, W) in colors of palettes (B, N, 3): (B, 3, H, W) Lab.
+    """Regions of a structure map (3, H, W) in the colors of a palette (N, 3): (3, H, W) Lab.
 
-    The first channel of the map says which region gets the darker color. `area` (B, 1, H, W) says how much of the palette a place
-    takes up. Of each the batch may be 1.
+    The first channel of the map says which region gets the darker color; `area` (1, H, W), how much of the palette a place takes up.
     """
-    batch = max(len(structure), len(palette), len(area))
-    rows = zip(*(x.float().expand(batch, -1, *x.shape[2:]) for x in (structure, palette, area)), strict=True)
-    return torch.stack([_lay_one(*row) for row in rows])
-
-
-def _lay_one(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
     colors, counts = palette.unique(dim=0, return_counts=True)  # from dark to light
     values = structure.flatten(1).T
     places, modes = SCALE * values, modes_of(values[None])[2][0]

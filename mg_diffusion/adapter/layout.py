@@ -12,7 +12,7 @@ from ..encoder.views import gaussian_blur, lab_to_rgb, rgb_to_lab
 from ..features import FeatureSet
 from ..octaves import compose
 from .quilting import lay_tiles
-from .sketch import lay_palette, shaded, with_contrast
+from .sketch import lay_palette, lay_with_contrast, shaded
 from .strengths import joint_strength
 
 
@@ -125,7 +125,7 @@ def lay_out(features: FeatureSet, size: tuple[int, int], remembered: Remembered)
     if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
         area = laid["color"].get("area")
         area = area if area is None else F.interpolate(area, size, mode="area")
-        sketch = remembered(lay_palette, structure, with_contrast(laid["color"]["palette"]), area)
+        sketch = remembered(lay_with_contrast, structure, laid["color"]["palette"], area)
         laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
     elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
         laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")

@@ -32,10 +32,24 @@ def lay_palette(
         (B, 3, H, W) Lab.
     """
     palette = with_shades(palette)
-    area = torch.ones_like(structure[:1, :1]) if area is None else area
-    few = few_colors(palette)
-    if few is not None:
-        return lay_few_colors(structure, few, area)
+    structure, area = structure.float(), torch.ones_like(structure[:1, :1]).float() if area is None else area.float()
+    few = [few_colors(row) for row in palette]
+    if all(row is None for row in few):
+        return _lay_by_shares(structure, palette, area, steps)
+    rows = []
+    with torch.autocast(structure.device.type, enabled=False):
+        for place in range(max(len(structure), len(palette), len(area))):
+            one, own, where = (x[place % len(x)] for x in (structure, palette, area))
+            colors = few[place % len(few)]
+            rows.append(
+                _lay_by_shares(one[None], own[None], where[None], steps)[0]
+                if colors is None
+                else lay_few_colors(one, colors, where)
+            )
+    return torch.stack(rows)
+
+
+def _lay_by_shares(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, steps: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
     turns[0] = torch.eye(3, dtype=torch.float32)
@@ -57,6 +71,13 @@ def lay_palette(
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
+def lay_with_contrast(
+    structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`lay_palette` of a palette `with_contrast`."""
+    return lay_palette(structure, with_contrast(palette), area)
+
+
 def with_shades(palette: torch.Tensor) -> torch.Tensor:
     """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
     is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
@@ -75,14 +96,13 @@ def with_contrast(palette: torch.Tensor) -> torch.Tensor:
     A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`,
     few ones as they are: they were chosen.
     """
-    if few_colors(palette) is not None:
-        return palette
+    was_chosen = torch.tensor([few_colors(row) is not None for row in palette], device=palette.device).view(-1, 1, 1)
     lightness = palette[..., :1]
     middle = lightness.mean(1, keepdim=True)
     deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
     factor = torch.where(deviation > 1e-3, (LEAST_CONTRAST / deviation.clamp(min=1e-3)).clamp(min=1), 1.0)
     wider = (middle + factor * (lightness - middle)).clamp(DARKEST, LIGHTEST)
-    return torch.cat([torch.where(factor > 1, wider, lightness), palette[..., 1:]], 2)
+    return torch.cat([torch.where((factor > 1) & ~was_chosen, wider, lightness), palette[..., 1:]], 2)
 
 
 def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:

@@ -75,7 +75,7 @@ def load(name: str, options: argparse.Namespace) -> Any:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{' and '.join(map(repr, remote))}: no folder here, and not to be had from the Hub. This machine may be offline, or the "
-            f"repository may not exist, be private or hold no such model ({why}) Download it where there is a "
+            f"repository may not exist, be private or hold no such model ({why.rstrip('.')}). Download it where there is a "
             f"connection, `hf download OWNER/NAME --local-dir FOLDER`, and name that folder."
         ) from error
     except ValueError as error:

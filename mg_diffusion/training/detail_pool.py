@@ -12,8 +12,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mg_diffusion.adapter.few_colors import lay_few_colors
+from mg_diffusion.adapter.mean_shift import modes_of
 from mg_diffusion.adapter.quilting import lay_tiles
 from mg_diffusion.adapter.sketch import lay_palette, shaded, turn_colors
+from mg_diffusion.encoder.color_groups import farthest_first
 from mg_diffusion.encoder.shape import shape_view
 from mg_diffusion.encoder.structure import nearest_turn, shading
 from mg_diffusion.encoder.texture import draw_tiles, texture_view
@@ -24,7 +27,10 @@ from .crossings import flatten_regions, lab_to_rgb
 
 
 # What is laid out depends on the files of these, and on no other of encoder and adapter.
-LAID_BY = (lay_tiles, lay_palette, shape_view, nearest_turn, texture_view, rgb_to_lab, flatten_regions)
+LAID_BY = (
+    *(lay_tiles, lay_palette, lay_few_colors, modes_of, farthest_first),
+    *(shape_view, nearest_turn, texture_view, rgb_to_lab, flatten_regions),
+)
 CHUNK = 100  # pictures of a file
 BATCH = 4
 NUM_TILES = 96

@@ -1,5 +1,6 @@
 """Schedulers that do not know what the UNet predicts, lose the noise it begins in, or are for other calls are refused at once."""
 
+import json
 import re
 
 import diffusers
@@ -10,7 +11,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 
 from mg_diffusion.pipelines import MGInpaintPipeline
 from mg_diffusion.pipelines.modular_mg import MGBlocks
-from mg_diffusion.pipelines.schedulers import EXAMPLES, check_scheduler, set_steps
+from mg_diffusion.pipelines.schedulers import check_scheduler, set_steps
 
 from .tiny import picture, references, seeded
 
@@ -215,12 +216,28 @@ def test_what_is_no_way_down_from_noise_is_refused(kind, name, wrong):
         set_steps(kind(), 4, **{name: wrong})
 
 
-def test_the_example_of_a_way_down_works_and_arrays_are_one():
-    scheduler = diffusers.EulerDiscreteScheduler()
+@pytest.mark.parametrize("count", [100, 1000])
+def test_the_example_of_a_way_down_works_and_arrays_are_one(count):
+    scheduler = diffusers.EulerDiscreteScheduler(num_train_timesteps=count)
+    with pytest.raises(ValueError, match="pass for example") as told:
+        set_steps(scheduler, 4, timesteps=[5000, 1])
+    example = json.loads(re.search(r"for example (\[.*\])", str(told.value)).group(1))
     for form in (list, tuple, np.array, torch.tensor):
-        for name, example in EXAMPLES.items():
-            timesteps, _ = set_steps(scheduler, 4, **{name: form(example)})
-            assert len(timesteps) == len(example) - (name == "sigmas")
+        assert len(set_steps(scheduler, 4, timesteps=form(example))[0]) == 4
+        assert len(set_steps(scheduler, 4, sigmas=form([14.6, 2.9, 0.7, 0.0]))[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"), [(diffusers.UniPCMultistepScheduler, np.array), (diffusers.EDMEulerScheduler, torch.tensor)]
+)
+def test_sigmas_reach_a_scheduler_in_the_form_they_were_given_in(kind, form):
+    options = {"prediction_type": "flow_prediction", "use_flow_sigmas": True} if "UniPC" in kind.__name__ else {}
+    found = kind(**options)
+    try:
+        set_steps(found, 4, sigmas=form([1.0, 0.7, 0.4, 0.1]))
+    except ValueError as error:  # what it makes of pictures is another matter
+        assert "cannot be set" not in str(error)
+    assert len(found.timesteps) == 4
 
 
 def test_a_picture_is_not_made_by_going_to_noise(make):

@@ -871,17 +871,13 @@ def _define():
     UNUSED = 0.9  # of the whole area; what it costs to leave a color out
 
 
-    def few_colors(palette: torch.Tensor) -> torch.Tensor | None:
-        """Palettes (B, N, 3) in Lab with each color replaced by one of its 2 to 16; `None` unless each palette has so few.
+    def few_colors(colors: torch.Tensor) -> torch.Tensor | None:
+        """A palette (N, 3) in Lab with each color replaced by one of its 2 to 16; `None` for one that has more, or a single one.
 
     Hex colors are as they are. Of a swatch, a logo, a drawing, rounded by smoothing and JPEG, the main ones are taken. (A single
     color is laid in shades.)
     """
-        rows = [_main_colors(row) for row in palette.float()]
-        return None if any(row is None for row in rows) else torch.stack(rows)
-
-
-    def _main_colors(colors: torch.Tensor) -> torch.Tensor | None:
+        colors = colors.float()
         if 2 <= len(colors.unique(dim=0)) <= MOST_COLORS:
             return colors
         groups = ColorGroups(farthest_first(colors), ALIKE)
@@ -897,17 +893,10 @@ def _define():
 
 
     def lay_few_colors(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
-        """Regions of structure maps (B, 3, H, W) in colors of palettes (B, N, 3): (B, 3, H, W) Lab.
+        """Regions of a structure map (3, H, W) in the colors of a palette (N, 3): (3, H, W) Lab.
 
-    The first channel of the map says which region gets the darker color. `area` (B, 1, H, W) says how much of the palette a place
-    takes up. Of each the batch may be 1.
+    The first channel of the map says which region gets the darker color; `area` (1, H, W), how much of the palette a place takes up.
     """
-        batch = max(len(structure), len(palette), len(area))
-        rows = zip(*(x.float().expand(batch, -1, *x.shape[2:]) for x in (structure, palette, area)), strict=True)
-        return torch.stack([_lay_one(*row) for row in rows])
-
-
-    def _lay_one(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
         colors, counts = palette.unique(dim=0, return_counts=True)  # from dark to light
         values = structure.flatten(1).T
         places, modes = SCALE * values, modes_of(values[None])[2][0]
@@ -982,10 +971,24 @@ def _define():
         (B, 3, H, W) Lab.
     """
         palette = with_shades(palette)
-        area = torch.ones_like(structure[:1, :1]) if area is None else area
-        few = few_colors(palette)
-        if few is not None:
-            return lay_few_colors(structure, few, area)
+        structure, area = structure.float(), torch.ones_like(structure[:1, :1]).float() if area is None else area.float()
+        few = [few_colors(row) for row in palette]
+        if all(row is None for row in few):
+            return _lay_by_shares(structure, palette, area, steps)
+        rows = []
+        with torch.autocast(structure.device.type, enabled=False):
+            for place in range(max(len(structure), len(palette), len(area))):
+                one, own, where = (x[place % len(x)] for x in (structure, palette, area))
+                colors = few[place % len(few)]
+                rows.append(
+                    _lay_by_shares(one[None], own[None], where[None], steps)[0]
+                    if colors is None
+                    else lay_few_colors(one, colors, where)
+                )
+        return torch.stack(rows)
+
+
+    def _lay_by_shares(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, steps: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
         turns[0] = torch.eye(3, dtype=torch.float32)
@@ -1007,6 +1010,13 @@ def _define():
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
+    def lay_with_contrast(
+        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`lay_palette` of a palette `with_contrast`."""
+        return lay_palette(structure, with_contrast(palette), area)
+
+
     def with_shades(palette: torch.Tensor) -> torch.Tensor:
         """A palette (B, N, 3) in Lab; where it is a single color its shades, for one color alone shows no shape."""
         is_single = (palette.amax(1) - palette.amin(1)).amax(1) < 1e-3
@@ -1025,14 +1035,13 @@ def _define():
     A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`,
     few ones as they are: they were chosen.
     """
-        if few_colors(palette) is not None:
-            return palette
+        was_chosen = torch.tensor([few_colors(row) is not None for row in palette], device=palette.device).view(-1, 1, 1)
         lightness = palette[..., :1]
         middle = lightness.mean(1, keepdim=True)
         deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
         factor = torch.where(deviation > 1e-3, (LEAST_CONTRAST / deviation.clamp(min=1e-3)).clamp(min=1), 1.0)
         wider = (middle + factor * (lightness - middle)).clamp(DARKEST, LIGHTEST)
-        return torch.cat([torch.where(factor > 1, wider, lightness), palette[..., 1:]], 2)
+        return torch.cat([torch.where((factor > 1) & ~was_chosen, wider, lightness), palette[..., 1:]], 2)
 
 
     def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
@@ -1358,7 +1367,7 @@ def _define():
         if structure is not None and "color" in laid and "sketch" not in laid["shape"]:
             area = laid["color"].get("area")
             area = area if area is None else F.interpolate(area, size, mode="area")
-            sketch = remembered(lay_palette, structure, with_contrast(laid["color"]["palette"]), area)
+            sketch = remembered(lay_with_contrast, structure, laid["color"]["palette"], area)
             laid["shape"]["sketch"] = sketch if shading is None else shaded(sketch, shading)
         elif "sketch" in laid.get("shape", {}):  # a continuation of surroundings, which is smooth
             laid["shape"]["sketch"] = F.interpolate(laid["shape"]["sketch"], size, mode="bilinear")
