@@ -1498,13 +1498,17 @@ def _define():
     A gray shirt on a gray floor lays an aubergine, a hand and a shelf in one gray. Single colors are left to `with_shades`,
     few ones as they are: they were chosen.
     """
-        was_chosen = torch.tensor([few_colors(row) is not None for row in palette], device=palette.device).view(-1, 1, 1)
         lightness = palette[..., :1]
         middle = lightness.mean(1, keepdim=True)
         deviation = (lightness - middle).square().mean(1, keepdim=True).sqrt()
         factor = torch.where(deviation > 1e-3, (LEAST_CONTRAST / deviation.clamp(min=1e-3)).clamp(min=1), 1.0)
         wider = (middle + factor * (lightness - middle)).clamp(DARKEST, LIGHTEST)
-        return torch.cat([torch.where((factor > 1) & ~was_chosen, wider, lightness), palette[..., 1:]], 2)
+        # Most have contrast enough, and need not be looked at.
+        is_wider = [
+            bool(low) and few_colors(row) is None for low, row in zip((factor > 1).flatten(), palette, strict=True)
+        ]
+        is_wider = torch.tensor(is_wider, device=palette.device).view(-1, 1, 1)
+        return torch.cat([torch.where(is_wider, wider, lightness), palette[..., 1:]], 2)
 
 
     def within(colors: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
