@@ -20,7 +20,7 @@ from .resuming import clear, compare, compare_data, continue_log
 from .seeding import SeededSamples
 from .settings import Batches, Optimization, RunSettings
 from .sharding import prepare_for_sharding, whole
-from .stopping import Stop
+from .stopping import Stop, outlive_one
 
 
 RECORD_STEPS = 20  # between two records of the log
@@ -66,6 +66,7 @@ def build_loader(settings: Batches, dataset: Any, collate: Collate) -> DataLoade
         batch_size=settings.train_batch_size,
         collate_fn=collate,
         num_workers=settings.dataloader_num_workers,
+        worker_init_fn=outlive_one,
         drop_last=True,
         generator=torch.Generator(),  # or every new iterator would draw from the numbers that a resumed run restores
     )

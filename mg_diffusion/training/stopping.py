@@ -15,12 +15,26 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: not finished, to be tried again
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def outlive_one(worker: int) -> None:
+    """`worker_init_fn` of a DataLoader: a worker leaves the first signal of each kind to the run that it loads data for.
+
+    Schedulers and terminals signal all processes of a group. PyTorch's own handlers would end a worker by it, and the
+    run would fail before it has saved. A second one, such as PyTorch's own where a worker is stuck, ends it.
+    """
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, note)
+
+
 class Stop:
     """Inside the block the first SIGTERM or SIGINT is noted, a second one ends the process as ever."""
 
     def __init__(self) -> None:
         self.name: str | None = None
-        self.process = os.getpid()
         self.former: dict[int, object] = {}
 
     def __enter__(self) -> "Stop":
@@ -37,8 +51,7 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.__exit__()
         self.name = signal.Signals(number).name
-        if os.getpid() == self.process:  # workers that load data inherit the handler, and go on until told otherwise
-            os.write(2, f"\n{self.name}: the run saves after this step. A second one ends it at once.\n".encode())
+        os.write(2, f"\n{self.name}: the run saves after this step. A second one ends it at once.\n".encode())
 
     def is_asked(self, accelerator: Accelerator) -> bool:
         """Whether a signal came, to any of the processes: all of them call this at every step."""

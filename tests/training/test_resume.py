@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -572,14 +573,16 @@ def test_a_signal_in_the_last_step_changes_nothing(alone, tmp_path):
     assert outcome(tmp_path / "run") == outcome(alone)
 
 
-def test_workers_that_load_data_go_on_until_the_run_has_saved(alone, tmp_path, capfd):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_workers_that_load_data_go_on_until_the_run_has_saved(alone, tmp_path, capfd, number):
     """A terminal and many schedulers signal all processes of a group."""
 
     def hook(batch):
         if batch == 4:
             (worker,) = multiprocessing.active_children()
-            for process in (worker.pid, os.getpid()):
-                os.kill(process, signal.SIGINT)
+            os.kill(worker.pid, number)
+            time.sleep(0.2)  # if it ends by it, PyTorch says so now
+            os.kill(os.getpid(), number)
 
     with pytest.raises(SystemExit) as ended:
         little(tmp_path / "run", at=hook, dataloader_num_workers=1)
