@@ -10,7 +10,7 @@ import torch
 from demo.references import reference
 from mg_diffusion import MGPipeline, edits
 from mg_diffusion.loading import load_pipeline
-from mg_diffusion.noise_level import estimate_noise
+from mg_diffusion.noise_level import estimate_noise, has_blocks
 from mg_diffusion.octaves import build_detail_unet, to_cells
 from mg_diffusion.restoring import (
     OVERLAP,
@@ -117,6 +117,49 @@ def test_what_cannot_be_seen_has_no_noise():
     visible[:, :128] = True
     hidden[:, :128] = noisy(photo("coffee"), 10)[:, :128]
     assert estimate_noise(hidden, visible) == pytest.approx(10, rel=0.2)
+
+
+def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    return np.asarray(PIL.Image.open(file))
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_blocks_of_jpeg_are_seen_wherever_their_grid_lies(name):
+    picture = photo(name)
+    blocky = jpeg(picture, 40)
+    assert not has_blocks(picture) and not has_blocks(noisy(picture, 15)) and not has_blocks(jpeg(picture, 95))
+    for one in (blocky, blocky[3:, 5:], blocky.astype(np.uint16) * 257):
+        assert has_blocks(one)
+
+
+def test_blocks_that_cannot_be_seen_do_not_count():
+    half = photo("coffee").copy()
+    visible = np.zeros(half.shape[:2], bool)
+    visible[:, :128] = True
+    half[:, 128:] = jpeg(half, 20)[:, 128:]
+    assert has_blocks(half) and not has_blocks(half, visible) and not has_blocks(half[:10])
+
+
+def test_blocks_go_without_being_asked_for(pipe):
+    """Taken for a little noise, traces of compression kept half of them."""
+    for name in PHOTOS:
+        truth = photo(name)
+        blocky = jpeg(truth, 40)
+        (made,) = edits.denoise(pipe, PIL.Image.fromarray(blocky))
+        assert decibels(np.asarray(made), truth) > decibels(blocky, truth) + 0.3
+        assert np.array_equal(made, edits.denoise(pipe, PIL.Image.fromarray(blocky), noise_level=0)[0])
+
+
+def test_enhance_does_not_sharpen_blocks(pipe):
+    blocky = jpeg(photo("cat"), 30)
+    shares = []
+    (made,) = edits.enhance(pipe, PIL.Image.fromarray(blocky), callback=shares.append)
+    across = [np.abs(np.diff(np.asarray(one, float).mean(2), axis=1)) for one in (blocky, made)]
+    before, after = (one[:, 7::8].mean() / np.delete(one, np.s_[7::8], 1).mean() for one in across)
+    assert after - 1 < (before - 1) / 2
+    assert shares == sorted(shares) and shares[-1] == 1
 
 
 def test_noise_leaves_no_weave_of_the_cells(unet):

@@ -10,7 +10,7 @@ import numpy as np
 import PIL.Image
 
 from ..arrays import whole_number
-from ..noise_level import MOST_NOISE
+from ..noise_level import MOST_NOISE, estimate_noise, has_blocks
 from ..sizes import check_pixels
 from .inputs import (
     Picture,
@@ -34,6 +34,7 @@ MOST_ENLARGED = 64_000_000  # pixels of a result
 SHARPER = 0.8  # deviation in pixels of the blur that `enhance` takes away at full strength
 OVERSHOOT = 0.2  # of what goes beyond the pixels around: `enhance` is used on pictures that are sharp, too
 NOISE_BESIDE_BLUR = (1.5, 1.0)  # times what is estimated, and more: less is sharpened as if it were detail
+TRACES = 3.0  # of 255; of a picture with blocks of JPEG, less noise is traces of compression
 TONE = 0.6  # how far `enhance` goes toward the colors of a reference
 
 
@@ -56,7 +57,8 @@ def denoise(
         pipe: a pipeline with a detail network (`mg_detail`); nothing else of it is used.
         mask_image: white is denoised, gray in part; if not given, all but what is wholly transparent.
         strength: how much of what was found goes; 0 is the picture, bit for bit.
-        noise_level: deviation of the noise, of 255; estimated if not given. 0 is for blocks of JPEG alone.
+        noise_level: deviation of the noise, of 255; estimated if not given. 0 is for blocks of JPEG alone, and told where
+            these show and there is little noise.
         mask_feather: width in pixels of the soft edge inside the mask.
         generator: not needed, nothing is drawn; taken so that all edits are called alike.
 
@@ -175,19 +177,29 @@ def _restored(
     overshoot: float = 1.0,
 ) -> np.ndarray:
     """The pixels (H, W, 3) of a picture restored, by `strength` and, where it is given, by the area (H, W)."""
-    from ..noise_level import estimate_noise
     from ..restoring import restore
 
     if strength == 0:
         return image.pixels
-    if noise_level is None:
-        times, more = NOISE_BESIDE_BLUR if blur else (1.0, 0.0)
-        noise_level = min(MOST_NOISE, times * estimate_noise(image.pixels, image.visible) + more)
-    with progress(pipe, 1, callback) as step:
-        made = restore(unet, image.pixels, noise_level, blur, step, overshoot)
+    # Sharpened, blocks would show more than before.
+    is_cleared = blur > 0 and noise_level is None and has_blocks(image.pixels, image.visible)
+    with progress(pipe, 1 + is_cleared, callback) as step:
+        pixels = restore(unet, image.pixels, 0.0, step=step) if is_cleared else image.pixels
+        if noise_level is None:
+            noise_level = _noise_of(pixels, image.visible, blur)
+        made = restore(unet, pixels, noise_level, blur, step, overshoot)
     if area is not None:
         return _between(image.pixels, made, strength * area[..., None] / np.float32(255))
     return made if strength == 1 else _between(image.pixels, made, strength)
+
+
+def _noise_of(pixels: np.ndarray, visible: np.ndarray, blur: float) -> float:
+    """The level that the network is told of a picture (H, W, 3) where none is given."""
+    estimated = estimate_noise(pixels, visible)
+    if blur:
+        times, more = NOISE_BESIDE_BLUR
+        return min(MOST_NOISE, times * estimated + more)
+    return 0.0 if estimated < TRACES and has_blocks(pixels, visible) else estimated
 
 
 def _between(before: np.ndarray, after: np.ndarray, share: Any) -> np.ndarray:
