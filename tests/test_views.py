@@ -85,6 +85,14 @@ def test_view_hardly_moves_with_another_factor(movement, factor, view):
         assert movement[factor][view] <= 0.3, movement
 
 
+@pytest.mark.parametrize("places", [1, 64 * 10, 64 * 64])
+def test_a_picture_is_smoothed_alike_in_strips_of_any_height(places, monkeypatch):
+    lab = rgb_to_lab(pictures([1, 2]))
+    smooth = edge_preserving_smooth(lab)
+    monkeypatch.setattr("mg_diffusion.encoder.views.SMOOTHED_AT_ONCE", places)
+    assert torch.equal(edge_preserving_smooth(lab), smooth)
+
+
 def test_color_features_do_not_know_the_order_of_the_points():
     view = color_view(edge_preserving_smooth(rgb_to_lab(pictures([1, 2]))), torch.rand(2, 1, 64, 64))
     order = torch.randperm(view["points"].shape[1])

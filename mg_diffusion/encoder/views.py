@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 
 DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
+SMOOTHED_AT_ONCE = 1 << 16  # places
 
 
 def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,22 +91,28 @@ def edge_preserving_smooth(
     offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
     near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
     starts = [(row, column) for row in range(5) for column in range(5)]
+    rows = max(1, SMOOTHED_AT_ONCE // (len(lab) * width))  # one strip after the other stays in the processor's cache
 
-    def taps(x: torch.Tensor) -> list[torch.Tensor]:
-        """Views: one after the other they stay in the processor's cache, where all of them at once do not."""
-        padded = F.pad(x, (2 * dilation,) * 4, mode="reflect")
-        places = [(dilation * row, dilation * column) for row, column in starts]
-        return [padded[..., top : top + height, left : left + width] for top, left in places]
+    def padded(x: torch.Tensor) -> torch.Tensor:
+        return F.pad(x, (2 * dilation,) * 4, mode="reflect")
 
-    values, guide = taps(lab), gaussian_blur(lab, sigma)
-    for _ in range(steps):
-        total, weights = torch.zeros_like(lab), torch.zeros_like(lab[:, :1])
-        for place, value, around in zip(starts, values, taps(guide), strict=True):
-            difference = (around - guide).square().sum(1, keepdim=True)
-            weight = near[place] * torch.exp(difference / (-2 * color_sigma**2))
-            total += weight * value
+    def averaged(guide: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
+        """`rows` of the picture, averaged over the taps in which the padded guide `around` is like the guide."""
+        middle = guide[:, :, top : top + rows]
+        total, weights = torch.zeros_like(middle), torch.zeros_like(middle[:, :1])
+        for row, column in starts:
+            place = slice(top + dilation * row, top + dilation * row + middle.shape[2])
+            tap = slice(dilation * column, dilation * column + width)
+            difference = (around[:, :, place, tap] - middle).square().sum(1, keepdim=True)
+            weight = near[row, column] * torch.exp(difference / (-2 * color_sigma**2))
+            total += weight * values[:, :, place, tap]
             weights += weight
-        guide = total / weights
+        return total / weights
+
+    values, guide = padded(lab), gaussian_blur(lab, sigma)
+    for _ in range(steps):
+        around = padded(guide)
+        guide = torch.cat([averaged(guide, around, top) for top in range(0, height, rows)], 2)
     return guide
 
 

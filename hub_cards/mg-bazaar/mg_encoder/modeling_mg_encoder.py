@@ -294,6 +294,7 @@ def _define():
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
+    SMOOTHED_AT_ONCE = 1 << 16  # places
 
 
     def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -370,22 +371,28 @@ def _define():
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
         near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
         starts = [(row, column) for row in range(5) for column in range(5)]
+        rows = max(1, SMOOTHED_AT_ONCE // (len(lab) * width))  # one strip after the other stays in the processor's cache
 
-        def taps(x: torch.Tensor) -> list[torch.Tensor]:
-            """Views: one after the other they stay in the processor's cache, where all of them at once do not."""
-            padded = F.pad(x, (2 * dilation,) * 4, mode="reflect")
-            places = [(dilation * row, dilation * column) for row, column in starts]
-            return [padded[..., top : top + height, left : left + width] for top, left in places]
+        def padded(x: torch.Tensor) -> torch.Tensor:
+            return F.pad(x, (2 * dilation,) * 4, mode="reflect")
 
-        values, guide = taps(lab), gaussian_blur(lab, sigma)
-        for _ in range(steps):
-            total, weights = torch.zeros_like(lab), torch.zeros_like(lab[:, :1])
-            for place, value, around in zip(starts, values, taps(guide), strict=True):
-                difference = (around - guide).square().sum(1, keepdim=True)
-                weight = near[place] * torch.exp(difference / (-2 * color_sigma**2))
-                total += weight * value
+        def averaged(guide: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
+            """`rows` of the picture, averaged over the taps in which the padded guide `around` is like the guide."""
+            middle = guide[:, :, top : top + rows]
+            total, weights = torch.zeros_like(middle), torch.zeros_like(middle[:, :1])
+            for row, column in starts:
+                place = slice(top + dilation * row, top + dilation * row + middle.shape[2])
+                tap = slice(dilation * column, dilation * column + width)
+                difference = (around[:, :, place, tap] - middle).square().sum(1, keepdim=True)
+                weight = near[row, column] * torch.exp(difference / (-2 * color_sigma**2))
+                total += weight * values[:, :, place, tap]
                 weights += weight
-            guide = total / weights
+            return total / weights
+
+        values, guide = padded(lab), gaussian_blur(lab, sigma)
+        for _ in range(steps):
+            around = padded(guide)
+            guide = torch.cat([averaged(guide, around, top) for top in range(0, height, rows)], 2)
         return guide
 
 
@@ -949,6 +956,7 @@ def _define():
     SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
     DARKEST, LIGHTEST = 8.0, 96.0
     LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
+    SAMPLED = 256 * 256  # pixels whose colors are sorted along axes; those of a larger picture follow them
     SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -994,19 +1002,23 @@ def _define():
         turns[0] = torch.eye(3, dtype=torch.float32)
         batch = max(len(structure), len(palette), len(area))
         values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
-        painted, colors = values, palette.float().expand(batch, -1, -1)
+        colors = palette.float().expand(batch, -1, -1)
         shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
-        shares = shares / shares.sum(1, keepdim=True)
+        some, some_shares = _sampled(values, shares)
+        painted = some
         for turn in turns.to(painted):
             # Products written out: autocast would round a matrix product, and with it the order of the pixels.
             order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
             wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
-            share = shares.gather(1, order)
+            share = some_shares.gather(1, order)
             reached = share.cumsum(1) - share / 2
             painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
             painted = (painted.unsqueeze(3) * turn.T).sum(2)
         with torch.autocast(painted.device.type, enabled=False):
-            painted = within(one_color_per_region(painted, values, shares[..., :1]), colors)
+            own = _match_covariance(
+                one_color_per_region(painted, some, values), shares[..., :1], painted, some_shares[..., :1]
+            )
+            painted = within(own, colors)
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
@@ -1077,35 +1089,53 @@ def _define():
         return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
 
 
-    def one_color_per_region(
-        painted: torch.Tensor, values: torch.Tensor, shares: torch.Tensor, anchors: int = 256
-    ) -> torch.Tensor:
-        """Give pixels of nearly the same structure the same color: painted and values (B, N, 3) -> (B, N, 3).
+    def _sampled(values: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """At most `SAMPLED` of values (B, N, 3) and how much each counts, (B, M, 3), with a sum of 1.
 
-    `shares` (B, N, 1) sum to 1: how much each pixel counts in mean and covariance.
+    In the order of the first channel, which a mirrored map has as well, they are equally much of the shares (B, N, 3) apart.
+    """
+        shares = shares / shares.sum(1, keepdim=True)
+        if values.shape[1] <= SAMPLED:
+            return values, shares
+        order = values[..., 0].argsort(dim=1, stable=True)
+        reached = shares[..., 0].gather(1, order).cumsum(1)
+        wanted = (torch.arange(SAMPLED, device=values.device, dtype=torch.float32) + 0.5) / SAMPLED
+        places = torch.searchsorted(reached, wanted.repeat(len(values), 1)).clamp(max=values.shape[1] - 1)
+        some = values.gather(1, order.gather(1, places).unsqueeze(2).expand(-1, -1, 3))
+        return some, torch.full_like(some, 1 / SAMPLED)
+
+
+    def one_color_per_region(
+        painted: torch.Tensor, some: torch.Tensor, values: torch.Tensor, anchors: int = 256
+    ) -> torch.Tensor:
+        """Give pixels of nearly the same structure the same color: painted, of some values (B, M, 3), and values (B, N, 3) -> (B, N, 3).
 
     What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
     the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
-    Means are duller than what they average, therefore mean and covariance are brought back at the end by the linear
-    transport between Gaussians (Pitie and Kokaram, CVMP 2007).
     """
-        sample, seeds, modes = modes_of(values, anchors)
+        sample, seeds, modes = modes_of(some, anchors)
         colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-        means = kernel_mean(values, seeds, colors, 0.1)
-        # What counts for nothing may lie far from all that counts, and would be carried off by the transport.
-        return torch.where(shares > 0, _match_covariance(means, painted, shares), means)
+        return kernel_mean(values, seeds, colors, 0.1)
 
 
     def _match_covariance(
-        colors: torch.Tensor, target: torch.Tensor, shares: torch.Tensor, floor: float = 4.0
+        colors: torch.Tensor, shares: torch.Tensor, target: torch.Tensor, target_shares: torch.Tensor, floor: float = 4.0
     ) -> torch.Tensor:
-        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, N, 3)."""
-        middle = (shares * target).sum(1, keepdim=True)
-        centered = colors - (shares * colors).sum(1, keepdim=True)
+        """`colors` (B, N, 3), moved linearly so that mean and covariance are those of `target` (B, M, 3).
+
+    Means are duller than what they average: the linear transport between Gaussians (Pitie and Kokaram, CVMP 2007). What
+    counts for nothing, of shares (B, N, 1), may lie far from all that counts, would be carried off, and stays.
+    """
+        weights = shares / shares.sum(1, keepdim=True)
+        middle = (target_shares * target).sum(1, keepdim=True)
+        centered = colors - (weights * colors).sum(1, keepdim=True)
         flat = floor * torch.eye(3, dtype=torch.float32).to(colors)  # what has no variance cannot be given any
-        have, want = (x.transpose(1, 2) @ (shares * x) + flat for x in (centered, target - middle))
+        have, want = (
+            x.transpose(1, 2) @ (w * x) + flat for x, w in ((centered, weights), (target - middle, target_shares))
+        )
         root, inverse = _power(have, 0.5), _power(have, -0.5)
-        return middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+        moved = middle + centered @ (inverse @ _power(root @ want @ root, 0.5) @ inverse)
+        return torch.where(shares > 0, moved, colors)
 
 
     def _power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
