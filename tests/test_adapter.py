@@ -545,24 +545,26 @@ def test_a_palette_is_laid_in_its_proportions_where_it_is_wanted():
     torch.testing.assert_close(one, two, atol=0.1, rtol=0)
 
 
-def test_a_large_picture_is_laid_as_a_smaller_one_is(monkeypatch):
+@pytest.mark.parametrize("seed", [2, 4, 5])
+def test_a_large_picture_is_laid_as_a_smaller_one_is(monkeypatch, seed):
     """Of more than `SAMPLED` pixels some are sorted: by area, so that a small one does not lose its palette."""
-    generator = torch.Generator().manual_seed(2)
-    structure = F.interpolate(2 * torch.rand(2, 3, 6, 6, generator=generator) - 1, size=(96, 96), mode="bilinear")
-    ends = torch.tensor([[[20.0, 10, -40], [80, -10, 50]], [[30, 40, 20], [90, 0, 10]]])
-    palette = torch.lerp(ends[:, :1], ends[:, 1:], torch.rand(2, 256, 1, generator=generator).square())
-    area = torch.zeros(2, 1, 96, 96)
-    area[0, :, 40:50, 60:75], area[1] = 1, torch.rand(1, 96, 96, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    structure = F.interpolate(2 * torch.rand(3, 3, 6, 6, generator=generator) - 1, size=(96, 96), mode="bilinear")
+    palette = 60 * torch.rand(3, 256, 3, generator=generator)
+    area = torch.ones(3, 1, 96, 96)
+    area[1] *= torch.rand(1, 96, 96, generator=generator)
+    area[2] = 0
+    area[2, :, 40:50, 60:75] = 1
     laid = lay_palette(structure, palette, area)
-    monkeypatch.setattr("mg_diffusion.adapter.sketch.SAMPLED", 24 * 24)
+    monkeypatch.setattr("mg_diffusion.adapter.sketch.SAMPLED", 48 * 48)
     sampled, mirrored = (
         lay_palette(one, palette, where) for one, where in ((structure, area), (structure.flip(-1), area.flip(-1)))
     )
-    assert (sampled - laid)[area.expand_as(laid) > 0].abs().mean() < 2
-    torch.testing.assert_close(mirrored.flip(-1), sampled, atol=0.5, rtol=0)
-    for one, where, wanted in zip(sampled, area, palette, strict=True):
-        mean = (one * where).sum((1, 2)) / where.sum()
-        torch.testing.assert_close(mean, wanted.mean(0), atol=1.0, rtol=0)
+    assert (mirrored.flip(-1) - sampled).abs().mean() < 0.1
+    for few, all_, where in zip(sampled, laid, area, strict=True):
+        few, all_ = (one[:, where[0] > 0] for one in (few, all_))
+        assert (few - all_).abs().mean() < 3
+        torch.testing.assert_close(few.std(1), all_.std(1), rtol=0.1, atol=0)
 
 
 def test_the_sketch_of_a_mirrored_picture_is_mirrored():

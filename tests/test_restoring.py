@@ -129,17 +129,32 @@ def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
 def test_blocks_of_jpeg_are_seen_wherever_their_grid_lies(name):
     picture = photo(name)
     blocky = jpeg(picture, 40)
-    assert not has_blocks(picture) and not has_blocks(noisy(picture, 15)) and not has_blocks(jpeg(picture, 95))
     for one in (blocky, blocky[3:, 5:], blocky.astype(np.uint16) * 257):
         assert has_blocks(one)
+    for one in (picture, noisy(picture, 15), jpeg(picture, 95)):
+        assert not has_blocks(one)
+
+
+@pytest.mark.parametrize("times", [2, 4, 8, 16])
+def test_enlarged_pixels_and_tables_are_no_blocks_of_jpeg(times):
+    assert not has_blocks(photo("coffee", 64).repeat(times, 0).repeat(times, 1))
+    table = np.full((400, 400, 3), 255, np.uint8)
+    table[:: 5 * times] = table[:, :: 5 * times] = 0
+    assert not has_blocks(table)
+
+
+@pytest.mark.parametrize("side", [4, 16, 32, 48, 64])
+def test_small_pictures_have_too_few_blocks_to_tell(side):
+    for name in PHOTOS:
+        assert not has_blocks(photo(name, side)) and not has_blocks(noisy(photo(name, side), 20))
 
 
 def test_blocks_that_cannot_be_seen_do_not_count():
-    half = photo("coffee").copy()
+    half = photo("coffee", 512).copy()
     visible = np.zeros(half.shape[:2], bool)
-    visible[:, :128] = True
-    half[:, 128:] = jpeg(half, 20)[:, 128:]
-    assert has_blocks(half) and not has_blocks(half, visible) and not has_blocks(half[:10])
+    visible[:, :256] = True
+    half[:, 256:] = jpeg(half, 20)[:, 256:]
+    assert has_blocks(half) and not has_blocks(half, visible) and not has_blocks(half, np.zeros_like(visible))
 
 
 def test_blocks_go_without_being_asked_for(pipe):

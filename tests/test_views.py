@@ -91,6 +91,7 @@ def test_a_picture_is_smoothed_alike_in_strips_of_any_height(places, monkeypatch
     smooth = edge_preserving_smooth(lab)
     monkeypatch.setattr("mg_diffusion.encoder.views.SMOOTHED_AT_ONCE", places)
     assert torch.equal(edge_preserving_smooth(lab), smooth)
+    assert edge_preserving_smooth(lab[:0]).shape == (0, 3, 64, 64)
 
 
 def test_color_features_do_not_know_the_order_of_the_points():

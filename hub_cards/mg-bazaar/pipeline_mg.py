@@ -481,14 +481,14 @@ def _define():
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
         near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
         starts = [(row, column) for row in range(5) for column in range(5)]
-        rows = max(1, SMOOTHED_AT_ONCE // (len(lab) * width))  # one strip after the other stays in the processor's cache
+        # One strip after the other stays in a processor's cache. On other devices each costs launches.
+        rows = max(1, SMOOTHED_AT_ONCE // max(1, len(lab) * width)) if lab.device.type == "cpu" else height
 
         def padded(x: torch.Tensor) -> torch.Tensor:
             return F.pad(x, (2 * dilation,) * 4, mode="reflect")
 
-        def averaged(guide: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
-            """`rows` of the picture, averaged over the taps in which the padded guide `around` is like the guide."""
-            middle = guide[:, :, top : top + rows]
+        def averaged(middle: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
+            """Rows from `top` on, averaged over the taps in which the padded guide `around` is like its `middle`."""
             total, weights = torch.zeros_like(middle), torch.zeros_like(middle[:, :1])
             for row, column in starts:
                 place = slice(top + dilation * row, top + dilation * row + middle.shape[2])
@@ -502,7 +502,7 @@ def _define():
         values, guide = padded(lab), gaussian_blur(lab, sigma)
         for _ in range(steps):
             around = padded(guide)
-            guide = torch.cat([averaged(guide, around, top) for top in range(0, height, rows)], 2)
+            guide = torch.cat([averaged(guide[:, :, top : top + rows], around, top) for top in range(0, height, rows)], 2)
         return guide
 
 

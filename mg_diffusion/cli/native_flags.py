@@ -71,7 +71,7 @@ def _denoise(parser: argparse.ArgumentParser) -> None:
     _mask(parser, "restored")
     add_feather_flag(parser)
     _strength(parser, "of what was found goes")
-    help = "deviation of the noise, of 255; default: estimated; 0 for blocks of JPEG alone"
+    help = "deviation of the noise, of 255; default: estimated; 0: blocks of JPEG alone, the default where they show"
     parser.add_argument("--noise-level", type=number, metavar="X", help=help)
 
 

@@ -107,7 +107,7 @@ class MGDenoise:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        tip = "Deviation of the noise, of 255; -1 estimates it, 0 takes only the blocks of JPEG away."
+        tip = "Deviation of the noise, of 255; -1 estimates it, or is 0 where blocks of JPEG show; 0 takes only these away."
         return {
             "required": {
                 "image": ("IMAGE",),

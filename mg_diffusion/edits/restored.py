@@ -93,7 +93,8 @@ def enhance(
         color: a color reference; colors go 0.6 of the way that `recolor` goes.
         mask_image: white is enhanced, gray in part; if not given, all but what is wholly transparent.
         strength: of all of it; 0 is the picture, bit for bit.
-        noise_level, mask_feather: as of `denoise`.
+        noise_level: as of `denoise`. Where it is not given, blocks of JPEG go first.
+        mask_feather: as of `denoise`.
         generator: not needed, nothing is drawn; taken so that all edits are called alike.
 
     Raises:
@@ -181,25 +182,24 @@ def _restored(
 
     if strength == 0:
         return image.pixels
-    # Sharpened, blocks would show more than before.
-    is_cleared = blur > 0 and noise_level is None and has_blocks(image.pixels, image.visible)
+    has_traces = noise_level is None and _has_traces(image)
+    is_cleared = has_traces and blur > 0  # sharpened, blocks would show more than before
     with progress(pipe, 1 + is_cleared, callback) as step:
         pixels = restore(unet, image.pixels, 0.0, step=step) if is_cleared else image.pixels
-        if noise_level is None:
-            noise_level = _noise_of(pixels, image.visible, blur)
+        if has_traces and not is_cleared:
+            noise_level = 0.0
+        elif noise_level is None:
+            times, more = NOISE_BESIDE_BLUR if blur else (1.0, 0.0)
+            noise_level = min(MOST_NOISE, times * estimate_noise(pixels, image.visible) + more)
         made = restore(unet, pixels, noise_level, blur, step, overshoot)
     if area is not None:
         return _between(image.pixels, made, strength * area[..., None] / np.float32(255))
     return made if strength == 1 else _between(image.pixels, made, strength)
 
 
-def _noise_of(pixels: np.ndarray, visible: np.ndarray, blur: float) -> float:
-    """The level that the network is told of a picture (H, W, 3) where none is given."""
-    estimated = estimate_noise(pixels, visible)
-    if blur:
-        times, more = NOISE_BESIDE_BLUR
-        return min(MOST_NOISE, times * estimated + more)
-    return 0.0 if estimated < TRACES and has_blocks(pixels, visible) else estimated
+def _has_traces(image: Source) -> bool:
+    """Whether what looks like a little noise is what JPEG left."""
+    return estimate_noise(image.pixels, image.visible) < TRACES and has_blocks(image.pixels, image.visible)
 
 
 def _between(before: np.ndarray, after: np.ndarray, share: Any) -> np.ndarray:

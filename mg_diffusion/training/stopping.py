@@ -19,7 +19,7 @@ def outlive_one(worker: int) -> None:
     """`worker_init_fn` of a DataLoader: a worker leaves the first signal of each kind to the run that it loads data for.
 
     Schedulers and terminals signal all processes of a group. PyTorch's own handlers would end a worker by it, and the
-    run would fail before it has saved. A second one, such as PyTorch's own where a worker is stuck, ends it.
+    run would fail before it has saved. A second one ends it, unless it is stuck outside of Python.
     """
 
     def note(number: int, frame: FrameType | None) -> None:

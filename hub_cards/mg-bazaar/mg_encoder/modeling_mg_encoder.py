@@ -371,14 +371,14 @@ def _define():
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
         near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
         starts = [(row, column) for row in range(5) for column in range(5)]
-        rows = max(1, SMOOTHED_AT_ONCE // (len(lab) * width))  # one strip after the other stays in the processor's cache
+        # One strip after the other stays in a processor's cache. On other devices each costs launches.
+        rows = max(1, SMOOTHED_AT_ONCE // max(1, len(lab) * width)) if lab.device.type == "cpu" else height
 
         def padded(x: torch.Tensor) -> torch.Tensor:
             return F.pad(x, (2 * dilation,) * 4, mode="reflect")
 
-        def averaged(guide: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
-            """`rows` of the picture, averaged over the taps in which the padded guide `around` is like the guide."""
-            middle = guide[:, :, top : top + rows]
+        def averaged(middle: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
+            """Rows from `top` on, averaged over the taps in which the padded guide `around` is like its `middle`."""
             total, weights = torch.zeros_like(middle), torch.zeros_like(middle[:, :1])
             for row, column in starts:
                 place = slice(top + dilation * row, top + dilation * row + middle.shape[2])
@@ -392,7 +392,7 @@ def _define():
         values, guide = padded(lab), gaussian_blur(lab, sigma)
         for _ in range(steps):
             around = padded(guide)
-            guide = torch.cat([averaged(guide, around, top) for top in range(0, height, rows)], 2)
+            guide = torch.cat([averaged(guide[:, :, top : top + rows], around, top) for top in range(0, height, rows)], 2)
         return guide
 
 
@@ -956,7 +956,9 @@ def _define():
     SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
     DARKEST, LIGHTEST = 8.0, 96.0
     LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
-    SAMPLED = 256 * 256  # pixels whose colors are sorted along axes; those of a larger picture follow them
+    SAMPLED = (
+        1 << 17
+    )  # pixels that are sorted, at most; all others of a larger picture get the colors of the modes they are near
     SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -1004,7 +1006,12 @@ def _define():
         values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
         colors = palette.float().expand(batch, -1, -1)
         shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
-        some, some_shares = _sampled(values, shares)
+        anchors, seeds, modes = modes_of(values)
+        if values.shape[1] > SAMPLED:
+            some, some_shares = _sampled(values, shares, anchors)
+            anchors = torch.arange(anchors.shape[1], device=values.device).view(1, -1, 1).expand_as(anchors)
+        else:
+            some, some_shares = values, shares / shares.sum(1, keepdim=True)
         painted = some
         for turn in turns.to(painted):
             # Products written out: autocast would round a matrix product, and with it the order of the pixels.
@@ -1015,10 +1022,8 @@ def _define():
             painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
             painted = (painted.unsqueeze(3) * turn.T).sum(2)
         with torch.autocast(painted.device.type, enabled=False):
-            own = _match_covariance(
-                one_color_per_region(painted, some, values), shares[..., :1], painted, some_shares[..., :1]
-            )
-            painted = within(own, colors)
+            own = one_color_per_region(painted.gather(1, anchors), seeds, modes, values)
+            painted = within(_match_covariance(own, shares[..., :1], painted, some_shares[..., :1]), colors)
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
 
@@ -1089,33 +1094,35 @@ def _define():
         return torch.lerp(values.gather(1, below), values.gather(1, above), places - below)
 
 
-    def _sampled(values: torch.Tensor, shares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """At most `SAMPLED` of values (B, N, 3) and how much each counts, (B, M, 3), with a sum of 1.
+    def _sampled(values: torch.Tensor, shares: torch.Tensor, anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Some of values (B, N, 3) and how much each counts, (B, M, 3), with a sum of 1: first those at `anchors` (B, K, 3).
 
-    In the order of the first channel, which a mirrored map has as well, they are equally much of the shares (B, N, 3) apart.
+    The rest is drawn at equal distances along the shares (B, N, 3) in the order of the first channel, which a mirrored map has
+    as well (systematic sampling), so that a small area has as many as a large one; some more than once.
     """
         shares = shares / shares.sum(1, keepdim=True)
-        if values.shape[1] <= SAMPLED:
-            return values, shares
         order = values[..., 0].argsort(dim=1, stable=True)
         reached = shares[..., 0].gather(1, order).cumsum(1)
         wanted = (torch.arange(SAMPLED, device=values.device, dtype=torch.float32) + 0.5) / SAMPLED
         places = torch.searchsorted(reached, wanted.repeat(len(values), 1)).clamp(max=values.shape[1] - 1)
-        some = values.gather(1, order.gather(1, places).unsqueeze(2).expand(-1, -1, 3))
-        return some, torch.full_like(some, 1 / SAMPLED)
+        drawn = values.gather(1, order.gather(1, places).unsqueeze(2).expand(-1, -1, 3))
+        own = shares.gather(1, anchors)
+        rest = ((1 - own.sum(1, keepdim=True)) / SAMPLED).expand_as(drawn)
+        return torch.cat([values.gather(1, anchors), drawn], 1), torch.cat([own, rest], 1)
 
 
     def one_color_per_region(
-        painted: torch.Tensor, some: torch.Tensor, values: torch.Tensor, anchors: int = 256
+        painted: torch.Tensor, seeds: torch.Tensor, modes: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
-        """Give pixels of nearly the same structure the same color: painted, of some values (B, M, 3), and values (B, N, 3) -> (B, N, 3).
+        """Give pixels of nearly the same structure the same color: values (B, N, 3) of a structure map -> (B, N, 3).
 
     What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
     the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+
+    Args:
+        painted: (B, K, 3), the colors of some values `seeds`, whose modes are `modes`, as of `modes_of`.
     """
-        sample, seeds, modes = modes_of(some, anchors)
-        colors = kernel_mean(modes, modes, painted.gather(1, sample), 0.1)
-        return kernel_mean(values, seeds, colors, 0.1)
+        return kernel_mean(values, seeds, kernel_mean(modes, modes, painted, 0.1), 0.1)
 
 
     def _match_covariance(
