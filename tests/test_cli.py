@@ -392,6 +392,7 @@ BENCH = ["bench", "--data", "{folder}", "-o", "{tmp}/out.json"]
         (["bench", "--data", "{folder}", "-o", "{tmp}/out.txt"], "must be a .json file"),
         ([*BENCH, "--sections", "nosuch"], "no section 'nosuch'; known are retrieval_synthetic"),
         (["paint"], "invalid choice"),
+        (["enlarge", "{photo}", "--factor", "1.5", "-o", "{tmp}/a.png"], "invalid choice: 1.5 (choose from"),
         (["palette", "{folder}/nosuch.png"], "nosuch.png"),
         (["palette", "{photo}", "--colors", "0"], "whole number of at least 1"),
         (["palette", "{photo}", "--mask", "{small}"], "mask must have the size of the reference"),

@@ -9,6 +9,7 @@ import torch
 
 from demo.references import reference
 from mg_diffusion import MGPipeline, edits
+from mg_diffusion.cli import main
 from mg_diffusion.loading import load_pipeline
 from mg_diffusion.noise_level import estimate_noise, has_blocks
 from mg_diffusion.octaves import build_detail_unet, to_cells
@@ -165,6 +166,18 @@ def test_blocks_go_without_being_asked_for(pipe):
         (made,) = edits.denoise(pipe, PIL.Image.fromarray(blocky))
         assert decibels(np.asarray(made), truth) > decibels(blocky, truth) + 0.3
         assert np.array_equal(made, edits.denoise(pipe, PIL.Image.fromarray(blocky), noise_level=0)[0])
+
+
+def test_the_command_line_says_what_it_takes_a_picture_for(repository, tmp_path, capsys):
+    flags = ["--model", str(repository / "hub_cards" / "mg-bazaar")]
+    PIL.Image.fromarray(jpeg(photo("cat"), 30)).save(tmp_path / "blocky.png")
+    PIL.Image.fromarray(noisy(photo("cat"), 20)).save(tmp_path / "noisy.png")
+    for name, said in (("blocky", "blocks of JPEG show"), ("noisy", "the noise is estimated at")):
+        source = str(tmp_path / f"{name}.png")
+        assert main(["denoise", source, *flags, "-o", str(tmp_path / f"{name}-clean.png")]) == 0
+        assert said in capsys.readouterr().err
+        assert main(["denoise", source, *flags, "--noise-level", "5", "-o", str(tmp_path / f"{name}-told.png")]) == 0
+        assert "estimated" not in capsys.readouterr().err
 
 
 def test_enhance_does_not_sharpen_blocks(pipe):

@@ -1,9 +1,11 @@
 """The commands that edit: `edit`, and the edits that have a name, of one picture or of many."""
 
 import argparse
+import contextlib
 import functools
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +64,8 @@ def edit(options: argparse.Namespace) -> int:
         (image, *others) = options.images
         if others or Path(image).is_dir():
             raise ValueError("Several pictures, and folders, go to a folder: --output-dir DIR in place of -o.")
-        edit_one(
-            options,
-            arguments,
-            lambda: _load(options),
-            image,
-            output_paths(options, [image, *read]),
-        )
+        with _notes_shown():
+            edit_one(options, arguments, lambda: _load(options), image, output_paths(options, [image, *read]))
         return 0
     jobs = plan_of(options, options.images, read)
     if options.mask:
@@ -92,6 +89,27 @@ def edit(options: argparse.Namespace) -> int:
         return is_other(job.targets[0], asked, defaulted)
 
     return work_through(jobs, make, options.force, lambda job: complete_sheet(options, job.targets), is_another)
+
+
+class _AboveBars(logging.Handler):
+    """Notes beside a progress bar, which stays whole."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _notes_shown() -> Iterator[None]:
+    """What edits note of a picture, such as how noisy they take it to be; of a folder it would be a flood."""
+    logger, handler = logging.getLogger(edits.__name__), _AboveBars()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _load(options: argparse.Namespace) -> Any:

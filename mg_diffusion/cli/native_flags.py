@@ -80,8 +80,14 @@ def _enhance(parser: argparse.ArgumentParser) -> None:
     _reference(parser, "color", COLOR)
 
 
+def _times(text: str) -> float:
+    """A number, a whole one where it is one: of a factor that is none, argparse then says which there are."""
+    value = number(text)
+    return int(value) if value.is_integer() else value
+
+
 def _enlarge(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--factor", type=int, choices=(2, 4), metavar="2|4", help="default: 2")
+    parser.add_argument("--factor", type=_times, choices=(2, 4), metavar="2|4", help="default: 2")
     _strength(parser, "of the network; 0 is bicubic interpolation")
     _reference(parser, "texture", f"{TEXTURE}, which the larger picture then has")
     _texture_scale(parser)

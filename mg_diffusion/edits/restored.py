@@ -3,6 +3,7 @@
 All take a `callback`, called with the share that is done, in [0, 1]; what it raises stops the work.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from .native import canvas_of, check_laid_texture, recolor
 from .progress import progress
 from .sources import Edited, Source, as_gray, opened
 
+
+logger = logging.getLogger(__name__)
 
 Callback = Callable[[float], None] | None
 FACTORS = (2, 4)  # by which pictures are enlarged
@@ -186,11 +189,17 @@ def _restored(
     is_cleared = has_traces and blur > 0  # sharpened, blocks would show more than before
     with progress(pipe, 1 + is_cleared, callback) as step:
         pixels = restore(unet, image.pixels, 0.0, step=step) if is_cleared else image.pixels
+        if has_traces:
+            logger.info("blocks of JPEG show, and are cleared (`noise_level`, `--noise-level` say otherwise)")
         if has_traces and not is_cleared:
             noise_level = 0.0
         elif noise_level is None:
             times, more = NOISE_BESIDE_BLUR if blur else (1.0, 0.0)
-            noise_level = min(MOST_NOISE, times * estimate_noise(pixels, image.visible) + more)
+            estimated = estimate_noise(pixels, image.visible)
+            logger.info(
+                "the noise is estimated at %.1f of 255 (`noise_level`, `--noise-level` say otherwise)", estimated
+            )
+            noise_level = min(MOST_NOISE, times * estimated + more)
         made = restore(unet, pixels, noise_level, blur, step, overshoot)
     if area is not None:
         return _between(image.pixels, made, strength * area[..., None] / np.float32(255))
