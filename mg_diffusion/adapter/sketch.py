@@ -10,9 +10,7 @@ SHADING = 0.8  # how much of the shape reference's folds and roundness goes over
 SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
 DARKEST, LIGHTEST = 8.0, 96.0
 LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
-SAMPLED = (
-    1 << 17
-)  # pixels that are sorted, at most; all others of a larger picture get the colors of the modes they are near
+SAMPLED = 1 << 17  # pixels that are sorted; those of a larger picture get the colors of the modes that they are near
 SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 

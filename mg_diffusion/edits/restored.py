@@ -185,30 +185,30 @@ def _restored(
 
     if strength == 0:
         return image.pixels
-    has_traces = noise_level is None and _has_traces(image)
+    pixels, estimated, has_traces = image.pixels, None, False
+    if noise_level is None:
+        estimated = estimate_noise(pixels, image.visible)
+        has_traces = estimated < TRACES and has_blocks(pixels, image.visible)
+    if has_traces:
+        logger.info("blocks of JPEG show, and are cleared (`noise_level`, `--noise-level` say otherwise)")
     is_cleared = has_traces and blur > 0  # sharpened, blocks would show more than before
     with progress(pipe, 1 + is_cleared, callback) as step:
-        pixels = restore(unet, image.pixels, 0.0, step=step) if is_cleared else image.pixels
-        if has_traces:
-            logger.info("blocks of JPEG show, and are cleared (`noise_level`, `--noise-level` say otherwise)")
-        if has_traces and not is_cleared:
-            noise_level = 0.0
-        elif noise_level is None:
-            times, more = NOISE_BESIDE_BLUR if blur else (1.0, 0.0)
+        if is_cleared:
+            pixels = restore(unet, pixels, 0.0, step=step)
             estimated = estimate_noise(pixels, image.visible)
-            logger.info(
-                "the noise is estimated at %.1f of 255 (`noise_level`, `--noise-level` say otherwise)", estimated
-            )
-            noise_level = min(MOST_NOISE, times * estimated + more)
+        if noise_level is None:
+            noise_level = 0.0 if has_traces and not is_cleared else _level_beside(blur, estimated)
         made = restore(unet, pixels, noise_level, blur, step, overshoot)
     if area is not None:
         return _between(image.pixels, made, strength * area[..., None] / np.float32(255))
     return made if strength == 1 else _between(image.pixels, made, strength)
 
 
-def _has_traces(image: Source) -> bool:
-    """Whether what looks like a little noise is what JPEG left."""
-    return estimate_noise(image.pixels, image.visible) < TRACES and has_blocks(image.pixels, image.visible)
+def _level_beside(blur: float, estimated: float) -> float:
+    """The level that the network is told of noise as it is estimated."""
+    logger.info("the noise is estimated at %.1f of 255 (`noise_level`, `--noise-level` say otherwise)", estimated)
+    times, more = NOISE_BESIDE_BLUR if blur else (1.0, 0.0)
+    return min(MOST_NOISE, times * estimated + more)
 
 
 def _between(before: np.ndarray, after: np.ndarray, share: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ All of it is fixed, batched and differentiable. Sides are in pixels of the worki
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 
 
 DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
-SMOOTHED_AT_ONCE = 1 << 16  # places
+SMOOTHED_AT_ONCE = 1 << 16  # pixels of a strip
 
 
 def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +91,6 @@ def edge_preserving_smooth(
     height, width = lab.shape[2:]
     offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
     near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
-    starts = [(row, column) for row in range(5) for column in range(5)]
     # One strip after the other stays in a processor's cache. On other devices each costs launches.
     rows = max(1, SMOOTHED_AT_ONCE // max(1, len(lab) * width)) if lab.device.type == "cpu" else height
 
@@ -100,7 +100,7 @@ def edge_preserving_smooth(
     def averaged(middle: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
         """Rows from `top` on, averaged over the taps in which the padded guide `around` is like its `middle`."""
         total, weights = torch.zeros_like(middle), torch.zeros_like(middle[:, :1])
-        for row, column in starts:
+        for row, column in itertools.product(range(5), range(5)):
             place = slice(top + dilation * row, top + dilation * row + middle.shape[2])
             tap = slice(dilation * column, dilation * column + width)
             difference = (around[:, :, place, tap] - middle).square().sum(1, keepdim=True)

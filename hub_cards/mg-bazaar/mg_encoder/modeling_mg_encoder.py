@@ -294,7 +294,7 @@ def _define():
     # mg_diffusion.encoder.views
     # -----------------------------------------------------------------------------------------------------------------
     DETAIL_UNIT = 10.0  # Lab lightness, of texture's detail, tiles and canvases
-    SMOOTHED_AT_ONCE = 1 << 16  # places
+    SMOOTHED_AT_ONCE = 1 << 16  # pixels of a strip
 
 
     def without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -370,7 +370,6 @@ def _define():
         height, width = lab.shape[2:]
         offset = torch.arange(-2, 3, device=lab.device, dtype=lab.dtype)
         near = torch.exp(-(offset[:, None] ** 2 + offset**2) / (2 * 1.5**2))
-        starts = [(row, column) for row in range(5) for column in range(5)]
         # One strip after the other stays in a processor's cache. On other devices each costs launches.
         rows = max(1, SMOOTHED_AT_ONCE // max(1, len(lab) * width)) if lab.device.type == "cpu" else height
 
@@ -380,7 +379,7 @@ def _define():
         def averaged(middle: torch.Tensor, around: torch.Tensor, top: int) -> torch.Tensor:
             """Rows from `top` on, averaged over the taps in which the padded guide `around` is like its `middle`."""
             total, weights = torch.zeros_like(middle), torch.zeros_like(middle[:, :1])
-            for row, column in starts:
+            for row, column in itertools.product(range(5), range(5)):
                 place = slice(top + dilation * row, top + dilation * row + middle.shape[2])
                 tap = slice(dilation * column, dilation * column + width)
                 difference = (around[:, :, place, tap] - middle).square().sum(1, keepdim=True)
@@ -956,9 +955,7 @@ def _define():
     SHADES = 60.0  # of lightness, from the darkest to the lightest of a single color
     DARKEST, LIGHTEST = 8.0, 96.0
     LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
-    SAMPLED = (
-        1 << 17
-    )  # pixels that are sorted, at most; all others of a larger picture get the colors of the modes they are near
+    SAMPLED = 1 << 17  # pixels that are sorted; those of a larger picture get the colors of the modes that they are near
     SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
