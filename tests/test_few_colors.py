@@ -97,10 +97,12 @@ def test_a_row_is_laid_alike_whatever_lies_beside_it(other):
 
 
 def test_autocast_rounds_no_colors():
-    structure = disc_and_ground(0.4)
+    structure, photograph = disc_and_ground(0.4), 50 + 20 * torch.randn(1, 256, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         laid = lay_palette(structure, palette(64, 192))
+        many = lay_palette(structure, photograph)
     assert torch.equal(laid, lay_palette(structure, palette(64, 192)))
+    assert torch.equal(many, lay_palette(structure, photograph))
 
 
 def test_photographs_and_single_colors_are_not_few():

@@ -1003,7 +1003,8 @@ def _define():
         values = structure.float().flatten(2).transpose(1, 2).expand(batch, -1, -1)
         colors = palette.float().expand(batch, -1, -1)
         shares = area.float().flatten(1).unsqueeze(2).expand(batch, -1, 3)
-        anchors, seeds, modes = modes_of(values)
+        with torch.autocast(values.device.type, enabled=False):
+            anchors, seeds, modes = modes_of(values)
         if values.shape[1] > SAMPLED:
             some, some_shares = _sampled(values, shares, anchors)
             anchors = torch.arange(anchors.shape[1], device=values.device).view(1, -1, 1).expand_as(anchors)
