@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mg_diffusion import MGPipeline
+from mg_diffusion.evaluation.squeezenet import load_squeezenet
 from mg_diffusion.mg_bench.pools import read_pool
 
 from . import clear, filling, moving, restoring
@@ -27,6 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.edits", description=__doc__)
     parser.add_argument("--data", required=True, help="folder of photographs, `val` of it is read")
     parser.add_argument("--materials", required=True, help="folder of materials, the same")
+    parser.add_argument("--squeezenet", help="weights, to judge textures by Gram matrices as well")
     parser.add_argument("--model", default="hub_cards/mg-bazaar")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--count", type=int, default=100)
@@ -46,12 +48,13 @@ def main() -> int:
     drawn, small, smallest = ([some[place] for place in order[: options.count]] for some in (photos, small, smallest))
     pipe = MGPipeline.from_pretrained(options.model)
     pipe.set_progress_bar_config(disable=True)
+    net = load_squeezenet(options.squeezenet) if options.squeezenet else None
     measured = {
         "filling": lambda: filling.measure(drawn, options.seed, FEW),
         "small_filling": lambda: filling.measure(smallest, options.seed, len(smallest)),
         "clear_areas": lambda: clear.measure([photos[place] for place in order]),
         "recoloring": lambda: moving.recoloring(pipe, drawn, options.seed, len(drawn)),
-        "retexturing": lambda: moving.retexturing(pipe, small, materials, options.seed, len(drawn)),
+        "retexturing": lambda: moving.retexturing(pipe, small, materials, options.seed, len(drawn), net),
         "restoring": lambda: restoring.measure(pipe.mg_detail.float(), drawn[:FEW], options.seed),
     }
     for part in options.parts:

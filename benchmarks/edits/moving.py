@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mg_diffusion import edits
 from mg_diffusion.evaluation.metrics import color_distance, texture_distance
+from mg_diffusion.evaluation.squeezenet import texture_grams
 
 
 CANDIDATES = 32
@@ -66,9 +67,13 @@ def recoloring(pipe: Any, pictures: list[np.ndarray], seed: int, count: int) -> 
 
 
 def retexturing(
-    pipe: Any, pictures: list[np.ndarray], textures: list[np.ndarray], seed: int, count: int
+    pipe: Any, pictures: list[np.ndarray], textures: list[np.ndarray], seed: int, count: int, net: Any = None
 ) -> dict[str, Any]:
-    """Pictures under materials: light at large, silhouettes, and whether the own texture is found again."""
+    """Pictures under materials: light at large, silhouettes, and whether the own texture is found again.
+
+    With a network, by its Gram matrices as well: local binary patterns find a material laid over one gray in .63 of the
+    cases at this size, Gram matrices in .97 (docs/detail.md).
+    """
     rng, rows = np.random.default_rng(seed), []
     candidates = [textures[int(place)] / 255 for place in rng.choice(len(textures), CANDIDATES, replace=False)]
     for _ in tqdm(range(count), desc="retexturing"):
@@ -80,19 +85,24 @@ def retexturing(
             (255 * denoise_bilateral(one / 255, 7, 0.12, 4, channel_axis=-1)).astype(np.uint8)
             for one in (source, made)
         ]
-        near = texture_distance(made / 255, texture / 255)
-        others = [texture_distance(made / 255, other) for other in candidates]
-        others = [other for other in others if abs(other - near) > 1e-9][: CANDIDATES - 1]
+        among = [texture / 255, *candidates]
+        judged = _ranked([texture_distance(made / 255, other) for other in among])
+        if net is not None:
+            found = texture_grams(net, [made / 255, *among])
+            judged += _ranked(np.linalg.norm(found[1:] - found[:1], axis=1).tolist())
         rows.append(
-            [
-                np.corrcoef(light[0].ravel(), light[1].ravel())[0, 1],
-                edges_agree(smooth[0], smooth[1]),
-                np.mean([near < other for other in others]),
-                near < min(others),
-            ]
+            [np.corrcoef(light[0].ravel(), light[1].ravel())[0, 1], edges_agree(smooth[0], smooth[1]), *judged]
         )
-    names = ("correlation of light", "silhouettes", "own texture against another", "own texture nearest of 32")
+    names = ["correlation of light", "silhouettes", "own texture against another", "own texture nearest of 32"]
+    names += [f"{name}, by Gram matrices" for name in names[2:]] if net is not None else []
     return {"pictures": count, **dict(zip(names, np.mean(rows, 0).round(3).tolist(), strict=True))}
+
+
+def _ranked(distances: list[float]) -> list[float]:
+    """In what share of pairs the first, the own one, is nearer than another, and whether than all of them."""
+    near, *others = distances
+    others = [other for other in others if abs(other - near) > 1e-9][: CANDIDATES - 1]  # the own one may be among them
+    return [float(np.mean([near < other for other in others])), float(near < min(others))]
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

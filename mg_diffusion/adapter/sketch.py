@@ -11,6 +11,8 @@ SHADES = 60.0  # of lightness, from the darkest to the lightest of a single colo
 DARKEST, LIGHTEST = 8.0, 96.0
 LEAST_CONTRAST = 12.0  # of lightness, the standard deviation of a palette that is laid
 SAMPLED = 1 << 17  # pixels that are sorted; those of a larger picture get the colors of the modes that they are near
+REGION_WIDTH = 0.1  # in a structure map, of the kernel in which places are one region
+FLOW_ROUNDS, FLOW_STEP = 8, 0.7  # by which the colors of regions come near to those of a palette
 SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -21,8 +23,8 @@ def lay_palette(
 
     Iterative distribution transfer (Pitie et al., "N-dimensional probability density function transfer", ICCV 2005):
     sort along axes until all marginals agree. The first axes are the map's own, the others random but always the same.
-    Then `one_color_per_region`: the proportions of the palette are not those of the regions. A palette of few colors, such
-    as hex colors, goes to whole regions (`lay_few_colors`).
+    Then each region gets one color (`color_regions`): the proportions of the palette are not those of the regions. A palette of
+    few colors, such as hex colors, goes to whole regions (`lay_few_colors`).
 
     Args:
         structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
@@ -65,17 +67,12 @@ def _lay_by_shares(structure: torch.Tensor, palette: torch.Tensor, area: torch.T
         anchors = torch.arange(anchors.shape[1], device=values.device).view(1, -1, 1).expand_as(anchors)
     else:
         some, some_shares = values, shares / shares.sum(1, keepdim=True)
-    painted = some
-    for turn in turns.to(painted):
-        # Products written out: autocast would round a matrix product, and with it the order of the pixels.
-        order = (painted.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
-        wanted = (colors.unsqueeze(3) * turn).sum(2).sort(1).values
-        share = some_shares.gather(1, order)
-        reached = share.cumsum(1) - share / 2
-        painted = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
-        painted = (painted.unsqueeze(3) * turn.T).sum(2)
+    painted, turns = some, turns.to(some)
+    for turn in turns:
+        painted = _transported(painted, some_shares, colors, turn)
     with torch.autocast(painted.device.type, enabled=False):
-        own = one_color_per_region(painted.gather(1, anchors), seeds, modes, values)
+        regions = color_regions(painted.gather(1, anchors), some_shares.gather(1, anchors), modes, colors, turns)
+        own = kernel_mean(values, seeds, regions, REGION_WIDTH)
         painted = within(_match_covariance(own, shares[..., :1], painted, some_shares[..., :1]), colors)
     return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
 
@@ -164,18 +161,40 @@ def _sampled(values: torch.Tensor, shares: torch.Tensor, anchors: torch.Tensor) 
     return torch.cat([values.gather(1, anchors), drawn], 1), torch.cat([own, rest], 1)
 
 
-def one_color_per_region(
-    painted: torch.Tensor, seeds: torch.Tensor, modes: torch.Tensor, values: torch.Tensor
+def color_regions(
+    painted: torch.Tensor, shares: torch.Tensor, modes: torch.Tensor, palette: torch.Tensor, turns: torch.Tensor
 ) -> torch.Tensor:
-    """Give pixels of nearly the same structure the same color: values (B, N, 3) of a structure map -> (B, N, 3).
+    """One color for what is gathered around one mode of a structure map, (B, K, 3): in all near to the palette.
 
-    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here
-    the modes of the map (mean shift, Comaniciu and Meer, TPAMI 2002) get the mean color of what was painted near them.
+    What is exact in its proportions splits a region of the map wherever the palette has too little of a color. Here the modes
+    (mean shift, Comaniciu and Meer, TPAMI 2002) first get the mean color of what was painted near them. Means are of no color of
+    the palette, so they flow towards it, region by region, down the sliced Wasserstein distance of all of them (Bonneel et
+    al., "Sliced and Radon Wasserstein barycenters of measures", JMIV 2015).
 
     Args:
-        painted: (B, K, 3), the colors of some values `seeds`, whose modes are `modes`, as of `modes_of`.
+        painted, shares: (B, K, 3), the colors of some values of the map, whose `modes` (B, K, 3) are, and how much each counts.
+        palette: (B, N, 3); turns: (T, 3, 3), orthogonal, whose axes are looked along.
     """
-    return kernel_mean(values, seeds, kernel_mean(modes, modes, painted, 0.1), 0.1)
+    total = shares.sum(1, keepdim=True)
+    shares = torch.where(total > 0, shares / total.clamp(min=1e-12), 1 / shares.shape[1])
+    regions = kernel_mean(modes, modes, painted, REGION_WIDTH)
+    for _ in range(FLOW_ROUNDS):
+        moved = torch.stack([_transported(regions, shares, palette, turn) for turn in turns]).mean(0)
+        regions = regions + FLOW_STEP * kernel_mean(modes, modes, moved - regions, REGION_WIDTH)
+    return regions
+
+
+def _transported(
+    values: torch.Tensor, shares: torch.Tensor, palette: torch.Tensor, turn: torch.Tensor
+) -> torch.Tensor:
+    """Values (B, N, 3) with shares of theirs moved, so that along each axis of a turn (3, 3) they are spread as a palette is."""
+    # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+    order = (values.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
+    wanted = (palette.unsqueeze(3) * turn).sum(2).sort(1).values
+    share = shares.gather(1, order)
+    reached = share.cumsum(1) - share / 2
+    moved = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
+    return (moved.unsqueeze(3) * turn.T).sum(2)
 
 
 def _match_covariance(
