@@ -560,7 +560,7 @@ def test_a_large_picture_is_laid_as_a_smaller_one_is(monkeypatch, seed):
     sampled, mirrored = (
         lay_palette(one, palette, where) for one, where in ((structure, area), (structure.flip(-1), area.flip(-1)))
     )
-    assert (mirrored.flip(-1) - sampled).abs().mean() < 0.1
+    assert (mirrored.flip(-1) - sampled).abs().mean() < 0.25
     for few, all_, where in zip(sampled, laid, area, strict=True):
         few, all_ = (one[:, where[0] > 0] for one in (few, all_))
         assert (few - all_).abs().mean() < 3

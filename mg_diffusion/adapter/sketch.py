@@ -177,10 +177,15 @@ def color_regions(
     """
     total = shares.sum(1, keepdim=True)
     shares = torch.where(total > 0, shares / total.clamp(min=1e-12), 1 / shares.shape[1])
+    near = kernel_mean(modes, modes, shares, REGION_WIDTH)
     regions = kernel_mean(modes, modes, painted, REGION_WIDTH)
     for _ in range(FLOW_ROUNDS):
         moved = torch.stack([_transported(regions, shares, palette, turn) for turn in turns]).mean(0)
-        regions = regions + FLOW_STEP * kernel_mean(modes, modes, moved - regions, REGION_WIDTH)
+        # What counts for nothing goes with what it is near to, and stays where that is nothing.
+        move = kernel_mean(modes, modes, shares * (moved - regions), REGION_WIDTH) / near.clamp(
+            min=1e-3 / shares.shape[1]
+        )
+        regions = regions + FLOW_STEP * move
     return regions
 
 
