@@ -1422,6 +1422,7 @@ def _define():
     SAMPLED = 1 << 17  # pixels that are sorted; those of a larger picture get the colors of the modes that they are near
     REGION_WIDTH = 0.1  # in a structure map, of the kernel in which places are one region
     FLOW_ROUNDS, FLOW_STEP = 8, 0.7  # by which the colors of regions come near to those of a palette
+    FLOWING = 64  # values that count, for whole steps
     SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -1586,15 +1587,14 @@ def _define():
     """
         total = shares.sum(1, keepdim=True)
         shares = torch.where(total > 0, shares / total.clamp(min=1e-12), 1 / shares.shape[1])
-        near = kernel_mean(modes, modes, shares, REGION_WIDTH)
+        near = kernel_mean(modes, modes, shares, REGION_WIDTH).clamp(min=1e-3 / shares.shape[1])
+        # Of few values (a small area) each would stand for much of the palette: they hardly flow.
+        step = FLOW_STEP * (1 / shares.square().sum(1, keepdim=True) / FLOWING).clamp(max=1)
         regions = kernel_mean(modes, modes, painted, REGION_WIDTH)
         for _ in range(FLOW_ROUNDS):
             moved = torch.stack([_transported(regions, shares, palette, turn) for turn in turns]).mean(0)
             # What counts for nothing goes with what it is near to, and stays where that is nothing.
-            move = kernel_mean(modes, modes, shares * (moved - regions), REGION_WIDTH) / near.clamp(
-                min=1e-3 / shares.shape[1]
-            )
-            regions = regions + FLOW_STEP * move
+            regions = regions + step * kernel_mean(modes, modes, shares * (moved - regions), REGION_WIDTH) / near
         return regions
 
 
