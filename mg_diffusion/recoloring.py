@@ -180,7 +180,8 @@ def lightness_curve(source: torch.Tensor, wanted: torch.Tensor, weight: torch.Te
 def _laid(smooth: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, turn: torch.Tensor | None) -> torch.Tensor:
     structure = structure_map(smooth, area)
     turn = nearest_turn(structure.flatten(2), smooth.flatten(2), area.flatten(2)) if turn is None else turn
-    laid = lay_palette(turn_colors(structure, turn), palette, area)
+    # Without flow: groups of the picture's own colors get one color each, and more edges stay where they are.
+    laid = lay_palette(turn_colors(structure, turn), palette, area, flow_rounds=0)
     return torch.cat([laid[:, :1], one_color_each(smooth, laid[:, 1:], area)], 1)
 
 

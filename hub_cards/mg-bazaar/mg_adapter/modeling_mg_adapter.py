@@ -1427,7 +1427,11 @@ def _define():
 
 
     def lay_palette(
-        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor | None = None, steps: int = 6
+        structure: torch.Tensor,
+        palette: torch.Tensor,
+        area: torch.Tensor | None = None,
+        steps: int = 6,
+        flow_rounds: int = FLOW_ROUNDS,
     ) -> torch.Tensor:
         """Paint the regions of a structure map with the colors of a palette, in the order the map gives them.
 
@@ -1440,6 +1444,7 @@ def _define():
         structure: (B, 3, H, W), a structure map or a turn of one; palette: (B, N, 3) Lab colors of equal weight;
             area: (B, 1, H, W) at least 0, how much of the palette a place takes up, everywhere the same if not given.
             Of each the batch may be 1.
+        flow_rounds: of `color_regions`; with 0 regions keep the mean of what they got.
 
     Returns:
         (B, 3, H, W) Lab.
@@ -1448,21 +1453,23 @@ def _define():
         structure, area = structure.float(), torch.ones_like(structure[:1, :1]).float() if area is None else area.float()
         few = [few_colors(row) for row in palette]
         if all(row is None for row in few):
-            return _lay_by_shares(structure, palette, area, steps)
+            return _lay_by_shares(structure, palette, area, steps, flow_rounds)
         rows = []
         with torch.autocast(structure.device.type, enabled=False):
             for place in range(max(len(structure), len(palette), len(area))):
                 one, own, where = (x[place % len(x)] for x in (structure, palette, area))
                 colors = few[place % len(few)]
                 rows.append(
-                    _lay_by_shares(one[None], own[None], where[None], steps)[0]
+                    _lay_by_shares(one[None], own[None], where[None], steps, flow_rounds)[0]
                     if colors is None
                     else lay_few_colors(one, colors, where)
                 )
         return torch.stack(rows)
 
 
-    def _lay_by_shares(structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, steps: int) -> torch.Tensor:
+    def _lay_by_shares(
+        structure: torch.Tensor, palette: torch.Tensor, area: torch.Tensor, steps: int, flow_rounds: int
+    ) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         turns = torch.linalg.qr(torch.randn(steps, 3, 3, generator=generator, dtype=torch.float32))[0]
         turns[0] = torch.eye(3, dtype=torch.float32)
@@ -1481,7 +1488,8 @@ def _define():
         for turn in turns:
             painted = _transported(painted, some_shares, colors, turn)
         with torch.autocast(painted.device.type, enabled=False):
-            regions = color_regions(painted.gather(1, anchors), some_shares.gather(1, anchors), modes, colors, turns)
+            own = (painted.gather(1, anchors), some_shares.gather(1, anchors))
+            regions = color_regions(*own, modes, colors, turns, flow_rounds)
             own = kernel_mean(values, seeds, regions, REGION_WIDTH)
             painted = within(_match_covariance(own, shares[..., :1], painted, some_shares[..., :1]), colors)
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
@@ -1572,7 +1580,12 @@ def _define():
 
 
     def color_regions(
-        painted: torch.Tensor, shares: torch.Tensor, modes: torch.Tensor, palette: torch.Tensor, turns: torch.Tensor
+        painted: torch.Tensor,
+        shares: torch.Tensor,
+        modes: torch.Tensor,
+        palette: torch.Tensor,
+        turns: torch.Tensor,
+        rounds: int = FLOW_ROUNDS,
     ) -> torch.Tensor:
         """One color for what is gathered around one mode of a structure map, (B, K, 3): in all near to the palette.
 
@@ -1591,7 +1604,7 @@ def _define():
         # Of few values (a small area) each would stand for much of the palette: they hardly flow.
         step = FLOW_STEP * (1 / shares.square().sum(1, keepdim=True) / FLOWING).clamp(max=1)
         regions = kernel_mean(modes, modes, painted, REGION_WIDTH)
-        for _ in range(FLOW_ROUNDS):
+        for _ in range(rounds):
             moved = torch.stack([_transported(regions, shares, palette, turn) for turn in turns]).mean(0)
             # What counts for nothing goes with what it is near to, and stays where that is nothing.
             regions = regions + step * kernel_mean(modes, modes, shares * (moved - regions), REGION_WIDTH) / near
