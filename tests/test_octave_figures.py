@@ -54,8 +54,11 @@ def test_tables_hold_all_rows():
         "| photographs, 256 px: pipeline | 0.50 / 0.75 | 0.50 / 0.75 | - | 0.50 / 0.75 | - | 0.25 | 0.90 | - | - |"
         in text
     )
-    sizes = {"settings": {"threads": 2}, "sizes": {"100": {"encode": 1.0, "picture": 2.0, "memory_mib": 700.4}}}
-    assert "| 100 | 1.0 | 2.0 | 200 | 700 |" in sizes_table(sizes)
+    sizes = {
+        "settings": {"threads": 2},
+        "sizes": {"100": {"few": 2.0, "few, again": 1.0, "many": 4.0, "memory_mib": 700.4}},
+    }
+    assert "| 100 | 2.0 | 1.0 | 200 | 4.0 | 700 |" in sizes_table(sizes)
 
 
 def test_the_page_shows_the_figures_of_the_repository(repository):
