@@ -560,11 +560,29 @@ def test_a_large_picture_is_laid_as_a_smaller_one_is(monkeypatch, seed):
     sampled, mirrored = (
         lay_palette(one, palette, where) for one, where in ((structure, area), (structure.flip(-1), area.flip(-1)))
     )
-    assert (mirrored.flip(-1) - sampled).abs().mean() < 0.25
+    assert (mirrored.flip(-1) - sampled).abs().mean() < 0.1
     for few, all_, where in zip(sampled, laid, area, strict=True):
         few, all_ = (one[:, where[0] > 0] for one in (few, all_))
         assert (few - all_).abs().mean() < 3
         torch.testing.assert_close(few.std(1), all_.std(1), rtol=0.1, atol=0)
+
+
+def test_colors_of_regions_flow_towards_the_palette():
+    """As wholes: all together nearer to it than their means are, and each of them even."""
+    generator = torch.Generator().manual_seed(3)
+    structure = F.interpolate(2 * torch.rand(1, 3, 4, 4, generator=generator) - 1, size=(64, 64), mode="nearest")
+    palette = torch.tensor([50.0, 0.0, 0.0]) + torch.randn(1, 256, 3, generator=generator) * torch.tensor(
+        [20.0, 15.0, 9.0]
+    )
+    palette[:, :60] += torch.tensor([10.0, 60.0, 30.0])  # a color of its own
+    wanted = palette[0].sort(0).values
+    distances = []
+    for rounds in (0, 8):
+        laid = lay_palette(structure, palette, flow_rounds=rounds)
+        assert laid.unflatten(2, (4, 16)).unflatten(4, (4, 16)).std((3, 5)).max() < 0.1
+        found = laid[0].flatten(1).sort(1).values[:, 8::16].T
+        distances.append((found - wanted).abs().mean())
+    assert distances[1] < 0.95 * distances[0]
 
 
 def test_the_sketch_of_a_mirrored_picture_is_mirrored():

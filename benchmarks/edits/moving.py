@@ -16,6 +16,8 @@ from mg_diffusion import edits
 from mg_diffusion.evaluation.metrics import color_distance, texture_distance
 from mg_diffusion.evaluation.squeezenet import texture_grams
 
+from ..octaves import ranked
+
 
 CANDIDATES = 32
 NEAR = 2  # pixels in which an edge is the same edge
@@ -102,7 +104,8 @@ def _ranked(distances: list[float]) -> list[float]:
     """In what share of pairs the first, the own one, is nearer than another, and whether than all of them."""
     near, *others = distances
     others = [other for other in others if abs(other - near) > 1e-9][: CANDIDATES - 1]  # the own one may be among them
-    return [float(np.mean([near < other for other in others])), float(near < min(others))]
+    is_nearest, share = ranked(near, others)
+    return [share, is_nearest]
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

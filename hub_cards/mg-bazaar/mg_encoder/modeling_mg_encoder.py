@@ -958,7 +958,6 @@ def _define():
     SAMPLED = 1 << 17  # pixels that are sorted; those of a larger picture get the colors of the modes that they are near
     REGION_WIDTH = 0.1  # in a structure map, of the kernel in which places are one region
     FLOW_ROUNDS, FLOW_STEP = 8, 0.7  # by which the colors of regions come near to those of a palette
-    FLOWING = 64  # values that count, for whole steps
     SLACK = 8.0  # Delta-E; how far beyond a palette's colors a sketch may go in hue and chroma
 
 
@@ -1021,11 +1020,13 @@ def _define():
         else:
             some, some_shares = values, shares / shares.sum(1, keepdim=True)
         painted, turns = some, turns.to(some)
-        for turn in turns:
-            painted = _transported(painted, some_shares, colors, turn)
+        # Products written out: autocast would round a matrix product, and with it the order of the pixels.
+        axes = [(turn, (colors.unsqueeze(3) * turn).sum(2).sort(1).values) for turn in turns]
+        for turn, wanted in axes:
+            painted = _transported(painted, some_shares, turn, wanted)
         with torch.autocast(painted.device.type, enabled=False):
-            own = (painted.gather(1, anchors), some_shares.gather(1, anchors))
-            regions = color_regions(*own, modes, colors, turns, flow_rounds)
+            is_even = (shares[..., :1].amax(1, keepdim=True) - shares[..., :1].amin(1, keepdim=True)) < 1e-6
+            regions = color_regions(painted.gather(1, anchors), modes, axes, is_even, flow_rounds)
             own = kernel_mean(values, seeds, regions, REGION_WIDTH)
             painted = within(_match_covariance(own, shares[..., :1], painted, some_shares[..., :1]), colors)
         return painted.transpose(1, 2).unflatten(2, structure.shape[2:])
@@ -1117,10 +1118,9 @@ def _define():
 
     def color_regions(
         painted: torch.Tensor,
-        shares: torch.Tensor,
         modes: torch.Tensor,
-        palette: torch.Tensor,
-        turns: torch.Tensor,
+        axes: list[tuple[torch.Tensor, torch.Tensor]],
+        is_even: torch.Tensor,
         rounds: int = FLOW_ROUNDS,
     ) -> torch.Tensor:
         """One color for what is gathered around one mode of a structure map, (B, K, 3): in all near to the palette.
@@ -1131,29 +1131,23 @@ def _define():
     al., "Sliced and Radon Wasserstein barycenters of measures", JMIV 2015).
 
     Args:
-        painted, shares: (B, K, 3), the colors of some values of the map, whose `modes` (B, K, 3) are, and how much each counts.
-        palette: (B, N, 3); turns: (T, 3, 3), orthogonal, whose axes are looked along.
+        painted: (B, K, 3), the colors of some values of the map, whose modes are `modes` (B, K, 3).
+        axes: turns (3, 3), orthogonal, along whose axes is looked, each with the palette there, sorted, (B, N, 3).
+        is_even: (B or 1, 1, 1), whether all places count alike. Where not, the few values do not say how much a region
+            counts, and means they stay.
     """
-        total = shares.sum(1, keepdim=True)
-        shares = torch.where(total > 0, shares / total.clamp(min=1e-12), 1 / shares.shape[1])
-        near = kernel_mean(modes, modes, shares, REGION_WIDTH).clamp(min=1e-3 / shares.shape[1])
-        # Of few values (a small area) each would stand for much of the palette: they hardly flow.
-        step = FLOW_STEP * (1 / shares.square().sum(1, keepdim=True) / FLOWING).clamp(max=1)
-        regions = kernel_mean(modes, modes, painted, REGION_WIDTH)
+        means = regions = kernel_mean(modes, modes, painted, REGION_WIDTH)
+        shares = torch.full_like(means, 1 / means.shape[1])
         for _ in range(rounds):
-            moved = torch.stack([_transported(regions, shares, palette, turn) for turn in turns]).mean(0)
-            # What counts for nothing goes with what it is near to, and stays where that is nothing.
-            regions = regions + step * kernel_mean(modes, modes, shares * (moved - regions), REGION_WIDTH) / near
-        return regions
+            moved = torch.stack([_transported(regions, shares, *axis) for axis in axes]).mean(0)
+            regions = regions + FLOW_STEP * kernel_mean(modes, modes, moved - regions, REGION_WIDTH)
+        return torch.where(is_even, regions, means)
 
 
-    def _transported(
-        values: torch.Tensor, shares: torch.Tensor, palette: torch.Tensor, turn: torch.Tensor
-    ) -> torch.Tensor:
-        """Values (B, N, 3) with shares of theirs moved, so that along each axis of a turn (3, 3) they are spread as a palette is."""
+    def _transported(values: torch.Tensor, shares: torch.Tensor, turn: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Values (B, N, 3) with shares of theirs moved: along each axis of a turn (3, 3) they are spread as `wanted`, sorted, is."""
         # Products written out: autocast would round a matrix product, and with it the order of the pixels.
         order = (values.unsqueeze(3) * turn).sum(2).argsort(dim=1, stable=True)
-        wanted = (palette.unsqueeze(3) * turn).sum(2).sort(1).values
         share = shares.gather(1, order)
         reached = share.cumsum(1) - share / 2
         moved = torch.empty_like(reached).scatter(1, order, _quantile(wanted, reached))
