@@ -16,7 +16,7 @@ if not __package__:  # `python demo/app.py`, `gradio demo/app.py`: Python looks 
 import gradio as gr
 from starlette.middleware import Middleware
 
-from demo import links, warming
+from demo import links, memory, warming
 from demo.about import ABOUT, model_card_of
 from demo.inference import Studio
 from demo.limits import Gate
@@ -183,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--open", action="store_true", help="open it in a browser")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
     options = parser.parse_args(arguments)
+    memory.share_heaps()
     try:
         studio = Studio(check=named_check(os.environ.get("MG_SAFETY_CHECK")))
         warming.is_wanted()  # what it cannot read is told now
