@@ -64,7 +64,8 @@ ARGUMENTS = {
         texture and 0.25 of shape where there is no adapter, for references without regions, and 0 with one.""",
     "composed_start": """how much of the composition of the references (`mg_diffusion.compose`) survives, in [0, 1]: denoising
         begins with it, in an edit inside the mask, and this share of the steps is skipped. 0 is off. "auto" is a measured
-        value where there is no adapter, and 0 with one, at a `strength` below 1, or for features that hold no layout.""",
+        value where there is no adapter, and 0 with one, at a `strength` below 1, or for features that hold no layout; 0.75 where
+        octaves above a distilled UNet have a whole sketch (docs/few-steps.md).""",
     "feature_guidance_window": "(start, end) in fractions of the run; steps that lie in it as a whole are guided.",
     "feature_guidance_decoder": """how the picture is looked at in each step: "linear", a linear map fitted to the VAE once; "vae";
         or a model with `decode`, such as `AutoencoderTiny`.""",

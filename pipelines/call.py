@@ -191,7 +191,7 @@ class Sampling:
             raise ValueError(
                 "`return_attribution` is about what an adapter does, which this pipeline was made without."
             )
-        self.settle_unadapted(given, batch_size)
+        self.settle_unadapted(given, batch_size, has_octaves=edit is None and output_size not in (None, size))
         feature_scales = self.check_feature_guidance(given)
         self.check_reference(
             given.reference_image,

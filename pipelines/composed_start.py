@@ -16,6 +16,7 @@ from ..features import Features, has_layout
 from .components import AUTO, is_finite
 from .generating import forked
 from .references import given_references, has_region
+from .sketched import SKETCHED_START, is_sketched_whole
 
 
 COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
@@ -29,8 +30,11 @@ FEATURE_GUIDANCE = {
 class ComposedStart:
     """References without training, and what "auto" stands for."""
 
-    def settle_unadapted(self, given: SimpleNamespace, batch_size: int) -> None:
+    def settle_unadapted(self, given: SimpleNamespace, batch_size: int, has_octaves: bool = False) -> None:
         """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
+
+        Args:
+            has_octaves: whether a detail network goes on from the picture of the UNet.
 
         Raises:
             ValueError: for a composed start that is no number in [0, 1], or has nothing to be composed of.
@@ -47,11 +51,30 @@ class ComposedStart:
         if start == AUTO:
             can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
             start = COMPOSED_START if is_alone and can_start else 0.0
+            if has_octaves and self._is_spared(given, batch_size):
+                start = SKETCHED_START
         elif check_share(start, f', or "{AUTO}"') > 0:
             self._check_composed_start(given, found)
         given.composed_start = float(start)
         if given.feature_guidance_scale == AUTO:
             given.feature_guidance_scale = self._guidance_alone(given, found, batch_size) if is_alone else 0.0
+
+    def _is_spared(self, given: SimpleNamespace, batch_size: int) -> bool:
+        """Whether one step of a distilled UNet is enough: no octave above it reads more than its sketch.
+
+        A UNet of many steps takes them all: who asks for it wants what it paints.
+        """
+        if self.mg_adapter is None or not self.reads_guidance or given.output_type == "latent":
+            return False
+        is_guided = isinstance(given.feature_guidance_scale, dict) or given.feature_guidance_scale not in (AUTO, 0)
+        if is_guided or not hasattr(self.scheduler, "add_noise"):
+            return False
+        names, strengths = (
+            self.mg_adapter.config.granularities,
+            self.mg_adapter.strengths(given.granularity_scale, batch_size),
+        )
+        places = [names.index(name) for name in ("color", "shape") if name in names]
+        return len(places) == 2 and is_sketched_whole(given, strengths[:, places])
 
     def _guidance_alone(self, given: SimpleNamespace, found: dict[str, Any], batch_size: int) -> dict[str, float]:
         """What "auto" guides by: references of the whole picture that have any strength."""

@@ -112,7 +112,8 @@ def _define():
         texture and 0.25 of shape where there is no adapter, for references without regions, and 0 with one.""",
         "composed_start": """how much of the composition of the references (`mg_diffusion.compose`) survives, in [0, 1]: denoising
         begins with it, in an edit inside the mask, and this share of the steps is skipped. 0 is off. "auto" is a measured
-        value where there is no adapter, and 0 with one, at a `strength` below 1, or for features that hold no layout.""",
+        value where there is no adapter, and 0 with one, at a `strength` below 1, or for features that hold no layout; 0.75 where
+        octaves above a distilled UNet have a whole sketch (docs/few-steps.md).""",
         "feature_guidance_window": "(start, end) in fractions of the run; steps that lie in it as a whole are guided.",
         "feature_guidance_decoder": """how the picture is looked at in each step: "linear", a linear map fitted to the VAE once; "vae";
         or a model with `decode`, such as `AutoencoderTiny`.""",
@@ -1846,6 +1847,46 @@ def _define():
                 return self.mg_encoder.encode(reference_image, size, batch_size, layout_size, texture_scale)
 
     # -----------------------------------------------------------------------------------------------------------------
+    # mg_diffusion.pipelines.sketched
+    # -----------------------------------------------------------------------------------------------------------------
+    SKETCHED_START = (
+        0.75  # of the few steps of a distilled base, which leaves one of four; measured, see docs/few-steps.md
+    )
+    # What acts through the base, step by step, or looks at its steps.
+    STEERING = (
+        "granularity_schedule",
+        "granularity_guidance",
+        "negative_reference_image",
+        "return_attribution",
+        "control_image",
+        "t2i_image",
+        "ip_adapter_image",
+        "ip_adapter_image_embeds",
+        "timesteps",
+        "sigmas",
+    )
+
+
+    def is_sketched_whole(given: SimpleNamespace, strengths: torch.Tensor) -> bool:
+        """Whether the sketch of a call is whole: color and shape in full strength, all over each picture, and nothing else steers.
+
+    Args:
+        given: arguments of a call; strengths: of color and of shape, (B, 2).
+    """
+        found = given_references(given.reference_image, given.reference_embeds)
+        if not {"color", "shape"} <= set(found) or not (strengths >= 1).all():
+            return False
+        if given.reference_embeds is None:
+            is_whole = shows_a_picture(found["shape"]) and not any(has_region(one) for one in found.values())
+        else:
+            is_whole = not any("region" in part for parts in found.values() for part in parts)
+        return is_whole and not any(_is_given(getattr(given, name)) for name in STEERING)
+
+
+    def _is_given(argument: object) -> bool:
+        return not (argument is None or argument is False or (isinstance(argument, dict) and not argument))
+
+    # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.composed_start
     # -----------------------------------------------------------------------------------------------------------------
     COMPOSED_START = 0.5  # without an adapter, where none is named; measured, see docs/your-checkpoint.md
@@ -1859,8 +1900,11 @@ def _define():
     class ComposedStart:
         """References without training, and what "auto" stands for."""
 
-        def settle_unadapted(self, given: SimpleNamespace, batch_size: int) -> None:
+        def settle_unadapted(self, given: SimpleNamespace, batch_size: int, has_octaves: bool = False) -> None:
             """Replace "auto" of composed start and feature guidance: both are on where there is no adapter for references.
+
+        Args:
+            has_octaves: whether a detail network goes on from the picture of the UNet.
 
         Raises:
             ValueError: for a composed start that is no number in [0, 1], or has nothing to be composed of.
@@ -1877,11 +1921,30 @@ def _define():
             if start == AUTO:
                 can_start = getattr(given, "strength", 1) == 1 and _has_layout(given.reference_embeds)
                 start = COMPOSED_START if is_alone and can_start else 0.0
+                if has_octaves and self._is_spared(given, batch_size):
+                    start = SKETCHED_START
             elif check_share(start, f', or "{AUTO}"') > 0:
                 self._check_composed_start(given, found)
             given.composed_start = float(start)
             if given.feature_guidance_scale == AUTO:
                 given.feature_guidance_scale = self._guidance_alone(given, found, batch_size) if is_alone else 0.0
+
+        def _is_spared(self, given: SimpleNamespace, batch_size: int) -> bool:
+            """Whether one step of a distilled UNet is enough: no octave above it reads more than its sketch.
+
+        A UNet of many steps takes them all: who asks for it wants what it paints.
+        """
+            if self.mg_adapter is None or not self.reads_guidance or given.output_type == "latent":
+                return False
+            is_guided = isinstance(given.feature_guidance_scale, dict) or given.feature_guidance_scale not in (AUTO, 0)
+            if is_guided or not hasattr(self.scheduler, "add_noise"):
+                return False
+            names, strengths = (
+                self.mg_adapter.config.granularities,
+                self.mg_adapter.strengths(given.granularity_scale, batch_size),
+            )
+            places = [names.index(name) for name in ("color", "shape") if name in names]
+            return len(places) == 2 and is_sketched_whole(given, strengths[:, places])
 
         def _guidance_alone(self, given: SimpleNamespace, found: dict[str, Any], batch_size: int) -> dict[str, float]:
             """What "auto" guides by: references of the whole picture that have any strength."""
@@ -3036,7 +3099,7 @@ def _define():
                 raise ValueError(
                     "`return_attribution` is about what an adapter does, which this pipeline was made without."
                 )
-            self.settle_unadapted(given, batch_size)
+            self.settle_unadapted(given, batch_size, has_octaves=edit is None and output_size not in (None, size))
             feature_scales = self.check_feature_guidance(given)
             self.check_reference(
                 given.reference_image,
