@@ -126,6 +126,12 @@ class Sampling:
     default_steps = 20
 
     @property
+    def _execution_device(self) -> torch.device:
+        """As of diffusers, which looks for it in all modules of all models: once in a call, where it does not change."""
+        known = self.__dict__.get("_device_of_call")
+        return super()._execution_device if known is None else known
+
+    @property
     def reads_guidance(self) -> bool:
         """Whether the UNet is distilled, see `reads_guidance`."""
         return reads_guidance(self.unet)
@@ -151,7 +157,11 @@ class Sampling:
             given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
         check_ready(self)
         with claimed(self.scheduler), on_cpu():
-            return self.sample(given)
+            self._device_of_call = self._execution_device
+            try:
+                return self.sample(given)
+            finally:
+                del self._device_of_call
 
     def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
         """A call whose scheduler nobody else uses."""
