@@ -550,6 +550,9 @@ def _define():
     SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
     COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
     PINNED_SIGMA = 0.7  # pixels; what varies more slowly is the composition's, and the finest grain the network's
+    AROUND = 1 / 40  # of the shorter side, the deviation of what lies around a place
+    LEAST_LAID = 0.5  # of a texture where the sketch has as much detail of its own
+    MOST_LAID = 1.3  # of it elsewhere, at most, in return
     CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
 
 
@@ -684,8 +687,39 @@ def _define():
             F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
         )
         lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale.clamp(0, 1)).clamp(-1, 1) / 2 + 0.5)
-        lightness = lab[:, :1] + DETAIL_UNIT * canvas_scale * canvas.float()
+        lightness = lab[:, :1] + canvas_scale * yielding(lab[:, :1], DETAIL_UNIT * canvas.float(), canvas_scale)
         return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
+
+
+    @without_autocast
+    def yielding(lightness: torch.Tensor, texture: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """A texture that leaves room for what a sketch shows by itself: edges, lettering, folds, beside which it is weaker.
+
+    Variances add up: with the sketch's own in a place the texture's is what is left of its mean. What is taken there is laid
+    elsewhere, within bounds. Over an even sketch the texture stays as it is.
+
+    Args:
+        lightness, texture: (B, 1, H, W), of the sketch, and to be added to it; scale: how much of it is, (B, 1, H, W).
+    """
+        sigma = AROUND * min(lightness.shape[2:])
+        own, laid = ((one - _local_mean(one, sigma)).square() for one in (lightness, texture))
+
+        def mean(values: torch.Tensor) -> torch.Tensor:
+            """Over what is textured."""
+            return (values * scale).mean((2, 3), keepdim=True) / scale.mean((2, 3), keepdim=True).clamp(min=1e-6)
+
+        share = 1 - _local_mean(own, sigma) / (mean(laid) * scale.square()).clamp(min=1)
+        share = share.clamp(min=LEAST_LAID**2)
+        return texture * (share / mean(share).clamp(min=MOST_LAID**-2)).sqrt()
+
+
+    def _local_mean(values: torch.Tensor, sigma: float) -> torch.Tensor:
+        """Gaussian means of maps; wide ones of shrunk maps, which differ by nothing and cost less."""
+        factor, size = max(1, int(sigma / 3)), values.shape[2:]
+        if factor == 1:
+            return gaussian_blur(values, sigma)
+        small = F.interpolate(values, [-(-side // factor) for side in size], mode="area")
+        return F.interpolate(gaussian_blur(small, sigma / factor), size, mode="bilinear")
 
 
     @torch.no_grad()

@@ -903,7 +903,7 @@ def _define():
     SKETCHED_LEVEL = 0.4  # of what the base painted under a whole sketch, whose colors are truer than the base's
     COMPOSED = 2 / 3  # of an octave's steps that a whole sketch spares: the composition stands for what they would paint
     PINNED_SIGMA = 0.7  # pixels; what varies more slowly is the composition's, and the finest grain the network's
-    NEAR = 1 / 40  # of the shorter side, the deviation of what lies around a place
+    AROUND = 1 / 40  # of the shorter side, the deviation of what lies around a place
     LEAST_LAID = 0.5  # of a texture where the sketch has as much detail of its own
     MOST_LAID = 1.3  # of it elsewhere, at most, in return
     CANVAS_GAIN = 1.3  # the network lays textures weaker than it is told; it has learned from up to this
@@ -1054,7 +1054,7 @@ def _define():
     Args:
         lightness, texture: (B, 1, H, W), of the sketch, and to be added to it; scale: how much of it is, (B, 1, H, W).
     """
-        sigma = NEAR * min(lightness.shape[2:])
+        sigma = AROUND * min(lightness.shape[2:])
         own, laid = ((one - _local_mean(one, sigma)).square() for one in (lightness, texture))
 
         def mean(values: torch.Tensor) -> torch.Tensor:
