@@ -8,6 +8,8 @@ from diffusers import UNet2DModel
 from mg_diffusion.encoder.views import gaussian_blur
 from mg_diffusion.octaves import (
     CANVAS_GAIN,
+    LEAST_LAID,
+    MOST_LAID,
     build_detail_unet,
     build_scheduler,
     compose,
@@ -17,6 +19,7 @@ from mg_diffusion.octaves import (
     predict_cells,
     to_cells,
     to_picture,
+    yielding,
 )
 
 
@@ -139,6 +142,49 @@ def test_a_composition_is_canvas_over_sketch_over_what_is_smaller():
     canvas[..., 3:6] = 1
     lighter = compose(smaller, canvas, one, sketch, one) - sketch
     assert (lighter[..., 3:6] > 0.1).all() and lighter[..., 8:].abs().max() < 1e-3
+
+
+def grain(height: int = 64, width: int = 64) -> torch.Tensor:
+    """A texture of 10 levels of lightness, as strong everywhere."""
+    return 10 * torch.where(torch.rand(1, 1, height, width, generator=generator()) > 0.5, 1.0, -1.0)
+
+
+def test_a_texture_over_an_even_sketch_stays_as_it_is():
+    whole, texture = torch.ones(1, 1, 64, 64), grain()
+    assert torch.equal(yielding(torch.full((1, 1, 64, 64), 50.0), texture, whole), texture)
+
+
+def test_a_texture_is_weaker_beside_edges_and_stronger_elsewhere():
+    lightness = torch.full((1, 1, 64, 64), 20.0)
+    lightness[..., 32:] = 80.0
+    texture, whole = grain(), torch.ones(1, 1, 64, 64)
+    factor = yielding(lightness, texture, whole) / texture
+    assert torch.allclose(factor[..., 31:33] / factor.max(), torch.tensor(LEAST_LAID), atol=0.02)
+    assert 1 < float(factor[..., :16].min()) <= float(factor.max()) <= MOST_LAID
+    assert torch.allclose((factor**2).mean(), torch.tensor(1.0), atol=1e-3)  # what is taken there is laid elsewhere
+    mirrored = yielding(lightness.flip(3), texture.flip(3), whole)
+    assert torch.allclose(mirrored.flip(3), factor * texture, atol=1e-4)
+
+
+def test_how_a_texture_yields_is_told_by_where_it_is():
+    lightness = torch.full((1, 1, 64, 64), 50.0) + 30 * (torch.arange(64) // 4 % 2)
+    texture, left = grain(), torch.zeros(1, 1, 64, 64)
+    left[..., :32] = 1
+    lightness[..., :32] = 50.0  # stripes are where no texture is
+    assert torch.allclose(yielding(lightness, texture, left)[..., :24], texture[..., :24], atol=0.5)
+    pair = yielding(lightness.expand(2, -1, -1, -1), texture.expand(2, -1, -1, -1), torch.cat([left, 1 - left]))
+    assert torch.allclose(pair[:1], yielding(lightness, texture, left), atol=1e-5)
+    assert not torch.allclose(pair[1:], pair[:1], atol=0.5)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1, 0.5, 1.0, 1.5])
+def test_a_stronger_texture_is_never_weaker(strength):
+    lightness = 50 + 20 * F.interpolate(torch.randn(1, 1, 8, 8, generator=generator()), 64, mode="bicubic")
+    laid = [
+        (one * yielding(lightness, grain(), torch.full((1, 1, 64, 64), one))).abs().mean()
+        for one in (strength, strength + 0.1)
+    ]
+    assert laid[0] < laid[1]
 
 
 def test_a_new_network_keeps_the_composition_it_begins_with_only_where_it_is_told():
