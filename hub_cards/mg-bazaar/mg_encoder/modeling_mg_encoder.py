@@ -571,24 +571,41 @@ def _define():
         smaller: (B, 3, h, w) in [-1, 1]; canvas: (B, 1, H, W), lightness over 10; sketch: (B, 3, H, W), sRGB in [-1, 1].
         canvas_scale, sketch_scale: strengths, maps (B, 1, ...) of any size.
     """
+        lab, scale = _laid(smaller, canvas, canvas_scale, sketch, sketch_scale)
+        return _joined(lab, canvas, scale).to(smaller)
+
+
+    def _laid(
+        smaller: torch.Tensor,
+        canvas: torch.Tensor,
+        canvas_scale: torch.Tensor,
+        sketch: torch.Tensor,
+        sketch_scale: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Lab (B, 3, H, W) of the sketch over the enlarged smaller picture, and the strength of the canvas over it, (B, 1, H, W)."""
         maps = (smaller, canvas_scale, sketch_scale)
         enlarged, canvas_scale, sketch_scale = (
             F.interpolate(one.float(), canvas.shape[2:], mode="bilinear") for one in maps
         )
         lab = rgb_to_lab(torch.lerp(enlarged, sketch.float(), sketch_scale.clamp(0, 1)).clamp(-1, 1) / 2 + 0.5)
-        lightness = lab[:, :1] + canvas_scale * yielding(lab[:, :1], DETAIL_UNIT * canvas.float(), canvas_scale)
-        return (lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1).to(smaller)
+        return lab, canvas_scale * room_for(DETAIL_UNIT * canvas.float(), canvas_scale, lab[:, :1])
+
+
+    def _joined(lab: torch.Tensor, canvas: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        lightness = lab[:, :1] + DETAIL_UNIT * scale * canvas.float()
+        return lab_to_rgb(torch.cat([lightness, lab[:, 1:]], 1)) * 2 - 1
 
 
     @without_autocast
-    def yielding(lightness: torch.Tensor, texture: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """A texture that leaves room for what a sketch shows by itself: edges, lettering, folds, beside which it is weaker.
+    def room_for(texture: torch.Tensor, scale: torch.Tensor, lightness: torch.Tensor) -> torch.Tensor:
+        """How strong a texture is laid in each place, (B, 1, H, W), about 1: weaker beside what a sketch shows by itself.
 
-    Variances add up: with the sketch's own in a place the texture's is what is left of its mean. What is taken there is laid
-    elsewhere, within bounds. Over an even sketch the texture stays as it is.
+    Edges, lettering, folds: variances add up, so that the texture's is what these leave of its mean. What is taken there is
+    laid elsewhere, within bounds. Over an even sketch it is 1.
 
     Args:
-        lightness, texture: (B, 1, H, W), of the sketch, and to be added to it; scale: how much of it is, (B, 1, H, W).
+        texture, lightness: (B or 1, 1, H, W), the texture to be added, and the sketch's lightness.
+        scale: how much of the texture is to be added, (B, 1, H, W).
     """
         sigma = AROUND * min(lightness.shape[2:])
         own, laid = ((one - _local_mean(one, sigma)).square() for one in (lightness, texture))
@@ -599,7 +616,7 @@ def _define():
 
         share = 1 - _local_mean(own, sigma) / (mean(laid) * scale.square()).clamp(min=1)
         share = share.clamp(min=LEAST_LAID**2)
-        return texture * (share / mean(share).clamp(min=MOST_LAID**-2)).sqrt()
+        return (share / mean(share).clamp(min=MOST_LAID**-2)).sqrt()
 
 
     def _local_mean(values: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -702,11 +719,17 @@ def _define():
             if octave == 0:
                 level = level + (SKETCHED_LEVEL - level) * pairs[3].mean((1, 2, 3))
             believed = pairs[3].clamp(0, 1)
-            composed = compose(smaller, *pairs) if (believed > 0).any() else None
-            start = None if composed is None else (composed, COMPOSED * believed)
+            composed, start, room = None, None, pairs[1]
+            if (believed > 0).any():
+                lab, laid_scale = _laid(smaller, *pairs)
+                composed, room = (
+                    _joined(lab, pairs[0], laid_scale).to(smaller),
+                    _shrunk(laid_scale, smaller, (height, width)),
+                )
+                start = (composed, COMPOSED * believed)
             # What is kept of a picture is no composition; else that lays textures as strong as it is told.
             settled = believed * (1 - kept)
-            pairs[1] = (CANVAS_GAIN + (1 - CANVAS_GAIN) * settled) * pairs[1]
+            pairs[1] = torch.lerp(CANVAS_GAIN * pairs[1], room, settled)
             around: tuple[torch.Tensor, ...] = ()
             if known is not None:
                 picture, hole = _shrunk(known[0], smaller, (2 * height, 2 * width)), known[1].to(smaller)
