@@ -157,11 +157,12 @@ class Sampling:
             given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
         check_ready(self)
         with claimed(self.scheduler), on_cpu():
+            outer = self.__dict__.get("_device_of_call")  # of a call whose callback makes this one
             self._device_of_call = self._execution_device
             try:
                 return self.sample(given)
             finally:
-                del self._device_of_call
+                self._device_of_call = outer
 
     def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
         """A call whose scheduler nobody else uses."""

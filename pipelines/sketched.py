@@ -34,7 +34,7 @@ def is_sketched_whole(given: SimpleNamespace, strengths: torch.Tensor) -> bool:
     found = given_references(given.reference_image, given.reference_embeds)
     if not {"color", "shape"} <= set(found) or not (strengths >= 1).all():
         return False
-    if given.reference_embeds is None:
+    if not given.reference_embeds:
         is_whole = shows_a_picture(found["shape"]) and not any(has_region(one) for one in found.values())
     else:
         is_whole = not any("region" in part for parts in found.values() for part in parts)

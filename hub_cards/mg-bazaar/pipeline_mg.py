@@ -1929,7 +1929,7 @@ def _define():
         found = given_references(given.reference_image, given.reference_embeds)
         if not {"color", "shape"} <= set(found) or not (strengths >= 1).all():
             return False
-        if given.reference_embeds is None:
+        if not given.reference_embeds:
             is_whole = shows_a_picture(found["shape"]) and not any(has_region(one) for one in found.values())
         else:
             is_whole = not any("region" in part for parts in found.values() for part in parts)
@@ -3118,11 +3118,12 @@ def _define():
                 given.callback_on_step_end_tensor_inputs = given.callback_on_step_end.tensor_inputs
             check_ready(self)
             with claimed(self.scheduler), on_cpu():
+                outer = self.__dict__.get("_device_of_call")  # of a call whose callback makes this one
                 self._device_of_call = self._execution_device
                 try:
                     return self.sample(given)
                 finally:
-                    del self._device_of_call
+                    self._device_of_call = outer
 
         def sample(self, given: SimpleNamespace) -> MultiGranularityPipelineOutput | tuple:
             """A call whose scheduler nobody else uses."""

@@ -92,3 +92,24 @@ def test_an_edit_takes_them(pipe, photo):
     mask[20:60, 20:60] = 1
     edit(image=photo, mask_image=mask, reference_image={"color": COLORS, "shape": photo}, output_type="np")
     assert edit.num_timesteps == 4
+
+
+def test_a_callback_may_call_the_same_pipeline(pipe, photo):
+    references, made = {"color": COLORS, "shape": photo}, []
+
+    def again(pipe, step, timestep, tensors):
+        if not made:
+            made.append(None)
+            made.append(paint(pipe, references)[0])
+        return tensors
+
+    image, _ = paint(pipe, references, callback_on_step_end=again)
+    np.testing.assert_array_equal(image, made[1])
+
+
+def test_no_embeddings_are_no_references(pipe, photo):
+    import PIL.Image
+
+    picture = PIL.Image.fromarray((255 * photo).astype(np.uint8))
+    with pytest.raises(ValueError, match="not both"):
+        paint(pipe, {"color": COLORS, "shape": picture}, reference_embeds={})
