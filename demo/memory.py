@@ -14,7 +14,10 @@ M_ARENA_MAX = -8  # of malloc.h
 
 
 def share_heaps() -> bool:
-    """Let threads that begin from now on share `HEAPS` heaps, unless MALLOC_ARENA_MAX is set; whether they do."""
+    """Let threads that begin from now on share `HEAPS` heaps, unless MALLOC_ARENA_MAX is set; whether glibc took that.
+
+    Heaps that are there stay.
+    """
     if sys.platform != "linux" or os.environ.get("MALLOC_ARENA_MAX"):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -202,7 +202,8 @@ class Sampling:
             raise ValueError(
                 "`return_attribution` is about what an adapter does, which this pipeline was made without."
             )
-        self.settle_unadapted(given, batch_size, has_octaves=edit is None and output_size not in (None, size))
+        output_size = None if output_size == size else output_size
+        self.settle_unadapted(given, batch_size, has_octaves=edit is None and output_size is not None)
         feature_scales = self.check_feature_guidance(given)
         self.check_reference(
             given.reference_image,
@@ -211,7 +212,6 @@ class Sampling:
             feature_guided=feature_scales,
             is_composed=given.composed_start > 0,
         )
-        output_size = None if output_size == size else output_size
         self.check_layout(given, output_size or (size if given.composed_start > 0 else None))
         named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
         if named and self.mg_adapter is not None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from ..features import Features, has_layout
 from .components import AUTO, is_finite
 from .generating import forked
-from .references import given_references, has_region
+from .references import given_references, is_regional
 from .sketched import SKETCHED_START, is_sketched_whole
 
 
@@ -60,7 +60,7 @@ class ComposedStart:
             given.feature_guidance_scale = self._guidance_alone(given, found, batch_size) if is_alone else 0.0
 
     def _is_spared(self, given: SimpleNamespace, batch_size: int) -> bool:
-        """Whether one step of a distilled UNet is enough: no octave above it reads more than its sketch.
+        """Whether the last of a distilled UNet's steps are enough: the sketch is whole, and octaves above keep its slow colors.
 
         A UNet of many steps takes them all: who asks for it wants what it paints.
         """
@@ -69,10 +69,8 @@ class ComposedStart:
         is_guided = isinstance(given.feature_guidance_scale, dict) or given.feature_guidance_scale not in (AUTO, 0)
         if is_guided or not hasattr(self.scheduler, "add_noise"):
             return False
-        names, strengths = (
-            self.mg_adapter.config.granularities,
-            self.mg_adapter.strengths(given.granularity_scale, batch_size),
-        )
+        names = self.mg_adapter.config.granularities
+        strengths = self.mg_adapter.strengths(given.granularity_scale, batch_size)
         places = [names.index(name) for name in ("color", "shape") if name in names]
         return len(places) == 2 and is_sketched_whole(given, strengths[:, places])
 
@@ -86,7 +84,7 @@ class ComposedStart:
         return {
             name: FEATURE_GUIDANCE[name]
             for name, one in found.items()
-            if is_on.get(name) and not _is_regional(one, given.reference_embeds)
+            if is_on.get(name) and not is_regional(one, given.reference_embeds)
         }
 
     def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
@@ -207,7 +205,3 @@ def add_noise(scheduler: Any, latents: torch.Tensor, noise: torch.Tensor, timest
 def _has_layout(embeds: Features | None) -> bool:
     """Whether features, if they are given, were made to be composed."""
     return all(has_layout(name, part) for name, parts in (embeds or {}).items() for part in parts)
-
-
-def _is_regional(reference: Any, embeds: Features | None) -> bool:
-    return has_region(reference) if embeds is None else "region" in reference[0]

@@ -65,6 +65,11 @@ def has_region(reference: Any) -> bool:
     return isinstance(reference, dict) and reference.get("region") is not None
 
 
+def is_regional(reference: Any, embeds: Features | None) -> bool:
+    """Whether what `given_references` gave for a granularity is for a region, as pictures or as features."""
+    return any("region" in part for part in reference) if embeds else has_region(reference)
+
+
 def given_references(reference_image: dict[str, Any] | None, reference_embeds: Features | None) -> dict[str, Any]:
     """What a call is given by granularity, as pictures or as features, without those that are `None`."""
     return {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}

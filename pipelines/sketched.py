@@ -4,12 +4,10 @@ from types import SimpleNamespace
 
 import torch
 
-from .references import given_references, has_region, shows_a_picture
+from .references import given_references, is_regional, shows_a_picture
 
 
-SKETCHED_START = (
-    0.75  # of the few steps of a distilled base, which leaves one of four; measured, see docs/few-steps.md
-)
+SKETCHED_START = 0.75  # of the steps of a distilled base, of four of which one is left; docs/few-steps.md
 # What acts through the base, step by step, or looks at its steps.
 STEERING = (
     "granularity_schedule",
@@ -34,11 +32,10 @@ def is_sketched_whole(given: SimpleNamespace, strengths: torch.Tensor) -> bool:
     found = given_references(given.reference_image, given.reference_embeds)
     if not {"color", "shape"} <= set(found) or not (strengths >= 1).all():
         return False
-    if not given.reference_embeds:
-        is_whole = shows_a_picture(found["shape"]) and not any(has_region(one) for one in found.values())
-    else:
-        is_whole = not any("region" in part for parts in found.values() for part in parts)
-    return is_whole and not any(_is_given(getattr(given, name)) for name in STEERING)
+    if any(is_regional(one, given.reference_embeds) for one in found.values()):
+        return False
+    is_laid = bool(given.reference_embeds) or shows_a_picture(found["shape"])
+    return is_laid and not any(_is_given(getattr(given, name)) for name in STEERING)
 
 
 def _is_given(argument: object) -> bool:

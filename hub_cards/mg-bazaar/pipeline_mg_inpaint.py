@@ -735,7 +735,7 @@ def _define():
 
 
     def _local_mean(values: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Gaussian means of maps; wide ones of shrunk maps, which differ by nothing and cost less."""
+        """Gaussian means of maps; wide ones of shrunk maps, which differ by little and cost less."""
         factor, size = max(1, int(sigma / 3)), values.shape[2:]
         if factor == 1:
             return gaussian_blur(values, sigma)
@@ -837,10 +837,8 @@ def _define():
             composed, start, room = None, None, pairs[1]
             if (believed > 0).any():
                 lab, laid_scale = _laid(smaller, *pairs)
-                composed, room = (
-                    _joined(lab, pairs[0], laid_scale).to(smaller),
-                    _shrunk(laid_scale, smaller, (height, width)),
-                )
+                composed = _joined(lab, pairs[0], laid_scale).to(smaller)
+                room = _shrunk(laid_scale, smaller, (height, width))
                 start = (composed, COMPOSED * believed)
             # What is kept of a picture is no composition; else that lays textures as strong as it is told.
             settled = believed * (1 - kept)
@@ -1777,6 +1775,11 @@ def _define():
         return isinstance(reference, dict) and reference.get("region") is not None
 
 
+    def is_regional(reference: Any, embeds: Features | None) -> bool:
+        """Whether what `given_references` gave for a granularity is for a region, as pictures or as features."""
+        return any("region" in part for part in reference) if embeds else has_region(reference)
+
+
     def given_references(reference_image: dict[str, Any] | None, reference_embeds: Features | None) -> dict[str, Any]:
         """What a call is given by granularity, as pictures or as features, without those that are `None`."""
         return {name: one for name, one in (reference_embeds or reference_image or {}).items() if one is not None}
@@ -1906,9 +1909,7 @@ def _define():
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.sketched
     # -----------------------------------------------------------------------------------------------------------------
-    SKETCHED_START = (
-        0.75  # of the few steps of a distilled base, which leaves one of four; measured, see docs/few-steps.md
-    )
+    SKETCHED_START = 0.75  # of the steps of a distilled base, of four of which one is left; docs/few-steps.md
     # What acts through the base, step by step, or looks at its steps.
     STEERING = (
         "granularity_schedule",
@@ -1933,11 +1934,10 @@ def _define():
         found = given_references(given.reference_image, given.reference_embeds)
         if not {"color", "shape"} <= set(found) or not (strengths >= 1).all():
             return False
-        if not given.reference_embeds:
-            is_whole = shows_a_picture(found["shape"]) and not any(has_region(one) for one in found.values())
-        else:
-            is_whole = not any("region" in part for parts in found.values() for part in parts)
-        return is_whole and not any(_is_given(getattr(given, name)) for name in STEERING)
+        if any(is_regional(one, given.reference_embeds) for one in found.values()):
+            return False
+        is_laid = bool(given.reference_embeds) or shows_a_picture(found["shape"])
+        return is_laid and not any(_is_given(getattr(given, name)) for name in STEERING)
 
 
     def _is_given(argument: object) -> bool:
@@ -1987,7 +1987,7 @@ def _define():
                 given.feature_guidance_scale = self._guidance_alone(given, found, batch_size) if is_alone else 0.0
 
         def _is_spared(self, given: SimpleNamespace, batch_size: int) -> bool:
-            """Whether one step of a distilled UNet is enough: no octave above it reads more than its sketch.
+            """Whether the last of a distilled UNet's steps are enough: the sketch is whole, and octaves above keep its slow colors.
 
         A UNet of many steps takes them all: who asks for it wants what it paints.
         """
@@ -1996,10 +1996,8 @@ def _define():
             is_guided = isinstance(given.feature_guidance_scale, dict) or given.feature_guidance_scale not in (AUTO, 0)
             if is_guided or not hasattr(self.scheduler, "add_noise"):
                 return False
-            names, strengths = (
-                self.mg_adapter.config.granularities,
-                self.mg_adapter.strengths(given.granularity_scale, batch_size),
-            )
+            names = self.mg_adapter.config.granularities
+            strengths = self.mg_adapter.strengths(given.granularity_scale, batch_size)
             places = [names.index(name) for name in ("color", "shape") if name in names]
             return len(places) == 2 and is_sketched_whole(given, strengths[:, places])
 
@@ -2013,7 +2011,7 @@ def _define():
             return {
                 name: FEATURE_GUIDANCE[name]
                 for name, one in found.items()
-                if is_on.get(name) and not _is_regional(one, given.reference_embeds)
+                if is_on.get(name) and not is_regional(one, given.reference_embeds)
             }
 
         def _check_composed_start(self, given: SimpleNamespace, found: dict[str, Any]) -> None:
@@ -2134,10 +2132,6 @@ def _define():
     def _has_layout(embeds: Features | None) -> bool:
         """Whether features, if they are given, were made to be composed."""
         return all(has_layout(name, part) for name, parts in (embeds or {}).items() for part in parts)
-
-
-    def _is_regional(reference: Any, embeds: Features | None) -> bool:
-        return has_region(reference) if embeds is None else "region" in reference[0]
 
     # -----------------------------------------------------------------------------------------------------------------
     # mg_diffusion.pipelines.feature_guidance
@@ -3167,7 +3161,8 @@ def _define():
                 raise ValueError(
                     "`return_attribution` is about what an adapter does, which this pipeline was made without."
                 )
-            self.settle_unadapted(given, batch_size, has_octaves=edit is None and output_size not in (None, size))
+            output_size = None if output_size == size else output_size
+            self.settle_unadapted(given, batch_size, has_octaves=edit is None and output_size is not None)
             feature_scales = self.check_feature_guidance(given)
             self.check_reference(
                 given.reference_image,
@@ -3176,7 +3171,6 @@ def _define():
                 feature_guided=feature_scales,
                 is_composed=given.composed_start > 0,
             )
-            output_size = None if output_size == size else output_size
             self.check_layout(given, output_size or (size if given.composed_start > 0 else None))
             named = [*given_references(given.reference_image, given.reference_embeds), *self.context_granularities(given)]
             if named and self.mg_adapter is not None:

@@ -1,6 +1,7 @@
 """Few steps where octaves read nothing but the sketch: the base takes one of them."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -107,9 +108,9 @@ def test_a_callback_may_call_the_same_pipeline(pipe, photo):
     np.testing.assert_array_equal(image, made[1])
 
 
-def test_no_embeddings_are_no_references(pipe, photo):
-    import PIL.Image
-
+@pytest.mark.parametrize("left_out", [{}, {"mg_adapter": None, "mg_detail": None}])
+def test_no_embeddings_are_no_references(pipe, photo, left_out):
+    pipe = MGPipeline(**{**pipe.components, **left_out})
     picture = PIL.Image.fromarray((255 * photo).astype(np.uint8))
     with pytest.raises(ValueError, match="not both"):
         paint(pipe, {"color": COLORS, "shape": picture}, reference_embeds={})

@@ -620,7 +620,7 @@ def _define():
 
 
     def _local_mean(values: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Gaussian means of maps; wide ones of shrunk maps, which differ by nothing and cost less."""
+        """Gaussian means of maps; wide ones of shrunk maps, which differ by little and cost less."""
         factor, size = max(1, int(sigma / 3)), values.shape[2:]
         if factor == 1:
             return gaussian_blur(values, sigma)
@@ -722,10 +722,8 @@ def _define():
             composed, start, room = None, None, pairs[1]
             if (believed > 0).any():
                 lab, laid_scale = _laid(smaller, *pairs)
-                composed, room = (
-                    _joined(lab, pairs[0], laid_scale).to(smaller),
-                    _shrunk(laid_scale, smaller, (height, width)),
-                )
+                composed = _joined(lab, pairs[0], laid_scale).to(smaller)
+                room = _shrunk(laid_scale, smaller, (height, width))
                 start = (composed, COMPOSED * believed)
             # What is kept of a picture is no composition; else that lays textures as strong as it is told.
             settled = believed * (1 - kept)
